@@ -1,0 +1,1 @@
+//! An embedded Control-M session server.
