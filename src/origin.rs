@@ -1,0 +1,325 @@
+//! Where a token may go: scheme, host and port, and nothing else decides it.
+
+use std::net::IpAddr;
+
+use http::Uri;
+use http::uri::{Authority, Scheme};
+
+/// A request extension that opts one request out: it passes without a token,
+/// whatever its origin, and its response is not looked at.
+///
+/// ```
+/// use http::Request;
+/// use tower_reauth::Anonymous;
+///
+/// let request = Request::get("https://ctm.example.com:8443/automation-api/health")
+///     .extension(Anonymous)
+///     .body(())?;
+/// # Ok::<(), http::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Anonymous;
+
+/// The origins that a session's token may go to.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Origins {
+    list: Vec<Origin>,
+    bound: bool,
+    plain_http: bool,
+}
+
+/// Where a request goes, as far as the token is concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Destination {
+    /// An origin of the token.
+    Home,
+    /// An origin of the token, but over plain `http` to another machine.
+    Insecure,
+    /// Somewhere else: the request is none of the session's business.
+    Elsewhere,
+    /// Nobody can tell: the session has no origin, or the request names none.
+    Unknown,
+}
+
+#[derive(Clone, Debug)]
+struct Origin {
+    scheme: Scheme,
+    /// `host` or `host:port` as the origin was written, for the quick comparison.
+    authority: Authority,
+    host: Host,
+    port: Option<u16>,
+    /// The scheme encrypts, or the host is this machine.
+    safe: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Host {
+    Name(String),
+    Ip(IpAddr),
+}
+
+impl Origins {
+    pub(crate) fn add(&mut self, uri: &Uri) {
+        self.list.extend(Origin::of(uri));
+    }
+
+    pub(crate) fn bind(&mut self) {
+        self.bound = true;
+    }
+
+    pub(crate) fn allow_plain_http(&mut self) {
+        self.plain_http = true;
+    }
+
+    /// Whether `uri` is home, told by the bytes alone.
+    ///
+    /// `false` means that it takes a closer look, in [`Origins::locate`].
+    #[inline]
+    pub(crate) fn is_plainly_home(&self, uri: &Uri) -> bool {
+        let (Some(scheme), Some(authority)) = (uri.scheme(), uri.authority()) else {
+            return false;
+        };
+        self.list.iter().any(|origin| {
+            origin.authority.as_str().as_bytes() == authority.as_str().as_bytes()
+                && origin.scheme == *scheme
+                && (origin.safe || self.plain_http)
+        })
+    }
+
+    /// Where `uri` leads, with letter case, default ports and userinfo considered.
+    #[cold]
+    pub(crate) fn locate(&self, uri: &Uri) -> Destination {
+        if self.bound {
+            return Destination::Home;
+        }
+        if self.list.is_empty() {
+            return Destination::Unknown;
+        }
+        let Some(there) = Origin::of(uri) else {
+            // An authority alone is a CONNECT: it asks for a tunnel, and the
+            // proxy that opens it is not who the token is for.
+            return match uri.authority() {
+                Some(_) => Destination::Elsewhere,
+                None => Destination::Unknown,
+            };
+        };
+        match self.list.iter().find(|origin| origin.is_same_as(&there)) {
+            Some(origin) if origin.safe || self.plain_http => Destination::Home,
+            Some(_) => Destination::Insecure,
+            None => Destination::Elsewhere,
+        }
+    }
+}
+
+impl Origin {
+    fn of(uri: &Uri) -> Option<Self> {
+        let scheme = uri.scheme()?.clone();
+        let authority = uri.authority()?.clone();
+        let host = Host::parse(authority.host());
+        let port = authority.port_u16().or_else(|| default_port(&scheme));
+        let safe = encrypts(&scheme) || host.is_this_machine();
+        Some(Self {
+            scheme,
+            authority,
+            host,
+            port,
+            safe,
+        })
+    }
+
+    /// RFC 6454, section 5. `http::uri::Scheme` compares without letter case.
+    fn is_same_as(&self, other: &Origin) -> bool {
+        self.scheme == other.scheme && self.host == other.host && self.port == other.port
+    }
+}
+
+impl Host {
+    fn parse(host: &str) -> Self {
+        let bare = host
+            .strip_prefix('[')
+            .and_then(|host| host.strip_suffix(']'))
+            .unwrap_or(host);
+        match bare.parse() {
+            Ok(ip) => Self::Ip(ip),
+            Err(_) => Self::Name(host.to_ascii_lowercase()),
+        }
+    }
+
+    /// RFC 6761, section 6.3: `localhost` and what ends in it never leave the machine.
+    fn is_this_machine(&self) -> bool {
+        match self {
+            Self::Ip(ip) => ip.to_canonical().is_loopback(),
+            Self::Name(name) => name == "localhost" || name.ends_with(".localhost"),
+        }
+    }
+}
+
+fn default_port(scheme: &Scheme) -> Option<u16> {
+    match scheme.as_str() {
+        scheme if scheme.eq_ignore_ascii_case("https") => Some(443),
+        scheme if scheme.eq_ignore_ascii_case("wss") => Some(443),
+        scheme if scheme.eq_ignore_ascii_case("http") => Some(80),
+        scheme if scheme.eq_ignore_ascii_case("ws") => Some(80),
+        _ => None,
+    }
+}
+
+fn encrypts(scheme: &Scheme) -> bool {
+    ["https", "wss"]
+        .iter()
+        .any(|secure| scheme.as_str().eq_ignore_ascii_case(secure))
+}
+
+/// The method and path of a request, told apart from others by a hash.
+///
+/// It is made for each request, so it is cheap rather than strong: two targets
+/// that collide share a cool-down, and no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Target(u64);
+
+impl Target {
+    #[inline]
+    pub(crate) fn of(method: &http::Method, path: &str) -> Self {
+        // The multiply-and-rotate of rustc's FxHash, over words of eight bytes.
+        const SEED: u64 = 0x51_7c_c1_b7_27_22_0a_95;
+        let mix = |hash: u64, word: u64| (hash.rotate_left(5) ^ word).wrapping_mul(SEED);
+        let hash = |hash: u64, bytes: &[u8]| {
+            let mut chunks = bytes.chunks_exact(8);
+            let mut hash = mix(hash, bytes.len() as u64);
+            for chunk in chunks.by_ref() {
+                hash = mix(
+                    hash,
+                    u64::from_le_bytes(chunk.try_into().expect("eight bytes")),
+                );
+            }
+            for byte in chunks.remainder() {
+                hash = mix(hash, u64::from(*byte));
+            }
+            hash
+        };
+        Self(hash(hash(0, method.as_str().as_bytes()), path.as_bytes()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::Method;
+
+    fn origins(uris: &[&str]) -> Origins {
+        let mut origins = Origins::default();
+        for uri in uris {
+            origins.add(&uri.parse().unwrap());
+        }
+        origins
+    }
+
+    fn locate(origin: &str, uri: &str) -> Destination {
+        let origins = origins(&[origin]);
+        let uri: Uri = uri.parse().unwrap();
+        let destination = origins.locate(&uri);
+        assert!(
+            destination == Destination::Home || !origins.is_plainly_home(&uri),
+            "the quick look and the closer one disagree about {uri}"
+        );
+        destination
+    }
+
+    #[test]
+    fn the_same_scheme_host_and_port_are_home_however_they_are_written() {
+        for uri in [
+            "https://ctm.example.com/x?y",
+            "https://ctm.example.com:443/",
+            "https://CTM.Example.COM/",
+            "HTTPS://ctm.example.com/",
+            "https://user:secret@ctm.example.com/",
+        ] {
+            assert_eq!(
+                locate("https://ctm.example.com/api", uri),
+                Destination::Home,
+                "{uri}"
+            );
+        }
+        assert_eq!(
+            locate("https://[::1]:8443", "https://[0:0::1]:8443/"),
+            Destination::Home
+        );
+    }
+
+    #[test]
+    fn anything_else_is_elsewhere() {
+        for uri in [
+            "https://ctm.example.com:8443/",
+            "http://ctm.example.com/",
+            "http://ctm.example.com:443/",
+            "https://example.com/",
+            "https://ctm.example.com.evil.com/",
+            "https://evil.com/ctm.example.com",
+            "https://ctm.example.com@evil.com/",
+            "https://ctm.example.com./",
+            "wss://ctm.example.com/",
+            "ctm.example.com:443",
+        ] {
+            assert_eq!(
+                locate("https://ctm.example.com", uri),
+                Destination::Elsewhere,
+                "{uri}"
+            );
+        }
+    }
+
+    #[test]
+    fn plain_http_is_for_this_machine_or_for_whoever_says_so() {
+        assert_eq!(
+            locate("http://10.0.0.1:80", "http://10.0.0.1/"),
+            Destination::Insecure
+        );
+        assert_eq!(
+            locate("ws://ctm.example.com", "ws://ctm.example.com"),
+            Destination::Insecure
+        );
+        for here in [
+            "http://127.8.0.1:80",
+            "http://[::1]:80",
+            "http://localhost",
+            "http://a.localhost",
+        ] {
+            assert_eq!(locate(here, here), Destination::Home, "{here}");
+        }
+        let mut told = origins(&["http://10.0.0.1"]);
+        told.allow_plain_http();
+        let uri = "http://10.0.0.1/".parse().unwrap();
+        assert_eq!(told.locate(&uri), Destination::Home);
+    }
+
+    #[test]
+    fn a_relative_uri_leads_nowhere_unless_the_service_is_bound() {
+        let relative: Uri = "/config/servers".parse().unwrap();
+        let mut origins = origins(&["https://ctm.example.com"]);
+        assert_eq!(origins.locate(&relative), Destination::Unknown);
+        origins.bind();
+        assert_eq!(origins.locate(&relative), Destination::Home);
+    }
+
+    #[test]
+    fn without_an_origin_nobody_can_tell() {
+        let uri = "https://ctm.example.com".parse().unwrap();
+        assert_eq!(Origins::default().locate(&uri), Destination::Unknown);
+        assert_eq!(origins(&["/relative"]).locate(&uri), Destination::Unknown);
+    }
+
+    #[test]
+    fn a_second_origin_is_home_too() {
+        let origins = origins(&["https://a.example.com", "https://b.example.com"]);
+        assert!(origins.is_plainly_home(&"https://b.example.com/x".parse().unwrap()));
+    }
+
+    #[test]
+    fn targets_differ_by_method_and_by_path() {
+        let target = Target::of(&Method::GET, "/run/jobs/status");
+        assert_eq!(target, Target::of(&Method::GET, "/run/jobs/status"));
+        assert_ne!(target, Target::of(&Method::POST, "/run/jobs/status"));
+        assert_ne!(target, Target::of(&Method::GET, "/run/jobs/statuses"));
+        assert_ne!(target, Target::of(&Method::GET, "/run/jobs/statuT"));
+    }
+}

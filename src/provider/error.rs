@@ -1,0 +1,142 @@
+//! What can go wrong in a provider, sorted by what the session does about it.
+
+use std::error::Error;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::BoxError;
+use crate::credentials::{SourceError, SourceErrorKind};
+use crate::token::InvalidToken;
+
+/// Why a login, a logout or a password change failed.
+///
+/// Cheap to clone, since everybody who waits for a login gets the same one.
+/// `Display` says what kind of failure it is; what the server said is the
+/// error's [`source`](Error::source). Neither may quote a secret: a provider
+/// that keeps a server's message takes the token and the password out of it.
+#[derive(Clone, Debug)]
+pub struct ProviderError {
+    kind: ProviderErrorKind,
+    source: Option<Arc<dyn Error + Send + Sync>>,
+    retry_after: Option<Duration>,
+}
+
+/// What a [`ProviderError`] means to the session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ProviderErrorKind {
+    /// The credentials are wrong, expired or locked. They are never sent again.
+    Refused,
+    /// The login system cannot answer now: the network, a 5xx, a 429, a
+    /// timeout, too many sessions. The session tries again later.
+    Unavailable,
+    /// The token that a logout or a password change used is dead. The session
+    /// renews it and calls once more.
+    TokenRejected,
+    /// The answer could not be read. The session tries again later.
+    Protocol,
+    /// The request was sent and its answer was lost, so that it may or may not
+    /// have happened.
+    Uncertain,
+    /// This login system cannot do that.
+    Unsupported,
+}
+
+impl ProviderError {
+    /// The credentials are wrong, expired or locked.
+    pub fn refused(cause: impl Into<BoxError>) -> Self {
+        Self::new(ProviderErrorKind::Refused, cause)
+    }
+
+    /// The login system cannot answer now.
+    pub fn unavailable(cause: impl Into<BoxError>) -> Self {
+        Self::new(ProviderErrorKind::Unavailable, cause)
+    }
+
+    /// The token that a logout or a password change used is dead.
+    pub fn token_rejected(cause: impl Into<BoxError>) -> Self {
+        Self::new(ProviderErrorKind::TokenRejected, cause)
+    }
+
+    /// The answer could not be read.
+    pub fn protocol(cause: impl Into<BoxError>) -> Self {
+        Self::new(ProviderErrorKind::Protocol, cause)
+    }
+
+    /// It may or may not have happened.
+    pub fn uncertain(cause: impl Into<BoxError>) -> Self {
+        Self::new(ProviderErrorKind::Uncertain, cause)
+    }
+
+    /// This login system cannot do that.
+    pub fn unsupported(cause: impl Into<BoxError>) -> Self {
+        Self::new(ProviderErrorKind::Unsupported, cause)
+    }
+
+    /// Says how long the server wants to be left alone (RFC 9110, section
+    /// 10.2.3), counted from now.
+    #[must_use]
+    pub fn with_retry_after(mut self, delay: Duration) -> Self {
+        self.retry_after = Some(delay);
+        self
+    }
+
+    /// What the failure means to the session.
+    #[must_use]
+    pub fn kind(&self) -> ProviderErrorKind {
+        self.kind
+    }
+
+    /// How long the server wants to be left alone, if it said so.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.retry_after
+    }
+
+    fn new(kind: ProviderErrorKind, cause: impl Into<BoxError>) -> Self {
+        Self {
+            kind,
+            source: Some(cause.into().into()),
+            retry_after: None,
+        }
+    }
+}
+
+impl fmt::Display for ProviderError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.kind {
+            ProviderErrorKind::Refused => "the server refused the credentials",
+            ProviderErrorKind::Unavailable => "the login system is unavailable",
+            ProviderErrorKind::TokenRejected => "the server rejected the token",
+            ProviderErrorKind::Protocol => "the login system's answer could not be read",
+            ProviderErrorKind::Uncertain => {
+                "the answer was lost, so it may or may not have happened"
+            }
+            ProviderErrorKind::Unsupported => "the login system does not support that",
+        })
+    }
+}
+
+impl Error for ProviderError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.source
+            .as_deref()
+            .map(|source| source as &(dyn Error + 'static))
+    }
+}
+
+impl From<InvalidToken> for ProviderError {
+    fn from(error: InvalidToken) -> Self {
+        Self::protocol(error)
+    }
+}
+
+impl From<SourceError> for ProviderError {
+    fn from(error: SourceError) -> Self {
+        match error.kind() {
+            SourceErrorKind::Unavailable | SourceErrorKind::Invalid => Self::unavailable(error),
+            SourceErrorKind::ReadOnly => Self::unsupported(error),
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! Tokens that nobody logs in for: API keys and tokens issued elsewhere.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use http::HeaderName;
+use http::header;
+use secrecy::SecretString;
+
+use super::{CredentialProvider, LoginContext, Profile, ProviderError};
+use crate::credentials::SourceError;
+use crate::token::Token;
+
+/// An API key or another token that is issued outside, and read, not logged in for.
+///
+/// When the server rejects it, it is read anew: a value that has changed
+/// replaces it and the request is replayed; the same value stays in use and
+/// the response is returned.
+///
+/// ```
+/// use tower_reauth::{FixedToken, Profile, Session};
+///
+/// let session = Session::new(FixedToken::api_key(
+///     Profile::at("https://ctm.example.com:8443".parse()?),
+///     "3f9a..",
+/// ));
+///
+/// // Read again whenever the server rejects it:
+/// let session = Session::new(FixedToken::api_key_from(
+///     Profile::at("https://ctm.example.com:8443".parse()?),
+///     || async { Ok(std::env::var("CTM_API_KEY").unwrap_or_default().into()) },
+/// ));
+/// # Ok::<(), http::uri::InvalidUri>(())
+/// ```
+#[derive(Clone)]
+pub struct FixedToken {
+    profile: Profile,
+    header: HeaderName,
+    prefix: String,
+    read: Arc<Read>,
+}
+
+type Read = dyn Fn() -> Pin<Box<dyn Future<Output = Result<SecretString, SourceError>> + Send>>
+    + Send
+    + Sync;
+
+impl FixedToken {
+    /// Sends `key` as `x-api-key`.
+    pub fn api_key(profile: Profile, key: impl Into<SecretString>) -> Self {
+        Self::api_key_from(profile, always(key.into()))
+    }
+
+    /// Sends as `x-api-key` what `read` yields, which is read again when the
+    /// server rejects it.
+    pub fn api_key_from<F, Fut>(profile: Profile, read: F) -> Self
+    where
+        F: Fn() -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<SecretString, SourceError>> + Send + 'static,
+    {
+        Self {
+            profile,
+            header: HeaderName::from_static("x-api-key"),
+            prefix: String::new(),
+            read: Arc::new(move || Box::pin(read())),
+        }
+    }
+
+    /// Sends `token` as `Authorization: Bearer <token>`.
+    pub fn bearer(profile: Profile, token: impl Into<SecretString>) -> Self {
+        Self::bearer_from(profile, always(token.into()))
+    }
+
+    /// Sends as `Authorization: Bearer <token>` what `read` yields, which is
+    /// read again when the server rejects it.
+    pub fn bearer_from<F, Fut>(profile: Profile, read: F) -> Self
+    where
+        F: Fn() -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<SecretString, SourceError>> + Send + 'static,
+    {
+        Self::api_key_from(profile, read)
+            .header(header::AUTHORIZATION)
+            .prefix("Bearer ")
+    }
+
+    /// Sends the token in the header `name` instead.
+    #[must_use]
+    pub fn header(mut self, name: HeaderName) -> Self {
+        self.header = name;
+        self
+    }
+
+    /// Puts `prefix` before the token, taken as it is: a scheme's name wants
+    /// its space.
+    #[must_use]
+    pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
+        self.prefix = prefix.into();
+        self
+    }
+}
+
+fn always(
+    token: SecretString,
+) -> impl Fn() -> std::future::Ready<Result<SecretString, SourceError>> + Send + Sync {
+    move || std::future::ready(Ok(token.clone()))
+}
+
+impl CredentialProvider for FixedToken {
+    fn profile(&self) -> Profile {
+        self.profile.clone()
+    }
+
+    async fn login(&self, _: LoginContext) -> Result<Token, ProviderError> {
+        let token = (self.read)().await?;
+        Ok(Token::prefixed(self.header.clone(), &self.prefix, token)?)
+    }
+}
+
+impl fmt::Debug for FixedToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FixedToken")
+            .field("profile", &self.profile)
+            .field("header", &self.header)
+            .field("prefix", &self.prefix)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,81 @@
+//! A provider made of a function.
+
+use std::fmt;
+use std::future::Future;
+
+use super::{CredentialProvider, LoginContext, Profile, ProviderError};
+use crate::credentials::Source;
+use crate::token::Token;
+
+/// Makes a provider of a profile and a function that logs in.
+///
+/// It has no logout and changes no password: implement
+/// [`CredentialProvider`] for those.
+///
+/// ```
+/// use tower_reauth::{LoginContext, Profile, ProviderError, Token, provider_fn};
+///
+/// let provider = provider_fn(
+///     Profile::at("https://api.example.com".parse()?),
+///     |_login: LoginContext| async { Ok(Token::bearer("A3F5")?) },
+/// );
+/// # Ok::<(), http::uri::InvalidUri>(())
+/// ```
+pub fn provider_fn<F, Fut>(profile: Profile, login: F) -> ProviderFn<F>
+where
+    F: Fn(LoginContext) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<Token, ProviderError>> + Send + 'static,
+{
+    ProviderFn {
+        profile,
+        source: None,
+        login,
+    }
+}
+
+/// A [`CredentialProvider`] made by [`provider_fn`].
+#[derive(Clone)]
+pub struct ProviderFn<F> {
+    profile: Profile,
+    source: Option<Source>,
+    login: F,
+}
+
+impl<F> ProviderFn<F> {
+    /// Reads the credentials for each login from `source`; the function finds
+    /// them in [`LoginContext::credentials`].
+    #[must_use]
+    pub fn with_source(mut self, source: impl Into<Source>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+}
+
+impl<F, Fut> CredentialProvider for ProviderFn<F>
+where
+    F: Fn(LoginContext) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<Token, ProviderError>> + Send + 'static,
+{
+    fn profile(&self) -> Profile {
+        self.profile.clone()
+    }
+
+    fn source(&self) -> Option<&Source> {
+        self.source.as_ref()
+    }
+
+    fn login(
+        &self,
+        login: LoginContext,
+    ) -> impl Future<Output = Result<Token, ProviderError>> + Send {
+        (self.login)(login)
+    }
+}
+
+impl<F> fmt::Debug for ProviderFn<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ProviderFn")
+            .field("profile", &self.profile)
+            .finish_non_exhaustive()
+    }
+}

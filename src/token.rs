@@ -1,0 +1,424 @@
+//! What a login yields: headers that are ready to send, a lifetime, and the provider's own data.
+
+use std::any::Any;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use secrecy::{ExposeSecret, SecretString};
+use zeroize::Zeroizing;
+
+use crate::secret;
+
+/// A session token: the headers that carry it, rendered once, and how long it lives.
+///
+/// A [`CredentialProvider`](crate::CredentialProvider) makes one for each
+/// login. The layer attaches it to requests; other protocols read it with
+/// [`Token::headers`] or [`Token::apply_to`].
+///
+/// Cloning copies a pointer. Header values are marked as sensitive, `Debug`
+/// shows their names only, and their bytes are wiped when the last copy drops.
+///
+/// ```
+/// use std::time::Duration;
+/// use http::{HeaderMap, header};
+/// use tower_reauth::Token;
+///
+/// let token = Token::bearer("A3F5BB6E")?.lives_for(Duration::from_secs(1800));
+///
+/// let mut headers = HeaderMap::new();
+/// token.apply_to(&mut headers);
+/// assert_eq!(headers[header::AUTHORIZATION], "Bearer A3F5BB6E");
+/// # Ok::<(), tower_reauth::InvalidToken>(())
+/// ```
+#[derive(Clone)]
+pub struct Token {
+    inner: Arc<Inner>,
+    generation: u64,
+    /// Keeps the session aware that somebody still uses this token.
+    lease: Option<Arc<dyn Any + Send + Sync>>,
+}
+
+#[derive(Clone, Default)]
+struct Inner {
+    headers: Vec<(HeaderName, HeaderValue)>,
+    cookies: Vec<Cookie>,
+    lifetime: Option<Duration>,
+    data: Option<SecretString>,
+}
+
+#[derive(Clone, PartialEq, Eq)]
+struct Cookie {
+    name: String,
+    /// `name=value`, as it stands in the header.
+    pair: Zeroizing<Vec<u8>>,
+}
+
+impl Token {
+    /// A token sent as `Authorization: Bearer <token>` (RFC 6750, section 2.1).
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidToken`] if the token holds a byte that no header value may
+    /// hold (RFC 9110, section 5.5), or is empty.
+    pub fn bearer(token: impl Into<SecretString>) -> Result<Self, InvalidToken> {
+        Self::empty().with(header::AUTHORIZATION, "Bearer ", &token.into())
+    }
+
+    /// A token sent as the value of the header `name`.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidToken`] if the value holds a byte that no header value may
+    /// hold (RFC 9110, section 5.5), or is empty.
+    pub fn header(name: HeaderName, value: impl Into<SecretString>) -> Result<Self, InvalidToken> {
+        Self::empty().with(name, "", &value.into())
+    }
+
+    /// A token sent as the value of the header `name`, behind `prefix`.
+    ///
+    /// The prefix is taken as it is: a scheme's name wants its space.
+    ///
+    /// # Errors
+    ///
+    /// As [`Token::header`].
+    pub fn prefixed(
+        name: HeaderName,
+        prefix: &str,
+        value: impl Into<SecretString>,
+    ) -> Result<Self, InvalidToken> {
+        Self::empty().with(name, prefix, &value.into())
+    }
+
+    /// A token sent as a cookie.
+    ///
+    /// # Errors
+    ///
+    /// As [`Token::and_cookie`].
+    pub fn cookie(
+        name: impl Into<String>,
+        value: impl Into<SecretString>,
+    ) -> Result<Self, InvalidToken> {
+        Self::empty().and_cookie(name, value)
+    }
+
+    /// Sends one more header with each request.
+    ///
+    /// A second value for the same name replaces the first.
+    ///
+    /// # Errors
+    ///
+    /// As [`Token::header`].
+    pub fn and_header(
+        self,
+        name: HeaderName,
+        value: impl Into<SecretString>,
+    ) -> Result<Self, InvalidToken> {
+        self.with(name, "", &value.into())
+    }
+
+    /// Sends a cookie with each request.
+    ///
+    /// It replaces the request's own cookie of that name and joins the others
+    /// in one `Cookie` header (RFC 6265, section 5.4), which costs each
+    /// request an allocation.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidToken`] if the name is empty or holds `=`, if name or value
+    /// hold `;`, or if either holds a byte that no header value may hold.
+    pub fn and_cookie(
+        mut self,
+        name: impl Into<String>,
+        value: impl Into<SecretString>,
+    ) -> Result<Self, InvalidToken> {
+        let name = name.into();
+        let value = value.into();
+        let value = value.expose_secret().as_bytes();
+        let named = !name.is_empty() && !name.contains(['=', ';', ' ']);
+        if !named || value.contains(&b';') {
+            return Err(InvalidToken {
+                carrier: Carrier::Cookie(name),
+            });
+        }
+        let pair = secret::join(&[name.as_bytes(), b"=", value]);
+        if HeaderValue::from_bytes(&pair).is_err() {
+            return Err(InvalidToken {
+                carrier: Carrier::Cookie(name),
+            });
+        }
+        let inner = Arc::make_mut(&mut self.inner);
+        inner.cookies.retain(|cookie| cookie.name != name);
+        inner.cookies.push(Cookie { name, pair });
+        Ok(self)
+    }
+
+    /// Says how long the token lives, counted from before the login was sent.
+    ///
+    /// Without a lifetime it lives until the server rejects it. A lifetime
+    /// beyond what a clock can tell counts as none.
+    #[must_use]
+    pub fn lives_for(mut self, lifetime: Duration) -> Self {
+        Arc::make_mut(&mut self.inner).lifetime = Some(lifetime);
+        self
+    }
+
+    /// Keeps something of the provider's own with the token, such as a refresh
+    /// token or the address to log out at.
+    ///
+    /// It is never sent, and read with [`Token::data`].
+    #[must_use]
+    pub fn with_data(mut self, data: impl Into<SecretString>) -> Self {
+        Arc::make_mut(&mut self.inner).data = Some(data.into());
+        self
+    }
+
+    /// The headers that carry the token, in the order they were given.
+    ///
+    /// Cookies are not among them, since they join a request's own: see
+    /// [`Token::apply_to`].
+    pub fn headers(&self) -> impl ExactSizeIterator<Item = (&HeaderName, &HeaderValue)> {
+        self.inner.headers.iter().map(|(name, value)| (name, value))
+    }
+
+    /// Puts the token into `headers`, replacing what has the same name.
+    #[inline]
+    pub fn apply_to(&self, headers: &mut HeaderMap) {
+        for (name, value) in &self.inner.headers {
+            headers.insert(name, value.clone());
+        }
+        if !self.inner.cookies.is_empty() {
+            self.merge_cookies(headers);
+        }
+    }
+
+    /// What the provider keeps with the token.
+    #[must_use]
+    pub fn data(&self) -> Option<&SecretString> {
+        self.inner.data.as_ref()
+    }
+
+    /// The number of the login that the token comes from: 1 for a session's
+    /// first, and 0 for a token that no session has published.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// How long the token lives, if its provider said so.
+    #[must_use]
+    pub fn lifetime(&self) -> Option<Duration> {
+        self.inner.lifetime
+    }
+
+    /// Whether both tokens put the same into a request.
+    pub(crate) fn sends_the_same_as(&self, other: &Token) -> bool {
+        self.inner.headers == other.inner.headers && self.inner.cookies == other.inner.cookies
+    }
+
+    /// The token as the session publishes it.
+    pub(crate) fn of_generation(mut self, generation: u64) -> Self {
+        self.generation = generation;
+        self
+    }
+
+    /// The token as it is handed out, counted as used until it drops.
+    pub(crate) fn leased(&self, lease: Arc<dyn Any + Send + Sync>) -> Self {
+        Self {
+            inner: self.inner.clone(),
+            generation: self.generation,
+            lease: Some(lease),
+        }
+    }
+
+    fn empty() -> Self {
+        Self {
+            inner: Arc::default(),
+            generation: 0,
+            lease: None,
+        }
+    }
+
+    fn with(
+        mut self,
+        name: HeaderName,
+        prefix: &str,
+        value: &SecretString,
+    ) -> Result<Self, InvalidToken> {
+        let value = value.expose_secret().as_bytes();
+        let rendered = match secret::header_value(&[prefix.as_bytes(), value]) {
+            Ok(rendered) if !value.is_empty() => rendered,
+            Ok(_) | Err(_) => {
+                return Err(InvalidToken {
+                    carrier: Carrier::Header(name),
+                });
+            }
+        };
+        let inner = Arc::make_mut(&mut self.inner);
+        inner.headers.retain(|(other, _)| *other != name);
+        inner.headers.push((name, rendered));
+        Ok(self)
+    }
+
+    #[cold]
+    fn merge_cookies(&self, headers: &mut HeaderMap) {
+        let ours = &self.inner.cookies;
+        let mut pairs: Vec<&[u8]> = Vec::new();
+        for line in headers.get_all(header::COOKIE) {
+            for pair in line.as_bytes().split(|byte| *byte == b';') {
+                let pair = pair.trim_ascii();
+                let name = pair.split(|byte| *byte == b'=').next().unwrap_or(pair);
+                let replaced = ours.iter().any(|cookie| cookie.name.as_bytes() == name);
+                if !pair.is_empty() && !replaced {
+                    pairs.push(pair);
+                }
+            }
+        }
+        pairs.extend(ours.iter().map(|cookie| cookie.pair.as_slice()));
+
+        let mut parts: Vec<&[u8]> = Vec::with_capacity(pairs.len() * 2);
+        for pair in pairs {
+            if !parts.is_empty() {
+                parts.push(b"; ");
+            }
+            parts.push(pair);
+        }
+        let merged = secret::header_value(&parts).expect(
+            "joined of header values and of cookies that were checked when the token was made",
+        );
+        headers.insert(header::COOKIE, merged);
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let headers: Vec<_> = self.headers().map(|(name, _)| name).collect();
+        let cookies: Vec<_> = self
+            .inner
+            .cookies
+            .iter()
+            .map(|cookie| &cookie.name)
+            .collect();
+        f.debug_struct("Token")
+            .field("generation", &self.generation)
+            .field("headers", &headers)
+            .field("cookies", &cookies)
+            .field("lifetime", &self.inner.lifetime)
+            .field("leased", &self.lease.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A token that no request can carry.
+///
+/// It names the header or cookie and never the value. Most often the server's
+/// answer was not what the provider took it for: look there first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InvalidToken {
+    carrier: Carrier,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Carrier {
+    Header(HeaderName),
+    Cookie(String),
+}
+
+impl fmt::Display for InvalidToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.carrier {
+            Carrier::Header(name) => write!(
+                f,
+                "the token is empty or holds bytes that the header `{name}` may not hold"
+            ),
+            Carrier::Cookie(name) => {
+                write!(f, "the token is no valid value of a cookie named {name:?}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for InvalidToken {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn applied(token: &Token, own: &[(HeaderName, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in own {
+            headers.append(name, value.parse().unwrap());
+        }
+        token.apply_to(&mut headers);
+        headers
+    }
+
+    #[test]
+    fn a_token_replaces_the_requests_own_header_of_that_name() {
+        let token = Token::bearer("new").unwrap();
+        let headers = applied(&token, &[(header::AUTHORIZATION, "Bearer old")]);
+        assert_eq!(headers.get_all(header::AUTHORIZATION).iter().count(), 1);
+        assert_eq!(headers[header::AUTHORIZATION], "Bearer new");
+        assert!(headers[header::AUTHORIZATION].is_sensitive());
+    }
+
+    #[test]
+    fn several_headers_travel_together() {
+        let token = Token::bearer("a")
+            .unwrap()
+            .and_header(HeaderName::from_static("x-csrf"), "b")
+            .unwrap();
+        let headers = applied(&token, &[]);
+        assert_eq!(headers[header::AUTHORIZATION], "Bearer a");
+        assert_eq!(headers["x-csrf"], "b");
+        assert_eq!(token.headers().len(), 2);
+    }
+
+    #[test]
+    fn a_cookie_replaces_its_namesake_and_joins_the_others() {
+        let token = Token::cookie("sid", "new").unwrap();
+        let headers = applied(
+            &token,
+            &[
+                (header::COOKIE, "a=1; sid=old"),
+                (header::COOKIE, "sidney=2;sid=older"),
+            ],
+        );
+        assert_eq!(headers.get_all(header::COOKIE).iter().count(), 1);
+        assert_eq!(headers[header::COOKIE], "a=1; sidney=2; sid=new");
+        assert!(headers[header::COOKIE].is_sensitive());
+    }
+
+    #[test]
+    fn what_no_header_can_hold_is_an_error_that_does_not_quote_it() {
+        for broken in ["ab\r\nc", "ab\0c", ""] {
+            let error = Token::bearer(broken).unwrap_err();
+            assert!(!error.to_string().contains("ab"), "{error}");
+        }
+        for broken in ["ab;c", "ab\nc"] {
+            let error = Token::cookie("sid", broken).unwrap_err();
+            assert!(!error.to_string().contains("ab"), "{error}");
+        }
+        assert!(Token::cookie("a=b", "c").is_err());
+    }
+
+    #[test]
+    fn debug_shows_names_and_no_values() {
+        let token = Token::bearer("canary")
+            .unwrap()
+            .and_cookie("sid", "canary")
+            .unwrap()
+            .with_data("canary");
+        let shown = format!("{token:?}");
+        assert!(!shown.contains("canary"), "{shown}");
+        assert!(shown.contains("authorization") && shown.contains("sid"));
+    }
+
+    #[test]
+    fn two_tokens_are_the_same_if_they_send_the_same() {
+        let token = Token::bearer("a").unwrap();
+        assert!(token.sends_the_same_as(&Token::bearer("a").unwrap().lives_for(Duration::ZERO)));
+        assert!(!token.sends_the_same_as(&Token::bearer("b").unwrap()));
+    }
+}
