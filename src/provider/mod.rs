@@ -40,6 +40,7 @@ pub use fixed::FixedToken;
 pub use function::{ProviderFn, provider_fn};
 pub use profile::Profile;
 
+pub(crate) use context::Storing;
 pub(crate) use erased::ErasedProvider;
 
 use crate::credentials::Source;

@@ -1,0 +1,552 @@
+//! The response future: from a request without a token to its accepted response.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use http::{Request, Response, request, response};
+use http_body::Body;
+use pin_project_lite::pin_project;
+use tower_service::Service;
+
+use crate::BoxError;
+use crate::body::{Reading, SessionBody};
+use crate::error::Error;
+use crate::origin::Target;
+use crate::rejection::{Certainty, Reauth, Verdict, Why, is_idempotent};
+use crate::replay::Replay;
+use crate::session::{Acquiring, Live, Renewing, Session, why_failed};
+
+/// How much of a rejected body is read into memory, so that its connection, or
+/// its window in HTTP/2, is free while the token is renewed.
+const REJECTED_BODY: usize = 16 * 1024;
+
+pin_project! {
+    /// The response of a [`SessionService`](crate::SessionService).
+    ///
+    /// # Cancellation
+    ///
+    /// Dropping it drops the request, and nothing else: a login that it waits
+    /// for goes on for the next one.
+    pub struct ResponseFuture<S, R, B, RB>
+    where
+        S: Service<Request<R::Body>>,
+        R: Replay<B>,
+        RB: Body,
+    {
+        session: Session,
+        #[pin]
+        state: State<S, R, B, RB>,
+    }
+}
+
+pin_project! {
+    #[project = StateProj]
+    enum State<S, R, B, RB>
+    where
+        S: Service<Request<R::Body>>,
+        R: Replay<B>,
+        RB: Body,
+    {
+        /// Polling for a token. Holds no readied service.
+        Acquiring {
+            acquiring: Acquiring,
+            unsent: Option<Unsent<S, R, B, RB>>,
+        },
+        /// Polling the service for readiness, with a token to be had.
+        Readying { unsent: Option<Unsent<S, R, B, RB>> },
+        /// Polling the inner future of a request with a token.
+        Calling {
+            #[pin]
+            call: S::Future,
+            sent: Option<Sent<S, R, B>>,
+        },
+        /// Polling the inner future of a request that is none of our business.
+        Passing {
+            #[pin]
+            call: S::Future,
+        },
+        /// Polling the body of a response that may be a rejection.
+        Asking {
+            head: Option<response::Parts>,
+            reading: Option<Reading<RB>>,
+            bytes: usize,
+            sent: Option<Sent<S, R, B>>,
+        },
+        /// Polling the body of a rejection, to have it in memory.
+        Draining {
+            head: Option<response::Parts>,
+            reading: Option<Reading<RB>>,
+            renewing: Option<Renewing>,
+            sent: Option<Sent<S, R, B>>,
+        },
+        /// Polling for a newer token. Neither a readied service nor an inner future is held.
+        Renewing {
+            renewing: Renewing,
+            unsent: Option<Unsent<S, R, B, RB>>,
+        },
+        /// Nothing was sent, and this is why.
+        Failed { error: Option<Error> },
+        /// Has answered.
+        Done,
+    }
+}
+
+/// A request that is still to be sent.
+pub(crate) struct Unsent<S, R: Replay<B>, B, RB: Body> {
+    service: S,
+    head: request::Parts,
+    payload: Payload<R, B, RB>,
+}
+
+enum Payload<R: Replay<B>, B, RB: Body> {
+    First {
+        replay: R,
+        body: B,
+    },
+    Again {
+        kept: R::Kept,
+        /// What to answer if it cannot be replayed after all.
+        rejected: Rejected<RB>,
+    },
+}
+
+/// A rejected response, to be returned if all else fails.
+struct Rejected<RB: Body> {
+    response: Response<SessionBody<RB>>,
+    generation: u64,
+}
+
+/// A request under way, and what it takes to send it once more.
+pub(crate) struct Sent<S, R: Replay<B>, B> {
+    lease: Arc<Live>,
+    target: Target,
+    replayed: bool,
+    /// Whether its acceptance is of interest.
+    watched: bool,
+    spare: Option<Spare<S, R, B>>,
+}
+
+/// A request as it was before it got its token.
+struct Spare<S, R: Replay<B>, B> {
+    service: S,
+    head: request::Parts,
+    kept: R::Kept,
+}
+
+/// Sends a request for the first time, through a service that is ready.
+#[inline]
+pub(crate) fn send<S, R, B>(
+    service: &mut S,
+    replay: &R,
+    request: Request<B>,
+    lease: Arc<Live>,
+) -> (S::Future, Sent<S, R, B>)
+where
+    S: Service<Request<R::Body>> + Clone,
+    R: Replay<B>,
+{
+    let (mut head, body) = request.into_parts();
+    let target = Target::of(&head.method, head.uri.path());
+    let (body, kept) = replay.keep(body);
+    let spare = kept.map(|kept| Spare {
+        service: service.clone(),
+        head: head.clone(),
+        kept,
+    });
+    let watched = !lease.is_live();
+    lease.token().apply_to(&mut head.headers);
+    let call = service.call(Request::from_parts(head, body));
+    let sent = Sent {
+        lease,
+        target,
+        replayed: false,
+        watched,
+        spare,
+    };
+    (call, sent)
+}
+
+impl<S, R: Replay<B>, B, RB: Body> Unsent<S, R, B, RB> {
+    pub(crate) fn first(service: S, replay: R, request: Request<B>) -> Self {
+        let (head, body) = request.into_parts();
+        Self {
+            service,
+            head,
+            payload: Payload::First { replay, body },
+        }
+    }
+
+    /// The rejected response, where the request was sent before.
+    fn into_rejected(self) -> Option<Rejected<RB>> {
+        match self.payload {
+            Payload::First { .. } => None,
+            Payload::Again { rejected, .. } => Some(rejected),
+        }
+    }
+}
+
+impl<RB: Body> Rejected<RB> {
+    fn because(mut self, replayed: bool, why: Why) -> Response<SessionBody<RB>> {
+        self.response.extensions_mut().insert(Reauth {
+            generation: self.generation,
+            replayed,
+            why,
+        });
+        self.response
+    }
+}
+
+impl<S, R, B, RB> ResponseFuture<S, R, B, RB>
+where
+    S: Service<Request<R::Body>>,
+    R: Replay<B>,
+    RB: Body,
+{
+    #[inline]
+    pub(crate) fn calling(session: Session, call: S::Future, sent: Sent<S, R, B>) -> Self {
+        let sent = Some(sent);
+        Self {
+            session,
+            state: State::Calling { call, sent },
+        }
+    }
+
+    pub(crate) fn passing(session: Session, call: S::Future) -> Self {
+        Self {
+            session,
+            state: State::Passing { call },
+        }
+    }
+
+    pub(crate) fn acquiring(session: Session, unsent: Unsent<S, R, B, RB>) -> Self {
+        Self {
+            session,
+            state: State::Acquiring {
+                acquiring: Acquiring::new(),
+                unsent: Some(unsent),
+            },
+        }
+    }
+
+    pub(crate) fn failed(session: Session, error: Error) -> Self {
+        let error = Some(error);
+        Self {
+            session,
+            state: State::Failed { error },
+        }
+    }
+}
+
+impl<S, R, B, RB> Future for ResponseFuture<S, R, B, RB>
+where
+    S: Service<Request<R::Body>, Response = Response<RB>> + Clone,
+    S::Error: Into<BoxError>,
+    R: Replay<B>,
+    RB: Body,
+{
+    type Output = Result<Response<SessionBody<RB>>, BoxError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        const TAKEN: &str = "each state is left when its parts are taken";
+
+        let mut this = self.project();
+        let session: &Session = this.session;
+        loop {
+            let next = match this.state.as_mut().project() {
+                StateProj::Calling { call, sent } => {
+                    let response = match ready!(call.poll(cx)) {
+                        Ok(response) => response,
+                        Err(error) => {
+                            this.state.set(State::Done);
+                            return Poll::Ready(Err(error.into()));
+                        }
+                    };
+                    let sent = sent.take().expect(TAKEN);
+                    let (head, body) = response.into_parts();
+                    match session.rejection().judge(&head) {
+                        Verdict::Accepted => {
+                            this.state.set(State::Done);
+                            if sent.watched {
+                                let generation = sent.lease.token().generation();
+                                session.accepted(generation, sent.target);
+                            }
+                            let body = SessionBody::whole(body, Some(sent.lease));
+                            return Poll::Ready(Ok(Response::from_parts(head, body)));
+                        }
+                        Verdict::Rejected(certainty) => {
+                            match after_rejection(session, sent, certainty) {
+                                Next::Renew { renewing, sent } => State::Draining {
+                                    head: Some(head),
+                                    reading: Some(Reading::new(body)),
+                                    renewing: Some(renewing),
+                                    sent: Some(sent),
+                                },
+                                Next::Return { lease, reauth } => {
+                                    this.state.set(State::Done);
+                                    let body = SessionBody::whole(body, Some(lease));
+                                    let mut response = Response::from_parts(head, body);
+                                    response.extensions_mut().insert(reauth);
+                                    return Poll::Ready(Ok(response));
+                                }
+                            }
+                        }
+                        Verdict::Ask { bytes } => State::Asking {
+                            head: Some(head),
+                            reading: Some(Reading::new(body)),
+                            bytes,
+                            sent: Some(sent),
+                        },
+                    }
+                }
+                StateProj::Acquiring { acquiring, unsent } => {
+                    let acquired = ready!(acquiring.poll(session, cx));
+                    let unsent = unsent.take().expect(TAKEN);
+                    match acquired {
+                        // Not held while the service is readied: it may be
+                        // suspended by then.
+                        Ok(_) => State::Readying {
+                            unsent: Some(unsent),
+                        },
+                        Err(error) => {
+                            this.state.set(State::Done);
+                            return Poll::Ready(match unsent.into_rejected() {
+                                Some(rejected) => Ok(rejected.because(false, why_failed(error))),
+                                None => Err(error.into()),
+                            });
+                        }
+                    }
+                }
+                StateProj::Readying { unsent } => {
+                    let ready = {
+                        let unsent = unsent.as_mut().expect(TAKEN);
+                        ready!(unsent.service.poll_ready(cx))
+                    };
+                    let mut unsent = unsent.take().expect(TAKEN);
+                    if let Err(error) = ready {
+                        this.state.set(State::Done);
+                        return Poll::Ready(Err(error.into()));
+                    }
+                    let Some(lease) = session.usable() else {
+                        // Its token went while the service was readied, which
+                        // is given back before the next wait.
+                        unsent.service = unsent.service.clone();
+                        this.state.set(State::Acquiring {
+                            acquiring: Acquiring::new(),
+                            unsent: Some(unsent),
+                        });
+                        continue;
+                    };
+                    match send_unsent(unsent, lease) {
+                        Ok((call, sent)) => State::Calling {
+                            call,
+                            sent: Some(sent),
+                        },
+                        Err(response) => {
+                            this.state.set(State::Done);
+                            return Poll::Ready(Ok(response));
+                        }
+                    }
+                }
+                StateProj::Asking {
+                    head,
+                    reading,
+                    bytes,
+                    sent,
+                } => {
+                    let limit = *bytes;
+                    ready!(reading.as_mut().expect(TAKEN).poll_up_to(limit, cx));
+                    let (head, reading) = (head.take().expect(TAKEN), reading.take().expect(TAKEN));
+                    let sent = sent.take().expect(TAKEN);
+                    let start = reading.start(limit);
+                    match session.rejection().judge_body(&head, &start) {
+                        Verdict::Accepted | Verdict::Ask { .. } => {
+                            this.state.set(State::Done);
+                            if sent.watched {
+                                let generation = sent.lease.token().generation();
+                                session.accepted(generation, sent.target);
+                            }
+                            let body = reading.into_body(Some(sent.lease));
+                            return Poll::Ready(Ok(Response::from_parts(head, body)));
+                        }
+                        Verdict::Rejected(certainty) => {
+                            match after_rejection(session, sent, certainty) {
+                                Next::Renew { renewing, sent } => State::Draining {
+                                    head: Some(head),
+                                    reading: Some(reading),
+                                    renewing: Some(renewing),
+                                    sent: Some(sent),
+                                },
+                                Next::Return { lease, reauth } => {
+                                    this.state.set(State::Done);
+                                    let body = reading.into_body(Some(lease));
+                                    let mut response = Response::from_parts(head, body);
+                                    response.extensions_mut().insert(reauth);
+                                    return Poll::Ready(Ok(response));
+                                }
+                            }
+                        }
+                    }
+                }
+                StateProj::Draining {
+                    head,
+                    reading,
+                    renewing,
+                    sent,
+                } => {
+                    ready!(reading.as_mut().expect(TAKEN).poll_up_to(REJECTED_BODY, cx));
+                    let (head, reading) = (head.take().expect(TAKEN), reading.take().expect(TAKEN));
+                    let sent = sent.take().expect(TAKEN);
+                    let generation = sent.lease.token().generation();
+                    let body = reading.into_body(Some(sent.lease));
+                    let rejected = Rejected {
+                        response: Response::from_parts(head, body),
+                        generation,
+                    };
+                    let spare = sent
+                        .spare
+                        .expect("only what can be replayed is renewed for");
+                    State::Renewing {
+                        renewing: renewing.take().expect(TAKEN),
+                        unsent: Some(Unsent {
+                            service: spare.service,
+                            head: spare.head,
+                            payload: Payload::Again {
+                                kept: spare.kept,
+                                rejected,
+                            },
+                        }),
+                    }
+                }
+                StateProj::Renewing { renewing, unsent } => {
+                    let renewed = ready!(renewing.poll(session, cx));
+                    let unsent = unsent.take().expect(TAKEN);
+                    match renewed {
+                        Ok(()) => State::Readying {
+                            unsent: Some(unsent),
+                        },
+                        Err(why) => {
+                            this.state.set(State::Done);
+                            let rejected = unsent.into_rejected().expect("it was rejected");
+                            return Poll::Ready(Ok(rejected.because(false, why)));
+                        }
+                    }
+                }
+                StateProj::Passing { call } => {
+                    let response = ready!(call.poll(cx));
+                    this.state.set(State::Done);
+                    return Poll::Ready(match response {
+                        Ok(response) => Ok(response.map(|body| SessionBody::whole(body, None))),
+                        Err(error) => Err(error.into()),
+                    });
+                }
+                StateProj::Failed { error } => {
+                    let error = error.take().expect(TAKEN);
+                    this.state.set(State::Done);
+                    return Poll::Ready(Err(error.into()));
+                }
+                StateProj::Done => panic!("`ResponseFuture` polled after it was ready"),
+            };
+            // Drops the inner future of the state before, if there was one.
+            this.state.set(next);
+        }
+    }
+}
+
+/// What to do after a rejection.
+enum Next<S, R: Replay<B>, B> {
+    Renew {
+        renewing: Renewing,
+        sent: Sent<S, R, B>,
+    },
+    Return {
+        lease: Arc<Live>,
+        reauth: Reauth,
+    },
+}
+
+/// Tells the session of a rejection, and decides what becomes of the response.
+fn after_rejection<S, R: Replay<B>, B>(
+    session: &Session,
+    sent: Sent<S, R, B>,
+    certainty: Certainty,
+) -> Next<S, R, B> {
+    let generation = sent.lease.token().generation();
+    let renewal = match sent.replayed {
+        true => {
+            session.replay_rejected(sent.target);
+            Err(Why::StillRejected)
+        }
+        false => session.rejected(generation, Some(sent.target)),
+    };
+    let may_be_replayed = match (&sent.spare, certainty) {
+        (None, _) => Err(Why::NotReplayable),
+        (Some(_), Certainty::Sure) => Ok(()),
+        (Some(spare), Certainty::Unsure) if is_idempotent(&spare.head.method) => Ok(()),
+        (Some(_), Certainty::Unsure) => Err(Why::Unsure),
+    };
+    match renewal.and_then(|renewing| may_be_replayed.map(|()| renewing)) {
+        Ok(renewing) => Next::Renew { renewing, sent },
+        Err(why) => Next::Return {
+            reauth: Reauth {
+                generation,
+                replayed: sent.replayed,
+                why,
+            },
+            lease: sent.lease,
+        },
+    }
+}
+
+/// Sends a request through its service, which is ready. `Err` is the rejected
+/// response of one whose body cannot be had a second time after all.
+fn send_unsent<S, R, B, RB>(
+    unsent: Unsent<S, R, B, RB>,
+    lease: Arc<Live>,
+) -> Result<(S::Future, Sent<S, R, B>), Response<SessionBody<RB>>>
+where
+    S: Service<Request<R::Body>> + Clone,
+    R: Replay<B>,
+    RB: Body,
+{
+    let Unsent {
+        mut service,
+        mut head,
+        payload,
+    } = unsent;
+    match payload {
+        Payload::First { replay, body } => {
+            let request = Request::from_parts(head, body);
+            Ok(send(&mut service, &replay, request, lease))
+        }
+        Payload::Again { kept, rejected } => {
+            let Some(body) = R::again(kept) else {
+                return Err(rejected.because(false, Why::NotReplayable));
+            };
+            let target = Target::of(&head.method, head.uri.path());
+            lease.token().apply_to(&mut head.headers);
+            let call = service.call(Request::from_parts(head, body));
+            let sent = Sent {
+                lease,
+                target,
+                replayed: true,
+                watched: true,
+                spare: None,
+            };
+            Ok((call, sent))
+        }
+    }
+}
+
+impl<S, R, B, RB> fmt::Debug for ResponseFuture<S, R, B, RB>
+where
+    S: Service<Request<R::Body>>,
+    R: Replay<B>,
+    RB: Body,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseFuture").finish_non_exhaustive()
+    }
+}

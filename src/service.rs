@@ -1,0 +1,137 @@
+//! The service. See the [crate's docs](crate).
+
+use std::task::{Context, Poll};
+
+use http::{Request, Response};
+use http_body::Body;
+use tower_service::Service;
+
+use crate::BoxError;
+use crate::body::SessionBody;
+use crate::error::{Error, ErrorKind};
+use crate::future::{ResponseFuture, Unsent, send};
+use crate::origin::{Anonymous, Destination};
+use crate::replay::{Auto, Replay};
+use crate::session::Session;
+
+/// A client whose requests carry the session's token; made by
+/// [`SessionLayer`](crate::SessionLayer).
+///
+/// See the [crate's docs](crate).
+#[derive(Clone, Debug)]
+pub struct SessionService<S, R = Auto> {
+    inner: S,
+    session: Session,
+    replay: R,
+}
+
+impl<S, R> SessionService<S, R> {
+    pub(crate) fn new(inner: S, session: Session, replay: R) -> Self {
+        Self {
+            inner,
+            session,
+            replay,
+        }
+    }
+
+    /// The session that the requests use.
+    #[must_use]
+    pub fn session(&self) -> &Session {
+        &self.session
+    }
+
+    /// The wrapped client.
+    #[must_use]
+    pub fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// The wrapped client, to be changed.
+    pub fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// The wrapped client alone.
+    #[must_use]
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
+}
+
+/// Requires `S: Clone`, because a request may be sent twice, and because one
+/// that waits for a login gives the service that was readied for it back.
+impl<S, R, B, RB> Service<Request<B>> for SessionService<S, R>
+where
+    S: Service<Request<R::Body>, Response = Response<RB>> + Clone,
+    S::Error: Into<BoxError>,
+    R: Replay<B> + Clone,
+    RB: Body,
+{
+    type Response = Response<SessionBody<RB>>;
+    type Error = BoxError;
+    type Future = ResponseFuture<S, R, B, RB>;
+
+    #[inline]
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.inner.poll_ready(cx).map_err(Into::into)
+    }
+
+    #[inline]
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let anonymous =
+            !request.extensions().is_empty() && request.extensions().get::<Anonymous>().is_some();
+        if !anonymous {
+            if let Some(live) = self.session.live_for(request.uri()) {
+                let (call, sent) = send(&mut self.inner, &self.replay, request, live);
+                return ResponseFuture::calling(self.session.clone(), call, sent);
+            }
+        }
+        self.call_slowly(request, anonymous)
+    }
+}
+
+impl<S, R> SessionService<S, R> {
+    /// For whatever is not a token in use going home by its very name.
+    #[cold]
+    fn call_slowly<B, RB>(
+        &mut self,
+        request: Request<B>,
+        anonymous: bool,
+    ) -> ResponseFuture<S, R, B, RB>
+    where
+        S: Service<Request<R::Body>, Response = Response<RB>> + Clone,
+        R: Replay<B> + Clone,
+        RB: Body,
+    {
+        let destination = match anonymous {
+            true => Destination::Elsewhere,
+            false => self.session.locate(request.uri()),
+        };
+        let session = self.session.clone();
+        match destination {
+            Destination::Home => {}
+            Destination::Elsewhere => {
+                let (head, body) = request.into_parts();
+                let (body, _) = self.replay.keep(body);
+                let call = self.inner.call(Request::from_parts(head, body));
+                return ResponseFuture::passing(session, call);
+            }
+            Destination::Insecure => {
+                return ResponseFuture::failed(session, Error::new(ErrorKind::InsecureOrigin));
+            }
+            Destination::Unknown => {
+                return ResponseFuture::failed(session, Error::new(ErrorKind::NoOrigin));
+            }
+        }
+        if let Some(live) = session.usable() {
+            let (call, sent) = send(&mut self.inner, &self.replay, request, live);
+            return ResponseFuture::calling(session, call, sent);
+        }
+        // The service that was readied goes back before any wait: a permit
+        // that it holds may be the one that the login needs.
+        let service = self.inner.clone();
+        self.inner = service.clone();
+        let unsent = Unsent::first(service, self.replay.clone(), request);
+        ResponseFuture::acquiring(session, unsent)
+    }
+}

@@ -1,0 +1,111 @@
+//! Configures a session.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Uri;
+use tokio::sync::Mutex;
+
+use super::flight::Backend;
+use super::wallet::Wallet;
+use super::{Session, Shared};
+use crate::provider::{CredentialProvider, ErasedProvider, Profile};
+use crate::token::Token;
+
+/// What [`SessionBuilder::login_deadline`] is without it being set.
+const LOGIN_DEADLINE: Duration = Duration::from_secs(30);
+
+/// A session that is being configured; made by [`Session::builder`].
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_reauth::{FixedToken, Profile, Session};
+///
+/// let session = Session::builder(FixedToken::bearer(Profile::default(), "3f9a"))
+///     .name("inventory")
+///     .origin("https://api.example.com".parse()?)
+///     .login_deadline(Duration::from_secs(5))
+///     .build();
+/// # Ok::<(), http::uri::InvalidUri>(())
+/// ```
+#[must_use]
+pub struct SessionBuilder {
+    provider: Box<dyn ErasedProvider>,
+    profile: Profile,
+    name: Option<String>,
+    initial: Option<Token>,
+    login_deadline: Duration,
+}
+
+impl SessionBuilder {
+    pub(super) fn new(provider: impl CredentialProvider) -> Self {
+        Self {
+            profile: provider.profile(),
+            provider: Box::new(provider),
+            name: None,
+            initial: None,
+            login_deadline: LOGIN_DEADLINE,
+        }
+    }
+
+    /// Names the session, for its [`Status`](super::Status).
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// Sends the token to the origin of `uri` too, beside those of the
+    /// provider's [`Profile`].
+    pub fn origin(mut self, uri: Uri) -> Self {
+        self.profile = self.profile.also_at(uri);
+        self
+    }
+
+    /// Starts with a token that was obtained before, as generation 1. Its
+    /// lifetime counts from now.
+    pub fn initial(mut self, token: Token) -> Self {
+        self.initial = Some(token);
+        self
+    }
+
+    /// Sets how long one login may take, the reading of its credentials
+    /// included, and likewise a logout and a password change. 30 s by default.
+    ///
+    /// When it passes, whoever waits gets
+    /// [`ErrorKind::DeadlineExceeded`](crate::ErrorKind::DeadlineExceeded).
+    pub fn login_deadline(mut self, deadline: Duration) -> Self {
+        self.login_deadline = deadline;
+        self
+    }
+
+    /// Makes the session. Nothing is sent before a request, or somebody else,
+    /// needs a token.
+    #[must_use]
+    pub fn build(self) -> Session {
+        let backend = Backend {
+            provider: self.provider,
+            wallet: Mutex::new(Wallet::default()),
+            login_deadline: self.login_deadline,
+        };
+        Session {
+            shared: Arc::new(Shared::new(
+                backend,
+                self.profile.origins,
+                self.profile.rejection,
+                self.name,
+                self.initial,
+            )),
+        }
+    }
+}
+
+impl std::fmt::Debug for SessionBuilder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SessionBuilder")
+            .field("profile", &self.profile)
+            .field("name", &self.name)
+            .field("initial", &self.initial)
+            .field("login_deadline", &self.login_deadline)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,181 @@
+//! What keeps a forbidden endpoint from causing a login per request.
+//!
+//! A renewal that a rejection starts counts as unhelpful until a request to
+//! the same target is accepted. Until then that target cools down, and each
+//! such renewal is paid from a small budget.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::lifecycle::Moment;
+use crate::origin::Target;
+
+const SHORTEST: Duration = Duration::from_secs(1);
+const LONGEST: Duration = Duration::from_secs(300);
+const REMEMBERED: usize = 64;
+const BUDGET: u32 = 5;
+const REFILL_EVERY: Duration = Duration::from_secs(10);
+
+/// How long after its cool-down a target is forgotten that nobody asked for
+/// again, so that accepted requests need not be looked at for ever.
+const FORGET_AFTER: Duration = Duration::from_secs(600);
+
+#[derive(Debug)]
+pub(super) struct Cooldowns {
+    /// The one marked last is at the back.
+    targets: VecDeque<Cooling>,
+    budget: u32,
+    refilled: Moment,
+    /// What the login under way was paid with.
+    payment: Option<Payment>,
+}
+
+#[derive(Clone, Debug)]
+struct Cooling {
+    target: Target,
+    delay: Duration,
+    until: Moment,
+    /// The first generation whose acceptance shows that the renewal helped.
+    proven_by: u64,
+}
+
+#[derive(Debug)]
+struct Payment {
+    target: Option<Target>,
+    /// How the target stood before.
+    before: Option<Cooling>,
+}
+
+impl Cooldowns {
+    pub(super) fn new() -> Self {
+        Self {
+            targets: VecDeque::new(),
+            budget: BUDGET,
+            refilled: Moment::ZERO,
+            payment: None,
+        }
+    }
+
+    /// Whether a rejection by `target` is to be returned as it is.
+    ///
+    /// The target for which the login under way was started is not: its
+    /// rejections share that login.
+    pub(super) fn is_cooling(&self, target: Target, now: Moment) -> bool {
+        let being_renewed = self
+            .payment
+            .as_ref()
+            .is_some_and(|payment| payment.target == Some(target));
+        !being_renewed
+            && self
+                .targets
+                .iter()
+                .any(|cooling| cooling.target == target && now < cooling.until)
+    }
+
+    /// Pays for a renewal that a rejection by `target` starts. `false` if the
+    /// budget is used up.
+    pub(super) fn spend(&mut self, target: Option<Target>, generation: u64, now: Moment) -> bool {
+        self.refill(now);
+        if self.budget == 0 {
+            return false;
+        }
+        self.budget -= 1;
+        let before = target.and_then(|target| self.forget(target));
+        if let Some(target) = target {
+            let delay = match &before {
+                Some(before) => (before.delay * 2).min(LONGEST),
+                None => SHORTEST,
+            };
+            self.remember(Cooling {
+                target,
+                delay,
+                until: now + delay,
+                proven_by: generation + 1,
+            });
+        }
+        self.payment = Some(Payment { target, before });
+        true
+    }
+
+    /// The login under way brought a new token. Whether it helped is yet to be seen.
+    pub(super) fn login_succeeded(&mut self) {
+        self.payment = None;
+    }
+
+    /// The login under way brought the same token once more, so that nothing
+    /// newer can prove it.
+    pub(super) fn login_changed_nothing(&mut self) {
+        let target = self.payment.take().and_then(|payment| payment.target);
+        for cooling in &mut self.targets {
+            if Some(cooling.target) == target {
+                cooling.proven_by -= 1;
+            }
+        }
+    }
+
+    /// The login under way brought nothing, which says nothing of the target.
+    pub(super) fn login_failed(&mut self) {
+        let Some(payment) = self.payment.take() else {
+            return;
+        };
+        self.budget = (self.budget + 1).min(BUDGET);
+        if let Some(target) = payment.target {
+            self.forget(target);
+        }
+        if let Some(before) = payment.before {
+            self.remember(before);
+        }
+    }
+
+    /// A replay was rejected too: its target cools down from now on.
+    pub(super) fn unhelpful(&mut self, target: Target, now: Moment) {
+        for cooling in &mut self.targets {
+            if cooling.target == target {
+                cooling.until = now + cooling.delay;
+            }
+        }
+    }
+
+    /// A request was accepted.
+    pub(super) fn accepted(&mut self, target: Target, generation: u64, now: Moment) {
+        let before = self.targets.len();
+        self.targets
+            .retain(|cooling| cooling.target != target || generation < cooling.proven_by);
+        if self.targets.len() < before {
+            self.budget = BUDGET;
+            self.refilled = now;
+        }
+        self.targets
+            .retain(|cooling| now < cooling.until + FORGET_AFTER);
+    }
+
+    /// Whether it matters which requests are accepted.
+    pub(super) fn are_watching(&self) -> bool {
+        !self.targets.is_empty()
+    }
+
+    fn refill(&mut self, now: Moment) {
+        while self.budget < BUDGET && self.refilled + REFILL_EVERY <= now {
+            self.budget += 1;
+            self.refilled += REFILL_EVERY;
+        }
+        if self.budget == BUDGET {
+            self.refilled = now;
+        }
+    }
+
+    fn forget(&mut self, target: Target) -> Option<Cooling> {
+        let place = self
+            .targets
+            .iter()
+            .position(|cooling| cooling.target == target)?;
+        self.targets.remove(place)
+    }
+
+    fn remember(&mut self, cooling: Cooling) {
+        if self.targets.len() == REMEMBERED {
+            self.targets.pop_front();
+        }
+        self.targets.push_back(cooling);
+    }
+}

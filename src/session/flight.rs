@@ -1,0 +1,368 @@
+//! Runs one flight for everybody who waits for it.
+//!
+//! A flight is a task of its own, so that it outlives its callers. However it
+//! ends — with an answer, a panic, a deadline, the end of its runtime — it
+//! lands: the state moves on and whoever waits is woken.
+
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::{Pin, pin};
+use std::sync::{Arc, OnceLock, Weak};
+use std::task::{Context, Poll, ready};
+
+use tokio::runtime::Handle;
+use tokio::sync::{Mutex, Notify, futures::OwnedNotified};
+use tokio::time::{Instant, timeout_at};
+
+use super::Shared;
+use super::lifecycle::{self, Attempt};
+use super::wallet::Wallet;
+use crate::error::{Error, ErrorKind};
+use crate::provider::{
+    ErasedProvider, LoginContext, PasswordChange, PasswordChanged, ProviderError,
+    ProviderErrorKind, Reason,
+};
+use crate::token::Token;
+
+/// What a flight needs of its session, and keeps alive without it.
+pub(super) struct Backend {
+    pub(super) provider: Box<dyn ErasedProvider>,
+    /// Held across a whole flight, of which there is one at a time.
+    pub(super) wallet: Mutex<Wallet>,
+    pub(super) login_deadline: std::time::Duration,
+}
+
+/// A flight under way, or landed, as those see it who wait for it.
+#[derive(Debug, Default)]
+pub(crate) struct Flight {
+    landed: OnceLock<Landed>,
+    wake: Arc<Notify>,
+}
+
+/// How a flight ended.
+#[derive(Clone, Debug)]
+pub(crate) enum Landed {
+    /// There is a new token.
+    Renewed,
+    /// The login yielded the token in use once more.
+    Unchanged,
+    /// The login failed.
+    Failed(Error),
+    /// A logout, however it ended: the session knows.
+    LoggedOut,
+    Changed(Result<PasswordChanged, Error>),
+}
+
+/// What to run, with all that it needs.
+pub(super) enum Plan {
+    Login {
+        reason: Reason,
+        attempt: Attempt,
+        previous: Option<Token>,
+    },
+    Logout {
+        tokens: Vec<Token>,
+    },
+    ChangePassword {
+        token: Token,
+        change: PasswordChange,
+    },
+}
+
+/// What a flight brought.
+pub(super) enum Outcome {
+    Login {
+        sent: Instant,
+        token: Result<Token, Error>,
+    },
+    Logout {
+        /// Those that may be tried again.
+        left: Vec<Token>,
+        outcome: Result<(), Error>,
+    },
+    ChangePassword(Result<PasswordChanged, Error>),
+}
+
+impl Flight {
+    /// Wakes all who wait, who then see `landed`.
+    pub(super) fn land(&self, landed: Landed) {
+        // A flight lands once; its guard makes sure that it does.
+        let _ = self.landed.set(landed);
+        self.wake.notify_waiters();
+    }
+}
+
+/// Waits until a flight has landed.
+#[derive(Debug)]
+pub(crate) struct Wait {
+    flight: Arc<Flight>,
+    // Boxed because it is pinned and its waiter is not; only the slow path waits.
+    woken: Pin<Box<OwnedNotified>>,
+}
+
+impl Wait {
+    pub(super) fn on(flight: Arc<Flight>) -> Self {
+        // Made before `landed` is looked at: no wake can fall between.
+        let woken = Box::pin(flight.wake.clone().notified_owned());
+        Self { flight, woken }
+    }
+}
+
+impl Future for Wait {
+    type Output = Landed;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Landed> {
+        loop {
+            if let Some(landed) = self.flight.landed.get() {
+                return Poll::Ready(landed.clone());
+            }
+            ready!(self.woken.as_mut().poll(cx));
+            self.woken = Box::pin(self.flight.wake.clone().notified_owned());
+        }
+    }
+}
+
+tokio::task_local! {
+    /// The sessions whose flights led to the code that runs now.
+    static WITHIN: Vec<usize>;
+}
+
+/// Whether the code that runs now is part of a flight of `session`, so that
+/// waiting for one would be waiting for itself.
+pub(super) fn is_within(session: usize) -> bool {
+    WITHIN
+        .try_with(|within| within.contains(&session))
+        .unwrap_or(false)
+}
+
+/// Starts a flight on the runtime of whoever polls.
+pub(super) fn launch(shared: &Arc<Shared>, flight: Arc<Flight>, plan: Plan) {
+    let mut within = WITHIN.try_with(Clone::clone).unwrap_or_default();
+    within.push(shared.identity());
+    let kind = plan.kind();
+    let guard = Guard {
+        session: Arc::downgrade(shared),
+        flight,
+        kind: Some(kind),
+    };
+    let backend = shared.backend.clone();
+    let task = WITHIN.scope(within, run(backend, plan, guard));
+    match Handle::try_current() {
+        // A runtime that shuts down drops the task, and the guard lands it.
+        Ok(runtime) => drop(runtime.spawn(task)),
+        Err(_) => drop(task),
+    }
+}
+
+async fn run(backend: Arc<Backend>, plan: Plan, guard: Guard) {
+    let mut wallet = backend.wallet.lock().await;
+    let deadline = Instant::now() + backend.login_deadline;
+    let outcome = match plan {
+        Plan::Login {
+            reason,
+            attempt,
+            previous,
+        } => {
+            let sent = Instant::now();
+            let login = log_in(&backend, &mut wallet, reason, attempt, previous);
+            Outcome::Login {
+                sent,
+                token: within(deadline, login).await,
+            }
+        }
+        Plan::Logout { tokens } => {
+            let (left, outcome) = log_out(&backend, tokens).await;
+            Outcome::Logout { left, outcome }
+        }
+        Plan::ChangePassword { token, change } => {
+            let change = change_password(&backend, &mut wallet, token, change, deadline);
+            Outcome::ChangePassword(change.await)
+        }
+    };
+    drop(wallet);
+    let Some(session) = guard.session.upgrade() else {
+        // Nobody is left to use what a login brought, so it must not stay
+        // behind on the server.
+        if let Outcome::Login {
+            token: Ok(token), ..
+        } = outcome
+        {
+            let _ = log_out(&backend, vec![token]).await;
+        }
+        return;
+    };
+    guard.land(&session, outcome);
+}
+
+/// Runs `call` until `deadline`, and takes a panic for an error.
+async fn within<T, E: Into<Error>>(
+    deadline: Instant,
+    call: impl Future<Output = Result<T, E>>,
+) -> Result<T, Error> {
+    let mut call = pin!(call);
+    let unwinding = std::future::poll_fn(|cx| {
+        // A call that panicked is not polled again, so nobody sees what it left broken.
+        match catch_unwind(AssertUnwindSafe(|| call.as_mut().poll(cx))) {
+            Ok(poll) => poll.map(|answer| answer.map_err(Into::into)),
+            Err(_) => Poll::Ready(Err(Error::new(ErrorKind::ProviderPanicked))),
+        }
+    });
+    match timeout_at(deadline, unwinding).await {
+        Ok(answer) => answer,
+        Err(_) => Err(Error::new(ErrorKind::DeadlineExceeded)),
+    }
+}
+
+async fn log_in(
+    backend: &Backend,
+    wallet: &mut Wallet,
+    reason: Reason,
+    attempt: Attempt,
+    previous: Option<Token>,
+) -> Result<Token, ProviderError> {
+    let mut context = LoginContext::new(reason);
+    if let Some(previous) = previous {
+        context = context.with_previous(previous);
+    }
+    let Some(source) = backend.provider.source() else {
+        return backend.provider.login(context).await;
+    };
+    let fetched = source.fetch().await?;
+    let refused_too = match attempt {
+        Attempt::Forced => true,
+        Attempt::Usual | Attempt::Recheck => false,
+    };
+    for credentials in wallet.candidates(fetched, refused_too) {
+        let context = context.clone().with_credentials(credentials.clone());
+        match backend.provider.login(context).await {
+            Ok(token) => {
+                // The token is good whatever becomes of the source, and the
+                // wallet remembers what the source could not be told.
+                let _ = wallet.taken(&credentials, source).await;
+                return Ok(token);
+            }
+            Err(error) if error.kind() == ProviderErrorKind::Refused => {
+                let _ = wallet.refused(credentials, error, source).await;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Err(wallet.refusal())
+}
+
+/// Logs `tokens` out, each within the deadline. Answers with those that may
+/// be tried again, and the first error.
+async fn log_out(backend: &Backend, tokens: Vec<Token>) -> (Vec<Token>, Result<(), Error>) {
+    let mut left = Vec::new();
+    let mut outcome = Ok(());
+    for token in tokens {
+        let deadline = Instant::now() + backend.login_deadline;
+        let Err(error) = within(deadline, backend.provider.logout(token.clone())).await else {
+            continue;
+        };
+        match error.kind() {
+            // Dead already, which is what was asked for.
+            ErrorKind::TokenRejected => continue,
+            ErrorKind::Unavailable | ErrorKind::DeadlineExceeded | ErrorKind::Uncertain => {
+                left.push(token);
+            }
+            ErrorKind::LoggedOut
+            | ErrorKind::Refused
+            | ErrorKind::Protocol
+            | ErrorKind::Unsupported
+            | ErrorKind::ProviderPanicked
+            | ErrorKind::NoRuntime
+            | ErrorKind::Recursive
+            | ErrorKind::NoOrigin
+            | ErrorKind::InsecureOrigin => {}
+        }
+        outcome = outcome.and(Err(error));
+    }
+    (left, outcome)
+}
+
+async fn change_password(
+    backend: &Backend,
+    wallet: &mut Wallet,
+    token: Token,
+    change: PasswordChange,
+    deadline: Instant,
+) -> Result<PasswordChanged, Error> {
+    let provider = &backend.provider;
+    let Some(source) = provider.source() else {
+        return within(deadline, provider.change_password(token, change)).await;
+    };
+    let prepare = async {
+        let prepared = wallet.prepare(change, source).await;
+        prepared.map_err(ProviderError::from)
+    };
+    let prepared = within(deadline, prepare).await?;
+    let change = prepared.change.clone();
+    let answer = within(deadline, async {
+        // Kept as the provider said it, since its kind decides what stays in use.
+        Ok::<_, ProviderError>(provider.change_password(token, change).await)
+    })
+    .await;
+    let answer = match answer {
+        Ok(answer) => answer,
+        // The request may have been sent.
+        Err(lost) => Err(ProviderError::uncertain(lost)),
+    };
+    // What the server did stands, whatever becomes of the source; the wallet
+    // remembers what it could not be told.
+    let _ = wallet.settle(prepared, &answer, source).await;
+    answer.map_err(Error::from)
+}
+
+/// Lands a flight, if need be for a task that will not.
+struct Guard {
+    session: Weak<Shared>,
+    flight: Arc<Flight>,
+    /// `None` once it has landed.
+    kind: Option<lifecycle::Flight>,
+}
+
+impl Guard {
+    fn land(mut self, session: &Arc<Shared>, outcome: Outcome) {
+        self.kind = None;
+        session.land(&self.flight, outcome);
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        let (Some(kind), Some(session)) = (self.kind.take(), self.session.upgrade()) else {
+            return;
+        };
+        let lost = Error::new(ErrorKind::NoRuntime);
+        let outcome = match kind {
+            lifecycle::Flight::Login { .. } => Outcome::Login {
+                sent: Instant::now(),
+                token: Err(lost),
+            },
+            lifecycle::Flight::Logout => Outcome::Logout {
+                left: session.ending(),
+                outcome: Err(lost),
+            },
+            lifecycle::Flight::ChangePassword => {
+                Outcome::ChangePassword(Err(ProviderError::uncertain(lost).into()))
+            }
+        };
+        session.land(&self.flight, outcome);
+    }
+}
+
+impl Plan {
+    fn kind(&self) -> lifecycle::Flight {
+        match self {
+            Plan::Login {
+                reason, attempt, ..
+            } => lifecycle::Flight::Login {
+                reason: *reason,
+                attempt: *attempt,
+            },
+            Plan::Logout { .. } => lifecycle::Flight::Logout,
+            Plan::ChangePassword { .. } => lifecycle::Flight::ChangePassword,
+        }
+    }
+}

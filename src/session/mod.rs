@@ -1,0 +1,663 @@
+//! The shared handle: one provider, the current token, its renewal.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `lifecycle` | the rules, as a pure state machine |
+//! | `backoff`, `cooldown` | its two sorts of patience |
+//! | `live` | the published token, as the request path reads it |
+//! | `flight` | runs one login, logout or password change for everybody |
+//! | `wallet` | which credentials a login may send |
+//! | `waiting` | what a request does that waits for a flight |
+//!
+//! Everything that changes goes through [`Shared::step`]: it locks, applies
+//! one event to the state machine, publishes what follows for the request
+//! path, and unlocks before anything else runs. The request path reads the
+//! published token and takes no lock.
+
+mod backoff;
+mod builder;
+mod cooldown;
+mod flight;
+mod lifecycle;
+mod live;
+mod waiting;
+mod wallet;
+
+use std::fmt;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arc_swap::ArcSwapOption;
+use http::Uri;
+use tokio::time::Instant;
+
+pub use builder::SessionBuilder;
+pub use lifecycle::State;
+
+pub(crate) use live::Live;
+pub(crate) use waiting::{Acquiring, Renewing, why_failed};
+
+use crate::error::{Error, ErrorKind};
+use crate::layer::SessionLayer;
+use crate::origin::{Destination, Origins, Target};
+use crate::provider::{CredentialProvider, PasswordChange, PasswordChanged};
+use crate::rejection::{Rejection, Why};
+use crate::replay::Auto;
+use crate::token::Token;
+use flight::{Backend, Flight, Landed, Outcome, Plan, Wait};
+use lifecycle::{Acquire, Begin, Fate, Issued, Lifecycle, Moment, Rejected, Signal};
+
+/// A session with one login system: the token in use and everything that
+/// keeps it usable.
+///
+/// Cloning copies a pointer; all clones are the same session. Each login, logout
+/// and password change runs in a task of its own, so dropping a future that
+/// waits for one loses nothing.
+///
+/// Within a tokio runtime with its timer enabled, that is: outside of one,
+/// whatever would log in fails with [`ErrorKind::NoRuntime`].
+///
+/// ```
+/// use http::{Request, Response};
+/// use http_body_util::Full;
+/// use bytes::Bytes;
+/// use tower::{ServiceBuilder, ServiceExt};
+/// use tower_reauth::{FixedToken, Profile, Session};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), tower_reauth::BoxError> {
+/// # let http = tower::service_fn(|request: Request<Full<Bytes>>| async move {
+/// #     assert_eq!(request.headers()["x-api-key"], "3f9a");
+/// #     Ok::<_, std::convert::Infallible>(Response::new(Full::<Bytes>::default()))
+/// # });
+/// let session = Session::new(FixedToken::api_key(
+///     Profile::at("https://api.example.com".parse()?),
+///     "3f9a",
+/// ));
+/// let client = ServiceBuilder::new().layer(session.layer()).service(http);
+///
+/// let request = Request::get("https://api.example.com/servers").body(Full::default())?;
+/// let response = client.oneshot(request).await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Session {
+    shared: Arc<Shared>,
+}
+
+/// A snapshot of a session, for a readiness probe or a person.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Status {
+    /// The session's name, if it was given one.
+    pub name: Option<String>,
+    /// How the session is doing.
+    pub state: State,
+    /// The generation of the token in use, if there is one.
+    pub generation: Option<u64>,
+    /// Why the last login failed, until one succeeds.
+    pub last_error: Option<Error>,
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.name.as_deref().unwrap_or("session"))?;
+        f.write_str(match self.state {
+            State::Idle => "no token yet",
+            State::LoggingIn => "logging in",
+            State::Live => "live",
+            State::Renewing => "renewing",
+            State::BackingOff => "backing off",
+            State::Refused => "refused",
+            State::LoggedOut => "logged out",
+        })?;
+        if let Some(generation) = self.generation {
+            write!(f, ", generation {generation}")?;
+        }
+        match &self.last_error {
+            Some(error) => write!(f, ", last error: {error}"),
+            None => Ok(()),
+        }
+    }
+}
+
+pub(crate) struct Shared {
+    /// What the request path reads. Written under the lock only.
+    live: ArcSwapOption<Live>,
+    origins: Origins,
+    rejection: Rejection,
+    name: Option<String>,
+    backend: Arc<Backend>,
+    guarded: Mutex<Guarded>,
+    made: Instant,
+}
+
+struct Guarded {
+    rules: Lifecycle,
+    flight: Option<Arc<Flight>>,
+    /// The token published last, for providers that extend or exchange it.
+    previous: Option<Token>,
+    /// Tokens that wait to be logged out, or are just being.
+    ending: Vec<Token>,
+    /// What the password change about to be launched is for.
+    change: Option<PasswordChange>,
+}
+
+impl Session {
+    /// A session that logs in through `provider` when the first request needs it.
+    pub fn new(provider: impl CredentialProvider) -> Self {
+        Self::builder(provider).build()
+    }
+
+    /// A session that is to be configured.
+    pub fn builder(provider: impl CredentialProvider) -> SessionBuilder {
+        SessionBuilder::new(provider)
+    }
+
+    /// The layer that lets a client's requests use this session.
+    #[must_use]
+    pub fn layer(&self) -> SessionLayer<Auto> {
+        SessionLayer::new(self.clone())
+    }
+
+    /// A usable token, for start-up, a probe, or a protocol other than HTTP.
+    ///
+    /// Logs in if there is none. Whoever asks while a login is under way
+    /// shares it. The token counts as used until the last copy of it drops.
+    ///
+    /// # Errors
+    ///
+    /// Why there is none: the session is logged out, the credentials were
+    /// refused, or the login system failed lately and is not asked again yet.
+    ///
+    /// # Cancellation
+    ///
+    /// Dropping the future loses nothing: a login it started goes on.
+    pub async fn token(&self) -> Result<Token, Error> {
+        let mut acquiring = Acquiring::new();
+        let live = std::future::poll_fn(|cx| acquiring.poll(self, cx)).await?;
+        Ok(live.hand_out())
+    }
+
+    /// Says that a server rejected `token`, as a rejected response does.
+    ///
+    /// For other protocols, whose rejections the layer does not see. A renewal
+    /// starts in the background unless `token` was replaced already;
+    /// [`Session::token`] then waits for it.
+    pub fn reject(&self, token: &Token) {
+        let _ = self.rejected(token.generation(), None);
+    }
+
+    /// Logs in once, whatever happened before: after a logout, and with
+    /// credentials that were refused. For operators.
+    ///
+    /// # Errors
+    ///
+    /// Why the login failed.
+    ///
+    /// # Cancellation
+    ///
+    /// A login under way goes on without the caller. A caller that still waits
+    /// for another flight to end has not caused one yet.
+    pub async fn login(&self) -> Result<(), Error> {
+        loop {
+            match self.begin(Lifecycle::login).await? {
+                Landed::Renewed | Landed::Unchanged => return Ok(()),
+                Landed::Failed(error) => return Err(error),
+                Landed::LoggedOut | Landed::Changed(_) => {}
+            }
+        }
+    }
+
+    /// Gets a new token although the current one may be good.
+    ///
+    /// Requests go on with the current one until the new one is there.
+    ///
+    /// # Errors
+    ///
+    /// Why there is no new token. Unlike [`Session::login`] it respects a
+    /// logout, refused credentials and the back-off.
+    ///
+    /// # Cancellation
+    ///
+    /// As [`Session::login`].
+    pub async fn renew(&self) -> Result<(), Error> {
+        loop {
+            let now = self.shared.now();
+            match self.begin(|rules| rules.renew(now)).await? {
+                Landed::Renewed | Landed::Unchanged => return Ok(()),
+                Landed::Failed(error) => return Err(error),
+                Landed::LoggedOut | Landed::Changed(_) => {}
+            }
+        }
+    }
+
+    /// Changes the user's password.
+    ///
+    /// No login runs meanwhile; requests with a live token are not held. The
+    /// session uses the new password from then on, and the old one if the
+    /// change fails. If the answer is lost, the next login tries the new one
+    /// and then the old one, once each.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Unsupported`] if the provider cannot do it, or if the
+    /// source of the credentials cannot be written, in which case the server
+    /// was not asked ([`PasswordChange::even_if_it_cannot_be_stored`] allows
+    /// that). [`ErrorKind::Refused`] if the server denies the change: the
+    /// old password stays in use. [`ErrorKind::Uncertain`] if the answer was
+    /// lost. [`ErrorKind::LoggedOut`] if there is no session to do it in.
+    ///
+    /// # Cancellation
+    ///
+    /// A change under way goes on without the caller. A caller that still
+    /// waits for a token, or for another flight to end, has changed nothing.
+    pub async fn change_password(&self, change: PasswordChange) -> Result<PasswordChanged, Error> {
+        let mut renewed = false;
+        loop {
+            // Only a login can tell which password the server takes.
+            if self.shared.backend.wallet.lock().await.is_uncertain() {
+                self.renew().await?;
+            }
+            let token = self.token().await?;
+            let started = self.step(|guarded, _| {
+                let begin = guarded.rules.change_password();
+                if let Begin::Started = begin {
+                    guarded.change = Some(change.clone());
+                }
+                begin
+            });
+            let landed = match started {
+                (Begin::Started, Some(flight)) => Wait::on(flight).await,
+                (Begin::Busy | Begin::Join | Begin::Started, flight) => {
+                    self.wait_for_another(flight).await?;
+                    continue;
+                }
+                (Begin::NeedsToken, _) => continue,
+                (Begin::Fail(error), _) => return Err(error),
+            };
+            match landed {
+                Landed::Changed(Err(error))
+                    if error.kind() == ErrorKind::TokenRejected && !renewed =>
+                {
+                    renewed = true;
+                    let generation = token.generation();
+                    let mut renewing = match self.rejected(generation, None) {
+                        Ok(renewing) => renewing,
+                        Err(_) => return Err(error),
+                    };
+                    let newer = std::future::poll_fn(|cx| renewing.poll(self, cx)).await;
+                    match newer {
+                        Ok(()) => {}
+                        Err(Why::RenewalFailed(error)) => return Err(error),
+                        Err(_) => return Err(error),
+                    }
+                }
+                Landed::Changed(outcome) => return outcome,
+                Landed::Renewed | Landed::Unchanged | Landed::Failed(_) | Landed::LoggedOut => {}
+            }
+        }
+    }
+
+    /// Ends the session: no request gets a token from now on, and the token is
+    /// logged out on the server.
+    ///
+    /// A login under way is waited for, and its token logged out too. Logging
+    /// out again does nothing but try again what could not be ended. Requests
+    /// fail with [`ErrorKind::LoggedOut`] until [`Session::login`].
+    ///
+    /// # Errors
+    ///
+    /// What could not be ended on the server, and why. A token that is dead
+    /// already is no error. On this side the session has ended in any case.
+    ///
+    /// # Cancellation
+    ///
+    /// The session ends when the future is first polled; what is left to do on
+    /// the server is done without the caller.
+    pub async fn logout(&self) -> Result<(), Error> {
+        let (_, mut flight) = self.step(|guarded, live| {
+            if guarded.rules.logout().is_some() {
+                guarded.ending.extend(live.map(|live| live.token().clone()));
+            }
+            guarded.previous = None;
+        });
+        while let Some(under_way) = flight {
+            if flight::is_within(self.shared.identity()) {
+                return Err(Error::new(ErrorKind::Recursive));
+            }
+            Wait::on(under_way).await;
+            flight = self.shared.lock().flight.clone();
+        }
+        self.shared.lock().rules.logged_out()
+    }
+
+    /// How the session is doing.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let guarded = self.shared.lock();
+        Status {
+            name: self.shared.name.clone(),
+            state: guarded.rules.state(),
+            generation: self
+                .shared
+                .live
+                .load()
+                .as_ref()
+                .map(|live| live.token().generation()),
+            last_error: guarded.rules.last_error().cloned(),
+        }
+    }
+
+    /// Runs `event` until it has a flight, its own or one to join, and waits
+    /// for that to land.
+    async fn begin(&self, mut event: impl FnMut(&mut Lifecycle) -> Begin) -> Result<Landed, Error> {
+        loop {
+            match self.step(|guarded, _| event(&mut guarded.rules)) {
+                (Begin::Started | Begin::Join, Some(flight)) => {
+                    if flight::is_within(self.shared.identity()) {
+                        return Err(Error::new(ErrorKind::Recursive));
+                    }
+                    return Ok(Wait::on(flight).await);
+                }
+                (Begin::Busy | Begin::Started | Begin::Join | Begin::NeedsToken, flight) => {
+                    self.wait_for_another(flight).await?;
+                }
+                (Begin::Fail(error), _) => return Err(error),
+            }
+        }
+    }
+
+    async fn wait_for_another(&self, flight: Option<Arc<Flight>>) -> Result<(), Error> {
+        if flight::is_within(self.shared.identity()) {
+            return Err(Error::new(ErrorKind::Recursive));
+        }
+        if let Some(flight) = flight {
+            Wait::on(flight).await;
+        }
+        Ok(())
+    }
+
+    /// The token, if a request to `uri` may carry it and that is all there is to it.
+    #[inline]
+    pub(crate) fn live_for(&self, uri: &Uri) -> Option<Arc<Live>> {
+        if !self.shared.origins.is_plainly_home(uri) {
+            return None;
+        }
+        let live = self.shared.live.load_full()?;
+        live.is_live().then_some(live)
+    }
+
+    /// The token, if a request may carry it.
+    pub(crate) fn usable(&self) -> Option<Arc<Live>> {
+        let live = self.shared.live.load_full()?;
+        (live.is_live() || live.is_suspect()).then_some(live)
+    }
+
+    pub(crate) fn locate(&self, uri: &Uri) -> Destination {
+        self.shared.origins.locate(uri)
+    }
+
+    pub(crate) fn rejection(&self) -> &Rejection {
+        &self.shared.rejection
+    }
+
+    /// What a request does that found no usable token.
+    pub(super) fn acquire(&self) -> Result<Option<Wait>, Error> {
+        let now = self.shared.now();
+        // Before the event, which may start the very flight to wait for.
+        if flight::is_within(self.shared.identity()) && self.usable().is_none() {
+            return Err(Error::new(ErrorKind::Recursive));
+        }
+        match self.step(|guarded, _| guarded.rules.acquire(now)) {
+            (Acquire::Use, _) => Ok(None),
+            (Acquire::Wait, flight) => Ok(flight.map(Wait::on)),
+            (Acquire::Fail(error), _) => Err(error),
+        }
+    }
+
+    /// What a request does whose token was rejected: `Err` says why its
+    /// response is to be returned.
+    pub(crate) fn rejected(
+        &self,
+        generation: u64,
+        target: Option<Target>,
+    ) -> Result<Renewing, Why> {
+        let now = self.shared.now();
+        match self.step(|guarded, _| guarded.rules.rejected(generation, target, now)) {
+            (Rejected::Replay, _) => Ok(Renewing::done()),
+            (Rejected::Wait, _) if flight::is_within(self.shared.identity()) => {
+                Err(Why::RenewalFailed(Error::new(ErrorKind::Recursive)))
+            }
+            (Rejected::Wait, flight) => Ok(Renewing::new(generation, target, flight.map(Wait::on))),
+            (Rejected::Return(why), _) => Err(why),
+        }
+    }
+
+    pub(crate) fn replay_rejected(&self, target: Target) {
+        let now = self.shared.now();
+        self.step(|guarded, _| guarded.rules.replay_rejected(target, now));
+    }
+
+    pub(crate) fn accepted(&self, generation: u64, target: Target) {
+        let now = self.shared.now();
+        self.step(|guarded, _| guarded.rules.accepted(generation, target, now));
+    }
+
+    fn step<T>(
+        &self,
+        event: impl FnOnce(&mut Guarded, Option<&Arc<Live>>) -> T,
+    ) -> (T, Option<Arc<Flight>>) {
+        self.shared.step(event)
+    }
+}
+
+impl Shared {
+    fn new(
+        backend: Backend,
+        origins: Origins,
+        rejection: Rejection,
+        name: Option<String>,
+        initial: Option<Token>,
+    ) -> Self {
+        let seed = RandomState::new().hash_one("the jitter of this session");
+        let has_source = backend.provider.source().is_some();
+        let mut rules = Lifecycle::new(has_source, seed);
+        let initial = initial.map(|token| {
+            let generation = rules.adopt(token.lifetime());
+            token.of_generation(generation)
+        });
+        Self {
+            live: ArcSwapOption::new(initial.clone().map(|token| Arc::new(Live::new(token)))),
+            origins,
+            rejection,
+            name,
+            backend: Arc::new(backend),
+            guarded: Mutex::new(Guarded {
+                rules,
+                flight: None,
+                previous: initial,
+                ending: Vec::new(),
+                change: None,
+            }),
+            made: Instant::now(),
+        }
+    }
+
+    /// Applies one event, publishes what follows from it, and launches the
+    /// flight that it started. Answers with the flight under way.
+    fn step<T>(
+        self: &Arc<Self>,
+        event: impl FnOnce(&mut Guarded, Option<&Arc<Live>>) -> T,
+    ) -> (T, Option<Arc<Flight>>) {
+        let mut guarded = self.lock();
+        let answer = event(&mut guarded, self.live.load().as_ref());
+        let launch = self.publish(&mut guarded);
+        let flight = guarded.flight.clone();
+        drop(guarded);
+        // A launch may land at once, without a runtime: never under the lock.
+        if let Some((flight, plan)) = launch {
+            flight::launch(self, flight, plan);
+        }
+        (answer, flight)
+    }
+
+    /// Brings what the request path reads in line with the rules, and prepares
+    /// the flight that they ask for.
+    fn publish(&self, guarded: &mut Guarded) -> Option<(Arc<Flight>, Plan)> {
+        let live = self.live.load();
+        match (live.as_ref(), guarded.rules.signal()) {
+            (Some(live), Some(signal)) => live.set(signal),
+            (Some(live), None) => {
+                live.set(Signal::Ended);
+                self.live.store(None);
+            }
+            (None, _) => {}
+        }
+        let plan = match guarded.rules.take_launch()? {
+            lifecycle::Flight::Login { reason, attempt } => Plan::Login {
+                reason,
+                attempt,
+                previous: guarded.previous.clone(),
+            },
+            lifecycle::Flight::Logout => Plan::Logout {
+                tokens: guarded.ending.clone(),
+            },
+            lifecycle::Flight::ChangePassword => {
+                let token = live.as_ref().map(|live| live.token().clone());
+                let change = guarded.change.take();
+                Plan::ChangePassword {
+                    token: token.expect("a change starts only with a usable token"),
+                    change: change.expect("put there by the event that started the change"),
+                }
+            }
+        };
+        let flight = Arc::new(Flight::default());
+        guarded.flight = Some(flight.clone());
+        Some((flight, plan))
+    }
+
+    /// Applies what a flight brought, and wakes all who wait for it.
+    fn land(self: &Arc<Self>, flight: &Arc<Flight>, outcome: Outcome) {
+        let now = self.now();
+        let (landed, _) = self.step(|guarded, live| {
+            guarded.flight = None;
+            match outcome {
+                Outcome::Login {
+                    sent,
+                    token: Ok(token),
+                } => {
+                    let issued = Issued {
+                        lifetime: token.lifetime(),
+                        sent: sent.saturating_duration_since(self.made),
+                        same: live.is_some_and(|live| live.token().sends_the_same_as(&token)),
+                    };
+                    match guarded.rules.login_landed(issued) {
+                        Fate::Publish { generation } => {
+                            let token = token.of_generation(generation);
+                            guarded.previous = Some(token.clone());
+                            let replaced = self.live.swap(Some(Arc::new(Live::new(token))));
+                            if let Some(replaced) = replaced {
+                                replaced.set(Signal::Ended);
+                            }
+                            Landed::Renewed
+                        }
+                        Fate::Unchanged => Landed::Unchanged,
+                        Fate::End { generation } => {
+                            guarded.ending.push(token.of_generation(generation));
+                            Landed::Failed(Error::new(ErrorKind::LoggedOut))
+                        }
+                    }
+                }
+                Outcome::Login {
+                    token: Err(error), ..
+                } => {
+                    if may_have_used_up(&error) {
+                        guarded.previous = None;
+                    }
+                    Landed::Failed(guarded.rules.login_failed(error, now))
+                }
+                Outcome::Logout { left, outcome } => {
+                    let generations = left.iter().map(Token::generation).collect();
+                    guarded.ending = left;
+                    guarded.rules.logout_landed(generations, outcome);
+                    Landed::LoggedOut
+                }
+                Outcome::ChangePassword(outcome) => {
+                    let may_log_in = match &outcome {
+                        Ok(_) => true,
+                        Err(error) => error.kind() == ErrorKind::Uncertain,
+                    };
+                    guarded.rules.password_change_landed(may_log_in);
+                    Landed::Changed(outcome)
+                }
+            }
+        });
+        // Published above, under the lock: who wakes sees the new state.
+        flight.land(landed);
+    }
+
+    /// The tokens that wait to be logged out.
+    fn ending(&self) -> Vec<Token> {
+        self.lock().ending.clone()
+    }
+
+    fn now(&self) -> Moment {
+        self.made.elapsed()
+    }
+
+    /// Tells this session from every other one that lives.
+    fn identity(self: &Arc<Self>) -> usize {
+        Arc::as_ptr(self).addr()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Guarded> {
+        // No provider's code runs under the lock, so a panic there is a defect
+        // of ours that the next event finds no worse than this one.
+        self.guarded.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether a failed login may have used up the token that it was to extend or
+/// exchange. Some servers revoke everything when one is used twice.
+fn may_have_used_up(error: &Error) -> bool {
+    match error.kind() {
+        ErrorKind::Uncertain
+        | ErrorKind::DeadlineExceeded
+        | ErrorKind::ProviderPanicked
+        | ErrorKind::NoRuntime => true,
+        ErrorKind::LoggedOut
+        | ErrorKind::Refused
+        | ErrorKind::Unavailable
+        | ErrorKind::Protocol
+        | ErrorKind::Unsupported
+        | ErrorKind::TokenRejected
+        | ErrorKind::Recursive
+        | ErrorKind::NoOrigin
+        | ErrorKind::InsecureOrigin => false,
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Status {
+            name,
+            state,
+            generation,
+            last_error,
+        } = self.status();
+        f.debug_struct("Session")
+            .field("name", &name)
+            .field("state", &state)
+            .field("generation", &generation)
+            .field("last_error", &last_error)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<P: CredentialProvider> From<P> for Session {
+    fn from(provider: P) -> Self {
+        Self::new(provider)
+    }
+}

@@ -1,0 +1,110 @@
+//! What a request does that waits for a flight: for its first token, or for a
+//! newer one than the one that was rejected.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use super::flight::{Landed, Wait};
+use super::{Live, Session};
+use crate::error::Error;
+use crate::origin::Target;
+use crate::rejection::Why;
+
+/// Gets a usable token.
+#[derive(Debug)]
+pub(crate) struct Acquiring {
+    wait: Option<Wait>,
+}
+
+impl Acquiring {
+    pub(crate) fn new() -> Self {
+        Self { wait: None }
+    }
+
+    pub(crate) fn poll(
+        &mut self,
+        session: &Session,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Arc<Live>, Error>> {
+        loop {
+            if let Some(wait) = &mut self.wait {
+                let landed = ready!(Future::poll(Pin::new(wait), cx));
+                self.wait = None;
+                let usable = session.usable();
+                match (landed, usable) {
+                    // Without a look at the clock: whoever waited for a token
+                    // uses it, however short its lifetime.
+                    (_, Some(live)) => return Poll::Ready(Ok(live)),
+                    // The error is shared, like the login that it is from.
+                    (Landed::Failed(error), None) => return Poll::Ready(Err(error)),
+                    (
+                        Landed::Renewed
+                        | Landed::Unchanged
+                        | Landed::LoggedOut
+                        | Landed::Changed(_),
+                        None,
+                    ) => {}
+                }
+            }
+            self.wait = session.acquire()?;
+            if self.wait.is_none() {
+                if let Some(live) = session.usable() {
+                    return Poll::Ready(Ok(live));
+                }
+            }
+        }
+    }
+}
+
+/// Waits for a newer token than the one that was rejected.
+#[derive(Debug)]
+pub(crate) struct Renewing {
+    generation: u64,
+    target: Option<Target>,
+    wait: Option<Wait>,
+}
+
+impl Renewing {
+    pub(super) fn new(generation: u64, target: Option<Target>, wait: Option<Wait>) -> Self {
+        Self {
+            generation,
+            target,
+            wait,
+        }
+    }
+
+    /// There is a newer token already.
+    pub(super) fn done() -> Self {
+        Self::new(0, None, None)
+    }
+
+    /// `Ok` once there is a newer token; otherwise why there will be none.
+    pub(crate) fn poll(
+        &mut self,
+        session: &Session,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Why>> {
+        while let Some(wait) = &mut self.wait {
+            let landed = ready!(Future::poll(Pin::new(wait), cx));
+            match landed {
+                Landed::Failed(error) => return Poll::Ready(Err(why_failed(error))),
+                Landed::Unchanged => return Poll::Ready(Err(Why::StillRejected)),
+                // Asks again: the newer token may be rejected already, and a
+                // flight of another kind brought none.
+                Landed::Renewed | Landed::LoggedOut | Landed::Changed(_) => {
+                    *self = session.rejected(self.generation, self.target)?;
+                }
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Why a rejection is returned after its renewal failed with `error`.
+pub(crate) fn why_failed(error: Error) -> Why {
+    match error.kind() {
+        crate::ErrorKind::LoggedOut => Why::LoggedOut,
+        _ => Why::RenewalFailed(error),
+    }
+}
