@@ -5,6 +5,8 @@ use std::fmt;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
+use crate::credentials::Credentials;
+
 /// What `do_login` is sent.
 ///
 /// A password may be `Secret:<name>`, which names a secret that the server
@@ -16,6 +18,15 @@ pub struct LoginCredentials {
     /// The user's password.
     #[serde(serialize_with = "expose")]
     pub password: SecretString,
+}
+
+impl From<&Credentials> for LoginCredentials {
+    fn from(credentials: &Credentials) -> Self {
+        Self {
+            username: credentials.username().to_owned(),
+            password: credentials.password().clone(),
+        }
+    }
 }
 
 /// What `do_login` answers.

@@ -1,0 +1,513 @@
+//! The three calls of the session service, over any tower HTTP service.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::io;
+
+use bytes::Bytes;
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, Request, Response, Uri};
+use http_body::Body;
+use secrecy::{ExposeSecret, SecretString};
+use serde::Serialize;
+use tower_service::Service;
+use zeroize::Zeroizing;
+
+use super::answer::Answer;
+use super::error::{Call, Error, ErrorKind, InvalidBase, Unreadable};
+use super::model::{LoginCredentials, LoginResult, PasswordsObject, SuccessData};
+use super::text::Secrets;
+use crate::BoxError;
+use crate::origin::{Destination, Origins};
+use crate::secret;
+use crate::token::{InvalidToken, Token};
+
+/// Control-M's session service: `do_login`, `do_logout` and
+/// `update_my_password`, typed.
+///
+/// It keeps no state: [`ControlM`](super::ControlM) is the provider that a
+/// [`Session`](crate::Session) needs, and is what most programs want. `S` is
+/// any tower service that sends HTTP requests, and `B` its request body, which
+/// is inferred.
+///
+/// A call waits for its answer as long as the service does: give the service
+/// a timeout. A retry does not belong under it, since a login that is sent
+/// again by itself can lock an account.
+///
+/// # Examples
+///
+/// ```
+/// use http::{Request, Response};
+/// use http_body_util::Full;
+/// use bytes::Bytes;
+/// use tower_reauth::controlm::{SessionApi, model::LoginCredentials};
+///
+/// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+/// # let http = tower::service_fn(|_: Request<Full<Bytes>>| async {
+/// #     Ok::<_, std::convert::Infallible>(Response::new(Full::new(Bytes::from(r#"{"token":"A3F5"}"#))))
+/// # });
+/// let api = SessionApi::new(http, "https://ctm.example.com:8443/automation-api".parse()?)?;
+/// let credentials = LoginCredentials {
+///     username: "emuser".into(),
+///     password: "s3cret".into(),
+/// };
+/// let login = api.login(&credentials).await?;
+/// let token = login.token.expect("a login without a token is an error");
+/// api.logout(&token).await?;
+/// # Ok(())
+/// # }
+/// # tokio_test::block_on(run()).unwrap();
+/// ```
+pub struct SessionApi<S, B> {
+    http: S,
+    endpoints: Endpoints,
+    /// What each request carries.
+    headers: HeaderMap,
+    token_header: HeaderName,
+    token_prefix: String,
+    plain_http: PlainHttp,
+    body: fn(Bytes) -> B,
+}
+
+#[derive(Clone)]
+struct Endpoints {
+    base: Uri,
+    login: Uri,
+    logout: Uri,
+    update_my_password: Uri,
+}
+
+/// Whether requests go over plain `http` to another machine, and may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum PlainHttp {
+    NotUsed,
+    Refused,
+    Allowed,
+}
+
+impl<S, B> SessionApi<S, B> {
+    /// Calls the session service below `base` through `http`.
+    ///
+    /// Whatever stands in the path of `base` stays there, with or without a
+    /// slash at its end.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidBase`] if no request can be sent there.
+    pub fn new(http: S, base: Uri) -> Result<Self, InvalidBase>
+    where
+        // Only with this bound is `B` inferred from the service.
+        S: Service<Request<B>>,
+        B: From<Bytes>,
+    {
+        Self::with_body(http, base, B::from)
+    }
+
+    /// As [`SessionApi::new`], for a request body that is not `From<Bytes>`.
+    ///
+    /// # Errors
+    ///
+    /// As [`SessionApi::new`].
+    pub fn with_body(http: S, base: Uri, body: fn(Bytes) -> B) -> Result<Self, InvalidBase> {
+        let endpoints = Endpoints::below(base)?;
+        let mut origins = Origins::default();
+        origins.add(&endpoints.base);
+        let plain_http = match origins.locate(&endpoints.base) {
+            Destination::Insecure => PlainHttp::Refused,
+            Destination::Home | Destination::Elsewhere | Destination::Unknown => PlainHttp::NotUsed,
+        };
+        let json = HeaderValue::from_static("application/json");
+        let headers =
+            HeaderMap::from_iter([(header::CONTENT_TYPE, json.clone()), (header::ACCEPT, json)]);
+        Ok(Self {
+            http,
+            endpoints,
+            headers,
+            token_header: header::AUTHORIZATION,
+            token_prefix: "Bearer ".to_owned(),
+            plain_http,
+            body,
+        })
+    }
+
+    /// Sends the token in the header `name`, instead of `Authorization`.
+    #[must_use]
+    pub fn header(mut self, name: HeaderName) -> Self {
+        self.token_header = name;
+        self
+    }
+
+    /// Puts `prefix` before the token, instead of `Bearer` and a space.
+    ///
+    /// It is taken as it is: a scheme's name wants its space.
+    #[must_use]
+    pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
+        self.token_prefix = prefix.into();
+        self
+    }
+
+    /// Sends one more header with each call, login included: what a gateway
+    /// asks for, or an API token beside the session's own.
+    ///
+    /// A second value for the same name replaces the first. The value is
+    /// marked as sensitive, and errors quote none but that of `Host`.
+    #[must_use]
+    pub fn extra_header(mut self, name: HeaderName, mut value: HeaderValue) -> Self {
+        value.set_sensitive(true);
+        self.headers.insert(name, value);
+        self
+    }
+
+    /// Lets passwords and tokens go over plain `http` to another machine,
+    /// where anybody on the way can read and use them.
+    ///
+    /// Without it, such a call fails with
+    /// [`ErrorKind::PlainHttp`](super::ErrorKind::PlainHttp) and nothing is sent.
+    #[must_use]
+    pub fn allow_plain_http(mut self) -> Self {
+        self.plain_http = match self.plain_http {
+            PlainHttp::NotUsed => PlainHttp::NotUsed,
+            PlainHttp::Refused | PlainHttp::Allowed => PlainHttp::Allowed,
+        };
+        self
+    }
+
+    /// The address below which the calls are made.
+    #[must_use]
+    pub fn base(&self) -> &Uri {
+        &self.endpoints.base
+    }
+
+    pub(super) fn plain_http(&self) -> PlainHttp {
+        self.plain_http
+    }
+
+    /// The headers that each call carries, and that have nothing to do with JSON.
+    pub(super) fn extra_headers(&self) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
+        self.headers
+            .iter()
+            .filter(|(_, value)| value.is_sensitive())
+    }
+
+    pub(super) fn token_header(&self) -> &HeaderName {
+        &self.token_header
+    }
+
+    fn token(&self, token: &SecretString) -> Result<Token, InvalidToken> {
+        Token::prefixed(self.token_header.clone(), &self.token_prefix, token.clone())
+    }
+
+    /// What no error of a call may quote, before the call's own secrets.
+    fn secrets(&self, token: Option<&Token>) -> Secrets {
+        let extra = self
+            .extra_headers()
+            .filter(|(name, _)| *name != header::HOST)
+            .map(|(_, value)| value);
+        let token = token
+            .into_iter()
+            .flat_map(Token::headers)
+            .map(|(_, value)| value);
+        let mut secrets = Secrets::default();
+        for value in extra.chain(token) {
+            let Ok(value) = std::str::from_utf8(value.as_bytes()) else {
+                continue;
+            };
+            secrets = secrets.and_str(value);
+            // A server that echoes a token leaves out the scheme before it.
+            if let Some((_, bare)) = value.rsplit_once(' ') {
+                secrets = secrets.and_str(bare);
+            }
+        }
+        secrets
+    }
+}
+
+impl<S, B, RB> SessionApi<S, B>
+where
+    S: Service<Request<B>, Response = Response<RB>> + Clone,
+    S::Error: Into<BoxError>,
+    RB: Body,
+    RB::Error: Into<BoxError>,
+{
+    /// `do_login`: logs in. No token is sent along.
+    ///
+    /// The result's token is there, and can stand in a header.
+    ///
+    /// # Errors
+    ///
+    /// See [`ErrorKind`](super::ErrorKind). Whatever the reason, a server may
+    /// count the attempt as a failed login and lock the account after a few.
+    pub async fn login(&self, credentials: &LoginCredentials) -> Result<LoginResult, Error> {
+        let (result, _) = self.login_for_token(credentials).await?;
+        Ok(result)
+    }
+
+    /// `do_logout`: ends the session of `token`, and no other.
+    ///
+    /// The token is taken out of the message that is returned.
+    ///
+    /// # Errors
+    ///
+    /// See [`ErrorKind`](super::ErrorKind). With
+    /// [`token_is_dead`](Error::token_is_dead) there was nothing left to end.
+    pub async fn logout(&self, token: &SecretString) -> Result<SuccessData, Error> {
+        self.logout_of(&self.given(Call::Logout, token)?).await
+    }
+
+    /// `update_my_password`: changes the password of the user that `token`
+    /// belongs to.
+    ///
+    /// # Errors
+    ///
+    /// See [`ErrorKind`](super::ErrorKind). With
+    /// [`NoAnswer`](super::ErrorKind::NoAnswer),
+    /// [`Unreadable`](super::ErrorKind::Unreadable) and a status from a
+    /// gateway, such as 504, the password may have been changed all the same.
+    pub async fn update_my_password(
+        &self,
+        token: &SecretString,
+        passwords: &PasswordsObject,
+    ) -> Result<SuccessData, Error> {
+        let token = self.given(Call::UpdateMyPassword, token)?;
+        self.update_my_password_of(&token, passwords).await
+    }
+
+    pub(super) async fn login_for_token(
+        &self,
+        credentials: &LoginCredentials,
+    ) -> Result<(LoginResult, Token), Error> {
+        let call = Call::Login;
+        let secrets = self.secrets(None).and(&credentials.password);
+        let room = [
+            credentials.username.as_str(),
+            credentials.password.expose_secret(),
+        ];
+        let body = json(credentials, &room);
+        let answer = self.send(call, None, body, &secrets).await?;
+
+        let result: LoginResult = answer.message(call, &secrets)?;
+        let Some(token) = result
+            .token
+            .as_ref()
+            .filter(|token| !token.expose_secret().is_empty())
+        else {
+            let error = answer.unreadable(call, Unreadable::NoToken, &secrets);
+            // Some servers say what went wrong with a status of 200.
+            return Err(match answer.error_list(&secrets) {
+                Some(errors) => {
+                    let text = errors.errors[0].message.clone();
+                    error.saying(Some(errors), text)
+                }
+                None => error,
+            });
+        };
+        let token = self.token(token).map_err(|error| {
+            answer
+                .unreadable(call, Unreadable::InvalidToken, &secrets)
+                .caused_by(error)
+        })?;
+        Ok((result, token))
+    }
+
+    pub(super) async fn logout_of(&self, token: &Token) -> Result<SuccessData, Error> {
+        let call = Call::Logout;
+        let secrets = self.secrets(Some(token));
+        let answer = self.send(call, Some(token), Bytes::new(), &secrets).await?;
+        answer.success(call, &secrets)
+    }
+
+    pub(super) async fn update_my_password_of(
+        &self,
+        token: &Token,
+        passwords: &PasswordsObject,
+    ) -> Result<SuccessData, Error> {
+        let call = Call::UpdateMyPassword;
+        let secrets = self
+            .secrets(Some(token))
+            .and(&passwords.current_password)
+            .and(&passwords.new_password);
+        let room = [
+            passwords.user.as_deref().unwrap_or_default(),
+            passwords.current_password.expose_secret(),
+            passwords.new_password.expose_secret(),
+        ];
+        let body = json(passwords, &room);
+        let answer = self.send(call, Some(token), body, &secrets).await?;
+        answer.success(call, &secrets)
+    }
+
+    fn given(&self, call: Call, token: &SecretString) -> Result<Token, Error> {
+        self.token(token)
+            .map_err(|error| Error::new(call, ErrorKind::NotSent).caused_by(error))
+    }
+
+    /// Sends one call; an answer that is no success is an error.
+    async fn send(
+        &self,
+        call: Call,
+        token: Option<&Token>,
+        body: Bytes,
+        secrets: &Secrets,
+    ) -> Result<Answer, Error> {
+        match self.plain_http {
+            PlainHttp::NotUsed | PlainHttp::Allowed => {}
+            PlainHttp::Refused => return Err(Error::new(call, ErrorKind::PlainHttp)),
+        }
+        let is_empty = body.is_empty();
+        let mut request = Request::new((self.body)(body));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = self.endpoints.of(call).clone();
+        *request.headers_mut() = self.headers.clone();
+        if is_empty {
+            // Clients leave it out, and gateways refuse a POST without it
+            // (RFC 9110, section 8.6).
+            let length = HeaderValue::from(0);
+            request.headers_mut().insert(header::CONTENT_LENGTH, length);
+        }
+        if let Some(token) = token {
+            token.apply_to(request.headers_mut());
+        }
+
+        let mut http = self.http.clone();
+        poll_fn(|cx| http.poll_ready(cx))
+            .await
+            .map_err(|error| Error::new(call, ErrorKind::NotSent).caused_by(error))?;
+        let response = http.call(request).await.map_err(|error| {
+            let error = error.into();
+            let kind = if was_refused(&*error) {
+                ErrorKind::NotSent
+            } else {
+                ErrorKind::NoAnswer
+            };
+            Error::new(call, kind).caused_by(error)
+        })?;
+
+        Answer::read(call, response, secrets).await
+    }
+}
+
+/// Whether nobody listened, so that no byte of the request was sent.
+///
+/// Other failures of a connection cannot be told from those of a request that
+/// was sent: the transport's error types are its own.
+fn was_refused(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(error) = error.downcast_ref::<io::Error>() {
+            if error.kind() == io::ErrorKind::ConnectionRefused {
+                return true;
+            }
+        }
+        next = error.source();
+    }
+    false
+}
+
+/// `message` in a buffer that is wiped, where `texts` are all the texts in it.
+///
+/// The buffer never grows, since that would leave a copy of the password in
+/// the memory that it outgrew.
+fn json(message: &impl Serialize, texts: &[&str]) -> Bytes {
+    // JSON takes at most six bytes for one (RFC 8259, section 7); names,
+    // quotes and commas are fewer than 32 bytes a text.
+    let room = texts.iter().map(|text| 6 * text.len() + 32).sum();
+    let mut json = Zeroizing::new(Vec::with_capacity(room));
+    serde_json::to_writer(&mut *json, message).expect("messages are structs of strings");
+    debug_assert!(json.capacity() == room, "the buffer has grown");
+    secret::into_bytes(json)
+}
+
+impl Endpoints {
+    fn below(base: Uri) -> Result<Self, InvalidBase> {
+        let (Some(scheme), Some(authority)) = (base.scheme_str(), base.authority()) else {
+            return Err(InvalidBase::NotAbsolute);
+        };
+        if !["https", "http"].contains(&scheme) {
+            return Err(InvalidBase::Scheme);
+        }
+        if authority.as_str().contains('@') {
+            return Err(InvalidBase::Userinfo);
+        }
+        if authority.host().is_empty() {
+            return Err(InvalidBase::NotAbsolute);
+        }
+        if base.query().is_some() {
+            return Err(InvalidBase::Query);
+        }
+        let below = |path: &str| {
+            let path = format!("{}{path}", base.path().trim_end_matches('/'));
+            Uri::builder()
+                .scheme(scheme)
+                .authority(authority.clone())
+                .path_and_query(path)
+                .build()
+                .map_err(|_| InvalidBase::TooLong)
+        };
+        Ok(Self {
+            login: below("/session/login")?,
+            logout: below("/session/logout")?,
+            update_my_password: below("/session/user/password/update")?,
+            base,
+        })
+    }
+
+    fn of(&self, call: Call) -> &Uri {
+        match call {
+            Call::Login => &self.login,
+            Call::Logout => &self.logout,
+            Call::UpdateMyPassword => &self.update_my_password,
+        }
+    }
+}
+
+impl<S: Clone, B> Clone for SessionApi<S, B> {
+    fn clone(&self) -> Self {
+        Self {
+            http: self.http.clone(),
+            endpoints: self.endpoints.clone(),
+            headers: self.headers.clone(),
+            token_header: self.token_header.clone(),
+            token_prefix: self.token_prefix.clone(),
+            plain_http: self.plain_http,
+            body: self.body,
+        }
+    }
+}
+
+impl<S, B> fmt::Debug for SessionApi<S, B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let headers: Vec<_> = self.headers.keys().collect();
+        f.debug_struct("SessionApi")
+            .field("base", &self.endpoints.base)
+            .field("headers", &headers)
+            .field("token_header", &self.token_header)
+            .field("token_prefix", &self.token_prefix)
+            .field("plain_http", &self.plain_http)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_body_never_outgrows_its_buffer() {
+        let worst = "\u{1}".repeat(1000);
+        let passwords = PasswordsObject {
+            user: Some(worst.clone()),
+            current_password: worst.clone().into(),
+            new_password: worst.clone().into(),
+        };
+        // The assertion is in `json`.
+        assert!(json(&passwords, &[worst.as_str(); 3]).len() > 18_000);
+        let credentials = LoginCredentials {
+            username: String::new(),
+            password: "".into(),
+        };
+        assert_eq!(
+            json(&credentials, &["", ""]),
+            r#"{"username":"","password":""}"#
+        );
+    }
+}

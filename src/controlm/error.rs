@@ -1,0 +1,301 @@
+//! Why a call of the session service failed.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::StatusCode;
+
+use super::model::{ErrorData, ErrorList};
+use crate::BoxError;
+
+/// Why a call of the session service failed, and what the server said.
+///
+/// What a server or a gateway says is kept in one line of bounded length,
+/// without control characters and without the secrets that the call sent or
+/// received, even where the answer echoes them. An answer of 2xx to a login is
+/// never quoted, since it may hold a token where nobody expects one.
+///
+/// Cheap to clone. The transport's own error is the [`source`](StdError::source).
+///
+/// ```
+/// use tower_reauth::controlm::{Error, ErrorKind, Unreadable};
+///
+/// fn advice(error: &Error) -> &'static str {
+///     match error.kind() {
+///         ErrorKind::PlainHttp => "use https",
+///         ErrorKind::NotSent => "is the server up, and the address right?",
+///         ErrorKind::NoAnswer => "look whether it happened before you try again",
+///         ErrorKind::Status(_) => "read what the server says",
+///         ErrorKind::Unreadable(Unreadable::NotJson) => "something else answers at that address",
+///         _ => "ask whoever runs the server",
+///     }
+/// }
+/// ```
+#[derive(Clone)]
+pub struct Error(Arc<Inner>);
+
+struct Inner {
+    call: Call,
+    kind: ErrorKind,
+    status: Option<StatusCode>,
+    errors: Option<ErrorList>,
+    /// What the server said or, of an answer that could not be read, what it was.
+    text: Option<String>,
+    retry_after: Option<Duration>,
+    token_is_dead: bool,
+    source: Option<BoxError>,
+}
+
+/// What kind of [`Error`] it is, and what to do about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// Nothing was sent: it would have gone over plain `http` to another
+    /// machine, where anybody on the way can read the password. Use `https`,
+    /// or say `allow_plain_http`.
+    PlainHttp,
+    /// Nothing was sent: the transport was not ready, the connection was
+    /// refused, or the token given cannot stand in a header. The source says
+    /// which.
+    NotSent,
+    /// The connection failed before an answer came. The server may or may not
+    /// have done what it was asked.
+    NoAnswer,
+    /// The answer has this status, which is no success: see [`Error::text`].
+    Status(StatusCode),
+    /// The status is a success, and the answer is not. Most often something
+    /// else answers at that address.
+    Unreadable(Unreadable),
+}
+
+/// What is wrong with an answer whose status is a success.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Unreadable {
+    /// It is no JSON, or JSON of another shape.
+    NotJson,
+    /// It ends too early.
+    Truncated,
+    /// It is longer than [`MAX_ANSWER`](super::MAX_ANSWER), and was read no further.
+    TooLong,
+    /// It answers a login and holds no token.
+    NoToken,
+    /// Its token holds bytes that no header value may hold.
+    InvalidToken,
+}
+
+/// Which of the three calls it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Call {
+    Login,
+    Logout,
+    UpdateMyPassword,
+}
+
+impl Error {
+    /// What kind of error it is.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// The status of the answer, if one came: that of an unreadable one too.
+    #[must_use]
+    pub fn status(&self) -> Option<StatusCode> {
+        self.0.status
+    }
+
+    /// What the session service says went wrong; empty if it was something
+    /// else that answered.
+    #[must_use]
+    pub fn errors(&self) -> &[ErrorData] {
+        self.0.errors.as_ref().map_or(&[], |list| &list.errors)
+    }
+
+    /// The best text found in the answer, whoever gave it: the session
+    /// service, a gateway, a proxy.
+    #[must_use]
+    pub fn text(&self) -> Option<&str> {
+        self.0.text.as_deref()
+    }
+
+    /// How long the server wants to be left alone, if it said so (RFC 9110,
+    /// section 10.2.3); at most a day.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.0.retry_after
+    }
+
+    /// Whether the answer says that the token that the call used is dead: by
+    /// status 401, or by status 500 and the text that the service has for it.
+    #[must_use]
+    pub fn token_is_dead(&self) -> bool {
+        self.0.token_is_dead
+    }
+
+    pub(super) fn new(call: Call, kind: ErrorKind) -> Self {
+        Self(Arc::new(Inner {
+            call,
+            kind,
+            status: None,
+            errors: None,
+            text: None,
+            retry_after: None,
+            token_is_dead: false,
+            source: None,
+        }))
+    }
+
+    pub(super) fn caused_by(self, source: impl Into<BoxError>) -> Self {
+        let source = Some(source.into());
+        self.with(|inner| inner.source = source)
+    }
+
+    pub(super) fn answered(self, status: StatusCode, retry_after: Option<Duration>) -> Self {
+        self.with(|inner| {
+            inner.status = Some(status);
+            inner.retry_after = retry_after;
+        })
+    }
+
+    pub(super) fn saying(self, errors: Option<ErrorList>, text: Option<String>) -> Self {
+        self.with(|inner| {
+            inner.errors = errors;
+            inner.text = text;
+        })
+    }
+
+    pub(super) fn about_a_dead_token(self, dead: bool) -> Self {
+        self.with(|inner| inner.token_is_dead = dead)
+    }
+
+    fn with(mut self, set: impl FnOnce(&mut Inner)) -> Self {
+        let inner = Arc::get_mut(&mut self.0).expect("an error under construction has no clones");
+        set(inner);
+        self
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Inner {
+            call,
+            kind,
+            status,
+            errors,
+            text,
+            retry_after,
+            token_is_dead,
+            source,
+        } = &*self.0;
+        f.debug_struct("Error")
+            .field("call", call)
+            .field("kind", kind)
+            .field("status", status)
+            .field("errors", errors)
+            .field("text", text)
+            .field("retry_after", retry_after)
+            .field("token_is_dead", token_is_dead)
+            .field("source", source)
+            .finish()
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let call = self.0.call;
+        match self.0.kind {
+            ErrorKind::PlainHttp => write!(
+                f,
+                "the {call} was not sent, since it would go over plain http to another machine"
+            )?,
+            ErrorKind::NotSent => write!(f, "the {call} could not be sent")?,
+            ErrorKind::NoAnswer => write!(f, "the {call} got no answer")?,
+            ErrorKind::Status(_) => write!(f, "the {call} failed")?,
+            ErrorKind::Unreadable(Unreadable::NotJson) => {
+                write!(
+                    f,
+                    "the {call}'s answer is not what the session service says"
+                )?;
+            }
+            ErrorKind::Unreadable(Unreadable::Truncated) => {
+                write!(f, "the {call}'s answer ends too early")?;
+            }
+            ErrorKind::Unreadable(Unreadable::TooLong) => {
+                write!(f, "the {call}'s answer is too long")?;
+            }
+            ErrorKind::Unreadable(Unreadable::NoToken) => {
+                write!(f, "the {call}'s answer holds no token")?;
+            }
+            ErrorKind::Unreadable(Unreadable::InvalidToken) => {
+                write!(
+                    f,
+                    "the {call}'s answer holds a token that no header can hold"
+                )?;
+            }
+        }
+        if let Some(status) = self.0.status {
+            write!(f, ": {status}")?;
+        }
+        if let Some(text) = &self.0.text {
+            write!(f, ": {text}")?;
+        }
+        Ok(())
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0
+            .source
+            .as_deref()
+            .map(|source| source as &(dyn StdError + 'static))
+    }
+}
+
+impl fmt::Display for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Login => "login",
+            Self::Logout => "logout",
+            Self::UpdateMyPassword => "password change",
+        })
+    }
+}
+
+/// A base address that no session service can be called at.
+///
+/// It is an absolute `https` or `http` address, such as
+/// `https://ctm.example.com:8443/automation-api`. The address itself is not
+/// quoted, since it may hold a password.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum InvalidBase {
+    /// It names no host: write it with scheme and host.
+    NotAbsolute,
+    /// Its scheme is neither `https` nor `http`.
+    Scheme,
+    /// It holds a user or a password. Credentials go into the provider's
+    /// credentials; a gateway's own go into an extra header.
+    Userinfo,
+    /// It has a query, behind which no path can follow.
+    Query,
+    /// It is so long that no path can follow.
+    TooLong,
+}
+
+impl fmt::Display for InvalidBase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NotAbsolute => "the base address names no scheme and host",
+            Self::Scheme => "the base address is neither https nor http",
+            Self::Userinfo => "the base address holds a user or a password",
+            Self::Query => "the base address has a query",
+            Self::TooLong => "the base address is too long",
+        })
+    }
+}
+
+impl StdError for InvalidBase {}

@@ -1,0 +1,443 @@
+//! The session service as a provider of tokens.
+
+use std::fmt;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{HeaderName, HeaderValue};
+use http::{Request, Response, StatusCode, Uri};
+use http_body::Body;
+use tower_service::Service;
+
+use super::answer::DEAD_TOKEN;
+use super::api::{PlainHttp, SessionApi};
+use super::error::{Error, ErrorKind, InvalidBase};
+use super::model::{LoginCredentials, PasswordsObject};
+use crate::BoxError;
+use crate::credentials::Source;
+use crate::provider::{
+    CredentialProvider, LoginContext, PasswordChange, PasswordChanged, Profile, ProviderError,
+};
+use crate::rejection::Rejection;
+use crate::token::Token;
+
+/// What the documentation says that a token is valid for.
+const LIFETIME: Duration = Duration::from_secs(30 * 60);
+
+/// How far into an answer the text for a dead token is looked for.
+const LOOKED_AT: usize = 4096;
+
+/// What a server says of a wrong user or password, with a status of 401.
+const WRONG_PASSWORD: &str = "Incorrect username or password";
+
+/// How long a login is left alone that was answered by something which is not
+/// the session service, and did not say how long.
+const NOT_SOON: Duration = Duration::from_secs(60);
+
+/// Logs in to BMC Control-M, logs out, and changes the password.
+///
+/// `http` is any tower service that sends HTTP requests, most often the very
+/// client that the session wraps; its request body `B` is inferred. It must be
+/// a client *without* the session's layer, and without retries: a login that
+/// is sent again by itself can lock an account.
+///
+/// # Examples
+///
+/// ```
+/// use bytes::Bytes;
+/// use http_body_util::Full;
+/// use hyper_util::client::legacy::{Client, connect::HttpConnector};
+/// use hyper_util::rt::TokioExecutor;
+/// use tower_reauth::Credentials;
+/// use tower_reauth::controlm::ControlM;
+///
+/// // In earnest over TLS; see `examples/controlm.rs`.
+/// let http: Client<HttpConnector, Full<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
+/// let provider = ControlM::new(
+///     http.clone(),
+///     "https://ctm.example.com:8443/automation-api".parse()?,
+///     Credentials::new("emuser", "s3cret"),
+/// )?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// Behind a gateway that wants a key of its own and another `Host`, or with an
+/// API token beside the session's token:
+///
+/// ```
+/// # use bytes::Bytes;
+/// # use http::{HeaderName, HeaderValue, header};
+/// # use tower_reauth::{BoxError, Credentials, controlm::ControlM};
+/// # fn provider<S: tower::Service<http::Request<http_body_util::Full<Bytes>>>>(http: S) -> Result<(), BoxError> {
+/// let provider = ControlM::new(
+///     http,
+///     "https://gateway.example.com/ctm/automation-api".parse()?,
+///     Credentials::new("emuser", "s3cret"),
+/// )?
+/// .extra_header(header::HOST, HeaderValue::from_static("ctm.example.com"))
+/// .extra_header(HeaderName::from_static("x-api-key"), HeaderValue::from_static("3f9a.."));
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # What a failure means
+///
+/// Each [`ProviderError`] has a [`controlm::Error`](Error) as its source, with
+/// the status and what the server said.
+///
+/// | a login | is | because |
+/// |---|---|---|
+/// | 401; any status with the text for a wrong password | `Refused` | the session never sends these credentials again, so that no lock counter runs |
+/// | 408, 425, 429, 5xx, no connection, no answer | `Unavailable` | it passes by itself |
+/// | 3xx, 400, 403, 404 and the rest of 4xx | `Protocol` | the session service does not answer so: a gateway does, or another server. That is no verdict on the password, and will not pass soon: after a minute, or when the answer says |
+/// | a 2xx without a usable token | `Protocol` | something else answers at that address |
+///
+/// A logout that finds its token dead is `TokenRejected`, which a session takes
+/// for success.
+///
+/// | a password change | is | because |
+/// |---|---|---|
+/// | 401; 500 with the text for a dead token | `TokenRejected` | the session renews the token and asks once more |
+/// | the rest of 4xx without 408; 500 with an error list | `Refused`, 425 and 429 `Unavailable` | the service itself declined: the old password stays in use |
+/// | connection refused, transport not ready | `Unavailable` | nothing was sent |
+/// | any other 5xx, 3xx, 408, no answer, a 2xx that cannot be read | `Uncertain` | it may have gone through behind a gateway |
+///
+/// Where it cannot be known, `Uncertain` is the cheaper mistake: it costs one
+/// failed login, while the old password taken for good may lock a user out.
+pub struct ControlM<S, B> {
+    api: SessionApi<S, B>,
+    credentials: Source,
+    lifetime: Duration,
+}
+
+impl<S, B> ControlM<S, B> {
+    /// Logs in with `credentials` at the session service below `base`, such as
+    /// `https://<host>:8443/automation-api`.
+    ///
+    /// Tokens go to the origin of `base`.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidBase`] if no request can be sent there.
+    pub fn new(http: S, base: Uri, credentials: impl Into<Source>) -> Result<Self, InvalidBase>
+    where
+        // Only with this bound is `B` inferred from the service.
+        S: Service<Request<B>>,
+        B: From<Bytes>,
+    {
+        Self::with_body(http, base, credentials, B::from)
+    }
+
+    /// As [`ControlM::new`], for a request body that is not `From<Bytes>`.
+    ///
+    /// # Errors
+    ///
+    /// As [`ControlM::new`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use bytes::Bytes;
+    /// # use tower_reauth::{BoxError, Credentials, controlm::ControlM};
+    /// use http_body_util::{BodyExt, Full, combinators::BoxBody};
+    ///
+    /// # fn provider<S: tower::Service<http::Request<BoxBody<Bytes, BoxError>>>>(http: S) -> Result<(), BoxError> {
+    /// let provider = ControlM::with_body(
+    ///     http,
+    ///     "https://ctm.example.com:8443/automation-api".parse()?,
+    ///     Credentials::new("emuser", "s3cret"),
+    ///     |bytes| BoxBody::new(Full::new(bytes).map_err(BoxError::from)),
+    /// )?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn with_body(
+        http: S,
+        base: Uri,
+        credentials: impl Into<Source>,
+        body: fn(Bytes) -> B,
+    ) -> Result<Self, InvalidBase> {
+        Ok(Self {
+            api: SessionApi::with_body(http, base, body)?,
+            credentials: credentials.into(),
+            lifetime: LIFETIME,
+        })
+    }
+
+    /// Sends the token in the header `name`, instead of `Authorization`.
+    #[must_use]
+    pub fn header(mut self, name: HeaderName) -> Self {
+        self.api = self.api.header(name);
+        self
+    }
+
+    /// Puts `prefix` before the token, instead of `Bearer` and a space.
+    ///
+    /// It is taken as it is: a scheme's name wants its space.
+    #[must_use]
+    pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
+        self.api = self.api.prefix(prefix);
+        self
+    }
+
+    /// Sends one more header with each request: with the login and the other
+    /// calls made here and, beside the token, with each request of the session.
+    ///
+    /// For what a gateway asks for, or for an API token in `x-api-key` beside
+    /// the session's own. Like the token it goes to the token's origin only,
+    /// and replaces a request's own header of that name. A second value for
+    /// the same name replaces the first. The value is marked as sensitive, and
+    /// errors quote none but that of `Host`.
+    #[must_use]
+    pub fn extra_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.api = self.api.extra_header(name, value);
+        self
+    }
+
+    /// Takes a token to live this long from its login, instead of 30 minutes.
+    ///
+    /// The service does not say when a token ends. A session renews it ahead
+    /// of this time, and whenever the server rejects it.
+    #[must_use]
+    pub fn lifetime(mut self, lifetime: Duration) -> Self {
+        self.lifetime = lifetime;
+        self
+    }
+
+    /// Lets the password and the token go over plain `http` to another
+    /// machine, where anybody on the way can read and use them.
+    ///
+    /// Without it, a login there fails before anything is sent.
+    #[must_use]
+    pub fn allow_plain_http(mut self) -> Self {
+        self.api = self.api.allow_plain_http();
+        self
+    }
+
+    /// What each request of the session carries beside the token.
+    fn with_extra_headers(&self, mut token: Token) -> Result<Token, ProviderError> {
+        for (name, value) in self.api.extra_headers() {
+            if name == self.api.token_header() {
+                continue;
+            }
+            let value =
+                std::str::from_utf8(value.as_bytes()).map_err(ProviderError::unsupported)?;
+            token = token.and_header(name.clone(), value)?;
+        }
+        Ok(token)
+    }
+}
+
+impl<S, B, RB> CredentialProvider for ControlM<S, B>
+where
+    S: Service<Request<B>, Response = Response<RB>> + Clone + Send + Sync + 'static,
+    S::Error: Into<BoxError>,
+    S::Future: Send,
+    B: Send + 'static,
+    RB: Body + Send,
+    RB::Data: Send,
+    RB::Error: Into<BoxError>,
+{
+    fn profile(&self) -> Profile {
+        let profile = Profile::at(self.api.base().clone())
+            .rejection(Rejection::status(401).or_body_contains(500, DEAD_TOKEN, LOOKED_AT));
+        match self.api.plain_http() {
+            PlainHttp::Allowed => profile.allow_plain_http(),
+            PlainHttp::NotUsed | PlainHttp::Refused => profile,
+        }
+    }
+
+    fn source(&self) -> Option<&Source> {
+        Some(&self.credentials)
+    }
+
+    async fn login(&self, login: LoginContext) -> Result<Token, ProviderError> {
+        let credentials = LoginCredentials::from(login.credentials()?);
+        let (_, token) = self
+            .api
+            .login_for_token(&credentials)
+            .await
+            .map_err(login_failed)?;
+        Ok(self.with_extra_headers(token)?.lives_for(self.lifetime))
+    }
+
+    async fn logout(&self, token: Token) -> Result<(), ProviderError> {
+        match self.api.logout_of(&token).await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(logout_failed(error)),
+        }
+    }
+
+    async fn change_password(
+        &self,
+        token: Token,
+        change: PasswordChange,
+    ) -> Result<PasswordChanged, ProviderError> {
+        let current = change.current_password().ok_or_else(|| {
+            ProviderError::unsupported(
+                "Control-M asks for the current password: say it with `PasswordChange::from`",
+            )
+        })?;
+        let passwords = PasswordsObject {
+            user: None,
+            current_password: current.clone(),
+            new_password: change.new_password().clone(),
+        };
+        match self.api.update_my_password_of(&token, &passwords).await {
+            Ok(_) => Ok(PasswordChanged::new()),
+            Err(error) => Err(change_failed(error)),
+        }
+    }
+}
+
+fn login_failed(error: Error) -> ProviderError {
+    let wrong_password = || {
+        error
+            .text()
+            .is_some_and(|text| text.contains(WRONG_PASSWORD))
+    };
+    match error.kind() {
+        ErrorKind::PlainHttp => sorted(ProviderError::unsupported, error),
+        ErrorKind::NotSent | ErrorKind::NoAnswer => sorted(ProviderError::unavailable, error),
+        ErrorKind::Status(StatusCode::UNAUTHORIZED) => sorted(ProviderError::refused, error),
+        // The text is the 401's. A server that says it with another status has
+        // counted the attempt all the same.
+        ErrorKind::Status(_) | ErrorKind::Unreadable(_) if wrong_password() => {
+            sorted(ProviderError::refused, error)
+        }
+        ErrorKind::Unreadable(_) => sorted(ProviderError::protocol, error),
+        ErrorKind::Status(status) if passes_by_itself(status) => {
+            sorted(ProviderError::unavailable, error)
+        }
+        ErrorKind::Status(_) => {
+            let delay = error.retry_after().unwrap_or(NOT_SOON);
+            ProviderError::protocol(error).with_retry_after(delay)
+        }
+    }
+}
+
+fn logout_failed(error: Error) -> ProviderError {
+    if error.token_is_dead() {
+        return sorted(ProviderError::token_rejected, error);
+    }
+    match error.kind() {
+        ErrorKind::PlainHttp => sorted(ProviderError::unsupported, error),
+        ErrorKind::NotSent | ErrorKind::NoAnswer => sorted(ProviderError::unavailable, error),
+        ErrorKind::Unreadable(_) => sorted(ProviderError::protocol, error),
+        ErrorKind::Status(status) if passes_by_itself(status) => {
+            sorted(ProviderError::unavailable, error)
+        }
+        ErrorKind::Status(_) => sorted(ProviderError::protocol, error),
+    }
+}
+
+fn change_failed(error: Error) -> ProviderError {
+    if error.token_is_dead() {
+        return sorted(ProviderError::token_rejected, error);
+    }
+    match error.kind() {
+        ErrorKind::PlainHttp => sorted(ProviderError::unsupported, error),
+        ErrorKind::NotSent => sorted(ProviderError::unavailable, error),
+        // An unreadable answer has a status that says that it was done, but
+        // perhaps not from the session service.
+        ErrorKind::NoAnswer | ErrorKind::Unreadable(_) => sorted(ProviderError::uncertain, error),
+        ErrorKind::Status(StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS) => {
+            sorted(ProviderError::unavailable, error)
+        }
+        // A proxy says so too when it lost patience with the server behind it.
+        ErrorKind::Status(StatusCode::REQUEST_TIMEOUT) => sorted(ProviderError::uncertain, error),
+        ErrorKind::Status(status) if status.is_client_error() => {
+            sorted(ProviderError::refused, error)
+        }
+        // With an error list it is the service's own answer, which it declares
+        // for a change that it did not make.
+        ErrorKind::Status(StatusCode::INTERNAL_SERVER_ERROR) if !error.errors().is_empty() => {
+            sorted(ProviderError::refused, error)
+        }
+        ErrorKind::Status(_) => sorted(ProviderError::uncertain, error),
+    }
+}
+
+/// The error with what it is to the session, and the delay that the server asked for.
+fn sorted(kind: fn(Error) -> ProviderError, error: Error) -> ProviderError {
+    match error.retry_after() {
+        Some(delay) => kind(error).with_retry_after(delay),
+        None => kind(error),
+    }
+}
+
+fn passes_by_itself(status: StatusCode) -> bool {
+    status.is_server_error()
+        || [
+            StatusCode::REQUEST_TIMEOUT,
+            StatusCode::TOO_EARLY,
+            StatusCode::TOO_MANY_REQUESTS,
+        ]
+        .contains(&status)
+}
+
+impl<S: Clone, B> Clone for ControlM<S, B> {
+    fn clone(&self) -> Self {
+        Self {
+            api: self.api.clone(),
+            credentials: self.credentials.clone(),
+            lifetime: self.lifetime,
+        }
+    }
+}
+
+impl<S, B> fmt::Debug for ControlM<S, B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ControlM")
+            .field("api", &self.api)
+            .field("lifetime", &self.lifetime)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::future::{Ready, ready};
+
+    use http_body_util::Full;
+
+    use super::*;
+    use crate::credentials::Credentials;
+    use crate::rejection::{Certainty, Verdict};
+
+    fn judge(status: u16, body: &str) -> Verdict {
+        fn http(_: Request<Full<Bytes>>) -> Ready<Result<Response<Full<Bytes>>, Infallible>> {
+            ready(Ok(Response::default()))
+        }
+        let provider = ControlM::new(
+            tower::service_fn(http),
+            Uri::from_static("https://ctm.example.com:8443/automation-api"),
+            Credentials::new("emuser", "s3cret"),
+        )
+        .unwrap();
+        let rejection = provider.profile().rejection;
+        let (head, ()) = Response::builder()
+            .status(status)
+            .body(())
+            .unwrap()
+            .into_parts();
+        match rejection.judge(&head) {
+            Verdict::Ask { bytes } => {
+                rejection.judge_body(&head, &body.as_bytes()[..body.len().min(bytes)])
+            }
+            verdict @ (Verdict::Accepted | Verdict::Rejected(_)) => verdict,
+        }
+    }
+
+    #[test]
+    fn a_dead_token_is_a_401_or_a_500_that_says_so_and_a_403_is_none() {
+        let dead = r#"{"errors":[{"message":"Session token is invalid or expired"}]}"#;
+        assert_eq!(judge(401, ""), Verdict::Rejected(Certainty::Sure));
+        assert_eq!(judge(500, dead), Verdict::Rejected(Certainty::Unsure));
+        assert_eq!(judge(500, "{}"), Verdict::Accepted);
+        assert_eq!(judge(403, dead), Verdict::Accepted);
+        assert_eq!(judge(503, dead), Verdict::Accepted);
+        assert_eq!(judge(200, dead), Verdict::Accepted);
+    }
+}

@@ -1,0 +1,452 @@
+//! Finds what a person can use in the answer of a server or of a gateway, and
+//! keeps secrets out of it.
+
+use std::borrow::Cow;
+
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::Value;
+use zeroize::Zeroizing;
+
+use super::model::{ErrorData, ErrorList};
+use crate::secret::redact;
+
+/// How many characters of a text are kept.
+const KEPT: usize = 512;
+
+/// How many bytes of a text are looked at for them.
+const LOOKED_AT: usize = 4096;
+
+/// How many entries of an error list are kept.
+const ERRORS_KEPT: usize = 16;
+
+/// Whether a text is all that the server said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Extent {
+    Whole,
+    /// It ends where reading ended, perhaps in the middle of a secret.
+    Cut,
+}
+
+/// What must not be quoted: each secret of a call, in the forms in which an
+/// answer may echo it.
+#[derive(Default)]
+pub(super) struct Secrets {
+    /// Longest first: where one holds another, redacting the shorter one first
+    /// would leave the rest of the longer one standing.
+    forms: Vec<Zeroizing<String>>,
+}
+
+impl Secrets {
+    pub(super) fn and(self, secret: &SecretString) -> Self {
+        self.and_str(secret.expose_secret())
+    }
+
+    pub(super) fn and_str(mut self, secret: &str) -> Self {
+        for form in [
+            secret.to_owned(),
+            json_escaped(secret),
+            html_escaped(secret),
+            percent_encoded(secret),
+            printable(secret),
+        ] {
+            let form = Zeroizing::new(form);
+            if !form.is_empty() && !self.forms.contains(&form) {
+                self.forms.push(form);
+            }
+        }
+        self.forms.sort_by_key(|form| std::cmp::Reverse(form.len()));
+        self
+    }
+
+    /// `text` in one line of at most [`KEPT`] characters, without any secret
+    /// or control character; `None` if nothing is left of it.
+    pub(super) fn clean(&self, text: &str, extent: Extent) -> Option<String> {
+        let (text, extent) = match text.char_indices().find(|(at, _)| *at >= LOOKED_AT) {
+            Some((end, _)) => (&text[..end], Extent::Cut),
+            None => (text, extent),
+        };
+        let text = self.redact(text, extent);
+        // Once more, since what is dropped here may have stood within a secret.
+        let text = printable(&text);
+        let text = self.redact(&text, extent);
+        let text = text.trim_end();
+
+        match text.char_indices().nth(KEPT) {
+            Some((end, _)) => Some(format!("{}…", &text[..end])),
+            None if text.is_empty() => None,
+            None => Some(text.to_owned()),
+        }
+    }
+
+    fn redact<'a>(&self, text: &'a str, extent: Extent) -> Cow<'a, str> {
+        let forms: Vec<&str> = self.forms.iter().map(|form| form.as_str()).collect();
+        let mut redacted = redact(text, &forms);
+        if extent == Extent::Cut {
+            let begun = forms
+                .iter()
+                .map(|form| begun_at_the_end(&redacted, form))
+                .max();
+            if let Some(begun @ 1..) = begun {
+                let end = redacted.len() - begun;
+                redacted = Cow::Owned(redacted[..end].to_owned());
+            }
+        }
+        redacted
+    }
+}
+
+/// How many bytes at the end of `text` are the beginning of `secret`.
+fn begun_at_the_end(text: &str, secret: &str) -> usize {
+    secret
+        .char_indices()
+        .map(|(at, _)| at)
+        .filter(|at| *at <= text.len() && text.ends_with(&secret[..*at]))
+        .max()
+        .unwrap_or(0)
+}
+
+/// The error list that `body` is, if it is one with something in it.
+pub(super) fn error_list(body: &[u8], secrets: &Secrets) -> Option<ErrorList> {
+    let list: ErrorList = serde_json::from_slice(body).ok()?;
+    let clean = |text: Option<String>| text.and_then(|text| secrets.clean(&text, Extent::Whole));
+    let errors: Vec<_> = list
+        .errors
+        .into_iter()
+        .take(ERRORS_KEPT)
+        .map(|error| ErrorData {
+            message: clean(error.message),
+            id: clean(error.id),
+            item: clean(error.item),
+            file: clean(error.file),
+            line: error.line,
+            col: error.col,
+        })
+        .collect();
+    (!errors.is_empty()).then_some(ErrorList { errors })
+}
+
+/// The text for a person in `body`, whatever it is: an error list, what a
+/// gateway makes of JSON, HTML, or plain text.
+pub(super) fn best_text(body: &[u8], extent: Extent, secrets: &Secrets) -> Option<String> {
+    if let Ok(value) = serde_json::from_slice::<Value>(body) {
+        if let Some(text) = text_in(&value) {
+            return secrets.clean(text, extent);
+        }
+        if is_empty(&value) {
+            return None;
+        }
+    }
+    let body = String::from_utf8_lossy(body);
+    // Before tags are dropped, for a part of a secret may look like one.
+    let body = secrets.redact(&body, extent);
+    let text = if body.trim_start().starts_with('<') {
+        Cow::Owned(text_of_html(&body))
+    } else {
+        body
+    };
+    secrets.clean(&text, extent)
+}
+
+fn text_in(value: &Value) -> Option<&str> {
+    // Control-M itself, then Kong, Apigee, AWS, Azure, OAuth and RFC 9457.
+    const PLACES: [&str; 11] = [
+        "/errors/0/message",
+        "/errors/0",
+        "/fault/faultstring",
+        "/message",
+        "/Message",
+        "/error/message",
+        "/error_description",
+        "/error",
+        "/detail",
+        "/title",
+        "",
+    ];
+    PLACES
+        .iter()
+        .filter_map(|place| value.pointer(place)?.as_str())
+        .find(|text| !text.trim().is_empty())
+}
+
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::String(text) => text.trim().is_empty(),
+        Value::Array(list) => list.is_empty(),
+        Value::Object(fields) => fields.is_empty(),
+        Value::Bool(_) | Value::Number(_) => false,
+    }
+}
+
+/// The title of a page or, if it has none, what stands between its tags.
+fn text_of_html(html: &str) -> String {
+    // Lower case in ASCII only, so that positions stay the same.
+    let lower = html.to_ascii_lowercase();
+    let title = lower.find("<title").and_then(|tag| {
+        let start = tag + lower[tag..].find('>')? + 1;
+        let end = start + lower[start..].find("</title")?;
+        Some(unescape(&html[start..end])).filter(|title| !title.trim().is_empty())
+    });
+    title.unwrap_or_else(|| unescape(&without_tags(html, &lower)))
+}
+
+fn without_tags(html: &str, lower: &str) -> String {
+    let mut text = String::new();
+    let mut at = 0;
+    while let Some(tag) = lower[at..].find('<').map(|tag| at + tag) {
+        text.push_str(&html[at..tag]);
+        // Tags part words; those who read it collapse the space.
+        text.push(' ');
+        let unseen = ["script", "style"]
+            .into_iter()
+            .find(|name| lower[tag + 1..].starts_with(name));
+        let end = match unseen {
+            Some(name) => lower[tag + 1..]
+                .find(&format!("</{name}"))
+                .map(|end| tag + 1 + end),
+            None => Some(tag),
+        };
+        let end = end.and_then(|end| Some(end + lower[end..].find('>')? + 1));
+        match end {
+            Some(end) => at = end,
+            None => return text,
+        }
+    }
+    text.push_str(&html[at..]);
+    text
+}
+
+/// Resolves the character references that servers use in error pages.
+fn unescape(html: &str) -> String {
+    let mut text = String::with_capacity(html.len());
+    let mut rest = html;
+    while let Some(start) = rest.find('&') {
+        text.push_str(&rest[..start]);
+        rest = &rest[start..];
+        let resolved = rest
+            .bytes()
+            .take(10)
+            .position(|byte| byte == b';')
+            .and_then(|end| Some((resolve(&rest[1..end])?, end + 1)));
+        let length = match resolved {
+            Some((character, length)) => {
+                text.push(character);
+                length
+            }
+            None => {
+                text.push('&');
+                1
+            }
+        };
+        rest = &rest[length..];
+    }
+    text.push_str(rest);
+    text
+}
+
+fn resolve(name: &str) -> Option<char> {
+    match name {
+        "amp" => Some('&'),
+        "lt" => Some('<'),
+        "gt" => Some('>'),
+        "quot" => Some('"'),
+        "apos" => Some('\''),
+        "nbsp" => Some(' '),
+        _ => {
+            let number = name.strip_prefix('#')?;
+            let code = match number.strip_prefix(['x', 'X']) {
+                Some(hex) => u32::from_str_radix(hex, 16),
+                None => number.parse(),
+            };
+            char::from_u32(code.ok()?)
+        }
+    }
+}
+
+/// `text` in one line: runs of white space are one space, and what could
+/// rewrite a terminal or a log is dropped.
+fn printable(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for character in text.chars() {
+        if character.is_whitespace() {
+            if !line.is_empty() && !line.ends_with(' ') {
+                line.push(' ');
+            }
+        } else if !character.is_control() && !changes_direction(character) {
+            line.push(character);
+        }
+    }
+    line.truncate(line.trim_end().len());
+    line
+}
+
+/// Characters that make a text read otherwise than it is (Unicode, UAX #9).
+fn changes_direction(character: char) -> bool {
+    matches!(
+        character,
+        '\u{200E}' | '\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}' | '\u{FEFF}'
+    )
+}
+
+fn json_escaped(text: &str) -> String {
+    let quoted = Zeroizing::new(Value::from(text).to_string());
+    quoted[1..quoted.len() - 1].to_owned()
+}
+
+fn html_escaped(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len() * 6);
+    for character in text.chars() {
+        match character {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '"' => escaped.push_str("&quot;"),
+            '\'' => escaped.push_str("&#39;"),
+            other => escaped.push(other),
+        }
+    }
+    escaped
+}
+
+fn percent_encoded(text: &str) -> String {
+    const HEX: &[u8; 16] = b"0123456789ABCDEF";
+    let mut encoded = String::with_capacity(text.len() * 3);
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            encoded.push(char::from(byte));
+        } else {
+            encoded.push('%');
+            encoded.push(char::from(HEX[usize::from(byte >> 4)]));
+            encoded.push(char::from(HEX[usize::from(byte & 15)]));
+        }
+    }
+    encoded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(body: &str) -> Option<String> {
+        best_text(body.as_bytes(), Extent::Whole, &Secrets::default())
+    }
+
+    fn text_without(secret: &str, body: &str) -> String {
+        let secrets = Secrets::default().and_str(secret);
+        best_text(body.as_bytes(), Extent::Whole, &secrets).unwrap_or_default()
+    }
+
+    #[test]
+    fn each_shape_of_answer_yields_its_text() {
+        for (body, expected) in [
+            (
+                r#"{"errors":[{"message":"Failed to login"}]}"#,
+                "Failed to login",
+            ),
+            (r#"{"errors":[{"message":"odd","line":"one"}]}"#, "odd"),
+            (r#"{"errors":["plain"]}"#, "plain"),
+            (
+                r#"{"message":"no Route matched with those values"}"#,
+                "no Route matched with those values",
+            ),
+            (
+                r#"{"fault":{"faultstring":"Invalid ApiKey","detail":{}}}"#,
+                "Invalid ApiKey",
+            ),
+            (r#"{"error":{"message":"nested"}}"#, "nested"),
+            (r#"{"error":"invalid_request"}"#, "invalid_request"),
+            (r#""quoted""#, "quoted"),
+            (r#"{"code":7}"#, r#"{"code":7}"#),
+            ("upstream connect error\r\n", "upstream connect error"),
+            (
+                "<html><head><title>502 Bad\n Gateway</title></head><body>x</body></html>",
+                "502 Bad Gateway",
+            ),
+            (
+                "<h1>No</h1><script>var a = '<b>'</script><p>a &lt; b &amp;c &#39;d&#x27;</p>",
+                "No a < b &c 'd'",
+            ),
+            ("<TITLE></TITLE>below", "below"),
+        ] {
+            assert_eq!(text(body).as_deref(), Some(expected), "{body}");
+        }
+    }
+
+    #[test]
+    fn nothing_yields_no_text() {
+        for body in ["", " \r\n", "{}", "[]", "null", "<html></html>", "<script>"] {
+            assert_eq!(text(body), None, "{body}");
+        }
+    }
+
+    #[test]
+    fn a_text_is_one_bounded_line_without_control_characters() {
+        assert_eq!(
+            text("a\r\nb\u{1b}[31mc\u{0}\u{202E}d").as_deref(),
+            Some("a b[31mcd")
+        );
+        let long = text(&"ü".repeat(100_000)).unwrap();
+        assert_eq!(long.chars().count(), KEPT + 1);
+    }
+
+    #[test]
+    fn an_echoed_secret_is_redacted_in_every_form() {
+        for body in [
+            r#"{"message":"no p\"w & <x> here"}"#,
+            r#"{"unknown":"no p\"w & <x> here"}"#,
+            r#"no p"w & <x> here"#,
+            r#"no p"w  &\n<x> here"#,
+            "no p\u{0}\"w & <x> here",
+            "<p>no p&quot;w &amp; &lt;x&gt; here",
+            "<p>no p\"w & <x> here",
+            "no p&quot;w &amp; &lt;x&gt; here",
+            "no p%22w%20%26%20%3Cx%3E here",
+        ] {
+            let body = body.replace("\\n", "\n");
+            let text = text_without("p\"w & <x>", &body);
+            assert!(text.contains("no [redacted] here"), "{body}: {text}");
+        }
+    }
+
+    #[test]
+    fn of_two_secrets_the_longer_one_goes_first() {
+        let secrets = Secrets::default().and_str("pass").and_str("password");
+        assert_eq!(
+            secrets.clean("pass password", Extent::Whole).as_deref(),
+            Some("[redacted] [redacted]")
+        );
+    }
+
+    #[test]
+    fn where_a_text_was_cut_no_beginning_of_a_secret_remains() {
+        let secrets = Secrets::default().and_str("0123456789");
+        assert_eq!(
+            secrets.clean("not 01234", Extent::Cut).as_deref(),
+            Some("not")
+        );
+        assert_eq!(
+            secrets.clean("not 012\u{0}34", Extent::Cut).as_deref(),
+            Some("not")
+        );
+        let long = format!("{}0123456789", " x".repeat(LOOKED_AT / 2 - 2));
+        assert!(
+            !secrets
+                .clean(&long, Extent::Whole)
+                .unwrap()
+                .contains("0123")
+        );
+    }
+
+    #[test]
+    fn the_fields_of_an_error_list_are_cleaned_and_counted() {
+        let entry =
+            r#"{"message":"s3cret\n!","id":"s3cret","item":"s3cret","file":"s3cret","line":3}"#;
+        let body = format!(r#"{{"errors":[{}]}}"#, vec![entry; 40].join(","));
+        let list = error_list(body.as_bytes(), &Secrets::default().and_str("s3cret")).unwrap();
+        assert_eq!(list.errors.len(), ERRORS_KEPT);
+        assert_eq!(list.errors[0].message.as_deref(), Some("[redacted] !"));
+        assert_eq!(list.errors[0].line, Some(3));
+        assert!(!format!("{list:?}").contains("s3cret"));
+        assert_eq!(error_list(b"{}", &Secrets::default()), None);
+    }
+}
