@@ -20,17 +20,18 @@ use http_body_util::combinators::BoxBody;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tower::{Service, ServiceExt, service_fn};
+use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_reauth::controlm::model::{LoginCredentials, PasswordsObject};
 use tower_reauth::controlm::{
     ControlM, Error, ErrorKind, InvalidBase, MAX_ANSWER, SessionApi, Unreadable,
 };
 use tower_reauth::{
     BoxError, CredentialProvider, Credentials, LoginContext, PasswordChange, ProviderError,
-    ProviderErrorKind, Reason, Token,
+    ProviderErrorKind, Reason, Session, Token,
 };
 
 const BASE: &str = "https://ctm.example.com:8443/automation-api";
@@ -923,6 +924,106 @@ fn everything_can_be_shared_and_moved() {
     sent(api.login(&login));
 }
 
+// Within a session.
+
+/// A server that takes the token of its last login. At `/first` it answers
+/// that the first one is dead, with status `dead`; what it is called for
+/// stands in `log`.
+fn server(
+    dead: u16,
+    log: Arc<Mutex<Vec<String>>>,
+) -> impl Service<
+    Request<Full<Bytes>>,
+    Response = Response<AnyBody>,
+    Error = Infallible,
+    Future = impl Future<Output = Result<Response<AnyBody>, Infallible>> + Send,
+> + Clone
++ Send
++ Sync
++ 'static {
+    let logins = Arc::new(AtomicUsize::new(0));
+    service_fn(move |request: Request<Full<Bytes>>| {
+        let path = request.uri().path().trim_start_matches("/automation-api");
+        let line = format!("{} {path}", request.method());
+        log.lock().unwrap().push(line);
+        let token = request.headers().get(header::AUTHORIZATION);
+        let live = format!("Bearer t{}", logins.load(Ordering::Relaxed));
+        let answer = match path {
+            "/session/login" => {
+                let login = logins.fetch_add(1, Ordering::Relaxed) + 1;
+                response(200, format!(r#"{{"token":"t{login}"}}"#))
+            }
+            "/config/role" => response(403, DEAD),
+            "/first" if token.is_some_and(|token| token == "Bearer t1") => response(dead, DEAD),
+            _ if token.is_some_and(|token| *token == live) => response(200, "{}"),
+            _ => response(401, DEAD),
+        };
+        ready(Ok(answer))
+    })
+}
+
+#[tokio::test]
+async fn a_session_renews_a_dead_token_and_never_on_a_missing_role() {
+    for (dead, method, statuses) in [
+        (401, "POST", 200),
+        (500, "GET", 200),
+        // It may have been executed, so a POST is not sent twice.
+        (500, "POST", 500),
+    ] {
+        let log = Arc::default();
+        let http = server(dead, Arc::clone(&log));
+        let provider = ControlM::new(http.clone(), base(), credentials()).unwrap();
+        let session = Session::new(provider);
+        let mut client = session.layer().layer(http);
+        let mut call = async |method: &str, path: &str| {
+            let request = Request::builder()
+                .method(method)
+                .uri(format!("{BASE}{path}"))
+                .body(Full::default())
+                .unwrap();
+            let response = client.ready().await.unwrap().call(request).await.unwrap();
+            response.status().as_u16()
+        };
+
+        assert_eq!(call("GET", "/config/role").await, 403);
+        assert_eq!(call(method, "/first").await, statuses, "{dead} {method}");
+        assert_eq!(call("GET", "/config/servers").await, 200);
+        session.logout().await.unwrap();
+
+        let log = log.lock().unwrap();
+        let logins = log.iter().filter(|line| line.ends_with("login")).count();
+        assert_eq!(logins, 2, "{log:?}");
+        assert_eq!(log.last().unwrap(), "POST /session/logout");
+    }
+}
+
+#[tokio::test]
+async fn a_session_logs_in_with_the_password_that_it_changed_to() {
+    let logins = Arc::new(Mutex::new(Vec::new()));
+    let seen = logins.clone();
+    let http = service_fn(move |request: Request<Full<Bytes>>| {
+        let seen = seen.clone();
+        async move {
+            use http_body_util::BodyExt;
+            let path = request.uri().path().to_owned();
+            let body = request.into_body().collect().await.unwrap().to_bytes();
+            if path.ends_with("login") {
+                let login: LoginCredentials = serde_json::from_slice(&body).unwrap();
+                let password = login.password.expose_secret().to_owned();
+                seen.lock().unwrap().push(password);
+            }
+            Ok::<_, Infallible>(response(200, r#"{"token":"A3F5"}"#))
+        }
+    });
+    let provider = ControlM::new(http, base(), credentials()).unwrap();
+    let session = Session::new(provider);
+    session.login().await.unwrap();
+    let change = PasswordChange::to(NEW_PASSWORD);
+    session.change_password(change).await.unwrap();
+    session.renew().await.unwrap();
+    assert_eq!(*logins.lock().unwrap(), [PASSWORD, NEW_PASSWORD]);
+}
+
 // Secrets.
 
 #[tokio::test]
@@ -1047,5 +1148,154 @@ async fn arbitrary_bytes_never_panic_and_never_show_a_secret() {
             Ok(token) => assert_no_secret(&format!("{token:?}")),
             Err(error) => assert!(!shown(&error).contains("canary-p")),
         }
+    }
+}
+
+// The example.
+
+#[allow(dead_code, reason = "its main is not called")]
+#[path = "../examples/controlm.rs"]
+mod example;
+
+/// A certificate that signed itself, and its key.
+fn self_signed(
+    name: &str,
+    is_ca: rcgen::IsCa,
+    until_year: i32,
+) -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
+    let mut parameters = rcgen::CertificateParams::new([name.to_owned()]).unwrap();
+    parameters.is_ca = is_ca;
+    parameters.not_after = rcgen::date_time_ymd(until_year, 1, 1);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate = parameters.self_signed(&key).unwrap();
+    let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+    (certificate.der().clone(), key)
+}
+
+/// Whether a client that trusts `trusted` finishes a handshake as `localhost`
+/// with a server that has `own` as its certificate.
+fn accepts(
+    trusted: &CertificateDer<'static>,
+    (own, key): (CertificateDer<'static>, PrivateKeyDer<'static>),
+) -> Result<(), rustls::Error> {
+    let client = example::trusting_only(vec![trusted.clone()]).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let server = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![own], key)
+        .unwrap();
+    let name = "localhost".try_into().unwrap();
+    let mut client = rustls::ClientConnection::new(Arc::new(client), name).unwrap();
+    let mut server = rustls::ServerConnection::new(Arc::new(server)).unwrap();
+    while client.is_handshaking() {
+        let mut wire = Vec::new();
+        client.write_tls(&mut wire).unwrap();
+        server.read_tls(&mut wire.as_slice()).unwrap();
+        server.process_new_packets()?;
+        wire.clear();
+        server.write_tls(&mut wire).unwrap();
+        client.read_tls(&mut wire.as_slice()).unwrap();
+        client.process_new_packets()?;
+    }
+    Ok(())
+}
+
+#[test]
+fn the_examples_ca_file_may_hold_the_servers_own_certificate_of_either_kind() {
+    use rcgen::{BasicConstraints, IsCa};
+    for is_ca in [
+        IsCa::NoCa,
+        IsCa::ExplicitNoCa,
+        IsCa::Ca(BasicConstraints::Unconstrained),
+    ] {
+        let own = self_signed("localhost", is_ca, 4000);
+        accepts(&own.0.clone(), own).unwrap();
+
+        let stranger = self_signed("localhost", is_ca, 4000);
+        let own = self_signed("localhost", is_ca, 4000);
+        assert!(accepts(&stranger.0, own).is_err(), "another's: {is_ca:?}");
+
+        let own = self_signed("elsewhere.example", is_ca, 4000);
+        assert!(
+            accepts(&own.0.clone(), own).is_err(),
+            "another host: {is_ca:?}"
+        );
+
+        let own = self_signed("localhost", is_ca, 2000);
+        assert!(accepts(&own.0.clone(), own).is_err(), "expired: {is_ca:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_example_logs_in_reads_and_logs_out() {
+    let (base, requests) = serve(vec![
+        ok(r#"{"token":"A3F5"}"#),
+        ok(r#"[{"name":"ctm1"}]"#),
+        ok(r#"{"message":"bye"}"#),
+    ])
+    .await;
+    let arguments = ["controlm", "--url", &base.to_string(), "--user", "emuser"];
+    let options = example::Options::parse(arguments.map(Into::into)).unwrap();
+    let own = self_signed("localhost", rcgen::IsCa::NoCa, 4000);
+    let tls = example::trusting_only(vec![own.0]).unwrap();
+
+    let listed = example::list_servers(&options.unwrap(), "s3cret".into(), tls).await;
+
+    assert_eq!(listed.unwrap(), r#"[{"name":"ctm1"}]"#);
+    let requests = requests.await;
+    let lines: Vec<_> = requests.iter().map(|request| parts(request).0).collect();
+    assert_eq!(
+        lines,
+        [
+            "POST /prefix/automation-api/session/login HTTP/1.1",
+            "GET /prefix/automation-api/config/servers HTTP/1.1",
+            "POST /prefix/automation-api/session/logout HTTP/1.1",
+        ]
+    );
+    assert!(requests[1].contains("authorization: Bearer A3F5\r\n"));
+}
+
+#[tokio::test]
+async fn the_example_says_what_went_wrong_in_a_line_for_each_cause() {
+    let body = r#"{"errors":[{"message":"Failed to login: Incorrect username or password"}]}"#;
+    let refused = ok(body).replace("200 OK", "401 Unauthorized");
+    let (base, requests) = serve(vec![refused]).await;
+    let arguments = ["controlm", "--url", &base.to_string(), "--user", "emuser"];
+    let options = example::Options::parse(arguments.map(Into::into)).unwrap();
+    let own = self_signed("localhost", rcgen::IsCa::NoCa, 4000);
+    let tls = example::trusting_only(vec![own.0]).unwrap();
+
+    let listed = example::list_servers(&options.unwrap(), "s3cret".into(), tls).await;
+
+    let said = example::Chain(&*listed.unwrap_err()).to_string();
+    let last = said.lines().last().unwrap();
+    assert_eq!(
+        last,
+        "  because: the login failed: 401 Unauthorized: Failed to login: Incorrect username or password"
+    );
+    assert!(
+        said.starts_with("error: cannot read http://127.0.0.1:"),
+        "{said}"
+    );
+    assert_eq!(requests.await.len(), 1);
+}
+
+#[test]
+fn the_example_knows_its_options() {
+    let parse = |line: &str| example::Options::parse(line.split(' ').map(Into::into));
+    let options = parse("controlm --url https://ctm:8443/api --user=em --ca-file /ca.pem");
+    let options = options.unwrap().unwrap();
+    assert_eq!(options.user, "em");
+    assert_eq!(options.ca_file.unwrap().to_str(), Some("/ca.pem"));
+    assert!(parse("controlm --help").unwrap().is_none());
+    for wrong in [
+        "controlm",
+        "controlm --url x",
+        "controlm --insecure",
+        "controlm more",
+    ] {
+        assert!(parse(wrong).is_err(), "{wrong}");
     }
 }
