@@ -353,6 +353,23 @@ async fn a_gateways_headers_and_both_kinds_of_token_are_on_each_request() {
 }
 
 #[tokio::test]
+async fn an_extra_header_that_no_token_can_carry_fails_before_the_login() {
+    for value in [&b""[..], b"\xff"] {
+        let http = Scripted::answering(200, r#"{"token":"A3F5"}"#);
+        let provider = ControlM::new(http.clone(), base(), credentials())
+            .unwrap()
+            .extra_header(
+                HeaderName::from_static("x-odd"),
+                HeaderValue::from_bytes(value).unwrap(),
+            );
+        let error = provider.login(initial()).await.unwrap_err();
+        assert_eq!(error.kind(), ProviderErrorKind::Unsupported);
+        assert!(shown(&error).contains("x-odd"));
+        assert!(http.sent().is_empty());
+    }
+}
+
+#[tokio::test]
 async fn a_connection_that_breaks_leaves_a_password_change_uncertain() {
     for (answer, kind) in [
         ("", ErrorKind::NoAnswer),

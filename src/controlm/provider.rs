@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::header::{HeaderName, HeaderValue};
 use http::{Request, Response, StatusCode, Uri};
 use http_body::Body;
+use secrecy::SecretString;
 use tower_service::Service;
 
 use super::answer::DEAD_TOKEN;
@@ -215,16 +216,22 @@ impl<S, B> ControlM<S, B> {
     }
 
     /// What each request of the session carries beside the token.
-    fn with_extra_headers(&self, mut token: Token) -> Result<Token, ProviderError> {
-        for (name, value) in self.api.extra_headers() {
-            if name == self.api.token_header() {
-                continue;
-            }
-            let value =
-                std::str::from_utf8(value.as_bytes()).map_err(ProviderError::unsupported)?;
-            token = token.and_header(name.clone(), value)?;
-        }
-        Ok(token)
+    ///
+    /// It is asked for before a login is sent: a login that fails afterwards
+    /// leaves a session behind on the server.
+    fn beside_the_token(&self) -> Result<Vec<(HeaderName, SecretString)>, ProviderError> {
+        self.api
+            .extra_headers()
+            .filter(|(name, _)| *name != self.api.token_header())
+            .map(
+                |(name, value)| match std::str::from_utf8(value.as_bytes()) {
+                    Ok(text) if !text.is_empty() => Ok((name.clone(), text.into())),
+                    Ok(_) | Err(_) => Err(ProviderError::unsupported(format!(
+                        "the extra header `{name}` is empty or no UTF-8, which no token can carry"
+                    ))),
+                },
+            )
+            .collect()
     }
 }
 
@@ -253,12 +260,16 @@ where
 
     async fn login(&self, login: LoginContext) -> Result<Token, ProviderError> {
         let credentials = LoginCredentials::from(login.credentials()?);
-        let (_, token) = self
+        let beside = self.beside_the_token()?;
+        let (_, mut token) = self
             .api
             .login_for_token(&credentials)
             .await
             .map_err(login_failed)?;
-        Ok(self.with_extra_headers(token)?.lives_for(self.lifetime))
+        for (name, value) in beside {
+            token = token.and_header(name, value)?;
+        }
+        Ok(token.lives_for(self.lifetime))
     }
 
     async fn logout(&self, token: Token) -> Result<(), ProviderError> {
