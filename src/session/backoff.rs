@@ -21,8 +21,9 @@ impl Backoff {
     pub(super) fn new(seed: u64) -> Self {
         Self {
             failures: 0,
-            // Zero is the one state that xorshift cannot leave.
-            random: seed | 1,
+            // Spread out, since xorshift starts slowly from a small number; and
+            // odd, since zero is the one state that it cannot leave.
+            random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
         }
     }
 
