@@ -107,8 +107,8 @@ enum Payload<R: Replay<B>, B, RB: Body> {
         body: B,
     },
     Again {
-        kept: R::Kept,
-        /// What to answer if it cannot be replayed after all.
+        body: R::Body,
+        /// What to answer if there is no newer token after all.
         rejected: Rejected<RB>,
     },
 }
@@ -179,6 +179,38 @@ impl<S, R: Replay<B>, B, RB: Body> Unsent<S, R, B, RB> {
         }
     }
 
+    /// Sends the request through its service, which is ready.
+    fn send(self, lease: Arc<Live>) -> (S::Future, Sent<S, R, B>)
+    where
+        S: Service<Request<R::Body>> + Clone,
+    {
+        let Self {
+            mut service,
+            mut head,
+            payload,
+        } = self;
+        match payload {
+            Payload::First { replay, body } => {
+                let request = Request::from_parts(head, body);
+                send(&mut service, &replay, request, lease)
+            }
+            // The rejected response goes here: from now on there is another.
+            Payload::Again { body, rejected: _ } => {
+                let target = Target::of(&head.method, head.uri.path());
+                lease.token().apply_to(&mut head.headers);
+                let call = service.call(Request::from_parts(head, body));
+                let sent = Sent {
+                    lease,
+                    target,
+                    replayed: true,
+                    watched: true,
+                    spare: None,
+                };
+                (call, sent)
+            }
+        }
+    }
+
     /// The rejected response, where the request was sent before.
     fn into_rejected(self) -> Option<Rejected<RB>> {
         match self.payload {
@@ -189,14 +221,22 @@ impl<S, R: Replay<B>, B, RB: Body> Unsent<S, R, B, RB> {
 }
 
 impl<RB: Body> Rejected<RB> {
-    fn because(mut self, replayed: bool, why: Why) -> Response<SessionBody<RB>> {
-        self.response.extensions_mut().insert(Reauth {
+    /// The response of a request that was not replayed.
+    fn because(self, why: Why) -> Response<SessionBody<RB>> {
+        let (head, body) = self.response.into_parts();
+        let reauth = Reauth {
             generation: self.generation,
-            replayed,
+            replayed: false,
             why,
-        });
-        self.response
+        };
+        explained(head, body, reauth)
     }
+}
+
+/// A rejected response that is returned.
+fn explained<B>(mut head: response::Parts, body: B, reauth: Reauth) -> Response<B> {
+    head.extensions.insert(reauth);
+    Response::from_parts(head, body)
 }
 
 impl<S, R, B, RB> ResponseFuture<S, R, B, RB>
@@ -277,19 +317,17 @@ where
                             return Poll::Ready(Ok(Response::from_parts(head, body)));
                         }
                         Verdict::Rejected(certainty) => {
-                            match after_rejection(session, sent, certainty) {
-                                Next::Renew { renewing, sent } => State::Draining {
+                            match after_rejection(session, &sent, certainty) {
+                                Ok(renewing) => State::Draining {
                                     head: Some(head),
                                     reading: Some(Reading::new(body)),
                                     renewing: Some(renewing),
                                     sent: Some(sent),
                                 },
-                                Next::Return { lease, reauth } => {
+                                Err(reauth) => {
                                     this.state.set(State::Done);
-                                    let body = SessionBody::whole(body, Some(lease));
-                                    let mut response = Response::from_parts(head, body);
-                                    response.extensions_mut().insert(reauth);
-                                    return Poll::Ready(Ok(response));
+                                    let body = SessionBody::whole(body, Some(sent.lease));
+                                    return Poll::Ready(Ok(explained(head, body, reauth)));
                                 }
                             }
                         }
@@ -313,7 +351,7 @@ where
                         Err(error) => {
                             this.state.set(State::Done);
                             return Poll::Ready(match unsent.into_rejected() {
-                                Some(rejected) => Ok(rejected.because(false, why_failed(error))),
+                                Some(rejected) => Ok(rejected.because(why_failed(error))),
                                 None => Err(error.into()),
                             });
                         }
@@ -339,15 +377,10 @@ where
                         });
                         continue;
                     };
-                    match send_unsent(unsent, lease) {
-                        Ok((call, sent)) => State::Calling {
-                            call,
-                            sent: Some(sent),
-                        },
-                        Err(response) => {
-                            this.state.set(State::Done);
-                            return Poll::Ready(Ok(response));
-                        }
+                    let (call, sent) = unsent.send(lease);
+                    State::Calling {
+                        call,
+                        sent: Some(sent),
                     }
                 }
                 StateProj::Asking {
@@ -372,19 +405,17 @@ where
                             return Poll::Ready(Ok(Response::from_parts(head, body)));
                         }
                         Verdict::Rejected(certainty) => {
-                            match after_rejection(session, sent, certainty) {
-                                Next::Renew { renewing, sent } => State::Draining {
+                            match after_rejection(session, &sent, certainty) {
+                                Ok(renewing) => State::Draining {
                                     head: Some(head),
                                     reading: Some(reading),
                                     renewing: Some(renewing),
                                     sent: Some(sent),
                                 },
-                                Next::Return { lease, reauth } => {
+                                Err(reauth) => {
                                     this.state.set(State::Done);
-                                    let body = reading.into_body(Some(lease));
-                                    let mut response = Response::from_parts(head, body);
-                                    response.extensions_mut().insert(reauth);
-                                    return Poll::Ready(Ok(response));
+                                    let body = reading.into_body(Some(sent.lease));
+                                    return Poll::Ready(Ok(explained(head, body, reauth)));
                                 }
                             }
                         }
@@ -408,15 +439,16 @@ where
                     let spare = sent
                         .spare
                         .expect("only what can be replayed is renewed for");
+                    let Some(body) = R::again(spare.kept) else {
+                        this.state.set(State::Done);
+                        return Poll::Ready(Ok(rejected.because(Why::NotReplayable)));
+                    };
                     State::Renewing {
                         renewing: renewing.take().expect(TAKEN),
                         unsent: Some(Unsent {
                             service: spare.service,
                             head: spare.head,
-                            payload: Payload::Again {
-                                kept: spare.kept,
-                                rejected,
-                            },
+                            payload: Payload::Again { body, rejected },
                         }),
                     }
                 }
@@ -430,7 +462,7 @@ where
                         Err(why) => {
                             this.state.set(State::Done);
                             let rejected = unsent.into_rejected().expect("it was rejected");
-                            return Poll::Ready(Ok(rejected.because(false, why)));
+                            return Poll::Ready(Ok(rejected.because(why)));
                         }
                     }
                 }
@@ -455,25 +487,14 @@ where
     }
 }
 
-/// What to do after a rejection.
-enum Next<S, R: Replay<B>, B> {
-    Renew {
-        renewing: Renewing,
-        sent: Sent<S, R, B>,
-    },
-    Return {
-        lease: Arc<Live>,
-        reauth: Reauth,
-    },
-}
-
-/// Tells the session of a rejection, and decides what becomes of the response.
+/// Tells the session of a rejection. `Err` says why its response is to be returned.
 fn after_rejection<S, R: Replay<B>, B>(
     session: &Session,
-    sent: Sent<S, R, B>,
+    sent: &Sent<S, R, B>,
     certainty: Certainty,
-) -> Next<S, R, B> {
+) -> Result<Renewing, Reauth> {
     let generation = sent.lease.token().generation();
+    // In any case, so that the next request has a new token.
     let renewal = match sent.replayed {
         true => {
             session.replay_rejected(sent.target);
@@ -487,57 +508,13 @@ fn after_rejection<S, R: Replay<B>, B>(
         (Some(spare), Certainty::Unsure) if is_idempotent(&spare.head.method) => Ok(()),
         (Some(_), Certainty::Unsure) => Err(Why::Unsure),
     };
-    match renewal.and_then(|renewing| may_be_replayed.map(|()| renewing)) {
-        Ok(renewing) => Next::Renew { renewing, sent },
-        Err(why) => Next::Return {
-            reauth: Reauth {
-                generation,
-                replayed: sent.replayed,
-                why,
-            },
-            lease: sent.lease,
-        },
-    }
-}
-
-/// Sends a request through its service, which is ready. `Err` is the rejected
-/// response of one whose body cannot be had a second time after all.
-fn send_unsent<S, R, B, RB>(
-    unsent: Unsent<S, R, B, RB>,
-    lease: Arc<Live>,
-) -> Result<(S::Future, Sent<S, R, B>), Response<SessionBody<RB>>>
-where
-    S: Service<Request<R::Body>> + Clone,
-    R: Replay<B>,
-    RB: Body,
-{
-    let Unsent {
-        mut service,
-        mut head,
-        payload,
-    } = unsent;
-    match payload {
-        Payload::First { replay, body } => {
-            let request = Request::from_parts(head, body);
-            Ok(send(&mut service, &replay, request, lease))
-        }
-        Payload::Again { kept, rejected } => {
-            let Some(body) = R::again(kept) else {
-                return Err(rejected.because(false, Why::NotReplayable));
-            };
-            let target = Target::of(&head.method, head.uri.path());
-            lease.token().apply_to(&mut head.headers);
-            let call = service.call(Request::from_parts(head, body));
-            let sent = Sent {
-                lease,
-                target,
-                replayed: true,
-                watched: true,
-                spare: None,
-            };
-            Ok((call, sent))
-        }
-    }
+    renewal
+        .and_then(|renewing| may_be_replayed.map(|()| renewing))
+        .map_err(|why| Reauth {
+            generation,
+            replayed: sent.replayed,
+            why,
+        })
 }
 
 impl<S, R, B, RB> fmt::Debug for ResponseFuture<S, R, B, RB>

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 
 use super::flight::{Landed, Wait};
 use super::{Live, Session};
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::origin::Target;
 use crate::rejection::Why;
 
@@ -103,8 +103,8 @@ impl Renewing {
 
 /// Why a rejection is returned after its renewal failed with `error`.
 pub(crate) fn why_failed(error: Error) -> Why {
-    match error.kind() {
-        crate::ErrorKind::LoggedOut => Why::LoggedOut,
-        _ => Why::RenewalFailed(error),
+    if error.kind() == ErrorKind::LoggedOut {
+        return Why::LoggedOut;
     }
+    Why::RenewalFailed(error)
 }

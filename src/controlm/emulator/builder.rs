@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use super::service::{Call, Emulator};
+use super::service::{Call, Emulator, Observer};
 use super::state::{State, User};
 
 /// How the server answers a token that is dead.
@@ -27,7 +27,7 @@ pub enum DeadToken {
 pub struct EmulatorBuilder {
     pub(super) knobs: Knobs,
     users: Vec<(String, String)>,
-    pub(super) on_call: Option<Arc<dyn Fn(&Call) + Send + Sync>>,
+    pub(super) on_call: Option<Observer>,
 }
 
 #[derive(Clone, Debug)]

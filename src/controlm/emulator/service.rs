@@ -30,6 +30,9 @@ use crate::BoxError;
 /// The body of an answer.
 pub(super) type AnswerBody = BoxBody<Bytes, Infallible>;
 
+/// Called after each request.
+pub(super) type Observer = Arc<dyn Fn(&Call) + Send + Sync>;
+
 const LARGEST_REQUEST: usize = 1024 * 1024;
 
 /// An embedded Control-M session server. Cloning copies a pointer.
@@ -42,7 +45,7 @@ pub struct Emulator {
 
 struct Inner {
     state: Mutex<State>,
-    on_call: Option<Arc<dyn Fn(&Call) + Send + Sync>>,
+    on_call: Option<Observer>,
     made: Instant,
 }
 
@@ -68,7 +71,7 @@ impl Emulator {
         EmulatorBuilder::new()
     }
 
-    pub(super) fn new(state: State, on_call: Option<Arc<dyn Fn(&Call) + Send + Sync>>) -> Self {
+    pub(super) fn new(state: State, on_call: Option<Observer>) -> Self {
         Self {
             inner: Arc::new(Inner {
                 state: Mutex::new(state),
