@@ -22,7 +22,8 @@ use crate::provider::{ProviderError, ProviderErrorKind};
 ///     match Error::find(&**error).map(Error::kind) {
 ///         Some(ErrorKind::Unavailable | ErrorKind::DeadlineExceeded) => true,
 ///         Some(_) => false,
-///         None => todo!("an error of the inner service"),
+///         // An error of the inner service: the request may have been executed.
+///         None => false,
 ///     }
 /// }
 /// ```

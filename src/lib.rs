@@ -1,9 +1,83 @@
 //! Tower middleware for HTTP APIs with login sessions.
+//!
+//! A [`SessionLayer`] wraps any tower HTTP client. It logs in through a
+//! [`CredentialProvider`] when the first request needs it, attaches the token
+//! to each request, logs in again when the server rejects it, and sends the
+//! rejected request once more. A [`Session`] is the handle to the same thing:
+//! it logs out, changes the password, and hands the token to other protocols.
+//!
+//! ```
+//! use bytes::Bytes;
+//! use http::{Request, Response, StatusCode};
+//! use http_body_util::Full;
+//! use tower::{ServiceBuilder, ServiceExt};
+//! use tower_reauth::{LoginContext, Profile, Session, Token, provider_fn};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), tower_reauth::BoxError> {
+//! // A server that takes the second token only, as if the first had expired.
+//! let http = tower::service_fn(|request: Request<Full<Bytes>>| async move {
+//!     let mut response = Response::new(Full::<Bytes>::default());
+//!     if request.headers()["authorization"] != "Bearer token-2" {
+//!         *response.status_mut() = StatusCode::UNAUTHORIZED;
+//!     }
+//!     Ok::<_, std::convert::Infallible>(response)
+//! });
+//!
+//! let logins = std::sync::atomic::AtomicU32::new(1);
+//! let provider = provider_fn(
+//!     Profile::at("https://api.example.com".parse()?),
+//!     move |_login: LoginContext| {
+//!         let number = logins.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+//!         async move { Ok(Token::bearer(format!("token-{number}"))?) }
+//!     },
+//! );
+//! let session = Session::new(provider);
+//! let client = ServiceBuilder::new().layer(session.layer()).service(http);
+//!
+//! let request = Request::get("https://api.example.com/servers").body(Full::default())?;
+//! let response = client.oneshot(request).await?;
+//! assert_eq!(response.status(), StatusCode::OK);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What it keeps
+//!
+//! - All who need a token share one login, and its failure too.
+//! - A late rejection of an old token does not throw a newer one away.
+//! - Only a request that the server *rejected* is sent again, at most once,
+//!   and only if its body can be had a second time: see [`Replay`]. What else
+//!   is returned as it came, with a [`Reauth`] that says why.
+//! - Refused credentials are not sent again, so no number of requests can lock
+//!   an account.
+//! - The token goes to the provider's origins and nowhere else.
+//! - An [`Error`] of this crate always means that the request was not executed.
+//!
+//! # The order of layers
+//!
+//! A layer *outside* of this one sees one response for each of its requests,
+//! and a redirect follower there is safe: each hop is checked against the
+//! token's origins anew. A redirect follower *inside*, or one that the client
+//! brings along, carries the token's headers to wherever it is sent, where
+//! nobody can see it: switch it off. A timeout outside cuts a request that
+//! waits for a login; the login itself goes on for the next one. A concurrency
+//! limit inside is not held while a request waits for a login, so the login
+//! may go through it.
+//!
+//! # Features
+//!
+//! | feature | default | brings |
+//! |---|---|---|
+//! | `controlm` | yes | the session service of BMC Control-M and a provider for it |
+//! | `emulator` | no | an embedded Control-M server, for tests |
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod body;
 #[cfg(feature = "controlm")]
+#[cfg_attr(docsrs, doc(cfg(feature = "controlm")))]
 pub mod controlm;
 pub mod credentials;
 mod error;
@@ -36,3 +110,10 @@ pub use replay::{Auto, IfEmpty, Never, Replay, ReplayBody, ReplayFn, replay_fn};
 pub use service::SessionService;
 pub use session::{Session, SessionBuilder, State, Status};
 pub use token::{InvalidToken, Token};
+
+pub use secrecy::{ExposeSecret, SecretString};
+
+/// Compiles what the README shows.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -87,7 +87,7 @@ use crate::token::Token;
 ///
 ///     async fn login(&self, login: LoginContext) -> Result<Token, ProviderError> {
 ///         let credentials = login.credentials()?;
-///         # async fn post_sessions(_: &tower_reauth::Credentials) -> Result<String, std::io::Error> { todo!() }
+///         # async fn post_sessions(_: &tower_reauth::Credentials) -> Result<String, std::io::Error> { Ok("A3F5".into()) }
 ///         let token = post_sessions(credentials).await.map_err(ProviderError::unavailable)?;
 ///         Ok(Token::header(HeaderName::from_static("x-auth-token"), token)?)
 ///     }
