@@ -567,3 +567,6 @@ impl Lifecycle {
         )
     }
 }
+
+#[cfg(test)]
+mod tests;
