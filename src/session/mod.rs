@@ -254,6 +254,8 @@ impl Session {
     /// A change under way goes on without the caller. A caller that still
     /// waits for a token, or for another flight to end, has changed nothing.
     pub async fn change_password(&self, change: PasswordChange) -> Result<PasswordChanged, Error> {
+        // The wallet is held by the flight that this would be called from.
+        self.shared.not_within()?;
         let mut renewed = false;
         loop {
             // Only a login can tell which password the server takes.
@@ -324,9 +326,7 @@ impl Session {
             guarded.previous = None;
         });
         while let Some(under_way) = flight {
-            if flight::is_within(self.shared.identity()) {
-                return Err(Error::new(ErrorKind::Recursive));
-            }
+            self.shared.not_within()?;
             Wait::on(under_way).await;
             flight = self.shared.lock().flight.clone();
         }
@@ -356,9 +356,7 @@ impl Session {
         loop {
             match self.step(|guarded, _| event(&mut guarded.rules)) {
                 (Begin::Started | Begin::Join, Some(flight)) => {
-                    if flight::is_within(self.shared.identity()) {
-                        return Err(Error::new(ErrorKind::Recursive));
-                    }
+                    self.shared.not_within()?;
                     return Ok(Wait::on(flight).await);
                 }
                 (Begin::Busy | Begin::Started | Begin::Join | Begin::NeedsToken, flight) => {
@@ -370,9 +368,7 @@ impl Session {
     }
 
     async fn wait_for_another(&self, flight: Option<Arc<Flight>>) -> Result<(), Error> {
-        if flight::is_within(self.shared.identity()) {
-            return Err(Error::new(ErrorKind::Recursive));
-        }
+        self.shared.not_within()?;
         if let Some(flight) = flight {
             Wait::on(flight).await;
         }
@@ -407,8 +403,8 @@ impl Session {
     pub(super) fn acquire(&self) -> Result<Option<Wait>, Error> {
         let now = self.shared.now();
         // Before the event, which may start the very flight to wait for.
-        if flight::is_within(self.shared.identity()) && self.usable().is_none() {
-            return Err(Error::new(ErrorKind::Recursive));
+        if self.usable().is_none() {
+            self.shared.not_within()?;
         }
         match self.step(|guarded, _| guarded.rules.acquire(now)) {
             (Acquire::Use, _) => Ok(None),
@@ -427,10 +423,10 @@ impl Session {
         let now = self.shared.now();
         match self.step(|guarded, _| guarded.rules.rejected(generation, target, now)) {
             (Rejected::Replay, _) => Ok(Renewing::done()),
-            (Rejected::Wait, _) if flight::is_within(self.shared.identity()) => {
-                Err(Why::RenewalFailed(Error::new(ErrorKind::Recursive)))
-            }
-            (Rejected::Wait, flight) => Ok(Renewing::new(generation, target, flight.map(Wait::on))),
+            (Rejected::Wait, flight) => match self.shared.not_within() {
+                Ok(()) => Ok(Renewing::new(generation, target, flight.map(Wait::on))),
+                Err(recursive) => Err(Why::RenewalFailed(recursive)),
+            },
             (Rejected::Return(why), _) => Err(why),
         }
     }
@@ -605,6 +601,15 @@ impl Shared {
 
     fn now(&self) -> Moment {
         self.made.elapsed()
+    }
+
+    /// Fails within a flight of this session, where waiting for a flight would
+    /// be waiting for itself.
+    fn not_within(self: &Arc<Self>) -> Result<(), Error> {
+        match flight::is_within(self.identity()) {
+            true => Err(Error::new(ErrorKind::Recursive)),
+            false => Ok(()),
+        }
     }
 
     /// Tells this session from every other one that lives.
