@@ -1,0 +1,702 @@
+//! Compares what happened with what was to happen.
+
+use std::fmt::{Debug, Display};
+use std::time::Duration;
+
+use http::Uri;
+use tower_reauth::{Error, Why};
+
+use super::format::{
+    Clause, Condition, ErrorOrNone, List, Outcome, Outcomes, Scenario, Then, Why as ExpectedWhy,
+};
+use super::record::{Answered, Brought, Caller, Ended, Record, chain};
+use super::values::{OrNone, show_time};
+
+/// What is not as it should be, in words.
+pub(crate) fn check(scenario: &Scenario, record: &Record) -> Vec<String> {
+    let mut diff = Diff::default();
+    diff.found.extend(record.wrong.iter().cloned());
+    always(scenario, record, &mut diff);
+    expected(&scenario.then, record, &mut diff);
+    diff.found
+}
+
+#[derive(Default)]
+struct Diff {
+    found: Vec<String>,
+}
+
+impl Diff {
+    fn differs(&mut self, what: impl Display, expected: impl Debug, happened: impl Debug) {
+        self.found.push(format!(
+            "{what}:\n      expected {expected:?}\n      happened {happened:?}"
+        ));
+    }
+
+    fn equal<T: PartialEq + Debug>(&mut self, what: impl Display, expected: &T, happened: &T) {
+        if expected != happened {
+            self.differs(what, expected, happened);
+        }
+    }
+
+    fn wrong(&mut self, what: String) {
+        self.found.push(what);
+    }
+}
+
+fn expected(then: &Then, record: &Record, diff: &mut Diff) {
+    let logins: Vec<_> = record
+        .logins
+        .iter()
+        .map(|login| {
+            let at = show_time(login.began.at);
+            format!("{at} {} with password {:?}", login.reason, login.password)
+        })
+        .collect();
+    each("logins", &then.logins, &logins, diff, |expected, n| {
+        let login = &record.logins[n];
+        expected.at.is_none_or(|at| at.contains(login.began.at))
+            && expected
+                .reason
+                .is_none_or(|reason| format!("{reason:?}") == login.reason)
+            && fits(&expected.password, login.password.as_deref())
+    });
+
+    let logouts: Vec<_> = record
+        .logouts
+        .iter()
+        .map(|logout| format!("{} of token {:?}", show_time(logout.at), logout.token))
+        .collect();
+    each("logouts", &then.logouts, &logouts, diff, |expected, n| {
+        let logout = &record.logouts[n];
+        expected.at.is_none_or(|at| at.contains(logout.at))
+            && numbered(&expected.token, logout.token)
+    });
+
+    let changes: Vec<_> = record
+        .changes
+        .iter()
+        .map(|change| {
+            let at = show_time(change.at);
+            let (from, to) = (&change.from, &change.to);
+            format!("{at} from {from:?} to {to:?} with token {:?}", change.token)
+        })
+        .collect();
+    let name = "password_changes";
+    each(
+        name,
+        &then.password_changes,
+        &changes,
+        diff,
+        |expected, n| {
+            let change = &record.changes[n];
+            expected.at.is_none_or(|at| at.contains(change.at))
+                && numbered(&expected.token, change.token)
+                && fits(&expected.from, change.from.as_deref())
+                && fits(&expected.to, Some(&change.to))
+        },
+    );
+
+    let arrivals: Vec<_> = record
+        .arrivals
+        .iter()
+        .filter(|arrival| arrival.caller.is_some())
+        .collect();
+    let requests: Vec<_> = arrivals
+        .iter()
+        .map(|arrival| {
+            let at = show_time(arrival.when.at);
+            let (method, uri, token) = (&arrival.method, &arrival.uri, arrival.token);
+            format!("{at} {method} {uri} with token {token:?}")
+        })
+        .collect();
+    each(
+        "requests",
+        &then.requests,
+        &requests,
+        diff,
+        |expected, n| {
+            let arrival = arrivals[n];
+            expected.at.is_none_or(|at| at.contains(arrival.when.at))
+                && expected
+                    .method
+                    .as_ref()
+                    .is_none_or(|method| method.0 == arrival.method)
+                && fits(&expected.path, Some(arrival.uri.path()))
+                && expected.uri.as_ref().is_none_or(|uri| uri.0 == arrival.uri)
+                && expected
+                    .token
+                    .as_ref()
+                    .is_none_or(|carried| carried.fits(arrival.token))
+                && fits(&expected.body, Some(&arrival.body))
+        },
+    );
+    for (path, count) in &then.requests_by_path.0 {
+        let there = arrivals
+            .iter()
+            .filter(|arrival| arrival.uri.path() == path)
+            .count();
+        diff.equal(format!("requests to {path}"), count, &there);
+    }
+
+    for (name, outcomes) in &then.callers.0 {
+        callers(name, outcomes, record, diff);
+    }
+    if let Some(password) = &then.source {
+        diff.equal("source", &Some(password), &record.source.as_ref());
+    }
+    if let (Some(expected), Some(status)) = (&then.status, &record.status) {
+        if let Some(state) = expected.state {
+            diff.equal(
+                "status: state",
+                &format!("{state:?}"),
+                &format!("{:?}", status.state),
+            );
+        }
+        if let Some(generation) = expected.generation {
+            if generation != status.generation {
+                diff.differs("status: generation", generation, status.generation);
+            }
+        }
+        if let Some(error) = expected.last_error {
+            let kind = status.last_error.as_ref().map(Error::kind);
+            let happened = match kind {
+                Some(kind) => format!("{kind:?}"),
+                None => format!("{:?}", ErrorOrNone::None),
+            };
+            diff.equal("status: last_error", &format!("{error:?}"), &happened);
+        }
+    }
+}
+
+fn fits(expected: &Option<String>, happened: Option<&str>) -> bool {
+    expected
+        .as_deref()
+        .is_none_or(|expected| happened == Some(expected))
+}
+
+fn numbered(expected: &Option<super::values::Numbers>, happened: Option<u64>) -> bool {
+    expected
+        .as_ref()
+        .is_none_or(|numbers| happened.is_some_and(|number| numbers.contains(number)))
+}
+
+/// Compares a list, or its length.
+fn each<T: Debug>(
+    what: &str,
+    expected: &Option<List<T>>,
+    happened: &[String],
+    diff: &mut Diff,
+    fits: impl Fn(&T, usize) -> bool,
+) {
+    let count = match expected {
+        None => return,
+        Some(List::Count(count)) => *count,
+        Some(List::Each(list)) => list.len(),
+    };
+    if count != happened.len() {
+        diff.found.push(format!(
+            "{what}:\n      expected {count}\n      happened {}: {happened:#?}",
+            happened.len()
+        ));
+        return;
+    }
+    if let Some(List::Each(list)) = expected {
+        for (n, expected) in list.iter().enumerate() {
+            if !fits(expected, n) {
+                diff.found.push(format!(
+                    "{what}, number {}:\n      expected {}\n      happened {}",
+                    n + 1,
+                    brief(expected),
+                    happened[n]
+                ));
+            }
+        }
+    }
+}
+
+/// What was said of the expectation, without what was left free.
+fn brief(expected: &impl Debug) -> String {
+    let shown = format!("{expected:?}");
+    let (name, fields) = match shown.split_once('{') {
+        Some((name, fields)) => (name.trim(), fields.trim().trim_end_matches('}').trim()),
+        None => return shown,
+    };
+    // A value may hold a comma, so only what surely is a free field goes.
+    let said: Vec<_> = fields
+        .split(", ")
+        .filter(|field| !field.trim_end_matches(',').ends_with(": None"))
+        .collect();
+    format!("{name} {{ {} }}", said.join(", "))
+}
+
+fn callers(name: &str, outcomes: &Outcomes, record: &Record, diff: &mut Diff) {
+    let group: Vec<_> = (0..record.callers.len())
+        .filter(|caller| record.callers[*caller].name == name)
+        .collect();
+    let show = |caller: usize| {
+        let ended = match &record.callers[caller].ended {
+            Some((at, ended)) => format!("at {}: {}", show_time(*at), ended.show()),
+            None => "still waits".to_owned(),
+        };
+        format!("{} {ended}", record.name_of(caller))
+    };
+    match outcomes {
+        Outcomes::All(outcome) => {
+            if let Some(count) = outcome.count {
+                diff.equal(format!("callers of {name:?}"), &count, &group.len());
+            }
+            if group.is_empty() {
+                diff.wrong(format!("callers: {name:?} never called"));
+            }
+            for caller in group {
+                let unmet = unmet(outcome, caller, record);
+                if !unmet.is_empty() {
+                    diff.found.push(format!(
+                        "callers: {name:?}\n      expected {}\n      happened {}",
+                        unmet.join(", "),
+                        show(caller)
+                    ));
+                }
+            }
+        }
+        Outcomes::Counted(outcomes) => {
+            let mut counts = vec![0; outcomes.len()];
+            for caller in &group {
+                let fitting = outcomes
+                    .iter()
+                    .position(|outcome| unmet(outcome, *caller, record).is_empty());
+                match fitting {
+                    Some(fitting) => counts[fitting] += 1,
+                    None => diff.found.push(format!(
+                        "callers: {name:?}\n      expected one of the {} outcomes\n      happened {}",
+                        outcomes.len(),
+                        show(*caller)
+                    )),
+                }
+            }
+            for (outcome, count) in outcomes.iter().zip(counts) {
+                if outcome.count != Some(count) {
+                    diff.found.push(format!(
+                        "callers: {name:?}\n      expected {}\n      happened {count} times",
+                        brief(outcome)
+                    ));
+                }
+            }
+        }
+    }
+}
+
+/// What of `outcome` a caller does not meet.
+fn unmet(outcome: &Outcome, caller: usize, record: &Record) -> Vec<String> {
+    let Some((at, ended)) = &record.callers[caller].ended else {
+        return vec!["an end".to_owned()];
+    };
+    let carried = record.arrivals_of(caller).last().map(|last| last.token);
+    let mut unmet = Vec::new();
+    let mut expect = |what: &str, expected: String, is_met: bool| {
+        if !is_met {
+            unmet.push(format!("{what} {expected}"));
+        }
+    };
+    let response = match ended {
+        Ended::Response {
+            status,
+            body,
+            reauth,
+        } => Some((*status, body, reauth.as_ref())),
+        _ => None,
+    };
+    let error = match ended {
+        Ended::Failed(error) => Some(error),
+        _ => None,
+    };
+    let ours = error.and_then(|error| Error::find(&**error));
+    let reauth = response.and_then(|(.., reauth)| reauth);
+    if let Some(time) = outcome.at {
+        expect("at", time.to_string(), time.contains(*at));
+    }
+    if let Some(ok) = outcome.ok {
+        let is_ok = match ended {
+            Ended::Response { .. } | Ended::Token { .. } | Ended::Status(_) | Ended::Done => true,
+            Ended::Failed(_) | Ended::Dropped | Ended::Panicked => false,
+        };
+        expect("ok", ok.to_string(), is_ok == ok);
+    }
+    if let Some(status) = outcome.status {
+        let is_met = response.is_some_and(|(happened, ..)| happened == status.0);
+        expect("status", status.0.as_u16().to_string(), is_met);
+    }
+    if let Some(part) = &outcome.body {
+        let is_met = response.is_some_and(|(_, body, _)| body.contains(part));
+        expect("body", format!("{part:?}"), is_met);
+    }
+    if let Some(token) = &outcome.token {
+        let is_met = match ended {
+            Ended::Token { number, .. } => token.fits(*number),
+            _ => carried.is_some_and(|carried| token.fits(carried)),
+        };
+        expect("token", format!("{token:?}"), is_met);
+    }
+    if let Some(kind) = outcome.error {
+        let kind = format!("{kind:?}");
+        let is_met = ours.is_some_and(|error| format!("{:?}", error.kind()) == kind);
+        expect("error", kind, is_met);
+    }
+    if let Some(part) = &outcome.service_error {
+        let is_met =
+            ours.is_none() && error.is_some_and(|error| chain(&**error).contains(part.as_str()));
+        expect("service_error", format!("{part:?}"), is_met);
+    }
+    if let Some(part) = &outcome.says {
+        let renewal = reauth.and_then(|reauth| match &reauth.why {
+            Why::RenewalFailed(error) => Some(chain(error)),
+            _ => None,
+        });
+        let said = error.map(|error| chain(&**error)).or(renewal);
+        let is_met = said.is_some_and(|said| said.contains(part.as_str()));
+        expect("says", format!("{part:?}"), is_met);
+    }
+    if let Some(retry_after) = outcome.retry_after {
+        let happened = ours.and_then(Error::retry_after);
+        let is_met = match (retry_after, happened) {
+            (OrNone::None, None) => true,
+            (OrNone::None, Some(_)) | (OrNone::Some(_), None) => false,
+            (OrNone::Some(span), Some(happened)) => span.contains(happened),
+        };
+        expect("retry_after", format!("{retry_after:?}"), is_met);
+    }
+    if let Some(why) = outcome.why {
+        let is_met = response.is_some() && why_of(reauth.map(|reauth| &reauth.why)) == Some(why);
+        expect("why", format!("{why:?}"), is_met);
+    }
+    if let Some(kind) = outcome.renewal_error {
+        let kind = format!("{kind:?}");
+        let is_met = reauth.is_some_and(|reauth| match &reauth.why {
+            Why::RenewalFailed(error) => format!("{:?}", error.kind()) == kind,
+            _ => false,
+        });
+        expect("renewal_error", kind, is_met);
+    }
+    if let Some(replayed) = outcome.replayed {
+        let is_met = match reauth {
+            Some(reauth) => reauth.replayed == replayed,
+            None => response.is_some() && (record.arrivals_of(caller).count() > 1) == replayed,
+        };
+        expect("replayed", replayed.to_string(), is_met);
+    }
+    if let Some(generation) = outcome.generation {
+        let happened = match ended {
+            Ended::Token { generation, .. } => Some(*generation),
+            _ => reauth.map(|reauth| reauth.generation),
+        };
+        expect(
+            "generation",
+            generation.to_string(),
+            happened == Some(generation),
+        );
+    }
+    if let Some(dropped) = outcome.dropped {
+        let is_met = matches!(ended, Ended::Dropped) == dropped;
+        expect("dropped", dropped.to_string(), is_met);
+    }
+    if let Some(state) = outcome.state {
+        let state = format!("{state:?}");
+        let is_met = match ended {
+            Ended::Status(status) => format!("{:?}", status.state) == state,
+            _ => false,
+        };
+        expect("state", state, is_met);
+    }
+    unmet
+}
+
+/// `None` for a reason that the format does not know yet.
+fn why_of(why: Option<&Why>) -> Option<ExpectedWhy> {
+    Some(match why {
+        None => ExpectedWhy::None,
+        Some(Why::NotReplayable) => ExpectedWhy::NotReplayable,
+        Some(Why::Unsure) => ExpectedWhy::Unsure,
+        Some(Why::CoolingDown) => ExpectedWhy::CoolingDown,
+        Some(Why::RenewalFailed(_)) => ExpectedWhy::RenewalFailed,
+        Some(Why::StillRejected) => ExpectedWhy::StillRejected,
+        Some(Why::LoggedOut) => ExpectedWhy::LoggedOut,
+        Some(_) => return None,
+    })
+}
+
+/// What every run must keep to.
+fn always(scenario: &Scenario, record: &Record, diff: &mut Diff) {
+    let places = Places::of(scenario);
+    for (number, caller) in record.callers.iter().enumerate() {
+        each_caller(scenario, record, number, caller, diff);
+    }
+    for arrival in &record.arrivals {
+        let Some(caller) = arrival.caller else {
+            continue;
+        };
+        let anonymous = record.callers[caller]
+            .sends
+            .as_ref()
+            .is_some_and(|sent| sent.anonymous);
+        let what = format!(
+            "at {}: {} {} of {} with token {:?}",
+            show_time(arrival.when.at),
+            arrival.method,
+            arrival.uri,
+            record.name_of(caller),
+            arrival.token
+        );
+        match (places.find(&arrival.uri), anonymous, arrival.token) {
+            (Place::Home, false, Some(_))
+            | (Place::Elsewhere, _, None)
+            | (Place::Home | Place::Insecure | Place::Unknown, true, None) => {}
+            (Place::Home, false, None) => diff.wrong(format!("{what}: goes home without a token")),
+            (_, true, Some(_)) => diff.wrong(format!("{what}: is anonymous and has a token")),
+            (Place::Elsewhere, false, Some(_)) => {
+                diff.wrong(format!("{what}: takes the token to a foreign origin"));
+            }
+            (Place::Insecure, false, _) => diff.wrong(format!("{what}: goes over plain http")),
+            (Place::Unknown, false, _) => diff.wrong(format!("{what}: goes nobody knows where")),
+        }
+        if let Some(token) = arrival.token {
+            stale(record, token, arrival.when, &what, diff);
+        }
+    }
+    refused_again(record, diff);
+    for shown in &record.shown {
+        let has_token = shown.match_indices("token-").any(|(at, found)| {
+            let rest = &shown[at + found.len()..];
+            rest.starts_with(|c: char| c.is_ascii_digit())
+        });
+        if has_token || shown.contains("secret-") {
+            diff.wrong(format!("a secret is shown: {shown}"));
+        }
+    }
+}
+
+fn each_caller(
+    scenario: &Scenario,
+    record: &Record,
+    number: usize,
+    caller: &Caller,
+    diff: &mut Diff,
+) {
+    let name = record.name_of(number);
+    let arrivals: Vec<_> = record.arrivals_of(number).collect();
+    let Some((_, ended)) = &caller.ended else {
+        diff.wrong(format!("{name} still waits at the end of the run"));
+        return;
+    };
+    if arrivals.len() > 2 {
+        diff.wrong(format!("{name} was sent {} times", arrivals.len()));
+    }
+    let clauses = &scenario.given.profile.rejection;
+    if let [first, _, ..] = arrivals[..] {
+        let rejected = first
+            .answer
+            .as_ref()
+            .is_some_and(|answer| rejects(clauses, answer));
+        if !rejected {
+            diff.wrong(format!("{name} was sent again without being rejected"));
+        }
+    }
+    if let Some(sent) = &caller.sends {
+        for arrival in &arrivals {
+            diff.equal(
+                format!("the body of {name} as it reached the service"),
+                &sent.body,
+                &arrival.body,
+            );
+        }
+    }
+    match ended {
+        Ended::Response {
+            status,
+            body,
+            reauth,
+        } => {
+            let last = arrivals.last().and_then(|last| last.answer.as_ref());
+            let Some(last) = last else {
+                diff.wrong(format!("{name} has a response that the service never gave"));
+                return;
+            };
+            diff.equal(format!("the status that {name} got"), &last.status, status);
+            if *body != last.body {
+                let lengths = (last.body.len(), body.len());
+                diff.differs(
+                    format!("the body that {name} got, in bytes"),
+                    lengths.0,
+                    lengths.1,
+                );
+            }
+            if let Some(reauth) = reauth {
+                diff.equal(
+                    format!("`Reauth` of {name}: replayed"),
+                    &(arrivals.len() > 1),
+                    &reauth.replayed,
+                );
+                if !rejects(clauses, last) {
+                    diff.wrong(format!("{name} has a `Reauth` and was not rejected"));
+                }
+            }
+        }
+        Ended::Failed(error) if caller.sends.is_some() && Error::find(&**error).is_some() => {
+            if !arrivals.is_empty() {
+                diff.wrong(format!(
+                    "{name} got an error of the session's, and its request reached the service"
+                ));
+            }
+        }
+        Ended::Token { number, generation } => {
+            diff.equal(
+                format!("the token that {name} got, by its generation"),
+                &Some(*generation),
+                number,
+            );
+        }
+        Ended::Panicked => diff.wrong(format!("{name} panicked")),
+        Ended::Failed(_) | Ended::Status(_) | Ended::Done | Ended::Dropped => {}
+    }
+}
+
+/// Whether a token that travelled should not have.
+fn stale(record: &Record, token: u64, when: super::record::Moment, what: &str, diff: &mut Diff) {
+    let seen_before = record
+        .arrivals
+        .iter()
+        .filter(|other| other.when < when)
+        .filter_map(|other| other.token)
+        .max();
+    if seen_before.is_some_and(|newer| newer > token) {
+        diff.wrong(format!("{what}: a newer token was in use already"));
+        return;
+    }
+    for login in &record.logins {
+        let ended = login.ended.map_or(Duration::MAX, |ended| ended.at);
+        if let Brought::Token(newer) = login.brought {
+            if newer > token && ended < when.at {
+                diff.wrong(format!("{what}: token {newer} has replaced it"));
+            }
+        }
+        if login.reason == "Rejected" && login.began.at < when.at && when.at < ended {
+            diff.wrong(format!("{what}: it is suspended"));
+        }
+    }
+    let opened = record.opened.iter().rfind(|(at, _)| at.at < when.at);
+    if let Some((_, false)) = opened {
+        diff.wrong(format!("{what}: the session is logged out"));
+    }
+}
+
+/// Refused credentials that were sent again, unasked.
+fn refused_again(record: &Record, diff: &mut Diff) {
+    let mut refused: Vec<(&super::record::Login, super::record::Moment)> = Vec::new();
+    for login in &record.logins {
+        let changed = |since: super::record::Moment| {
+            record.changes.iter().any(|change| {
+                change
+                    .done
+                    .is_some_and(|done| since < done && done < login.began)
+            })
+        };
+        let asked_for = |since: super::record::Moment| {
+            record
+                .opened
+                .iter()
+                .any(|(at, opens)| *opens && since < *at && *at < login.began)
+        };
+        let again = refused.iter().any(|(other, since)| {
+            other.password == login.password && !changed(*since) && !asked_for(other.began)
+        });
+        if again {
+            diff.wrong(format!(
+                "at {}: refused credentials are sent again, password {:?}",
+                show_time(login.began.at),
+                login.password
+            ));
+        }
+        match (login.brought, login.ended) {
+            (Brought::Refusal, Some(ended)) => refused.push((login, ended)),
+            (Brought::Token(_) | Brought::SameToken, _) => refused.clear(),
+            (Brought::Refusal, None) | (Brought::Nothing, _) => {}
+        }
+    }
+}
+
+fn rejects(clauses: &[Clause], answer: &Answered) -> bool {
+    clauses.iter().any(|clause| match &clause.condition {
+        Condition::Status(status) | Condition::Closure(status) => answer.status == *status,
+        Condition::Header(name, value) => answer
+            .headers
+            .get_all(name)
+            .iter()
+            .any(|other| other == value),
+        Condition::BodyContains {
+            status,
+            text,
+            within,
+        } => {
+            let start = &answer.body.as_bytes()[..answer.body.len().min(*within)];
+            answer.status == *status && String::from_utf8_lossy(start).contains(text)
+        }
+    })
+}
+
+/// Where the token may go, told without the crate's own word for it.
+struct Places {
+    origins: Vec<(String, String, u16)>,
+    bound: bool,
+    plain_http: bool,
+}
+
+enum Place {
+    Home,
+    Insecure,
+    Elsewhere,
+    Unknown,
+}
+
+impl Places {
+    fn of(scenario: &Scenario) -> Self {
+        let given = &scenario.given;
+        let origins = given.profile.origins.iter().chain(&given.session.origin);
+        Self {
+            origins: origins.filter_map(|origin| origin_of(&origin.0)).collect(),
+            bound: given.profile.bound,
+            plain_http: given.profile.plain_http,
+        }
+    }
+
+    fn find(&self, uri: &Uri) -> Place {
+        if self.bound {
+            return Place::Home;
+        }
+        match origin_of(uri) {
+            None => Place::Unknown,
+            Some(_) if self.origins.is_empty() => Place::Unknown,
+            Some(origin) if !self.origins.contains(&origin) => Place::Elsewhere,
+            Some((scheme, host, _)) => {
+                let this_machine = host == "localhost"
+                    || host.ends_with(".localhost")
+                    || host.starts_with("127.")
+                    || host == "[::1]";
+                match scheme == "https" || this_machine || self.plain_http {
+                    true => Place::Home,
+                    false => Place::Insecure,
+                }
+            }
+        }
+    }
+}
+
+fn origin_of(uri: &Uri) -> Option<(String, String, u16)> {
+    let scheme = uri.scheme_str()?.to_ascii_lowercase();
+    let host = uri.host()?.to_ascii_lowercase();
+    let usual = match scheme.as_str() {
+        "http" => 80,
+        "https" => 443,
+        _ => 0,
+    };
+    Some((scheme, host, uri.port_u16().unwrap_or(usual)))
+}

@@ -1,0 +1,134 @@
+//! The runner's own tests: it must fail where it should.
+
+use libtest_mimic::{Failed, Trial};
+
+use super::of_text;
+
+pub(crate) fn trials() -> Vec<Trial> {
+    let mut trials = Vec::new();
+    for (name, scenario, complaints) in CASES {
+        trials.push(Trial::test(format!("runner::{name}"), || {
+            expect_complaints(scenario, complaints)
+        }));
+    }
+    trials.push(Trial::test(
+        "runner::what_is_said_of_a_scenario_that_holds_is_nothing",
+        || of_text("inline", HOLDS).map_err(Failed::from),
+    ));
+    trials
+}
+
+fn expect_complaints(scenario: &str, complaints: &[&str]) -> Result<(), Failed> {
+    let Err(report) = of_text("bad.json", scenario) else {
+        return Err("it passed".into());
+    };
+    for complaint in complaints {
+        if !report.contains(complaint) {
+            return Err(format!("{complaint:?} is missing in: {report}").into());
+        }
+    }
+    Ok(())
+}
+
+const HOLDS: &str = r#"{
+  "rule": 1,
+  "story": "One request logs in.",
+  "when": [{ "at": "1m30s", "request": "GET /a" }],
+  "then": { "logins": [{ "at": "1m30s", "reason": "initial" }], "callers": { "GET /a": { "status": 200 } } }
+}"#;
+
+/// A name, a bad scenario, and what must be said of it.
+type Case = (&'static str, &'static str, &'static [&'static str]);
+
+const CASES: &[Case] = &[
+    (
+        "an_unknown_field_is_named_with_its_line",
+        r#"{
+  "rule": 1,
+  "story": "s",
+  "given": { "service": { "answers": [
+    { "stauts": 401 }
+  ] } },
+  "when": [{ "at": "0s", "request": "GET /a" }],
+  "then": { "logins": 1 }
+}"#,
+        &[
+            "bad.json",
+            "unknown field `stauts`",
+            "expected one of",
+            "line 5",
+        ],
+    ),
+    (
+        "a_file_that_asserts_nothing_fails",
+        r#"{ "rule": 1, "story": "s", "when": [{ "at": "0s", "request": "GET /a" }], "then": {} }"#,
+        &["`then` asserts nothing"],
+    ),
+    (
+        "an_outcome_that_asserts_nothing_fails",
+        r#"{ "rule": 1, "story": "s", "when": [{ "at": "0s", "request": "GET /a" }],
+             "then": { "callers": { "GET /a": { "count": 1 } } } }"#,
+        &["asserts nothing", "line 2"],
+    ),
+    (
+        "a_caller_that_is_not_there_fails",
+        r#"{ "rule": 1, "story": "s", "when": [{ "at": "0s", "request": "GET /a" }],
+             "then": { "callers": { "GET /b": { "status": 200 } } } }"#,
+        &["nobody is called \"GET /b\"", "\"GET /a\"", "line 2"],
+    ),
+    (
+        "a_time_without_a_unit_fails",
+        r#"{ "rule": 1, "story": "s", "when": [{ "at": "5", "request": "GET /a" }], "then": { "logins": 1 } }"#,
+        &["invalid value: string \"5\"", "a time with its unit"],
+    ),
+    (
+        "a_field_of_another_step_fails",
+        r#"{ "rule": 1, "story": "s", "when": [{ "at": "0s", "call": "login", "body": "bytes" }], "then": { "logins": 1 } }"#,
+        &["`body` belongs to a request"],
+    ),
+    (
+        "a_step_that_does_two_things_fails",
+        r#"{ "rule": 1, "story": "s", "when": [{ "at": "0s", "call": "login", "request": "GET /" }], "then": { "logins": 1 } }"#,
+        &["exactly one of"],
+    ),
+    (
+        "a_caller_named_twice_fails",
+        r#"{ "rule": 1, "story": "s", "when": [{ "at": "0s", "call": "login" }],
+             "then": { "callers": { "login": { "ok": true }, "login": { "ok": false } } } }"#,
+        &["\"login\" stands twice"],
+    ),
+    (
+        "a_rule_that_is_not_there_fails",
+        r#"{ "rule": 23, "story": "s", "when": [{ "at": "0s", "call": "login" }], "then": { "logins": 1 } }"#,
+        &["`rule`: expected numbers from 1 to 22"],
+    ),
+    (
+        "a_wrong_count_shows_both_counts_and_the_timeline",
+        r#"{ "rule": 1, "story": "One line.", "when": [{ "at": "2s", "request": "GET /a" }], "then": { "logins": 2 } }"#,
+        &[
+            "One line.",
+            "expected 2",
+            "happened 1",
+            "What happened",
+            "2s  login 1 begins",
+        ],
+    ),
+    (
+        "a_wrong_time_shows_both_times",
+        r#"{ "rule": 1, "story": "s", "when": [{ "at": "2s", "request": "GET /a" }],
+             "then": { "callers": { "GET /a": { "at": "1999ms" } } } }"#,
+        &["expected at 1s999ms", "at 2s: 200"],
+    ),
+    (
+        "a_wrong_outcome_is_told_for_each_that_differs",
+        r#"{ "rule": 1, "story": "s", "when": [{ "at": "0s", "request": "GET /a", "times": 2 }],
+             "then": { "callers": { "GET /a": [{ "count": 1, "status": 200 }, { "count": 1, "error": "refused" }] } } }"#,
+        &["happened 2 times", "happened 0 times"],
+    ),
+    (
+        "a_caller_that_waits_for_ever_fails_though_nobody_asked",
+        r#"{ "rule": 1, "story": "s", "given": { "service": { "answers": [{ "never": true }] } },
+             "when": [{ "at": "0s", "request": "GET /a" }], "then": { "logins": 1 } }"#,
+        &["<GET /a> still waits at the end of the run"],
+    ),
+];

@@ -1,0 +1,585 @@
+//! The scripted login system, and the source of its credentials.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use http::Request;
+use secrecy::{ExposeSecret, SecretString};
+use tower::ServiceExt;
+use tower_reauth::{
+    Anonymous, CredentialProvider, CredentialSource, Credentials, LoginContext, PasswordChange,
+    PasswordChanged, Profile, ProviderError, Rejection, Session, Source, SourceError, Token,
+};
+
+use super::format::{Answer, Asks, Condition, Given, Kind, Line};
+use super::record::{Brought, Change, Ended, Login, Logout, Recorder, Sent, UnderWay};
+use super::service::{Body, FromProvider, Scripted, SentBy};
+
+/// More calls than this are a loop.
+const TOO_MANY: usize = 1000;
+
+/// What stands before each password on the wire, so that one is found where none may be.
+const PASSWORD: &str = "secret-";
+const TOKEN: &str = "Bearer token-";
+
+pub(crate) fn password(name: &str) -> SecretString {
+    format!("{PASSWORD}{name}").into()
+}
+
+fn name_of_password(password: &SecretString) -> String {
+    let password = password.expose_secret();
+    password
+        .strip_prefix(PASSWORD)
+        .unwrap_or(password)
+        .to_owned()
+}
+
+pub(crate) fn token(number: u64) -> Token {
+    Token::bearer(format!("token-{number}")).expect("digits and letters")
+}
+
+/// The number of the token in these headers.
+pub(crate) fn number_of(headers: &http::HeaderMap) -> Option<u64> {
+    let value = headers.get(http::header::AUTHORIZATION)?.to_str().ok()?;
+    value.strip_prefix(TOKEN)?.parse().ok()
+}
+
+pub(crate) fn number_of_token(token: &Token) -> Option<u64> {
+    let mut headers = http::HeaderMap::new();
+    token.apply_to(&mut headers);
+    number_of(&headers)
+}
+
+pub(crate) struct ScriptedProvider {
+    profile: Profile,
+    source: Option<Source>,
+    recorder: Recorder,
+    service: Scripted,
+    logins: Script,
+    logouts: Script,
+    changes: Script,
+    server: Mutex<Server>,
+    own_session: OwnSession,
+    home: String,
+}
+
+/// The session that the provider serves, for one that calls it.
+pub(crate) type OwnSession = Arc<Mutex<Option<Session>>>;
+
+#[derive(Debug)]
+struct Server {
+    accepts: Option<String>,
+    issued: u64,
+}
+
+/// Answers, and how many calls fitted each.
+struct Script {
+    answers: Vec<Answer>,
+    fitted: Mutex<Vec<u64>>,
+}
+
+struct Asked<'a> {
+    at: Duration,
+    passwords: &'a [&'a str],
+    token: Option<u64>,
+}
+
+impl Script {
+    fn new(answers: Vec<Answer>) -> Self {
+        let fitted = Mutex::new(vec![0; answers.len()]);
+        Self { answers, fitted }
+    }
+
+    fn answer(&self, asked: &Asked<'_>) -> Option<Answer> {
+        let mut fitted = self.fitted.lock().expect("no panic under the lock");
+        let mut found = None;
+        for (answer, fitted) in self.answers.iter().zip(&mut *fitted) {
+            let fits = answer.from.is_none_or(|from| from.0 <= asked.at)
+                && answer.until.is_none_or(|until| asked.at < until.0)
+                && answer
+                    .password
+                    .as_deref()
+                    .is_none_or(|password| asked.passwords.contains(&password))
+                && answer
+                    .token
+                    .as_ref()
+                    .is_none_or(|numbers| asked.token.is_some_and(|token| numbers.contains(token)));
+            if fits {
+                *fitted += 1;
+                let counts = answer
+                    .calls
+                    .as_ref()
+                    .is_none_or(|calls| calls.contains(*fitted));
+                if counts && found.is_none() {
+                    found = Some(answer.clone());
+                }
+            }
+        }
+        found
+    }
+}
+
+impl ScriptedProvider {
+    pub(crate) fn new(
+        given: &Given,
+        source: Option<Source>,
+        recorder: Recorder,
+        service: Scripted,
+        own_session: OwnSession,
+    ) -> Self {
+        let provider = &given.provider;
+        let logins = provider.login.iter().map(|answer| answer.0.clone());
+        let logouts = provider.logout.iter().map(|answer| answer.0.clone());
+        let changes = provider
+            .change_password
+            .iter()
+            .map(|answer| answer.0.clone());
+        Self {
+            profile: profile(given),
+            source,
+            recorder,
+            service,
+            logins: Script::new(logins.collect()),
+            logouts: Script::new(logouts.collect()),
+            changes: Script::new(changes.collect()),
+            server: Mutex::new(Server {
+                accepts: provider.accepts_password.clone(),
+                issued: u64::from(given.session.initial.is_some()),
+            }),
+            own_session,
+            home: given
+                .profile
+                .origins
+                .first()
+                .map(|origin| origin.0.to_string().trim_end_matches('/').to_owned())
+                .unwrap_or_default(),
+        }
+    }
+
+    /// Everything that comes before the answer.
+    async fn before(&self, answer: &Answer) {
+        if let Some(asks) = answer.asks_session {
+            self.ask_session(asks).await;
+        }
+        if let Some(line) = &answer.via_service {
+            let request = self.request(line, FromProvider);
+            self.recorder.note(format!(
+                "the provider sends {} through the service",
+                line.written
+            ));
+            let _ = self.service.clone().oneshot(request).await;
+        }
+        if let Some(after) = answer.after {
+            tokio::time::sleep(after.0).await;
+        }
+    }
+
+    fn request(&self, line: &Line, extension: impl Clone + Send + Sync + 'static) -> Request<Body> {
+        Request::builder()
+            .method(line.method.clone())
+            .uri(format!("{}{}", self.home, line.target))
+            .extension(extension)
+            .body(Body::default())
+            .expect("made of checked parts")
+    }
+
+    async fn ask_session(&self, asks: Asks) {
+        let session = self.own_session.lock().expect("no panic under it").clone();
+        let session = session.expect("set before anything runs");
+        let line = Line::try_from("GET /session".to_owned()).expect("a request");
+        let sends = match asks {
+            Asks::Token => None,
+            Asks::Request | Asks::RequestOnATask | Asks::AnonymousRequest => Some(Sent {
+                body: String::new(),
+                anonymous: asks == Asks::AnonymousRequest,
+            }),
+        };
+        let caller = self.recorder.add_caller("provider", sends);
+        let mut request = self.request(&line, SentBy(caller));
+        if asks == Asks::AnonymousRequest {
+            request.extensions_mut().insert(Anonymous);
+        }
+        self.recorder
+            .note(format!("the provider calls its own session: {asks:?}"));
+        let recorder = self.recorder.clone();
+        let client = tower::Layer::layer(&session.layer(), self.service.clone());
+        let asking = async move {
+            let ended = match asks {
+                Asks::Token => token_of(&session).await,
+                Asks::Request | Asks::RequestOnATask | Asks::AnonymousRequest => {
+                    super::run::response_of(client.oneshot(request)).await
+                }
+            };
+            recorder.end_caller(caller, ended);
+        };
+        match asks {
+            // A worker task hides where the call comes from.
+            Asks::RequestOnATask => tokio::spawn(asking).await.expect("it does not panic"),
+            Asks::Token | Asks::Request | Asks::AnonymousRequest => asking.await,
+        }
+    }
+
+    fn is_a_loop(&self) -> bool {
+        let calls = {
+            let record = self.recorder.record();
+            record.logins.len() + record.logouts.len() + record.changes.len()
+        };
+        if calls > TOO_MANY {
+            self.recorder.wrong("the provider is called in a loop");
+        }
+        calls > TOO_MANY
+    }
+}
+
+/// A caller of `token()`.
+pub(crate) async fn token_of(session: &Session) -> Ended {
+    match session.token().await {
+        Ok(token) => Ended::Token {
+            number: number_of_token(&token),
+            generation: token.generation(),
+        },
+        Err(error) => Ended::Failed(error.into()),
+    }
+}
+
+fn scripted_error(answer: &Answer) -> Option<ProviderError> {
+    let says = answer.says.as_deref().unwrap_or("scripted");
+    let error = match answer.answer {
+        Kind::Ok | Kind::SameToken => return None,
+        Kind::Refused => ProviderError::refused(says),
+        Kind::Unavailable => ProviderError::unavailable(says),
+        Kind::TokenRejected => ProviderError::token_rejected(says),
+        Kind::Protocol => ProviderError::protocol(says),
+        Kind::Uncertain => ProviderError::uncertain(says),
+        Kind::Unsupported => ProviderError::unsupported(says),
+        Kind::Panic | Kind::Never => unreachable!("not an answer"),
+    };
+    Some(match answer.retry_after {
+        Some(delay) => error.with_retry_after(delay.0),
+        None => error,
+    })
+}
+
+/// Does not come back if the script says so.
+async fn if_it_answers(answer: &Answer, under_way: UnderWay) -> UnderWay {
+    match answer.answer {
+        Kind::Never => std::future::pending().await,
+        // Unlike `panic!`, it does not print a backtrace into the report.
+        Kind::Panic => std::panic::resume_unwind(Box::new("scripted panic")),
+        Kind::Ok
+        | Kind::SameToken
+        | Kind::Refused
+        | Kind::Unavailable
+        | Kind::TokenRejected
+        | Kind::Protocol
+        | Kind::Uncertain
+        | Kind::Unsupported => under_way,
+    }
+}
+
+fn by_default() -> Answer {
+    serde_json::from_str("{}").expect("an answer of which everything is left out")
+}
+
+impl CredentialProvider for ScriptedProvider {
+    fn profile(&self) -> Profile {
+        self.profile.clone()
+    }
+
+    fn source(&self) -> Option<&Source> {
+        self.source.as_ref()
+    }
+
+    async fn login(&self, login: LoginContext) -> Result<Token, ProviderError> {
+        let under_way = self.recorder.enter_provider("login");
+        let sent = login.credentials().ok();
+        let sent = sent.map(|credentials| name_of_password(credentials.password()));
+        let began = self.recorder.now();
+        let number = {
+            let mut record = self.recorder.record();
+            record.logins.push(Login {
+                began,
+                reason: format!("{:?}", login.reason()),
+                password: sent.clone(),
+                ended: None,
+                brought: Brought::Nothing,
+            });
+            record.logins.len() - 1
+        };
+        self.recorder.note(format!(
+            "login {} begins: {:?}, password {sent:?}",
+            number + 1,
+            login.reason()
+        ));
+        if self.is_a_loop() {
+            std::future::pending::<()>().await;
+        }
+        let ended = MarkEnd {
+            recorder: self.recorder.clone(),
+            login: number,
+        };
+        let passwords: Vec<&str> = sent.as_deref().into_iter().collect();
+        let asked = Asked {
+            at: began.at,
+            passwords: &passwords,
+            token: None,
+        };
+        let mut answer = self.logins.answer(&asked).unwrap_or_else(by_default);
+        self.before(&answer).await;
+        let under_way = if_it_answers(&answer, under_way).await;
+        let accepts = {
+            let server = self.server.lock().expect("no panic under it");
+            server.accepts.is_none() || server.accepts == sent
+        };
+        if answer.answer == Kind::Ok && !accepts {
+            answer.answer = Kind::Refused;
+        }
+        let (brought, outcome) = match scripted_error(&answer) {
+            Some(error) if answer.answer == Kind::Refused => (Brought::Refusal, Err(error)),
+            Some(error) => (Brought::Nothing, Err(error)),
+            None => {
+                let mut server = self.server.lock().expect("no panic under it");
+                if answer.answer == Kind::Ok || server.issued == 0 {
+                    server.issued += 1;
+                }
+                let token = token(server.issued);
+                let token = match answer.lives_for {
+                    Some(lifetime) => token.lives_for(lifetime.0),
+                    None => token,
+                };
+                let brought = match answer.answer {
+                    Kind::SameToken => Brought::SameToken,
+                    _ => Brought::Token(server.issued),
+                };
+                (brought, Ok(token))
+            }
+        };
+        under_way.answers(format!("{brought:?} ({:?})", answer.answer));
+        self.recorder.record().logins[number].brought = brought;
+        drop(ended);
+        outcome
+    }
+
+    async fn logout(&self, token: Token) -> Result<(), ProviderError> {
+        let under_way = self.recorder.enter_provider("logout");
+        let at = self.recorder.elapsed();
+        let token = number_of_token(&token);
+        self.recorder.record().logouts.push(Logout { at, token });
+        self.recorder
+            .note(format!("logout of token {token:?} begins"));
+        if self.is_a_loop() {
+            std::future::pending::<()>().await;
+        }
+        let asked = Asked {
+            at,
+            passwords: &[],
+            token,
+        };
+        let answer = self.logouts.answer(&asked).unwrap_or_else(by_default);
+        self.before(&answer).await;
+        if_it_answers(&answer, under_way)
+            .await
+            .answers(format!("{:?}", answer.answer));
+        scripted_error(&answer).map_or(Ok(()), Err)
+    }
+
+    async fn change_password(
+        &self,
+        token: Token,
+        change: PasswordChange,
+    ) -> Result<PasswordChanged, ProviderError> {
+        let under_way = self.recorder.enter_provider("change_password");
+        let at = self.recorder.elapsed();
+        let token = number_of_token(&token);
+        let from = change.current_password().map(name_of_password);
+        let to = name_of_password(change.new_password());
+        let number = {
+            let mut record = self.recorder.record();
+            record.changes.push(Change {
+                at,
+                token,
+                from: from.clone(),
+                to: to.clone(),
+                done: None,
+            });
+            record.changes.len() - 1
+        };
+        self.recorder.note(format!(
+            "password change from {from:?} to {to:?} with token {token:?} begins"
+        ));
+        if self.is_a_loop() {
+            std::future::pending::<()>().await;
+        }
+        let mut passwords = vec![to.as_str()];
+        passwords.extend(from.as_deref());
+        let asked = Asked {
+            at,
+            passwords: &passwords,
+            token,
+        };
+        let answer = self.changes.answer(&asked).unwrap_or_else(by_default);
+        self.before(&answer).await;
+        if answer.takes_effect.unwrap_or(answer.answer == Kind::Ok) {
+            let mut server = self.server.lock().expect("no panic under it");
+            if server.accepts.is_some() {
+                server.accepts = Some(to);
+            }
+        }
+        if_it_answers(&answer, under_way)
+            .await
+            .answers(format!("{:?}", answer.answer));
+        match scripted_error(&answer) {
+            Some(error) => Err(error),
+            None => {
+                let done = self.recorder.now();
+                self.recorder.record().changes[number].done = Some(done);
+                Ok(PasswordChanged::new())
+            }
+        }
+    }
+}
+
+/// Records when a login ended, even one that is dropped.
+struct MarkEnd {
+    recorder: Recorder,
+    login: usize,
+}
+
+impl Drop for MarkEnd {
+    fn drop(&mut self) {
+        let now = self.recorder.now();
+        self.recorder.record().logins[self.login].ended = Some(now);
+    }
+}
+
+fn profile(given: &Given) -> Profile {
+    let given = &given.profile;
+    let mut profile = Profile::default();
+    for origin in &given.origins {
+        profile = profile.also_at(origin.0.clone());
+    }
+    if given.bound {
+        profile = profile.bound();
+    }
+    if given.plain_http {
+        profile = profile.allow_plain_http();
+    }
+    let mut rejection: Option<Rejection> = None;
+    for clause in &given.rejection {
+        let mut next = match (rejection, clause.condition.clone()) {
+            (None, Condition::Status(status)) => Rejection::status(status),
+            (Some(so_far), Condition::Status(status)) => so_far.or_status(status),
+            (None, Condition::Header(name, value)) => Rejection::header(name, value),
+            (Some(so_far), Condition::Header(name, value)) => so_far.or_header(name, value),
+            (
+                None,
+                Condition::BodyContains {
+                    status,
+                    text,
+                    within,
+                },
+            ) => Rejection::body_contains(status, text, within),
+            (
+                Some(so_far),
+                Condition::BodyContains {
+                    status,
+                    text,
+                    within,
+                },
+            ) => so_far.or_body_contains(status, text, within),
+            (None, Condition::Closure(status)) => {
+                Rejection::when(move |head| head.status == status)
+            }
+            (Some(so_far), Condition::Closure(status)) => {
+                so_far.or_when(move |head| head.status == status)
+            }
+        };
+        if clause.sure {
+            next = next.sure();
+        }
+        rejection = Some(next);
+    }
+    match rejection {
+        Some(rejection) => profile.rejection(rejection),
+        None => profile,
+    }
+}
+
+/// Where the credentials come from: a text that the scenario can change.
+#[derive(Clone)]
+pub(crate) struct ScriptedSource {
+    username: String,
+    writable: bool,
+    kept: Arc<Mutex<Kept>>,
+    recorder: Recorder,
+}
+
+#[derive(Debug)]
+struct Kept {
+    password: String,
+    prepared: Option<String>,
+}
+
+impl ScriptedSource {
+    pub(crate) fn new(given: &super::format::GivenCredentials, recorder: Recorder) -> Self {
+        Self {
+            username: given.username.clone(),
+            writable: given.writable,
+            kept: Arc::new(Mutex::new(Kept {
+                password: given.password.clone(),
+                prepared: None,
+            })),
+            recorder,
+        }
+    }
+
+    pub(crate) fn yields(&self, password: &str) {
+        self.kept.lock().expect("no panic under it").password = password.to_owned();
+    }
+
+    pub(crate) fn password(&self) -> String {
+        self.kept
+            .lock()
+            .expect("no panic under it")
+            .password
+            .clone()
+    }
+
+    fn write(&self, what: &str) -> Result<(), SourceError> {
+        self.recorder.note(format!("the source is told: {what}"));
+        match self.writable {
+            true => Ok(()),
+            false => Err(SourceError::read_only()),
+        }
+    }
+}
+
+impl CredentialSource for ScriptedSource {
+    async fn fetch(&self) -> Result<Credentials, SourceError> {
+        let name = self.password();
+        self.recorder.note(format!("the source yields {name:?}"));
+        Ok(Credentials::new(self.username.clone(), password(&name)))
+    }
+
+    async fn prepare(&self, new: Credentials) -> Result<(), SourceError> {
+        let new = name_of_password(new.password());
+        self.write(&format!("prepare {new:?}"))?;
+        self.kept.lock().expect("no panic under it").prepared = Some(new);
+        Ok(())
+    }
+
+    async fn promote(&self) -> Result<(), SourceError> {
+        self.write("promote")?;
+        let mut kept = self.kept.lock().expect("no panic under it");
+        if let Some(prepared) = kept.prepared.take() {
+            kept.password = prepared;
+        }
+        Ok(())
+    }
+
+    async fn withdraw(&self) -> Result<(), SourceError> {
+        self.write("withdraw")?;
+        self.kept.lock().expect("no panic under it").prepared = None;
+        Ok(())
+    }
+}

@@ -1,0 +1,321 @@
+//! What happened in a run, in the order in which it happened.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use http::{Method, StatusCode, Uri};
+use tokio::time::Instant;
+use tower_reauth::{BoxError, Error, Reauth, Status};
+
+use super::values::show_time;
+
+/// The record that provider, service and callers write into.
+#[derive(Clone)]
+pub(crate) struct Recorder {
+    start: Instant,
+    record: Arc<Mutex<Record>>,
+}
+
+#[derive(Default)]
+pub(crate) struct Record {
+    pub(crate) timeline: Vec<(Duration, String)>,
+    pub(crate) logins: Vec<Login>,
+    pub(crate) logouts: Vec<Logout>,
+    pub(crate) changes: Vec<Change>,
+    pub(crate) arrivals: Vec<Arrival>,
+    pub(crate) callers: Vec<Caller>,
+    /// When `login()` and `logout()` were called.
+    pub(crate) opened: Vec<(Moment, bool)>,
+    /// What was seen to be wrong at once.
+    pub(crate) wrong: Vec<String>,
+    /// All that a log might show.
+    pub(crate) shown: Vec<String>,
+    pub(crate) status: Option<Status>,
+    pub(crate) source: Option<String>,
+    /// How many calls of the provider are under way.
+    under_way: usize,
+    order: usize,
+}
+
+/// When something happened. The order tells apart what has the same time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Moment {
+    pub(crate) at: Duration,
+    order: usize,
+}
+
+pub(crate) struct Login {
+    pub(crate) began: Moment,
+    pub(crate) reason: String,
+    pub(crate) password: Option<String>,
+    pub(crate) ended: Option<Moment>,
+    pub(crate) brought: Brought,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Brought {
+    Nothing,
+    Refusal,
+    Token(u64),
+    SameToken,
+}
+
+pub(crate) struct Logout {
+    pub(crate) at: Duration,
+    pub(crate) token: Option<u64>,
+}
+
+pub(crate) struct Change {
+    pub(crate) at: Duration,
+    pub(crate) token: Option<u64>,
+    pub(crate) from: Option<String>,
+    pub(crate) to: String,
+    /// When the server said that it was done.
+    pub(crate) done: Option<Moment>,
+}
+
+pub(crate) struct Arrival {
+    pub(crate) when: Moment,
+    /// Whose request it is; `None` for one of the provider's own.
+    pub(crate) caller: Option<usize>,
+    pub(crate) method: Method,
+    pub(crate) uri: Uri,
+    pub(crate) token: Option<u64>,
+    pub(crate) body: String,
+    pub(crate) answer: Option<Answered>,
+}
+
+pub(crate) struct Answered {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: http::HeaderMap,
+    pub(crate) body: String,
+}
+
+pub(crate) struct Caller {
+    pub(crate) name: String,
+    /// What it sends, if it sends something.
+    pub(crate) sends: Option<Sent>,
+    pub(crate) ended: Option<(Duration, Ended)>,
+}
+
+#[derive(Clone)]
+pub(crate) struct Sent {
+    pub(crate) body: String,
+    pub(crate) anonymous: bool,
+}
+
+pub(crate) enum Ended {
+    Response {
+        status: StatusCode,
+        body: String,
+        reauth: Option<Reauth>,
+    },
+    Token {
+        number: Option<u64>,
+        generation: u64,
+    },
+    Status(Status),
+    Done,
+    Failed(BoxError),
+    Dropped,
+    Panicked,
+}
+
+impl Recorder {
+    pub(crate) fn new() -> Self {
+        Self {
+            start: Instant::now(),
+            record: Arc::default(),
+        }
+    }
+
+    /// When `time` of the scenario is.
+    pub(crate) fn moment(&self, time: Duration) -> Instant {
+        self.start + time
+    }
+
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.start.elapsed()
+    }
+
+    pub(crate) fn record(&self) -> MutexGuard<'_, Record> {
+        // A scripted panic may unwind while something else is being recorded.
+        self.record.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn now(&self) -> Moment {
+        let at = self.elapsed();
+        let mut record = self.record();
+        record.order += 1;
+        Moment {
+            at,
+            order: record.order,
+        }
+    }
+
+    pub(crate) fn note(&self, what: impl Into<String>) {
+        let at = self.elapsed();
+        self.record().timeline.push((at, what.into()));
+    }
+
+    /// Something must never be, and is.
+    pub(crate) fn wrong(&self, what: &str) {
+        let at = self.elapsed();
+        let mut record = self.record();
+        record.timeline.push((at, format!("WRONG: {what}")));
+        record.wrong.push(format!("at {}: {what}", show_time(at)));
+    }
+
+    pub(crate) fn show(&self, shown: String) {
+        self.record().shown.push(shown);
+    }
+
+    pub(crate) fn show_error(&self, error: &BoxError) {
+        self.show(format!("{error:?}: {}", chain(&**error)));
+    }
+
+    /// One call of the provider, until what it returns is dropped.
+    pub(crate) fn enter_provider(&self, what: &'static str) -> UnderWay {
+        let already = {
+            let mut record = self.record();
+            record.under_way += 1;
+            record.under_way > 1
+        };
+        if already {
+            self.wrong(&format!(
+                "the provider's {what} is called while another call of it is under way"
+            ));
+        }
+        UnderWay {
+            recorder: self.clone(),
+            what,
+            answered: false,
+        }
+    }
+
+    pub(crate) fn add_caller(&self, name: &str, sends: Option<Sent>) -> usize {
+        let mut record = self.record();
+        record.callers.push(Caller {
+            name: name.to_owned(),
+            sends,
+            ended: None,
+        });
+        record.callers.len() - 1
+    }
+
+    pub(crate) fn end_caller(&self, caller: usize, ended: Ended) {
+        let at = self.elapsed();
+        match &ended {
+            Ended::Failed(error) => self.show_error(error),
+            Ended::Status(status) => self.show(format!("{status:?} {status}")),
+            Ended::Response { reauth, .. } => self.show(format!("{reauth:?}")),
+            Ended::Token { .. } | Ended::Done | Ended::Dropped | Ended::Panicked => {}
+        }
+        let mut record = self.record();
+        let name = record.name_of(caller);
+        record
+            .timeline
+            .push((at, format!("{name} ends: {}", ended.show())));
+        record.callers[caller].ended = Some((at, ended));
+    }
+
+    pub(crate) fn take(&self) -> Record {
+        std::mem::take(&mut *self.record())
+    }
+}
+
+impl Record {
+    /// A caller's name, with its number where several share it.
+    pub(crate) fn name_of(&self, caller: usize) -> String {
+        let name = &self.callers[caller].name;
+        let group: Vec<_> = (0..self.callers.len())
+            .filter(|other| self.callers[*other].name == *name)
+            .collect();
+        match group.len() {
+            0 | 1 => format!("<{name}>"),
+            _ => {
+                let number = group.iter().filter(|other| **other <= caller).count();
+                format!("<{name} #{number}>")
+            }
+        }
+    }
+
+    pub(crate) fn arrivals_of(&self, caller: usize) -> impl Iterator<Item = &Arrival> {
+        self.arrivals
+            .iter()
+            .filter(move |arrival| arrival.caller == Some(caller))
+    }
+}
+
+/// A call of the provider that is under way.
+pub(crate) struct UnderWay {
+    recorder: Recorder,
+    what: &'static str,
+    answered: bool,
+}
+
+impl UnderWay {
+    pub(crate) fn answers(mut self, what: impl Into<String>) {
+        self.answered = true;
+        let what = what.into();
+        self.recorder
+            .note(format!("the provider's {}: {what}", self.what));
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.recorder.record().under_way -= 1;
+        if !self.answered {
+            self.recorder
+                .note(format!("the provider's {} ends without answer", self.what));
+        }
+    }
+}
+
+impl Ended {
+    pub(crate) fn show(&self) -> String {
+        match self {
+            Ended::Response {
+                status,
+                body,
+                reauth,
+            } => {
+                let body = match body.char_indices().nth(40) {
+                    Some((at, _)) => format!("{:?}..", &body[..at]),
+                    None => format!("{body:?}"),
+                };
+                let why = match reauth {
+                    Some(reauth) => format!(
+                        ", Reauth {{ generation {}, replayed {}, {:?} }}",
+                        reauth.generation, reauth.replayed, reauth.why
+                    ),
+                    None => String::new(),
+                };
+                format!("{} {body}{why}", status.as_u16())
+            }
+            Ended::Token { number, generation } => {
+                format!("token {number:?} of generation {generation}")
+            }
+            Ended::Status(status) => format!("{status:?}"),
+            Ended::Done => "ok".to_owned(),
+            Ended::Failed(error) => match Error::find(&**error) {
+                Some(ours) => format!("{:?}: {}", ours.kind(), chain(&**error)),
+                None => format!("the service's error: {}", chain(&**error)),
+            },
+            Ended::Dropped => "dropped".to_owned(),
+            Ended::Panicked => "panicked".to_owned(),
+        }
+    }
+}
+
+/// An error and its causes, as a log would show them.
+pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut shown = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        shown.push_str(&format!(": {cause}"));
+        next = cause.source();
+    }
+    shown
+}
