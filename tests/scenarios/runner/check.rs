@@ -299,20 +299,26 @@ fn unmet(outcome: &Outcome, caller: usize, record: &Record) -> Vec<String> {
             unmet.push(format!("{what} {expected}"));
         }
     };
-    let response = match ended {
+    let mut response = None;
+    let mut reauth = None;
+    let mut error = None;
+    let mut given = None;
+    let mut status = None;
+    match ended {
         Ended::Response {
             status,
             body,
-            reauth,
-        } => Some((*status, body, reauth.as_ref())),
-        _ => None,
-    };
-    let error = match ended {
-        Ended::Failed(error) => Some(error),
-        _ => None,
-    };
+            reauth: extension,
+        } => {
+            response = Some((*status, body));
+            reauth = extension.as_ref();
+        }
+        Ended::Token { number, generation } => given = Some((*number, *generation)),
+        Ended::Status(seen) => status = Some(seen),
+        Ended::Failed(seen) => error = Some(seen),
+        Ended::Done | Ended::Dropped | Ended::Panicked => {}
+    }
     let ours = error.and_then(|error| Error::find(&**error));
-    let reauth = response.and_then(|(.., reauth)| reauth);
     if let Some(time) = outcome.at {
         expect("at", time.to_string(), time.contains(*at));
     }
@@ -323,19 +329,17 @@ fn unmet(outcome: &Outcome, caller: usize, record: &Record) -> Vec<String> {
         };
         expect("ok", ok.to_string(), is_ok == ok);
     }
-    if let Some(status) = outcome.status {
-        let is_met = response.is_some_and(|(happened, ..)| happened == status.0);
-        expect("status", status.0.as_u16().to_string(), is_met);
+    if let Some(expected) = outcome.status {
+        let is_met = response.is_some_and(|(happened, _)| happened == expected.0);
+        expect("status", expected.0.as_u16().to_string(), is_met);
     }
     if let Some(part) = &outcome.body {
-        let is_met = response.is_some_and(|(_, body, _)| body.contains(part));
+        let is_met = response.is_some_and(|(_, body)| body.contains(part));
         expect("body", format!("{part:?}"), is_met);
     }
     if let Some(token) = &outcome.token {
-        let is_met = match ended {
-            Ended::Token { number, .. } => token.fits(*number),
-            _ => carried.is_some_and(|carried| token.fits(carried)),
-        };
+        let happened = given.map(|(number, _)| number).or(carried);
+        let is_met = happened.is_some_and(|happened| token.fits(happened));
         expect("token", format!("{token:?}"), is_met);
     }
     if let Some(kind) = outcome.error {
@@ -360,8 +364,8 @@ fn unmet(outcome: &Outcome, caller: usize, record: &Record) -> Vec<String> {
     if let Some(retry_after) = outcome.retry_after {
         let happened = ours.and_then(Error::retry_after);
         let is_met = match (retry_after, happened) {
-            (OrNone::None, None) => true,
-            (OrNone::None, Some(_)) | (OrNone::Some(_), None) => false,
+            (OrNone::None, happened) => ours.is_some() && happened.is_none(),
+            (OrNone::Some(_), None) => false,
             (OrNone::Some(span), Some(happened)) => span.contains(happened),
         };
         expect("retry_after", format!("{retry_after:?}"), is_met);
@@ -386,10 +390,9 @@ fn unmet(outcome: &Outcome, caller: usize, record: &Record) -> Vec<String> {
         expect("replayed", replayed.to_string(), is_met);
     }
     if let Some(generation) = outcome.generation {
-        let happened = match ended {
-            Ended::Token { generation, .. } => Some(*generation),
-            _ => reauth.map(|reauth| reauth.generation),
-        };
+        let happened = given
+            .map(|(_, generation)| generation)
+            .or(reauth.map(|reauth| reauth.generation));
         expect(
             "generation",
             generation.to_string(),
@@ -402,10 +405,7 @@ fn unmet(outcome: &Outcome, caller: usize, record: &Record) -> Vec<String> {
     }
     if let Some(state) = outcome.state {
         let state = format!("{state:?}");
-        let is_met = match ended {
-            Ended::Status(status) => format!("{:?}", status.state) == state,
-            _ => false,
-        };
+        let is_met = status.is_some_and(|status| format!("{:?}", status.state) == state);
         expect("state", state, is_met);
     }
     unmet
@@ -460,7 +460,7 @@ fn always(scenario: &Scenario, record: &Record, diff: &mut Diff) {
             (Place::Unknown, false, _) => diff.wrong(format!("{what}: goes nobody knows where")),
         }
         if let Some(token) = arrival.token {
-            stale(record, token, arrival.when, &what, diff);
+            stale(scenario, record, token, arrival.when, &what, diff);
         }
     }
     refused_again(record, diff);
@@ -561,7 +561,19 @@ fn each_caller(
 }
 
 /// Whether a token that travelled should not have.
-fn stale(record: &Record, token: u64, when: super::record::Moment, what: &str, diff: &mut Diff) {
+fn stale(
+    scenario: &Scenario,
+    record: &Record,
+    token: u64,
+    when: super::record::Moment,
+    what: &str,
+    diff: &mut Diff,
+) {
+    if let Some(end) = end_of(scenario, record, token) {
+        if end < when.at {
+            diff.wrong(format!("{what}: its lifetime ended at {}", show_time(end)));
+        }
+    }
     let seen_before = record
         .arrivals
         .iter()
@@ -586,6 +598,18 @@ fn stale(record: &Record, token: u64, when: super::record::Moment, what: &str, d
     let opened = record.opened.iter().rfind(|(at, _)| at.at < when.at);
     if let Some((_, false)) = opened {
         diff.wrong(format!("{what}: the session is logged out"));
+    }
+}
+
+/// When the lifetime of a token is over, by what the provider said last.
+fn end_of(scenario: &Scenario, record: &Record, token: u64) -> Option<Duration> {
+    let brought = record.logins.iter().rfind(|login| {
+        login.brought == Brought::Token(token) || login.brought == Brought::SameToken(token)
+    });
+    match (brought, &scenario.given.session.initial) {
+        (Some(login), _) => Some(login.began.at + login.lives_for?),
+        (None, Some(initial)) => initial.lives_for.map(|lifetime| lifetime.0),
+        (None, None) => None,
     }
 }
 
@@ -618,7 +642,7 @@ fn refused_again(record: &Record, diff: &mut Diff) {
         }
         match (login.brought, login.ended) {
             (Brought::Refusal, Some(ended)) => refused.push((login, ended)),
-            (Brought::Token(_) | Brought::SameToken, _) => refused.clear(),
+            (Brought::Token(_) | Brought::SameToken(_), _) => refused.clear(),
             (Brought::Refusal, None) | (Brought::Nothing, _) => {}
         }
     }

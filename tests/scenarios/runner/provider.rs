@@ -303,6 +303,7 @@ impl CredentialProvider for ScriptedProvider {
                 password: sent.clone(),
                 ended: None,
                 brought: Brought::Nothing,
+                lives_for: None,
             });
             record.logins.len() - 1
         };
@@ -347,15 +348,19 @@ impl CredentialProvider for ScriptedProvider {
                     Some(lifetime) => token.lives_for(lifetime.0),
                     None => token,
                 };
-                let brought = match answer.answer {
-                    Kind::SameToken => Brought::SameToken,
-                    _ => Brought::Token(server.issued),
+                let brought = match answer.answer == Kind::SameToken {
+                    true => Brought::SameToken(server.issued),
+                    false => Brought::Token(server.issued),
                 };
                 (brought, Ok(token))
             }
         };
         under_way.answers(format!("{brought:?} ({:?})", answer.answer));
-        self.recorder.record().logins[number].brought = brought;
+        {
+            let mut record = self.recorder.record();
+            record.logins[number].brought = brought;
+            record.logins[number].lives_for = answer.lives_for.map(|lifetime| lifetime.0);
+        }
         drop(ended);
         outcome
     }

@@ -1,5 +1,6 @@
 //! What happened in a run, in the order in which it happened.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -24,6 +25,8 @@ pub(crate) struct Record {
     pub(crate) changes: Vec<Change>,
     pub(crate) arrivals: Vec<Arrival>,
     pub(crate) callers: Vec<Caller>,
+    /// How many callers share a name.
+    groups: BTreeMap<String, usize>,
     /// When `login()` and `logout()` were called.
     pub(crate) opened: Vec<(Moment, bool)>,
     /// What was seen to be wrong at once.
@@ -50,6 +53,8 @@ pub(crate) struct Login {
     pub(crate) password: Option<String>,
     pub(crate) ended: Option<Moment>,
     pub(crate) brought: Brought,
+    /// How long the token lives that it brought.
+    pub(crate) lives_for: Option<Duration>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +62,8 @@ pub(crate) enum Brought {
     Nothing,
     Refusal,
     Token(u64),
-    SameToken,
+    /// The token of this number once more.
+    SameToken(u64),
 }
 
 pub(crate) struct Logout {
@@ -93,6 +99,8 @@ pub(crate) struct Answered {
 
 pub(crate) struct Caller {
     pub(crate) name: String,
+    /// Which of those who share the name it is, from 1.
+    number: usize,
     /// What it sends, if it sends something.
     pub(crate) sends: Option<Sent>,
     pub(crate) ended: Option<(Duration, Ended)>,
@@ -195,8 +203,12 @@ impl Recorder {
 
     pub(crate) fn add_caller(&self, name: &str, sends: Option<Sent>) -> usize {
         let mut record = self.record();
+        let size = record.groups.entry(name.to_owned()).or_default();
+        *size += 1;
+        let number = *size;
         record.callers.push(Caller {
             name: name.to_owned(),
+            number,
             sends,
             ended: None,
         });
@@ -227,16 +239,10 @@ impl Recorder {
 impl Record {
     /// A caller's name, with its number where several share it.
     pub(crate) fn name_of(&self, caller: usize) -> String {
-        let name = &self.callers[caller].name;
-        let group: Vec<_> = (0..self.callers.len())
-            .filter(|other| self.callers[*other].name == *name)
-            .collect();
-        match group.len() {
-            0 | 1 => format!("<{name}>"),
-            _ => {
-                let number = group.iter().filter(|other| **other <= caller).count();
-                format!("<{name} #{number}>")
-            }
+        let Caller { name, number, .. } = &self.callers[caller];
+        match self.groups.get(name) {
+            Some(1) | None => format!("<{name}>"),
+            Some(_) => format!("<{name} #{number}>"),
         }
     }
 
