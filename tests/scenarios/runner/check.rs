@@ -131,6 +131,22 @@ fn expected(then: &Then, record: &Record, diff: &mut Diff) {
                 && fits(&expected.body, Some(&arrival.body))
         },
     );
+    let reads: Vec<_> = record
+        .reads
+        .iter()
+        .map(|(at, password)| format!("{} yields {password:?}", show_time(*at)))
+        .collect();
+    each(
+        "source_reads",
+        &then.source_reads,
+        &reads,
+        diff,
+        |expected, n| {
+            let (at, password) = &record.reads[n];
+            expected.at.is_none_or(|expected| expected.contains(*at))
+                && fits(&expected.password, Some(password))
+        },
+    );
     for (path, count) in &then.requests_by_path.0 {
         let there = arrivals
             .iter()
@@ -570,7 +586,12 @@ fn stale(
     diff: &mut Diff,
 ) {
     if let Some(end) = end_of(scenario, record, token) {
-        if end < when.at {
+        // One that is over when it arrives is nothing that a session could have prevented.
+        let arrived = record.logins.iter().rfind(|login| {
+            login.brought == Brought::Token(token) || login.brought == Brought::SameToken(token)
+        });
+        let arrived = arrived.and_then(|login| login.ended).map(|ended| ended.at);
+        if end < when.at && arrived.is_none_or(|arrived| arrived < end) {
             diff.wrong(format!("{what}: its lifetime ended at {}", show_time(end)));
         }
     }

@@ -171,6 +171,10 @@ pub(crate) enum Asks {
     Request,
     AnonymousRequest,
     RequestOnATask,
+    Login,
+    Renew,
+    Logout,
+    ChangePassword,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -364,6 +368,7 @@ pub(crate) struct Then {
     pub(crate) callers: Map<Outcomes>,
     pub(crate) status: Option<ExpectedStatus>,
     pub(crate) source: Option<String>,
+    pub(crate) source_reads: Option<List<ExpectedRead>>,
 }
 
 /// How many there are, and perhaps what each of them is.
@@ -395,6 +400,13 @@ pub(crate) struct ExpectedChange {
     pub(crate) token: Option<Numbers>,
     pub(crate) from: Option<String>,
     pub(crate) to: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ExpectedRead {
+    pub(crate) at: Option<Span>,
+    pub(crate) password: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -598,6 +610,19 @@ impl Scenario {
                 ));
             }
         }
+        let says_of_a_source = [
+            self.then.source.is_some(),
+            self.then.source_reads.is_some(),
+            self.when
+                .iter()
+                .any(|step| matches!(step.action, Action::Source(_))),
+        ];
+        if self.given.credentials.is_none() && says_of_a_source.contains(&true) {
+            return Some((
+                "`source`: there is none without `given.credentials`".into(),
+                "\"source".into(),
+            ));
+        }
         let empty = self
             .then
             .callers
@@ -626,6 +651,7 @@ impl Then {
             && self.requests_by_path.0.is_empty()
             && self.callers.0.is_empty()
             && self.source.is_none()
+            && self.source_reads.is_none()
             && self.status.as_ref().is_none_or(|status| {
                 status.state.is_none() && status.generation.is_none() && status.last_error.is_none()
             })

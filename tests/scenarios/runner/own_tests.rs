@@ -15,6 +15,10 @@ pub(crate) fn trials() -> Vec<Trial> {
         "runner::what_is_said_of_a_scenario_that_holds_is_nothing",
         || of_text("inline", HOLDS).map_err(Failed::from),
     ));
+    trials.push(Trial::test(
+        "runner::the_example_in_the_description_holds",
+        || of_text("README.md", example()).map_err(Failed::from),
+    ));
     trials
 }
 
@@ -28,6 +32,16 @@ fn expect_complaints(scenario: &str, complaints: &[&str]) -> Result<(), Failed> 
         }
     }
     Ok(())
+}
+
+/// The first scenario in the format's description.
+fn example() -> &'static str {
+    let description = include_str!("../README.md");
+    let (_, rest) = description
+        .split_once("```json")
+        .expect("there is an example");
+    let (example, _) = rest.split_once("```").expect("it ends");
+    example
 }
 
 const HOLDS: &str = r#"{
@@ -96,6 +110,18 @@ const CASES: &[Case] = &[
         r#"{ "rule": 1, "story": "s", "when": [{ "at": "0s", "call": "login" }],
              "then": { "callers": { "login": { "ok": true }, "login": { "ok": false } } } }"#,
         &["\"login\" stands twice"],
+    ),
+    (
+        "a_source_without_credentials_fails",
+        r#"{ "rule": 1, "story": "s", "when": [{ "at": "0s", "call": "login" }],
+             "then": { "source": "p" } }"#,
+        &["there is none without `given.credentials`", "line 2"],
+    ),
+    (
+        "a_field_of_another_answer_fails",
+        r#"{ "rule": 1, "story": "s", "given": { "provider": { "logout": [{ "lives_for": "1s" }] } },
+             "when": [{ "at": "0s", "call": "login" }], "then": { "logins": 1 } }"#,
+        &["`lives_for` means nothing in an answer to a logout"],
     ),
     (
         "a_rule_that_is_not_there_fails",

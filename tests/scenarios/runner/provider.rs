@@ -13,6 +13,7 @@ use tower_reauth::{
 
 use super::format::{Answer, Asks, Condition, Given, Kind, Line};
 use super::record::{Brought, Change, Ended, Login, Logout, Recorder, Sent, UnderWay};
+use super::run::{done, response_of};
 use super::service::{Body, FromProvider, Scripted, SentBy};
 
 /// More calls than this are a loop.
@@ -188,7 +189,7 @@ impl ScriptedProvider {
         let session = session.expect("set before anything runs");
         let line = Line::try_from("GET /session".to_owned()).expect("a request");
         let sends = match asks {
-            Asks::Token => None,
+            Asks::Token | Asks::Login | Asks::Renew | Asks::Logout | Asks::ChangePassword => None,
             Asks::Request | Asks::RequestOnATask | Asks::AnonymousRequest => Some(Sent {
                 body: String::new(),
                 anonymous: asks == Asks::AnonymousRequest,
@@ -206,8 +207,15 @@ impl ScriptedProvider {
         let asking = async move {
             let ended = match asks {
                 Asks::Token => token_of(&session).await,
+                Asks::Login => done(session.login().await),
+                Asks::Renew => done(session.renew().await),
+                Asks::Logout => done(session.logout().await),
+                Asks::ChangePassword => {
+                    let change = PasswordChange::to(password("asked-within"));
+                    done(session.change_password(change).await.map(drop))
+                }
                 Asks::Request | Asks::RequestOnATask | Asks::AnonymousRequest => {
-                    super::run::response_of(client.oneshot(request)).await
+                    response_of(client.oneshot(request)).await
                 }
             };
             recorder.end_caller(caller, ended);
@@ -215,7 +223,13 @@ impl ScriptedProvider {
         match asks {
             // A worker task hides where the call comes from.
             Asks::RequestOnATask => tokio::spawn(asking).await.expect("it does not panic"),
-            Asks::Token | Asks::Request | Asks::AnonymousRequest => asking.await,
+            Asks::Token
+            | Asks::Request
+            | Asks::AnonymousRequest
+            | Asks::Login
+            | Asks::Renew
+            | Asks::Logout
+            | Asks::ChangePassword => asking.await,
         }
     }
 
@@ -562,6 +576,8 @@ impl ScriptedSource {
 impl CredentialSource for ScriptedSource {
     async fn fetch(&self) -> Result<Credentials, SourceError> {
         let name = self.password();
+        let at = self.recorder.elapsed();
+        self.recorder.record().reads.push((at, name.clone()));
         self.recorder.note(format!("the source yields {name:?}"));
         Ok(Credentials::new(self.username.clone(), password(&name)))
     }

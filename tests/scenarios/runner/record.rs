@@ -24,6 +24,8 @@ pub(crate) struct Record {
     pub(crate) logouts: Vec<Logout>,
     pub(crate) changes: Vec<Change>,
     pub(crate) arrivals: Vec<Arrival>,
+    /// When the source was read, and what it said.
+    pub(crate) reads: Vec<(Duration, String)>,
     pub(crate) callers: Vec<Caller>,
     /// How many callers share a name.
     groups: BTreeMap<String, usize>,

@@ -265,7 +265,8 @@ impl World {
     }
 }
 
-fn done(outcome: Result<(), tower_reauth::Error>) -> Ended {
+/// How a call ended that gives nothing back.
+pub(crate) fn done(outcome: Result<(), tower_reauth::Error>) -> Ended {
     match outcome {
         Ok(()) => Ended::Done,
         Err(error) => Ended::Failed(error.into()),
