@@ -308,6 +308,7 @@ impl CredentialProvider for ScriptedProvider {
         let under_way = self.recorder.enter_provider("login");
         let sent = login.credentials().ok();
         let sent = sent.map(|credentials| name_of_password(credentials.password()));
+        self.recorder.show(format!("{login:?} {:?}", self.source));
         let began = self.recorder.now();
         let number = {
             let mut record = self.recorder.record();
@@ -410,6 +411,7 @@ impl CredentialProvider for ScriptedProvider {
         let under_way = self.recorder.enter_provider("change_password");
         let at = self.recorder.elapsed();
         let token = number_of_token(&token);
+        self.recorder.show(format!("{change:?}"));
         let from = change.current_password().map(name_of_password);
         let to = name_of_password(change.new_password());
         let number = {
