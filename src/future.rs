@@ -367,7 +367,7 @@ where
                         this.state.set(State::Done);
                         return Poll::Ready(Err(error.into()));
                     }
-                    let Some(lease) = session.usable() else {
+                    let Some(lease) = session.usable_now() else {
                         // Its token went while the service was readied, which
                         // is given back before the next wait.
                         unsent.service = unsent.service.clone();

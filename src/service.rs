@@ -123,7 +123,7 @@ impl<S, R> SessionService<S, R> {
                 return ResponseFuture::failed(session, Error::new(ErrorKind::NoOrigin));
             }
         }
-        if let Some(live) = session.usable() {
+        if let Some(live) = session.usable_now() {
             let (call, sent) = send(&mut self.inner, &self.replay, request, live);
             return ResponseFuture::calling(session, call, sent);
         }

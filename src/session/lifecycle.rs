@@ -200,7 +200,7 @@ impl Lifecycle {
 
     /// A token that the session starts with.
     pub(crate) fn adopt(&mut self, lifetime: Option<Duration>) -> u64 {
-        self.install(lifetime, Moment::ZERO)
+        self.install(lifetime)
     }
 
     /// A request, or somebody else, needs a token.
@@ -208,7 +208,7 @@ impl Lifecycle {
         if let Phase::LoggedOut(_) = self.phase {
             return Acquire::Fail(Error::new(ErrorKind::LoggedOut));
         }
-        self.drop_expired(now);
+        self.expire(now);
         if self.is_usable() {
             return Acquire::Use;
         }
@@ -223,6 +223,23 @@ impl Lifecycle {
             attempt: Attempt::Usual,
         });
         Acquire::Wait
+    }
+
+    /// Time has passed: a token whose lifetime is over is no more.
+    pub(crate) fn expire(&mut self, now: Moment) {
+        let over = self.current.as_ref().is_some_and(|current| {
+            // A suspended one stays until its renewal ends, which decides.
+            !current.suspended && current.ends.is_some_and(|ends| ends <= now)
+        });
+        if over {
+            self.current = None;
+            self.missing = Reason::Expired;
+        }
+    }
+
+    /// When the token's lifetime is over, if there is a token and an end to it.
+    pub(crate) fn ends(&self) -> Option<Moment> {
+        self.current.as_ref()?.ends
     }
 
     /// Whether a request may carry the token, its lifetime aside.
@@ -368,7 +385,7 @@ impl Lifecycle {
     }
 
     /// The login under way yielded a token.
-    pub(crate) fn login_landed(&mut self, issued: Issued) -> Fate {
+    pub(crate) fn login_landed(&mut self, issued: Issued, now: Moment) -> Fate {
         self.flight = None;
         if let Phase::LoggedOut(_) = self.phase {
             self.cooldowns.login_failed();
@@ -383,7 +400,10 @@ impl Lifecycle {
         self.backoff.reset();
         let ends = issued
             .lifetime
-            .and_then(|lifetime| issued.sent.checked_add(lifetime));
+            .and_then(|lifetime| issued.sent.checked_add(lifetime))
+            // One that was over before it arrived says nothing of use: were it
+            // believed, each request would log in, so the server decides.
+            .filter(|ends| *ends > now);
         match &mut self.current {
             Some(current) if issued.same => {
                 current.suspended = false;
@@ -392,7 +412,7 @@ impl Lifecycle {
                 Fate::Unchanged
             }
             Some(_) | None => Fate::Publish {
-                generation: self.install(issued.lifetime, issued.sent),
+                generation: self.install(ends),
             },
         }
     }
@@ -404,7 +424,7 @@ impl Lifecycle {
         if let Some(current) = &mut self.current {
             current.suspended = false;
         }
-        self.drop_expired(now);
+        self.expire(now);
         if let Phase::LoggedOut(_) = self.phase {
             self.end_what_is_left();
             return error;
@@ -530,25 +550,15 @@ impl Lifecycle {
         }
     }
 
-    fn install(&mut self, lifetime: Option<Duration>, sent: Moment) -> u64 {
+    fn install(&mut self, ends: Option<Moment>) -> u64 {
         self.issued += 1;
         self.current = Some(Current {
             generation: self.issued,
-            ends: lifetime.and_then(|lifetime| sent.checked_add(lifetime)),
+            ends,
             suspended: false,
         });
         self.cooldowns.login_succeeded();
         self.issued
-    }
-
-    fn drop_expired(&mut self, now: Moment) {
-        let ended = self.current.as_ref().is_some_and(|current| {
-            !current.suspended && current.ends.is_some_and(|ends| ends <= now)
-        });
-        if ended {
-            self.current = None;
-            self.missing = Reason::Expired;
-        }
     }
 
     fn end_what_is_left(&mut self) {

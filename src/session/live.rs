@@ -23,6 +23,14 @@ impl Live {
         }
     }
 
+    /// As [`Live::new`], but the first request is to take the slow path, which
+    /// sets the timer that could not be set without a runtime.
+    pub(super) fn new_unused(token: Token) -> Self {
+        let live = Self::new(token);
+        live.set(Signal::Suspect);
+        live
+    }
+
     /// Whether a request may carry it and nobody wants to hear how that went.
     #[inline]
     pub(crate) fn is_live(&self) -> bool {

@@ -7,6 +7,7 @@
 //! | `live` | the published token, as the request path reads it |
 //! | `flight` | runs one login, logout or password change for everybody |
 //! | `wallet` | which credentials a login may send |
+//! | `timer` | ends a token in time, so that no request reads a clock |
 //! | `waiting` | what a request does that waits for a flight |
 //!
 //! Everything that changes goes through [`Shared::step`]: it locks, applies
@@ -20,6 +21,7 @@ mod cooldown;
 mod flight;
 mod lifecycle;
 mod live;
+mod timer;
 mod waiting;
 mod wallet;
 
@@ -46,6 +48,7 @@ use crate::replay::Auto;
 use crate::token::Token;
 use flight::{Backend, Flight, Landed, Outcome, Plan, Wait};
 use lifecycle::{Acquire, Begin, Fate, Issued, Lifecycle, Moment, Rejected, Signal};
+use timer::Timer;
 
 /// A session with one login system: the token in use and everything that
 /// keeps it usable.
@@ -142,6 +145,7 @@ struct Guarded {
     ending: Vec<Token>,
     /// What the password change about to be launched is for.
     change: Option<PasswordChange>,
+    timer: Timer,
 }
 
 impl Session {
@@ -385,7 +389,15 @@ impl Session {
         live.is_live().then_some(live)
     }
 
-    /// The token, if a request may carry it.
+    /// The token, if a request may carry it now. For where a timer may be late
+    /// or missing; the request path does without.
+    pub(crate) fn usable_now(&self) -> Option<Arc<Live>> {
+        let now = self.shared.now();
+        self.step(|guarded, _| guarded.rules.expire(now));
+        self.usable()
+    }
+
+    /// The token, if a request may carry it, its lifetime aside.
     pub(crate) fn usable(&self) -> Option<Arc<Live>> {
         let live = self.shared.live.load_full()?;
         (live.is_live() || live.is_suspect()).then_some(live)
@@ -465,7 +477,11 @@ impl Shared {
             token.of_generation(generation)
         });
         Self {
-            live: ArcSwapOption::new(initial.clone().map(|token| Arc::new(Live::new(token)))),
+            live: ArcSwapOption::new(
+                initial
+                    .clone()
+                    .map(|token| Arc::new(Live::new_unused(token))),
+            ),
             origins,
             rejection,
             name,
@@ -476,6 +492,7 @@ impl Shared {
                 previous: initial,
                 ending: Vec::new(),
                 change: None,
+                timer: Timer::default(),
             }),
             made: Instant::now(),
         }
@@ -501,7 +518,7 @@ impl Shared {
 
     /// Brings what the request path reads in line with the rules, and prepares
     /// the flight that they ask for.
-    fn publish(&self, guarded: &mut Guarded) -> Option<(Arc<Flight>, Plan)> {
+    fn publish(self: &Arc<Self>, guarded: &mut Guarded) -> Option<(Arc<Flight>, Plan)> {
         let live = self.live.load();
         match (live.as_ref(), guarded.rules.signal()) {
             (Some(live), Some(signal)) => live.set(signal),
@@ -511,6 +528,7 @@ impl Shared {
             }
             (None, _) => {}
         }
+        guarded.timer.set(self, guarded.rules.ends());
         let plan = match guarded.rules.take_launch()? {
             lifecycle::Flight::Login { reason, attempt } => Plan::Login {
                 reason,
@@ -549,7 +567,7 @@ impl Shared {
                         sent: sent.saturating_duration_since(self.made),
                         same: live.is_some_and(|live| live.token().sends_the_same_as(&token)),
                     };
-                    match guarded.rules.login_landed(issued) {
+                    match guarded.rules.login_landed(issued, now) {
                         Fate::Publish { generation } => {
                             let token = token.of_generation(generation);
                             guarded.previous = Some(token.clone());

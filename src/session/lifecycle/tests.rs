@@ -34,7 +34,7 @@ fn live() -> Lifecycle {
     assert!(matches!(rules.acquire(NOW), Acquire::Wait));
     rules.take_launch().expect("a login");
     assert_eq!(
-        rules.login_landed(issued(None)),
+        rules.login_landed(issued(None), NOW),
         Fate::Publish { generation: 1 }
     );
     rules
@@ -90,7 +90,7 @@ fn a_rejection_suspends_the_token_until_its_renewal_ends() {
     assert_eq!(rules.signal(), Some(Signal::Suspended));
     assert!(matches!(rules.acquire(NOW), Acquire::Wait));
     assert_eq!(
-        rules.login_landed(issued(None)),
+        rules.login_landed(issued(None), NOW),
         Fate::Publish { generation: 2 }
     );
     assert!(rules.is_usable());
@@ -112,7 +112,7 @@ fn a_late_rejection_of_an_old_token_starts_no_login() {
     let mut rules = live();
     rules.rejected(1, Some(target("/a")), NOW);
     rules.take_launch();
-    rules.login_landed(issued(None));
+    rules.login_landed(issued(None), NOW);
     let late = rules.rejected(1, Some(target("/b")), NOW);
     assert!(matches!(late, Rejected::Replay));
     assert_eq!(launched(&mut rules), None);
@@ -137,7 +137,7 @@ fn after_a_failed_renewal_an_unexpired_token_is_used_again() {
 fn after_a_failed_renewal_an_expired_token_is_not() {
     let mut rules = idle();
     rules.acquire(NOW);
-    rules.login_landed(issued(Some(HOUR)));
+    rules.login_landed(issued(Some(HOUR)), NOW);
     rules.rejected(1, Some(target("/a")), NOW);
     rules.login_failed(fails(ErrorKind::Unavailable), NOW + HOUR);
     assert_eq!(rules.signal(), None);
@@ -149,7 +149,7 @@ fn an_expired_token_is_renewed_before_it_is_handed_out() {
     let mut rules = idle();
     rules.acquire(NOW);
     rules.take_launch();
-    rules.login_landed(issued(Some(HOUR)));
+    rules.login_landed(issued(Some(HOUR)), NOW);
     assert!(matches!(
         rules.acquire(NOW + HOUR - Duration::from_nanos(1)),
         Acquire::Use
@@ -165,11 +165,20 @@ fn an_expired_token_is_renewed_before_it_is_handed_out() {
 fn a_lifetime_beyond_what_a_clock_can_tell_is_none() {
     let mut rules = idle();
     rules.acquire(NOW);
-    rules.login_landed(issued(Some(Duration::MAX)));
+    rules.login_landed(issued(Some(Duration::MAX)), NOW);
     assert!(matches!(
         rules.acquire(NOW + HOUR * 1_000_000),
         Acquire::Use
     ));
+}
+
+#[test]
+fn a_token_that_is_over_when_it_arrives_lives_until_it_is_rejected() {
+    let mut rules = idle();
+    rules.acquire(NOW);
+    rules.login_landed(issued(Some(HOUR)), NOW + HOUR);
+    assert_eq!(rules.ends(), None);
+    assert!(matches!(rules.acquire(NOW + HOUR), Acquire::Use));
 }
 
 #[test]
@@ -248,7 +257,7 @@ fn an_unhelpful_renewal_cools_its_target_down_and_no_other() {
     let mut rules = live();
     let forbidden = target("/forbidden");
     rules.rejected(1, Some(forbidden), NOW);
-    rules.login_landed(issued(None));
+    rules.login_landed(issued(None), NOW);
     assert_eq!(rules.signal(), Some(Signal::Suspect));
     rules.replay_rejected(forbidden, NOW);
 
@@ -271,7 +280,7 @@ fn a_target_cools_down_for_twice_as_long_each_time() {
             rules.rejected(generation, Some(forbidden), now),
             Rejected::Wait
         ));
-        rules.login_landed(issued(None));
+        rules.login_landed(issued(None), NOW);
         rules.replay_rejected(forbidden, now);
         let until = now + Duration::from_secs(delay);
         let just_before = until - Duration::from_nanos(1);
@@ -288,7 +297,7 @@ fn a_target_cools_down_for_twice_as_long_each_time() {
 fn an_accepted_request_ends_the_cool_down() {
     let mut rules = live();
     rules.rejected(1, Some(target("/a")), NOW);
-    rules.login_landed(issued(None));
+    rules.login_landed(issued(None), NOW);
     rules.accepted(1, target("/a"), NOW);
     assert_eq!(
         rules.signal(),
@@ -322,7 +331,7 @@ fn a_thousand_forbidden_targets_cost_five_logins_and_then_one_in_ten_seconds() {
             Rejected::Wait => {
                 logins += 1;
                 generation += 1;
-                rules.login_landed(issued(None));
+                rules.login_landed(issued(None), NOW);
                 rules.replay_rejected(forbidden, now);
             }
             Rejected::Return(why) => assert!(matches!(why, Why::CoolingDown)),
@@ -357,7 +366,7 @@ fn the_same_token_once_more_stays_in_use_and_causes_no_loop() {
         same: true,
         ..issued(None)
     };
-    assert_eq!(rules.login_landed(same), Fate::Unchanged);
+    assert_eq!(rules.login_landed(same, NOW), Fate::Unchanged);
     assert!(rules.is_usable());
     let again = rules.rejected(1, Some(target("/a")), NOW);
     assert!(matches!(again, Rejected::Return(Why::CoolingDown)));
@@ -387,7 +396,7 @@ fn a_login_that_lands_after_a_logout_is_logged_out() {
     assert_eq!(rules.logout(), None);
     assert_eq!(rules.take_launch(), None, "one flight at a time");
     assert_eq!(
-        rules.login_landed(issued(None)),
+        rules.login_landed(issued(None), NOW),
         Fate::End { generation: 1 }
     );
     assert_eq!(rules.take_launch(), Some(Flight::Logout));
@@ -423,7 +432,7 @@ fn a_login_opens_the_session_again() {
     );
     assert!(matches!(rules.login(), Begin::Started));
     assert_eq!(
-        rules.login_landed(issued(None)),
+        rules.login_landed(issued(None), NOW),
         Fate::Publish { generation: 2 }
     );
 }
@@ -490,11 +499,14 @@ fn whatever_happens_there_is_one_flight_and_a_suspended_token_has_a_renewal() {
                     None => {}
                     Some(Flight::Login { .. }) if roll(3) > 0 => {
                         let lifetime = Duration::from_millis(roll(9000));
-                        rules.login_landed(Issued {
-                            lifetime: Some(lifetime),
-                            sent: now,
-                            same: roll(4) == 0 && rules.current.is_some(),
-                        });
+                        rules.login_landed(
+                            Issued {
+                                lifetime: Some(lifetime),
+                                sent: now,
+                                same: roll(4) == 0 && rules.current.is_some(),
+                            },
+                            now,
+                        );
                     }
                     Some(Flight::Login { .. }) => {
                         let kinds = [
