@@ -41,6 +41,7 @@
 //! | `GET config/servers` | a list of servers |
 //! | `GET run/jobs/status` | a list of jobs |
 //! | `POST run/order` | orders a job, once for each call |
+//! | `GET run/status/{id}` | the job of that order |
 //! | `GET run/job/{id}/output?chunks=N` | streams N chunks |
 //! | `GET forbidden` | always 403 |
 //! | `GET unauthorized` | always 401, in the words for a dead token |

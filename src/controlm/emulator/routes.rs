@@ -75,7 +75,10 @@ pub(super) fn answer(
             "User is not authorized to perform this operation",
         ),
         "unauthorized" => error(StatusCode::UNAUTHORIZED, DEAD_TOKEN),
-        _ => output(request.uri().query()),
+        _ => match run_of_status(path) {
+            Some(run) => run_status(state, run),
+            None => output(request.uri().query()),
+        },
     };
     Answered {
         response,
@@ -87,11 +90,18 @@ fn allowed_method(path: &str) -> Option<&'static str> {
     match path {
         "session/logout" | "session/user/password/update" | "run/order" => Some("POST"),
         "config/servers" | "run/jobs/status" | "forbidden" | "unauthorized" => Some("GET"),
-        _ => {
-            let id = path.strip_prefix("run/job/")?.strip_suffix("/output")?;
-            (!id.is_empty() && !id.contains('/')).then_some("GET")
-        }
+        _ => (job_of_output(path).is_some() || run_of_status(path).is_some()).then_some("GET"),
     }
+}
+
+fn job_of_output(path: &str) -> Option<&str> {
+    let job = path.strip_prefix("run/job/")?.strip_suffix("/output")?;
+    (!job.is_empty() && !job.contains('/')).then_some(job)
+}
+
+fn run_of_status(path: &str) -> Option<&str> {
+    let run = path.strip_prefix("run/status/")?;
+    (!run.is_empty() && !run.contains('/')).then_some(run)
 }
 
 fn token(headers: &HeaderMap) -> Option<String> {
@@ -187,29 +197,48 @@ fn order(state: &mut State, body: &[u8]) -> Response<AnswerBody> {
             .to_owned()
     };
     let number = state.order(format!("{}/{}", name("folder"), name("jobs")));
-    let run = format!("00000000-0000-4000-8000-{number:012}");
+    let run = run_id(number);
     let status = format!("{}/run/status/{run}", state.knobs.base);
     ok(&json!({ "runId": run, "statusURI": status }))
 }
 
+/// Every order is a run of one job, and both have its number.
+fn run_id(number: u64) -> String {
+    format!("00000000-0000-4000-8000-{number:012}")
+}
+
+fn run_status(state: &State, run: &str) -> Response<AnswerBody> {
+    let number = run
+        .rsplit('-')
+        .next()
+        .and_then(|digits| digits.parse().ok());
+    match number {
+        Some(number) if (1..=state.counted.jobs).contains(&number) && run == run_id(number) => ok(
+            &json!({ "completion": "Completed", "returned": 1, "total": 1, "statuses": [job_status(number)] }),
+        ),
+        Some(_) | None => error(StatusCode::NOT_FOUND, "There is no such run"),
+    }
+}
+
 fn jobs_status(state: &State) -> Value {
-    let statuses: Vec<_> = (1..=state.counted.jobs.min(25))
-        .map(|number| {
-            json!({
-                "jobId": format!("IN01:{number:05}"),
-                "folderId": "IN01:00000",
-                "name": format!("job-{number}"),
-                "folder": "EMULATED",
-                "type": "Job",
-                "status": "Ended OK",
-                "held": false,
-                "deleted": false,
-                "cyclic": false,
-                "ctm": "IN01",
-            })
-        })
-        .collect();
-    json!({ "returned": statuses.len(), "total": state.counted.jobs, "statuses": statuses })
+    let total = state.counted.jobs;
+    let statuses: Vec<_> = (1..=total.min(25)).map(job_status).collect();
+    json!({ "returned": statuses.len(), "total": total, "statuses": statuses })
+}
+
+fn job_status(number: u64) -> Value {
+    json!({
+        "jobId": format!("IN01:{number:05}"),
+        "folderId": "IN01:00000",
+        "name": format!("job-{number}"),
+        "folder": "EMULATED",
+        "type": "Job",
+        "status": "Ended OK",
+        "held": false,
+        "deleted": false,
+        "cyclic": false,
+        "ctm": "IN01",
+    })
 }
 
 fn output(query: Option<&str>) -> Response<AnswerBody> {
