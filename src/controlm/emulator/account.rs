@@ -25,7 +25,7 @@ pub struct Account {
     pub dropped: u64,
     /// Sessions that a password change ended.
     pub ended: u64,
-    /// Logouts of a session that was no more.
+    /// Logouts with the token of a session that was no more.
     pub failed_logouts: u64,
     /// Passwords changed.
     pub password_changes: u64,
@@ -55,6 +55,11 @@ impl fmt::Display for Account {
             f,
             "sessions  {} live, {} logged out, {} expired, {} dropped by a restart, {} ended by a password change",
             self.live, self.logged_out, self.expired, self.dropped, self.ended
+        )?;
+        writeln!(
+            f,
+            "logouts   {} of a session that was no more",
+            self.failed_logouts
         )?;
         writeln!(f, "passwords {} changed", self.password_changes)?;
         write!(f, "jobs      {} ordered", self.jobs)

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
+use http::uri::PathAndQuery;
 
 use super::service::{Call, Emulator, Observer};
 use super::state::{State, User};
@@ -75,12 +76,24 @@ impl EmulatorBuilder {
     }
 
     /// Sets the path that all calls lie under. `/automation-api` by default.
+    ///
+    /// Slashes around it are no matter, and it may be empty.
+    ///
+    /// # Panics
+    ///
+    /// If it is no path of a URL.
     pub fn base_path(mut self, base: impl Into<String>) -> Self {
         let base = base.into();
         self.knobs.base = match base.trim_matches('/') {
             "" => String::new(),
             base => format!("/{base}"),
         };
+        let parsed = PathAndQuery::try_from(self.knobs.base.as_str());
+        assert!(
+            self.knobs.base.is_empty()
+                || parsed.is_ok_and(|parsed| parsed.path() == self.knobs.base),
+            "{base:?} is no path of a URL"
+        );
         self
     }
 
@@ -102,7 +115,8 @@ impl EmulatorBuilder {
         self
     }
 
-    /// Locks a user after this many failed logins in a row. Never, by default.
+    /// Locks a user after this many failed logins in a row. Never, by default;
+    /// 0 is as good as 1.
     pub fn lock_after(mut self, failures: u32) -> Self {
         self.knobs.lock_after = Some(failures);
         self
@@ -139,7 +153,8 @@ impl EmulatorBuilder {
         self
     }
 
-    /// Answers each call after this long.
+    /// Executes and answers each call after this long. One whose client hangs up
+    /// before is not executed.
     pub fn latency(mut self, latency: Duration) -> Self {
         self.knobs.latency = latency;
         self

@@ -47,8 +47,8 @@
 //! | `GET unauthorized` | always 401, in the words for a dead token |
 //!
 //! All lie under a base path, `/automation-api` unless told otherwise. The
-//! token is taken from `Authorization: Bearer` or from `x-api-key`, with or
-//! without `Bearer`.
+//! token is taken from `Authorization: Bearer`, or from `x-api-key` with or
+//! without `Bearer`; if both are given, the one whose session is live counts.
 //!
 //! # Limits
 //!

@@ -50,17 +50,16 @@ pub(super) fn answer(
     if method.as_str() != allowed && !(allowed == "GET" && method == Method::HEAD) {
         return public(wrong_method(allowed));
     }
-    let token = token(request.headers());
-    let Some(user) = state.user_of(token.as_deref(), now) else {
-        if path == "session/logout" {
+    let tokens = tokens(request.headers());
+    let Some((user, token)) = state.user_of(&tokens, now) else {
+        if path == "session/logout" && !tokens.is_empty() {
             state.counted.failed_logouts += 1;
         }
         return public(dead_token(state));
     };
     let response = match path {
         "session/logout" => {
-            let token = token.unwrap_or_default();
-            state.log_out(&token, now);
+            state.log_out(token);
             success(format!("Successfully logged out from session {token}"))
         }
         "session/user/password/update" => change_password(state, &user, body),
@@ -104,17 +103,23 @@ fn run_of_status(path: &str) -> Option<&str> {
     (!run.is_empty() && !run.contains('/')).then_some(run)
 }
 
-fn token(headers: &HeaderMap) -> Option<String> {
-    let value = headers
-        .get(header::AUTHORIZATION)
-        .or_else(|| headers.get("x-api-key"))?
-        .to_str()
-        .ok()?;
-    let bare = match value.get(..7) {
-        Some(scheme) if scheme.eq_ignore_ascii_case("bearer ") => value[7..].trim(),
-        Some(_) | None => value,
+/// All that may be a session's token. A gateway may want credentials of its
+/// own in one header while the token is in the other.
+fn tokens(headers: &HeaderMap) -> Vec<String> {
+    let given = |name: &str| {
+        // Lossy, as a token that is no text is a dead token, and not none.
+        let values = headers.get_all(name).into_iter();
+        values.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
     };
-    Some(bare.to_owned())
+    let authorization = given("authorization").filter_map(|value| bearer(&value));
+    let api_key = given("x-api-key").map(|value| bearer(&value).unwrap_or(value));
+    authorization.chain(api_key).collect()
+}
+
+fn bearer(value: &str) -> Option<String> {
+    let (scheme, token) = value.split_once(' ')?;
+    let is_bearer = scheme.eq_ignore_ascii_case("bearer");
+    is_bearer.then(|| token.trim().to_owned())
 }
 
 fn log_in(state: &mut State, body: &[u8], now: Moment) -> Answered {

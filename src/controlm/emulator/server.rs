@@ -1,6 +1,7 @@
 //! The emulator on a socket.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use http::Uri;
 use hyper::server::conn::http1;
@@ -11,6 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::sleep;
 
 use super::service::{Emulator, EmulatorService};
 use crate::BoxError;
@@ -54,6 +56,9 @@ impl Server {
     }
 
     /// Takes no more connections, and waits until what is under way is answered.
+    ///
+    /// A request that [stalls](super::Fault::Stall) never is, unless its client
+    /// hangs up.
     pub async fn shut_down(mut self) {
         if let Some(shut_down) = self.shut_down.take() {
             // Gone only if the task is, which is then all there is to do.
@@ -79,14 +84,17 @@ async fn accept(listener: TcpListener, service: EmulatorService, mut told: onesh
             _ = &mut told => break,
         };
         while connections.try_join_next().is_some() {}
-        if let Ok((stream, _)) = accepted {
-            // A connection that cannot have it sends its small answers later, and no worse.
-            let _ = stream.set_nodelay(true);
-            let hyper_service = TowerToHyperService::new(service.clone());
-            let connection =
-                http1::Builder::new().serve_connection(TokioIo::new(stream), hyper_service);
-            connections.spawn(graceful.watch(connection));
-        }
+        let Ok((stream, _)) = accepted else {
+            // Such as too many open files, which would fail again at once.
+            sleep(Duration::from_millis(10)).await;
+            continue;
+        };
+        // A connection that cannot have it sends its small answers later, and no worse.
+        let _ = stream.set_nodelay(true);
+        let hyper_service = TowerToHyperService::new(service.clone());
+        let connection =
+            http1::Builder::new().serve_connection(TokioIo::new(stream), hyper_service);
+        connections.spawn(graceful.watch(connection));
     }
     drop(listener);
     graceful.shutdown().await;

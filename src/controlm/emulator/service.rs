@@ -30,7 +30,7 @@ use crate::BoxError;
 /// The body of an answer.
 pub(super) type AnswerBody = BoxBody<Bytes, Infallible>;
 
-/// Called after each request.
+/// What is called after each request.
 pub(super) type Observer = Arc<dyn Fn(&Call) + Send + Sync>;
 
 const LARGEST_REQUEST: usize = 1024 * 1024;
@@ -49,7 +49,8 @@ struct Inner {
     made: Instant,
 }
 
-/// A request that was answered, for an observer. It holds no secret.
+/// A request that was answered, or refused an answer, for an observer. It holds
+/// no secret.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Call {
@@ -142,7 +143,8 @@ impl Emulator {
     /// Whether a user is locked.
     #[must_use]
     pub fn is_locked(&self, user: &str) -> bool {
-        self.state().is_locked(user)
+        let now = self.now();
+        self.state().is_locked(user, now)
     }
 
     /// Misbehaves on the next request for `path`, such as `session/login`, or
@@ -175,6 +177,7 @@ impl Emulator {
         let began = Instant::now();
         let (head, body) = request.into_parts();
         let (method, path) = (head.method.clone(), head.uri.path().to_owned());
+        self.state().counted.requests += 1;
         let executed = match Limited::new(body, LARGEST_REQUEST).collect().await {
             Ok(body) => {
                 self.execute(Request::from_parts(head, body.to_bytes()))
@@ -201,12 +204,16 @@ impl Emulator {
     async fn execute(&self, request: Request<Bytes>) -> Result<Answered, ConnectionClosed> {
         let (path, fault, latency) = {
             let mut state = self.state();
-            state.counted.requests += 1;
             let path = request.uri().path().strip_prefix(&state.knobs.base);
-            let path = path.map(|path| path.trim_matches('/').to_owned());
+            // The base path ends where a segment does.
+            let path = path.and_then(|path| path.strip_prefix('/'));
+            let path = path.map(str::to_owned);
             let fault = path.as_deref().and_then(|path| state.take_fault(path));
             let latency = match path.as_deref() {
-                Some("session/login") => state.knobs.latency + state.knobs.login_latency,
+                Some("session/login") => state
+                    .knobs
+                    .latency
+                    .saturating_add(state.knobs.login_latency),
                 Some(_) | None => state.knobs.latency,
             };
             (path, fault, latency)
@@ -238,6 +245,7 @@ impl Emulator {
 
 async fn misbehave(fault: Fault, answered: Option<Answered>) -> Result<Answered, ConnectionClosed> {
     let json = "application/json";
+    let user = answered.as_ref().and_then(|answered| answered.user.clone());
     let response = match fault {
         Fault::Refuse | Fault::CloseAfter => return Err(ConnectionClosed),
         Fault::Stall => std::future::pending().await,
@@ -267,10 +275,7 @@ async fn misbehave(fault: Fault, answered: Option<Answered>) -> Result<Answered,
             routes::with_body(head.status, json, half)
         }
     };
-    Ok(Answered {
-        response,
-        user: None,
-    })
+    Ok(Answered { response, user })
 }
 
 impl fmt::Debug for Emulator {

@@ -55,6 +55,19 @@ impl User {
             locked: None,
         }
     }
+
+    fn unlock(&mut self) {
+        self.locked = None;
+        self.failures = 0;
+    }
+
+    fn unlock_if_due(&mut self, delay: Option<Duration>, now: Moment) {
+        if let (Some(since), Some(delay)) = (self.locked, delay) {
+            if now.saturating_sub(since) >= delay {
+                self.unlock();
+            }
+        }
+    }
 }
 
 impl State {
@@ -119,17 +132,12 @@ impl State {
             .users
             .get_mut(name)
             .ok_or(LoginFailure::WrongPassword)?;
-        if let Some(since) = user.locked {
-            match self.knobs.unlock_after {
-                Some(delay) if now >= since + delay => {
-                    user.locked = None;
-                    user.failures = 0;
-                }
-                Some(_) | None => return Err(LoginFailure::Locked),
-            }
+        user.unlock_if_due(self.knobs.unlock_after, now);
+        if user.locked.is_some() {
+            return Err(LoginFailure::Locked);
         }
         if user.password != password {
-            user.failures += 1;
+            user.failures = user.failures.saturating_add(1);
             if self
                 .knobs
                 .lock_after
@@ -146,29 +154,33 @@ impl State {
         }
     }
 
-    /// The user of a live session, which is thereby used.
-    pub(super) fn user_of(&mut self, token: Option<&str>, now: Moment) -> Option<String> {
+    /// The user of the first of `tokens` whose session is live, and that token.
+    /// The session is thereby used.
+    pub(super) fn user_of<'t>(
+        &mut self,
+        tokens: &'t [String],
+        now: Moment,
+    ) -> Option<(String, &'t str)> {
         self.expire(now);
-        let session = token.and_then(|token| self.sessions.get_mut(token));
-        match (&session, token) {
+        let live = tokens
+            .iter()
+            .find(|token| self.sessions.contains_key(*token));
+        match (live, tokens) {
             (Some(_), _) => self.counted.with_live_token += 1,
-            (None, Some(_)) => self.counted.with_dead_token += 1,
-            (None, None) => self.counted.without_token += 1,
+            (None, [_, ..]) => self.counted.with_dead_token += 1,
+            (None, []) => self.counted.without_token += 1,
         }
-        let session = session?;
+        let token = live?;
+        let session = self.sessions.get_mut(token)?;
         session.used = now;
-        Some(session.user.clone())
+        Some((session.user.clone(), token))
     }
 
-    /// Whether there was such a session.
-    pub(super) fn log_out(&mut self, token: &str, now: Moment) -> bool {
-        self.expire(now);
-        let was_live = self.sessions.remove(token).is_some();
-        match was_live {
-            true => self.counted.logged_out += 1,
-            false => self.counted.failed_logouts += 1,
+    /// Ends a session that was found to be live.
+    pub(super) fn log_out(&mut self, token: &str) {
+        if self.sessions.remove(token).is_some() {
+            self.counted.logged_out += 1;
         }
-        was_live
     }
 
     pub(super) fn change_password(
@@ -226,15 +238,16 @@ impl State {
 
     pub(super) fn unlock(&mut self, user: &str) {
         if let Some(user) = self.users.get_mut(user) {
-            user.locked = None;
-            user.failures = 0;
+            user.unlock();
         }
     }
 
-    pub(super) fn is_locked(&self, user: &str) -> bool {
-        self.users
-            .get(user)
-            .is_some_and(|user| user.locked.is_some())
+    pub(super) fn is_locked(&mut self, user: &str, now: Moment) -> bool {
+        let delay = self.knobs.unlock_after;
+        self.users.get_mut(user).is_some_and(|user| {
+            user.unlock_if_due(delay, now);
+            user.locked.is_some()
+        })
     }
 
     pub(super) fn add_fault(&mut self, path: String, fault: Fault) {
