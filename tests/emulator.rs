@@ -175,6 +175,8 @@ async fn a_lifetime_ends_a_session_however_much_it_is_used() {
         assert_eq!(servers(&emulator, &token).await, StatusCode::OK);
     }
     advance(SECOND).await;
+    // Known before anybody uses it.
+    assert_eq!(emulator.account().live, 0);
     assert_eq!(servers(&emulator, &token).await, StatusCode::UNAUTHORIZED);
     assert_eq!(
         (emulator.account().expired, emulator.account().live),
@@ -273,11 +275,15 @@ async fn a_token_counts_in_either_header_and_a_gateways_own_key_does_not_hide_it
     let (token, bearer) = (token.as_bytes(), bearer.as_bytes());
     let lower = bearer.to_ascii_lowercase();
 
-    let live: [&[(&str, &[u8])]; 5] = [
+    let live: [&[(&str, &[u8])]; 6] = [
         &[("authorization", bearer)],
         &[("x-api-key", token)],
         &[("x-api-key", bearer)],
         &[("authorization", b"Basic abc"), ("x-api-key", token)],
+        &[
+            ("authorization", b"Bearer of-the-gateway"),
+            ("x-api-key", token),
+        ],
         &[("authorization", bearer), ("x-api-key", b"of-the-gateway")],
     ];
     for headers in live {
@@ -307,7 +313,7 @@ async fn a_token_counts_in_either_header_and_a_gateways_own_key_does_not_hide_it
             account.with_dead_token,
             account.without_token
         ),
-        (5, 4, 3)
+        (6, 4, 3)
     );
 }
 

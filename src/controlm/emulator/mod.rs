@@ -33,6 +33,9 @@
 //! # }
 //! ```
 //!
+//! The example `emulator` runs it from the command line, over http or https:
+//! `cargo run --example emulator -- --help`.
+//!
 //! # The calls
 //!
 //! | call | answer |
