@@ -197,8 +197,8 @@ impl<S, B> ControlM<S, B> {
 
     /// Takes a token to live this long from its login, instead of 30 minutes.
     ///
-    /// The service does not say when a token ends. A session renews it ahead
-    /// of this time, and whenever the server rejects it.
+    /// The service does not say when a token ends. A session renews it when
+    /// this time is over, and whenever the server rejects it.
     #[must_use]
     pub fn lifetime(mut self, lifetime: Duration) -> Self {
         self.lifetime = lifetime;
