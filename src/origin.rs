@@ -45,7 +45,8 @@ pub(crate) enum Destination {
 struct Origin {
     scheme: Scheme,
     /// `host` or `host:port` as the origin was written, for the quick comparison.
-    authority: Authority,
+    /// Without userinfo, which may hold a password.
+    authority: String,
     host: Host,
     port: Option<u16>,
     /// The scheme encrypts, or the host is this machine.
@@ -80,7 +81,7 @@ impl Origins {
             return false;
         };
         self.list.iter().any(|origin| {
-            origin.authority.as_str().as_bytes() == authority.as_str().as_bytes()
+            origin.authority == authority.as_str()
                 && origin.scheme == *scheme
                 && (origin.safe || self.plain_http)
         })
@@ -114,13 +115,18 @@ impl Origins {
 impl Origin {
     fn of(uri: &Uri) -> Option<Self> {
         let scheme = uri.scheme()?.clone();
-        let authority = uri.authority()?.clone();
-        let host = Host::parse(authority.host());
-        let port = authority.port_u16().or_else(|| default_port(&scheme));
+        let authority = without_userinfo(uri.authority()?);
+        let name = uri.host()?;
+        let host = Host::parse(name);
+        // What is no port is nobody's default: clients differ in where it leads.
+        let port = match authority.strip_prefix(name)? {
+            "" | ":" => default_port(&scheme),
+            port => Some(port.strip_prefix(':')?.parse().ok()?),
+        };
         let safe = encrypts(&scheme) || host.is_this_machine();
         Some(Self {
             scheme,
-            authority,
+            authority: authority.to_owned(),
             host,
             port,
             safe,
@@ -152,6 +158,13 @@ impl Host {
             Self::Name(name) => name == "localhost" || name.ends_with(".localhost"),
         }
     }
+}
+
+fn without_userinfo(authority: &Authority) -> &str {
+    let authority = authority.as_str();
+    authority
+        .rsplit_once('@')
+        .map_or(authority, |(_, rest)| rest)
 }
 
 fn default_port(scheme: &Scheme) -> Option<u16> {
@@ -244,6 +257,17 @@ mod tests {
             locate("https://[::1]:8443", "https://[0:0::1]:8443/"),
             Destination::Home
         );
+        for uri in [
+            "https://ctm.example.com/",
+            "https://ctm.example.com:/",
+            "https://user:secret@ctm.example.com:443/",
+        ] {
+            assert_eq!(
+                locate("https://other:secret@ctm.example.com", uri),
+                Destination::Home,
+                "{uri}"
+            );
+        }
     }
 
     #[test]
@@ -258,6 +282,7 @@ mod tests {
             "https://ctm.example.com@evil.com/",
             "https://ctm.example.com./",
             "wss://ctm.example.com/",
+            "https://ctm.example.com:65979/",
             "ctm.example.com:443",
         ] {
             assert_eq!(
