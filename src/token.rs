@@ -136,8 +136,15 @@ impl Token {
         let name = name.into();
         let value = value.into();
         let value = value.expose_secret().as_bytes();
-        let named = !name.is_empty() && !name.contains(['=', ';', ' ']);
-        if !named || value.contains(&b';') {
+        let named = !name.is_empty()
+            && !name.contains(['=', ';', ' ', '\t'])
+            && HeaderValue::from_str(&name).is_ok();
+        if !named {
+            return Err(InvalidToken {
+                carrier: Carrier::Unnamed,
+            });
+        }
+        if value.contains(&b';') {
             return Err(InvalidToken {
                 carrier: Carrier::Cookie(name),
             });
@@ -323,6 +330,8 @@ pub struct InvalidToken {
 enum Carrier {
     Header(HeaderName),
     Cookie(String),
+    /// Not kept: what is no name may be the whole cookie, value included.
+    Unnamed,
 }
 
 impl fmt::Display for InvalidToken {
@@ -335,6 +344,7 @@ impl fmt::Display for InvalidToken {
             Carrier::Cookie(name) => {
                 write!(f, "the token is no valid value of a cookie named {name:?}")
             }
+            Carrier::Unnamed => f.write_str("the token's cookie has no valid name"),
         }
     }
 }
