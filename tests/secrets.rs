@@ -1,0 +1,489 @@
+//! What a person may see of a session holds no secret, whatever goes wrong.
+
+use std::convert::Infallible;
+use std::error::Error as StdError;
+use std::fmt::{Debug, Display};
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, Full};
+use tower::{Service, ServiceExt};
+use tower_reauth::controlm::emulator::Emulator;
+use tower_reauth::controlm::model::{LoginCredentials, LoginResult, PasswordsObject, SuccessData};
+use tower_reauth::controlm::{ControlM, SessionApi};
+use tower_reauth::credentials::Memory;
+use tower_reauth::provider::ProviderFn;
+use tower_reauth::{
+    Auto, CredentialProvider, Credentials, Error, ErrorKind, FixedToken, InvalidToken,
+    LoginContext, PasswordChange, PasswordChanged, Profile, ProviderError, Reason, Reauth,
+    Rejection, ResponseFuture, Session, SessionBody, SessionBuilder, SessionLayer, SessionService,
+    Source, SourceError, Status, Token, Why, provider_fn,
+};
+
+const PASSWORD: &str = "canary-password \"&<>";
+const NEW_PASSWORD: &str = "canary-new-password";
+const TOKEN: &str = "canary-token";
+const COOKIE: &str = "canary-cookie";
+const DATA: &str = "canary-data";
+const API_KEY: &str = "canary-api-key";
+
+const ORIGIN: &str = "https://ctm.example.com:8443";
+
+fn origin() -> Profile {
+    Profile::at(ORIGIN.parse().unwrap())
+}
+
+/// All that was shown to somebody. Each secret begins alike.
+#[derive(Clone, Default)]
+struct Shown(Arc<Mutex<Vec<String>>>);
+
+impl Shown {
+    #[track_caller]
+    fn text(&self, text: String) {
+        assert!(!text.contains("canary"), "{text}");
+        self.0.lock().unwrap().push(text);
+    }
+
+    #[track_caller]
+    fn debug(&self, value: &impl Debug) {
+        self.text(format!("{value:?}"));
+        self.text(format!("{value:#?}"));
+    }
+
+    #[track_caller]
+    fn display(&self, value: &(impl Debug + Display)) {
+        self.debug(value);
+        self.text(format!("{value}"));
+        self.text(format!("{value:#}"));
+    }
+
+    /// An error with all that is behind it.
+    #[track_caller]
+    fn error(&self, error: &(dyn StdError + 'static)) {
+        let mut next = Some(error);
+        while let Some(error) = next {
+            self.display(&error);
+            next = error.source();
+        }
+    }
+
+    #[track_caller]
+    fn session(&self, session: &Session) {
+        self.debug(session);
+        let status = session.status();
+        self.display(&status);
+        if let Some(error) = &status.last_error {
+            self.error(error);
+        }
+        self.debug(&session.layer());
+    }
+
+    #[track_caller]
+    fn response<B>(&self, response: &Response<SessionBody<B>>)
+    where
+        B: http_body::Body + Debug,
+    {
+        self.debug(response);
+        if let Some(reauth) = response.extensions().get::<Reauth>() {
+            self.debug(reauth);
+            if let Why::RenewalFailed(error) = &reauth.why {
+                self.error(error);
+            }
+        }
+    }
+
+    /// Whether anything was shown at all: an empty text is easily kept clean.
+    fn mentions(&self, text: &str) -> bool {
+        self.0
+            .lock()
+            .unwrap()
+            .iter()
+            .any(|shown| shown.contains(text))
+    }
+}
+
+fn get(path: &str) -> Request<Full<Bytes>> {
+    let uri = format!("{ORIGIN}{path}");
+    Request::get(uri).body(Full::default()).unwrap()
+}
+
+/// What a login of a user's own provider does next.
+#[derive(Clone, Copy)]
+enum Next {
+    Succeed,
+    Refuse,
+    Fail,
+    Panic,
+    Forge,
+}
+
+struct Own {
+    source: Source,
+    next: Arc<Mutex<Next>>,
+    shown: Shown,
+}
+
+impl CredentialProvider for Own {
+    fn profile(&self) -> Profile {
+        origin()
+    }
+
+    fn source(&self) -> Option<&Source> {
+        Some(&self.source)
+    }
+
+    async fn login(&self, login: LoginContext) -> Result<Token, ProviderError> {
+        self.shown.debug(&login);
+        self.shown.debug(login.credentials()?);
+        let next = *self.next.lock().unwrap();
+        match next {
+            Next::Succeed => {
+                let token = Token::bearer(TOKEN)?
+                    .and_header(HeaderName::from_static("x-csrf"), TOKEN)?
+                    .and_cookie("sid", COOKIE)?
+                    .with_data(DATA);
+                self.shown.debug(&token);
+                Ok(token)
+            }
+            Next::Refuse => Err(ProviderError::refused("wrong user or password")),
+            Next::Fail => Err(ProviderError::unavailable("maintenance")),
+            // Resumed, so that no hook prints it: what matters is where it ends.
+            Next::Panic => std::panic::resume_unwind(Box::new(TOKEN)),
+            Next::Forge => Ok(Token::bearer(format!("{TOKEN}\r\nx: y"))?),
+        }
+    }
+
+    async fn logout(&self, token: Token) -> Result<(), ProviderError> {
+        self.shown.debug(&token);
+        Err(ProviderError::unavailable("maintenance"))
+    }
+
+    async fn change_password(
+        &self,
+        token: Token,
+        change: PasswordChange,
+    ) -> Result<PasswordChanged, ProviderError> {
+        self.shown.debug(&token);
+        self.shown.debug(&change);
+        Ok(PasswordChanged::new())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_shows_no_secret_from_its_first_login_to_its_logout() {
+    let shown = Shown::default();
+    let next = Arc::new(Mutex::new(Next::Fail));
+    let then = |what: Next| *next.lock().unwrap() = what;
+    let source = Source::from(Credentials::new("emuser", PASSWORD));
+    shown.debug(&source);
+    let provider = Own {
+        source,
+        next: next.clone(),
+        shown: shown.clone(),
+    };
+    let builder = Session::builder(provider)
+        .name("inventory")
+        .initial(Token::bearer(TOKEN).unwrap().with_data(DATA));
+    shown.debug(&builder);
+    let session = builder.build();
+    shown.session(&session);
+
+    let status = Arc::new(Mutex::new(StatusCode::UNAUTHORIZED));
+    let answers = |with: StatusCode| *status.lock().unwrap() = with;
+    let http = {
+        let (shown, status) = (shown.clone(), status.clone());
+        tower::service_fn(move |request: Request<Full<Bytes>>| {
+            // As the inner service sees it, with its headers.
+            shown.debug(&request);
+            let mut response = Response::new(Full::<Bytes>::from("who are you?"));
+            *response.status_mut() = *status.lock().unwrap();
+            async move { Ok::<_, Infallible>(response) }
+        })
+    };
+    let mut client = session.layer().layer_of(http);
+    let mut send = async || {
+        let mut request = get("/servers");
+        let mut own = HeaderValue::from_static("theme=dark; sid=canary-of-the-caller");
+        own.set_sensitive(true);
+        request.headers_mut().insert(header::COOKIE, own);
+        let future = client.ready().await.unwrap().call(request);
+        shown.debug(&future);
+        match future.await {
+            Ok(response) => {
+                shown.response(&response);
+                shown.session(&session);
+                Ok(response)
+            }
+            Err(error) => {
+                shown.error(&*error);
+                shown.session(&session);
+                Err(error)
+            }
+        }
+    };
+
+    for what in [Next::Fail, Next::Panic, Next::Forge, Next::Refuse] {
+        then(what);
+        let response = send().await.unwrap();
+        assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+        let _ = response.into_body().collect().await.unwrap();
+        let error = session.login().await.unwrap_err();
+        shown.error(&error);
+        shown.session(&session);
+    }
+    assert!(
+        shown.mentions("wrong user or password"),
+        "the cause is told"
+    );
+
+    then(Next::Succeed);
+    session.login().await.unwrap();
+    shown.session(&session);
+    answers(StatusCode::OK);
+    assert_eq!(send().await.unwrap().status(), StatusCode::OK);
+    shown.debug(&session.token().await.unwrap());
+    answers(StatusCode::UNAUTHORIZED);
+    let _ = send().await.unwrap();
+
+    let change = PasswordChange::to(NEW_PASSWORD).from(PASSWORD);
+    shown.debug(&change);
+    shown.debug(&session.change_password(change).await.unwrap());
+    shown.error(&session.logout().await.unwrap_err());
+    shown.session(&session);
+    let error = send().await.unwrap_err();
+    assert_eq!(Error::find(&*error).unwrap().kind(), ErrorKind::LoggedOut);
+}
+
+/// `Layer::layer` without its import, which is one more dependency.
+trait LayerOf<R> {
+    fn layer_of<S>(&self, inner: S) -> SessionService<S, R>;
+}
+
+impl<R: Clone> LayerOf<R> for SessionLayer<R> {
+    fn layer_of<S>(&self, inner: S) -> SessionService<S, R> {
+        tower::Layer::layer(self, inner)
+    }
+}
+
+#[test]
+fn values_that_hold_secrets_do_not_show_them() {
+    let shown = Shown::default();
+    let credentials = Credentials::new("emuser", PASSWORD);
+    shown.debug(&credentials);
+    shown.debug(&Memory::new(credentials.clone()));
+    shown.debug(
+        &LoginContext::new(Reason::Requested)
+            .with_credentials(credentials.clone())
+            .with_previous(Token::bearer(TOKEN).unwrap()),
+    );
+    shown.debug(&FixedToken::api_key(origin(), API_KEY));
+    shown.debug(&FixedToken::bearer(origin(), API_KEY));
+    shown.debug(
+        &provider_fn(origin(), async |_| Ok(Token::bearer(TOKEN)?))
+            .with_source(credentials.clone()),
+    );
+
+    let login = LoginCredentials::from(&credentials);
+    shown.debug(&login);
+    shown.debug(&LoginResult {
+        token: Some(TOKEN.into()),
+        ..LoginResult::default()
+    });
+    shown.debug(&PasswordsObject {
+        user: None,
+        current_password: PASSWORD.into(),
+        new_password: NEW_PASSWORD.into(),
+    });
+    shown.debug(&SuccessData {
+        message: Some(format!("Successfully logged out from session {TOKEN}")),
+    });
+    let http = tower::service_fn(async |_: Request<Full<Bytes>>| {
+        Ok::<_, Infallible>(Response::new(Full::<Bytes>::default()))
+    });
+    let provider = ControlM::new(http, ORIGIN.parse().unwrap(), credentials)
+        .unwrap()
+        .extra_header(
+            HeaderName::from_static("x-api-key"),
+            HeaderValue::from_static(API_KEY),
+        );
+    shown.debug(&provider);
+    shown.debug(&provider.profile());
+    let emulator = Emulator::builder().user("emuser", PASSWORD);
+    shown.debug(&emulator);
+    let emulator = emulator.build();
+    shown.debug(&emulator);
+    shown.debug(&emulator.service());
+    shown.debug(&emulator.account());
+}
+
+#[test]
+fn a_password_in_an_origins_userinfo_is_not_shown() {
+    let shown = Shown::default();
+    let uri = "https://emuser:canary@ctm.example.com:8443";
+    let profile = Profile::at(uri.parse().unwrap());
+    shown.debug(&profile);
+    shown.debug(&FixedToken::api_key(profile.clone(), API_KEY));
+    shown.debug(&Session::builder(FixedToken::api_key(profile, API_KEY)));
+}
+
+#[test]
+fn a_token_that_no_header_can_hold_is_not_shown() {
+    let shown = Shown::default();
+    let errors: [InvalidToken; 5] = [
+        Token::bearer(format!("{TOKEN}\n")).unwrap_err(),
+        Token::cookie("sid", format!("{COOKIE};")).unwrap_err(),
+        // As it stands in `Set-Cookie`, by mistake.
+        Token::cookie(format!("sid={COOKIE}; Path=/"), "x").unwrap_err(),
+        Token::cookie(format!("{COOKIE} "), "x").unwrap_err(),
+        Token::cookie(format!("{COOKIE}\n"), "x").unwrap_err(),
+    ];
+    for error in errors {
+        shown.error(&error);
+        shown.error(&ProviderError::from(error));
+    }
+}
+
+/// Answers with all that it was sent, and with a token of its own.
+fn echo(
+    status: u16,
+    wrap: fn(&str) -> String,
+) -> impl Service<
+    Request<Full<Bytes>>,
+    Response = Response<Full<Bytes>>,
+    Error = Infallible,
+    Future: Send,
+> + Clone
++ Send
++ Sync
++ 'static {
+    tower::service_fn(move |request: Request<Full<Bytes>>| async move {
+        let (head, body) = request.into_parts();
+        let body = body.collect().await?.to_bytes();
+        let mut said = String::from_utf8_lossy(&body).into_owned();
+        for value in head.headers.values() {
+            said.push(' ');
+            said.push_str(value.to_str().unwrap());
+        }
+        let mut response = Response::new(Full::from(wrap(&said)));
+        *response.status_mut() = StatusCode::from_u16(status).unwrap();
+        Ok(response)
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_echoes_what_it_is_sent_gets_no_secret_into_an_error() {
+    let as_it_is: fn(&str) -> String = str::to_owned;
+    let as_a_message =
+        |said: &str| serde_json::json!({ "errors": [{ "message": said, "id": said }] }).to_string();
+    let as_a_page = |said: &str| format!("<html><title>{said}</title><p>{said}");
+    for status in [200, 400, 401, 403, 429, 500, 503] {
+        for wrap in [as_it_is, as_a_message, as_a_page] {
+            let shown = Shown::default();
+            let http = echo(status, wrap);
+            let base: http::Uri = ORIGIN.parse().unwrap();
+            let key = HeaderName::from_static("x-api-key");
+            let api = SessionApi::new(http.clone(), base.clone())
+                .unwrap()
+                .extra_header(key.clone(), HeaderValue::from_static(API_KEY));
+            shown.debug(&api);
+            let login = LoginCredentials {
+                username: "emuser".into(),
+                password: PASSWORD.into(),
+            };
+            let passwords = PasswordsObject {
+                user: None,
+                current_password: PASSWORD.into(),
+                new_password: NEW_PASSWORD.into(),
+            };
+            let token = TOKEN.into();
+            match api.login(&login).await {
+                Ok(result) => shown.debug(&result),
+                Err(error) => shown.error(&error),
+            }
+            for outcome in [
+                api.logout(&token).await,
+                api.update_my_password(&token, &passwords).await,
+            ] {
+                match outcome {
+                    Ok(success) => shown.text(success.message.unwrap_or_default()),
+                    Err(error) => shown.error(&error),
+                }
+            }
+
+            let provider = ControlM::new(http, base, Credentials::new("emuser", PASSWORD))
+                .unwrap()
+                .extra_header(key, HeaderValue::from_static(API_KEY));
+            let session = Session::builder(provider)
+                .initial(Token::bearer(TOKEN).unwrap())
+                .build();
+            let change = PasswordChange::to(NEW_PASSWORD);
+            if let Err(error) = session.change_password(change).await {
+                shown.error(&error);
+            }
+            if let Err(error) = session.login().await {
+                shown.error(&error);
+            }
+            if let Err(error) = session.logout().await {
+                shown.error(&error);
+            }
+            shown.session(&session);
+        }
+    }
+}
+
+#[test]
+fn every_public_type_crosses_threads_where_it_can() {
+    fn plain<T: Send + Sync + Unpin + 'static>() {}
+    fn error<T: StdError + Clone + Send + Sync + Unpin + 'static>() {}
+    fn sent<T: Send>(_: T) {}
+
+    type Http = Emulator;
+    type Body = Full<Bytes>;
+
+    plain::<Session>();
+    plain::<SessionBuilder>();
+    plain::<SessionLayer>();
+    plain::<SessionService<Http>>();
+    plain::<SessionBody<Body>>();
+    plain::<Status>();
+    plain::<Token>();
+    plain::<Credentials>();
+    plain::<Source>();
+    plain::<Memory>();
+    plain::<LoginContext>();
+    plain::<PasswordChange>();
+    plain::<PasswordChanged>();
+    plain::<Profile>();
+    plain::<Rejection>();
+    plain::<Reauth>();
+    plain::<FixedToken>();
+    plain::<ProviderFn<fn()>>();
+    plain::<ControlM<Http, Body>>();
+    plain::<SessionApi<Http, Body>>();
+    plain::<Emulator>();
+    error::<Error>();
+    error::<ProviderError>();
+    error::<SourceError>();
+    error::<InvalidToken>();
+    error::<tower_reauth::controlm::Error>();
+
+    // As `Send` and as `Unpin` as the client's own future.
+    fn response<S>(_: &S)
+    where
+        S: Service<Request<Body>, Response = Response<Body>, Future: Send + Unpin> + Send,
+    {
+        fn both<T: Send + Unpin>() {}
+        both::<ResponseFuture<S, Auto, Body, Body>>();
+    }
+    response(&tower::service_fn(|_: Request<Body>| {
+        std::future::ready(Ok::<_, Infallible>(Response::new(Body::default())))
+    }));
+
+    let session = Session::new(FixedToken::api_key(origin(), API_KEY));
+    sent(session.token());
+    sent(session.login());
+    sent(session.renew());
+    sent(session.logout());
+    sent(session.change_password(PasswordChange::to(NEW_PASSWORD)));
+}
