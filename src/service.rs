@@ -117,9 +117,11 @@ impl<S, R> SessionService<S, R> {
                 return ResponseFuture::passing(session, call);
             }
             Destination::Insecure => {
+                self.give_back();
                 return ResponseFuture::failed(session, Error::new(ErrorKind::InsecureOrigin));
             }
             Destination::Unknown => {
+                self.give_back();
                 return ResponseFuture::failed(session, Error::new(ErrorKind::NoOrigin));
             }
         }
@@ -129,9 +131,16 @@ impl<S, R> SessionService<S, R> {
         }
         // The service that was readied goes back before any wait: a permit
         // that it holds may be the one that the login needs.
-        let service = self.inner.clone();
-        self.inner = service.clone();
-        let unsent = Unsent::first(service, self.replay.clone(), request);
+        self.give_back();
+        let unsent = Unsent::first(self.inner.clone(), self.replay.clone(), request);
         ResponseFuture::acquiring(session, unsent)
+    }
+
+    /// Lets go of what the inner service reserved when it was readied.
+    fn give_back(&mut self)
+    where
+        S: Clone,
+    {
+        self.inner = self.inner.clone();
     }
 }
