@@ -88,6 +88,11 @@ impl Renewing {
         while let Some(wait) = &mut self.wait {
             let landed = ready!(Future::poll(Pin::new(wait), cx));
             match landed {
+                // The renewal that failed was of a newer token, which is in
+                // use again.
+                Landed::Failed(_) | Landed::Unchanged if self.is_late(session) => {
+                    return Poll::Ready(Ok(()));
+                }
                 Landed::Failed(error) => return Poll::Ready(Err(why_failed(error))),
                 Landed::Unchanged => return Poll::Ready(Err(Why::StillRejected)),
                 // Asks again: the newer token may be rejected already, and a
@@ -98,6 +103,13 @@ impl Renewing {
             }
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// Whether the token in use is newer than the one that was rejected.
+    fn is_late(&self, session: &Session) -> bool {
+        session
+            .usable()
+            .is_some_and(|live| live.token().generation() > self.generation)
     }
 }
 
