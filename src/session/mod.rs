@@ -262,11 +262,26 @@ impl Session {
         self.shared.not_within()?;
         let mut renewed = false;
         loop {
-            // Only a login can tell which password the server takes.
-            if self.shared.backend.wallet.lock().await.is_uncertain() {
-                self.renew().await?;
-            }
             let token = self.token().await?;
+            // Never queues for the wallet: a caller that got it and is not
+            // polled again would keep every flight waiting.
+            let uncertain = match self.shared.backend.wallet.try_lock() {
+                Ok(wallet) => Some(wallet.is_uncertain()),
+                Err(_) => None,
+            };
+            match uncertain {
+                Some(false) => {}
+                // Only a login can tell which password the server takes.
+                Some(true) => {
+                    self.renew().await?;
+                    continue;
+                }
+                None => {
+                    let flight = self.shared.lock().flight.clone();
+                    self.wait_for_another(flight).await?;
+                    continue;
+                }
+            }
             let started = self.step(|guarded, _| {
                 let begin = guarded.rules.change_password();
                 if let Begin::Started = begin {
