@@ -17,6 +17,7 @@ use tokio::time::{Instant, timeout_at};
 use super::Shared;
 use super::lifecycle::{self, Attempt};
 use super::wallet::Wallet;
+use crate::credentials::{Credentials, Source, SourceError};
 use crate::error::{Error, ErrorKind};
 use crate::provider::{
     ErasedProvider, LoginContext, PasswordChange, PasswordChanged, ProviderError,
@@ -24,12 +25,24 @@ use crate::provider::{
 };
 use crate::token::Token;
 
+/// A deadline beyond what a clock can tell counts as this one, some 30 years.
+const NEVER: std::time::Duration = std::time::Duration::from_secs(1_000_000_000);
+
 /// What a flight needs of its session, and keeps alive without it.
 pub(super) struct Backend {
     pub(super) provider: Box<dyn ErasedProvider>,
     /// Held across a whole flight, of which there is one at a time.
     pub(super) wallet: Mutex<Wallet>,
     pub(super) login_deadline: std::time::Duration,
+}
+
+impl Backend {
+    /// When a call that starts now has taken too long.
+    fn deadline(&self) -> Instant {
+        let now = Instant::now();
+        now.checked_add(self.login_deadline)
+            .unwrap_or_else(|| now + NEVER)
+    }
 }
 
 /// A flight under way, or landed, as those see it who wait for it.
@@ -154,9 +167,16 @@ pub(super) fn launch(shared: &Arc<Shared>, flight: Arc<Flight>, plan: Plan) {
     }
 }
 
+/// What a source said to a write, as an error of a provider.
+async fn told_source(
+    told: impl Future<Output = Result<(), SourceError>>,
+) -> Result<(), ProviderError> {
+    told.await.map_err(ProviderError::from)
+}
+
 async fn run(backend: Arc<Backend>, plan: Plan, guard: Guard) {
     let mut wallet = backend.wallet.lock().await;
-    let deadline = Instant::now() + backend.login_deadline;
+    let deadline = backend.deadline();
     let outcome = match plan {
         Plan::Login {
             reason,
@@ -165,10 +185,19 @@ async fn run(backend: Arc<Backend>, plan: Plan, guard: Guard) {
         } => {
             let sent = Instant::now();
             let login = log_in(&backend, &mut wallet, reason, attempt, previous);
-            Outcome::Login {
-                sent,
-                token: within(deadline, login).await,
-            }
+            let token = match within(deadline, login).await {
+                Ok((token, taken)) => {
+                    // The token is good whatever becomes of the source, and the
+                    // wallet remembers what the source could not be told.
+                    if let Some((credentials, source)) = taken {
+                        let told = wallet.taken(&credentials, source);
+                        let _ = within(backend.deadline(), told_source(told)).await;
+                    }
+                    Ok(token)
+                }
+                Err(error) => Err(error),
+            };
+            Outcome::Login { sent, token }
         }
         Plan::Logout { tokens } => {
             let (left, outcome) = log_out(&backend, tokens).await;
@@ -213,19 +242,21 @@ async fn within<T, E: Into<Error>>(
     }
 }
 
-async fn log_in(
-    backend: &Backend,
+/// Answers with the token, and with the credentials that the server took.
+async fn log_in<'a>(
+    backend: &'a Backend,
     wallet: &mut Wallet,
     reason: Reason,
     attempt: Attempt,
     previous: Option<Token>,
-) -> Result<Token, ProviderError> {
+) -> Result<(Token, Option<(Credentials, &'a Source)>), ProviderError> {
     let mut context = LoginContext::new(reason);
     if let Some(previous) = previous {
         context = context.with_previous(previous);
     }
     let Some(source) = backend.provider.source() else {
-        return backend.provider.login(context).await;
+        let token = backend.provider.login(context).await?;
+        return Ok((token, None));
     };
     let fetched = source.fetch().await?;
     let refused_too = match attempt {
@@ -235,14 +266,9 @@ async fn log_in(
     for credentials in wallet.candidates(fetched, refused_too) {
         let context = context.clone().with_credentials(credentials.clone());
         match backend.provider.login(context).await {
-            Ok(token) => {
-                // The token is good whatever becomes of the source, and the
-                // wallet remembers what the source could not be told.
-                let _ = wallet.taken(&credentials, source).await;
-                return Ok(token);
-            }
+            Ok(token) => return Ok((token, Some((credentials, source)))),
             Err(error) if error.kind() == ProviderErrorKind::Refused => {
-                let _ = wallet.refused(credentials, error, source).await;
+                wallet.refused(credentials, error);
             }
             Err(error) => return Err(error),
         }
@@ -256,8 +282,8 @@ async fn log_out(backend: &Backend, tokens: Vec<Token>) -> (Vec<Token>, Result<(
     let mut left = Vec::new();
     let mut outcome = Ok(());
     for token in tokens {
-        let deadline = Instant::now() + backend.login_deadline;
-        let Err(error) = within(deadline, backend.provider.logout(token.clone())).await else {
+        let call = async { backend.provider.logout(token.clone()).await };
+        let Err(error) = within(backend.deadline(), call).await else {
             continue;
         };
         match error.kind() {
@@ -290,7 +316,8 @@ async fn change_password(
 ) -> Result<PasswordChanged, Error> {
     let provider = &backend.provider;
     let Some(source) = provider.source() else {
-        return within(deadline, provider.change_password(token, change)).await;
+        let call = async { provider.change_password(token, change).await };
+        return within(deadline, call).await;
     };
     let prepare = async {
         let prepared = wallet.prepare(change, source).await;
@@ -310,7 +337,8 @@ async fn change_password(
     };
     // What the server did stands, whatever becomes of the source; the wallet
     // remembers what it could not be told.
-    let _ = wallet.settle(prepared, &answer, source).await;
+    let settled = wallet.settle(prepared, &answer, source);
+    let _ = within(backend.deadline(), told_source(settled)).await;
     answer.map_err(Error::from)
 }
 

@@ -60,7 +60,11 @@ impl Wallet {
                 .as_ref()
                 .map(|uncertain| uncertain.new.clone()),
         );
-        candidates.push(self.in_use(source_says));
+        let in_use = self.in_use(source_says);
+        // The source may have the new password by now.
+        if !candidates.iter().any(|other| other.same_as(&in_use)) {
+            candidates.push(in_use);
+        }
         if !refused_too {
             candidates
                 .retain(|candidate| !self.refused.iter().any(|other| other.same_as(candidate)));
@@ -76,15 +80,10 @@ impl Wallet {
     }
 
     /// The server refused `credentials`.
-    pub(super) async fn refused(
-        &mut self,
-        credentials: Credentials,
-        refusal: ProviderError,
-        source: &Source,
-    ) -> Result<(), SourceError> {
-        let uncertain = self
-            .uncertain
-            .take_if(|uncertain| uncertain.new.same_as(&credentials));
+    ///
+    /// That says nothing of an unresolved change yet: an account that is locked
+    /// refuses the right password too, which must not be forgotten then.
+    pub(super) fn refused(&mut self, credentials: Credentials, refusal: ProviderError) {
         self.refusal = Some(refusal);
         if !self.refused.iter().any(|other| other.same_as(&credentials)) {
             if self.refused.len() == REMEMBERED {
@@ -92,14 +91,9 @@ impl Wallet {
             }
             self.refused.push(credentials);
         }
-        // The change never happened after all.
-        match uncertain {
-            Some(uncertain) if uncertain.stored => source.withdraw().await,
-            Some(_) | None => Ok(()),
-        }
     }
 
-    /// The server took `credentials`.
+    /// The server took `credentials`, which resolves an unresolved change.
     pub(super) async fn taken(
         &mut self,
         credentials: &Credentials,
@@ -107,21 +101,23 @@ impl Wallet {
     ) -> Result<(), SourceError> {
         self.refused.clear();
         self.refusal = None;
-        // Tried before all others: if it is still here, it is what was taken.
-        match self
-            .uncertain
-            .take_if(|uncertain| uncertain.new.same_as(credentials))
-        {
-            Some(uncertain) => {
-                self.keep(
+        let Some(uncertain) = self.uncertain.take() else {
+            return Ok(());
+        };
+        if uncertain.new.same_as(credentials) {
+            return self
+                .keep(
                     uncertain.new,
                     uncertain.source_said,
                     uncertain.stored,
                     source,
                 )
-                .await
-            }
-            None => Ok(()),
+                .await;
+        }
+        // The change never happened after all.
+        match uncertain.stored {
+            true => source.withdraw().await,
+            false => Ok(()),
         }
     }
 
@@ -154,6 +150,8 @@ impl Wallet {
         };
         // Before the server is asked, so that a flight that dies at any point
         // from here on leaves both passwords behind.
+        // A refusal from before the change says nothing of the time after it.
+        self.refused.retain(|other| !other.same_as(&new));
         self.uncertain = Some(Uncertain {
             new: new.clone(),
             source_said: source_said.clone(),
