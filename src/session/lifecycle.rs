@@ -41,6 +41,8 @@ pub(crate) struct Lifecycle {
     trouble: Option<Trouble>,
     backoff: Backoff,
     cooldowns: Cooldowns,
+    /// A rejection that came during a password change, to be acted on after it.
+    owed: Option<(u64, Option<Target>)>,
     /// Tokens that wait to be logged out.
     ending: Vec<u64>,
     /// Whether the credentials come from somewhere that may yield others.
@@ -193,6 +195,7 @@ impl Lifecycle {
             trouble: None,
             backoff: Backoff::new(seed),
             cooldowns: Cooldowns::new(),
+            owed: None,
             ending: Vec::new(),
             has_source,
         }
@@ -279,8 +282,13 @@ impl Lifecycle {
                 self.suspend();
                 return Rejected::Wait;
             }
-            // Neither brings a token. Whoever waits asks again once it has landed.
-            Some(Flight::Logout | Flight::ChangePassword) => return Rejected::Wait,
+            // Neither brings a token. Whoever waits asks again once it has
+            // landed; but nobody may wait.
+            Some(Flight::ChangePassword) => {
+                self.owed = Some((generation, target));
+                return Rejected::Wait;
+            }
+            Some(Flight::Logout) => return Rejected::Wait,
             Some(Flight::Login { .. }) | None => {}
         }
         if let Some(error) = self.trouble(now) {
@@ -472,14 +480,20 @@ impl Lifecycle {
 
     /// The password change under way has ended. `may_log_in`: with a password
     /// that was not refused yet.
-    pub(crate) fn password_change_landed(&mut self, may_log_in: bool) {
+    pub(crate) fn password_change_landed(&mut self, may_log_in: bool, now: Moment) {
         self.flight = None;
         if may_log_in {
             self.trouble = None;
             self.backoff.reset();
         }
+        let owed = self.owed.take();
         if let Phase::LoggedOut(_) = self.phase {
             self.end_what_is_left();
+            return;
+        }
+        if let Some((generation, target)) = owed {
+            // Answered when it came: who waits asks again and joins.
+            let _ = self.rejected(generation, target, now);
         }
     }
 

@@ -618,7 +618,7 @@ impl Shared {
                         Ok(_) => true,
                         Err(error) => error.kind() == ErrorKind::Uncertain,
                     };
-                    guarded.rules.password_change_landed(may_log_in);
+                    guarded.rules.password_change_landed(may_log_in, now);
                     Landed::Changed(outcome)
                 }
             }
