@@ -810,6 +810,69 @@ async fn a_rejected_token_is_handed_out_to_nobody_while_its_renewal_runs() {
     assert_eq!(provider.logins(), 2);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_password_refused_before_the_change_is_tried_after_it() {
+    let now = Arc::new(Mutex::new("old"));
+    let said = now.clone();
+    let source = Source::from_fn(move || {
+        let password = *said.lock().unwrap();
+        async move { Ok(Credentials::new("u", password)) }
+    });
+    let provider = Scripted::with_source(source);
+    let session = Session::new(provider.clone());
+    session.login().await.unwrap();
+    *now.lock().unwrap() = "new";
+    provider.on_login(|_| async { Err(ProviderError::refused("too early")) });
+    session.renew().await.unwrap_err();
+    *now.lock().unwrap() = "old";
+    provider.on_change(|_| async { Err(ProviderError::uncertain("lost")) });
+    let change = || PasswordChange::to("new").even_if_it_cannot_be_stored();
+    let _ = soon(session.change_password(change())).await;
+    soon(session.change_password(change())).await.unwrap();
+    assert_eq!(
+        provider.log(),
+        ["login old", "login new", "change", "login new", "change"]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rejection_during_a_password_change_renews_after_it() {
+    let provider = Scripted::with_source(Credentials::new("u", "old"));
+    provider.on_change(|_| async {
+        sleep(Duration::from_secs(5)).await;
+        Ok(PasswordChanged::new())
+    });
+    let session = Session::new(provider.clone());
+    let token = session.token().await.unwrap();
+    let _ = timeout(
+        Duration::from_secs(1),
+        session.change_password(PasswordChange::to("new")),
+    )
+    .await;
+    session.reject(&token);
+    sleep(Duration::from_secs(10)).await;
+    assert_eq!(bearer(&soon(session.token()).await.unwrap()), "Bearer t2");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_logout_says_what_it_could_not_end_though_a_login_follows_at_once() {
+    let provider = Scripted::new();
+    let session = Session::new(provider.clone());
+    session.token().await.unwrap();
+    provider.on_logout(|_| async {
+        sleep(Duration::from_secs(1)).await;
+        unavailable()
+    });
+    let (one, two) = (session.clone(), session.clone());
+    let login = tokio::spawn(async move {
+        sleep(Duration::from_millis(5)).await;
+        one.login().await
+    });
+    let logout = tokio::spawn(async move { two.logout().await });
+    soon(login).await.unwrap().unwrap();
+    assert!(soon(logout).await.unwrap().is_err());
+}
+
 trait LayerOver {
     fn layer_over<S: Clone>(&self, inner: &S) -> tower_reauth::SessionService<S>;
 }
