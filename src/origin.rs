@@ -96,7 +96,7 @@ impl Origins {
         if self.list.is_empty() {
             return Destination::Unknown;
         }
-        let Some(there) = Origin::of(uri) else {
+        let Some(there) = Place::of(uri) else {
             // An authority alone is a CONNECT: it asks for a tunnel, and the
             // proxy that opens it is not who the token is for.
             return match uri.authority() {
@@ -104,7 +104,7 @@ impl Origins {
                 None => Destination::Unknown,
             };
         };
-        match self.list.iter().find(|origin| origin.is_same_as(&there)) {
+        match self.list.iter().find(|origin| origin.is_at(&there)) {
             Some(origin) if origin.safe || self.plain_http => Destination::Home,
             Some(_) => Destination::Insecure,
             None => Destination::Elsewhere,
@@ -112,42 +112,65 @@ impl Origins {
     }
 }
 
-impl Origin {
-    fn of(uri: &Uri) -> Option<Self> {
-        let scheme = uri.scheme()?.clone();
+/// What a URI says of the origin it is at (RFC 6454, section 4).
+struct Place<'a> {
+    scheme: &'a Scheme,
+    authority: &'a str,
+    host: &'a str,
+    port: Option<u16>,
+}
+
+impl<'a> Place<'a> {
+    fn of(uri: &'a Uri) -> Option<Self> {
+        let scheme = uri.scheme()?;
         let authority = without_userinfo(uri.authority()?);
-        let name = uri.host()?;
-        let host = Host::parse(name);
+        let host = uri.host()?;
         // What is no port is nobody's default: clients differ in where it leads.
-        let port = match authority.strip_prefix(name)? {
-            "" | ":" => default_port(&scheme),
+        let port = match authority.strip_prefix(host)? {
+            "" | ":" => default_port(scheme),
             port => Some(port.strip_prefix(':')?.parse().ok()?),
         };
-        let safe = encrypts(&scheme) || host.is_this_machine();
         Some(Self {
             scheme,
-            authority: authority.to_owned(),
+            authority,
             host,
             port,
+        })
+    }
+}
+
+impl Origin {
+    fn of(uri: &Uri) -> Option<Self> {
+        let place = Place::of(uri)?;
+        let host = Host::parse(place.host);
+        let safe = encrypts(place.scheme) || host.is_this_machine();
+        Some(Self {
+            scheme: place.scheme.clone(),
+            authority: place.authority.to_owned(),
+            host,
+            port: place.port,
             safe,
         })
     }
 
     /// RFC 6454, section 5. `http::uri::Scheme` compares without letter case.
-    fn is_same_as(&self, other: &Origin) -> bool {
-        self.scheme == other.scheme && self.host == other.host && self.port == other.port
+    fn is_at(&self, place: &Place<'_>) -> bool {
+        self.scheme == *place.scheme && self.port == place.port && self.host.is(place.host)
     }
 }
 
 impl Host {
     fn parse(host: &str) -> Self {
-        let bare = host
-            .strip_prefix('[')
-            .and_then(|host| host.strip_suffix(']'))
-            .unwrap_or(host);
-        match bare.parse() {
-            Ok(ip) => Self::Ip(ip),
-            Err(_) => Self::Name(host.to_ascii_lowercase()),
+        match ip(host) {
+            Some(ip) => Self::Ip(ip),
+            None => Self::Name(host.to_ascii_lowercase()),
+        }
+    }
+
+    fn is(&self, host: &str) -> bool {
+        match self {
+            Self::Ip(this) => ip(host) == Some(*this),
+            Self::Name(name) => name.eq_ignore_ascii_case(host),
         }
     }
 
@@ -158,6 +181,14 @@ impl Host {
             Self::Name(name) => name == "localhost" || name.ends_with(".localhost"),
         }
     }
+}
+
+fn ip(host: &str) -> Option<IpAddr> {
+    let bare = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'))
+        .unwrap_or(host);
+    bare.parse().ok()
 }
 
 fn without_userinfo(authority: &Authority) -> &str {
