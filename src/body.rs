@@ -11,9 +11,13 @@ use std::time::Duration;
 use bytes::Buf;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
+use tokio::runtime::Handle;
 use tokio::time::{Sleep, sleep};
 
 use crate::session::Live;
+
+/// How many frames of a body are read at most, since they may be empty.
+const MOST_FRAMES: usize = 1024;
 
 /// How long a body may keep its reader waiting.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -118,8 +122,11 @@ impl<B: Body> Body for SessionBody<B> {
             .filter_map(|frame| frame.as_ref().ok()?.data_ref())
             .map(|data| data.remaining() as u64)
             .sum();
+        let broken = peeked.frames.iter().any(Result::is_err);
         let rest = match &peeked.rest {
             Some(rest) => rest.size_hint(),
+            // How much was to come before it broke is not known.
+            None if broken => SizeHint::new(),
             None => SizeHint::with_exact(0),
         };
         let mut hint = SizeHint::new();
@@ -166,7 +173,7 @@ impl<B: Body> Reading<B> {
     /// Ready once `limit` bytes are read, the body has ended, or it kept us
     /// waiting for too long. May be called again with a higher limit.
     pub(crate) fn poll_up_to(&mut self, limit: usize, cx: &mut Context<'_>) -> Poll<()> {
-        while self.read < limit {
+        while self.read < limit && self.peeked.frames.len() < MOST_FRAMES {
             let Some(rest) = &mut self.peeked.rest else {
                 break;
             };
@@ -182,10 +189,14 @@ impl<B: Body> Reading<B> {
                 }
                 Poll::Ready(None) => self.peeked.rest = None,
                 Poll::Pending => {
-                    let patience = self
-                        .patience
-                        .get_or_insert_with(|| Box::pin(sleep(PATIENCE)));
-                    return patience.as_mut().poll(cx);
+                    // Without a runtime there is no timer, and no login to be late for.
+                    if self.patience.is_none() && Handle::try_current().is_ok() {
+                        self.patience = Some(Box::pin(sleep(PATIENCE)));
+                    }
+                    return match &mut self.patience {
+                        Some(patience) => patience.as_mut().poll(cx),
+                        None => Poll::Pending,
+                    };
                 }
             }
         }

@@ -497,7 +497,7 @@ fn after_rejection<S, R: Replay<B>, B>(
     // In any case, so that the next request has a new token.
     let renewal = match sent.replayed {
         true => {
-            session.replay_rejected(sent.target);
+            session.replay_rejected(generation, sent.target);
             Err(Why::StillRejected)
         }
         false => session.rejected(generation, Some(sent.target)),

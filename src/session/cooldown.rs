@@ -37,6 +37,8 @@ struct Cooling {
     until: Moment,
     /// The first generation whose acceptance shows that the renewal helped.
     proven_by: u64,
+    /// Whether the renewal was started for this target, and so paid for.
+    paid: bool,
 }
 
 #[derive(Debug)]
@@ -91,6 +93,7 @@ impl Cooldowns {
                 delay,
                 until: now + delay,
                 proven_by: generation + 1,
+                paid: true,
             });
         }
         self.payment = Some(Payment { target, before });
@@ -127,21 +130,30 @@ impl Cooldowns {
         }
     }
 
-    /// A replay was rejected too: its target cools down from now on.
-    pub(super) fn unhelpful(&mut self, target: Target, now: Moment) {
-        for cooling in &mut self.targets {
-            if cooling.target == target {
-                cooling.until = now + cooling.delay;
-            }
-        }
+    /// A replay with the token of this generation was rejected too: its target
+    /// cools down from now on.
+    pub(super) fn unhelpful(&mut self, target: Target, generation: u64, now: Moment) {
+        // One that shared another's renewal is not known yet.
+        let mut cooling = self.forget(target).unwrap_or(Cooling {
+            target,
+            delay: SHORTEST,
+            until: now,
+            proven_by: generation,
+            paid: false,
+        });
+        cooling.until = now + cooling.delay;
+        self.remember(cooling);
     }
 
     /// A request was accepted.
     pub(super) fn accepted(&mut self, target: Target, generation: u64, now: Moment) {
-        let before = self.targets.len();
-        self.targets
-            .retain(|cooling| cooling.target != target || generation < cooling.proven_by);
-        if self.targets.len() < before {
+        let mut helped = false;
+        self.targets.retain(|cooling| {
+            let proven = cooling.target == target && generation >= cooling.proven_by;
+            helped |= proven && cooling.paid;
+            !proven
+        });
+        if helped {
             self.budget = BUDGET;
             self.refilled = now;
         }

@@ -61,8 +61,8 @@ pub(crate) enum Landed {
     Unchanged,
     /// The login failed.
     Failed(Error),
-    /// A logout, however it ended: the session knows.
-    LoggedOut,
+    /// A logout, and what it could not end.
+    LoggedOut(Result<(), Error>),
     Changed(Result<PasswordChanged, Error>),
 }
 

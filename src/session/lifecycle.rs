@@ -145,7 +145,9 @@ pub(crate) enum Fate {
         generation: u64,
     },
     /// It is the one in use.
-    Unchanged,
+    Unchanged {
+        generation: u64,
+    },
 }
 
 /// How the token in use may be used.
@@ -306,8 +308,8 @@ impl Lifecycle {
     }
 
     /// A replay was rejected too: the renewal before it did not help.
-    pub(crate) fn replay_rejected(&mut self, target: Target, now: Moment) {
-        self.cooldowns.unhelpful(target, now);
+    pub(crate) fn replay_rejected(&mut self, generation: u64, target: Target, now: Moment) {
+        self.cooldowns.unhelpful(target, generation, now);
     }
 
     /// A response accepted the token of this generation.
@@ -417,7 +419,9 @@ impl Lifecycle {
                 current.suspended = false;
                 current.ends = ends;
                 self.cooldowns.login_changed_nothing();
-                Fate::Unchanged
+                Fate::Unchanged {
+                    generation: current.generation,
+                }
             }
             Some(_) | None => Fate::Publish {
                 generation: self.install(ends),
@@ -435,6 +439,13 @@ impl Lifecycle {
         self.expire(now);
         if let Phase::LoggedOut(_) = self.phase {
             self.end_what_is_left();
+            return Error::new(ErrorKind::LoggedOut);
+        }
+        if let (Some(Trouble::Refused { recheck, .. }), false) =
+            (&mut self.trouble, error.kind() == ErrorKind::Refused)
+        {
+            // It says nothing of the credentials, which stay refused.
+            *recheck = now + RECHECK_EVERY;
             return error;
         }
         match error.kind() {

@@ -209,7 +209,7 @@ impl Session {
             match self.begin(Lifecycle::login).await? {
                 Landed::Renewed | Landed::Unchanged => return Ok(()),
                 Landed::Failed(error) => return Err(error),
-                Landed::LoggedOut | Landed::Changed(_) => {}
+                Landed::LoggedOut(_) | Landed::Changed(_) => {}
             }
         }
     }
@@ -232,7 +232,7 @@ impl Session {
             match self.begin(|rules| rules.renew(now)).await? {
                 Landed::Renewed | Landed::Unchanged => return Ok(()),
                 Landed::Failed(error) => return Err(error),
-                Landed::LoggedOut | Landed::Changed(_) => {}
+                Landed::LoggedOut(_) | Landed::Changed(_) => {}
             }
         }
     }
@@ -316,7 +316,7 @@ impl Session {
                     }
                 }
                 Landed::Changed(outcome) => return outcome,
-                Landed::Renewed | Landed::Unchanged | Landed::Failed(_) | Landed::LoggedOut => {}
+                Landed::Renewed | Landed::Unchanged | Landed::Failed(_) | Landed::LoggedOut(_) => {}
             }
         }
     }
@@ -346,7 +346,10 @@ impl Session {
         });
         while let Some(under_way) = flight {
             self.shared.not_within()?;
-            Wait::on(under_way).await;
+            if let Landed::LoggedOut(outcome) = Wait::on(under_way).await {
+                return outcome;
+            }
+            // What a login brought meanwhile is being logged out by now.
             flight = self.shared.lock().flight.clone();
         }
         self.shared.lock().rules.logged_out()
@@ -458,9 +461,9 @@ impl Session {
         }
     }
 
-    pub(crate) fn replay_rejected(&self, target: Target) {
+    pub(crate) fn replay_rejected(&self, generation: u64, target: Target) {
         let now = self.shared.now();
-        self.step(|guarded, _| guarded.rules.replay_rejected(target, now));
+        self.step(|guarded, _| guarded.rules.replay_rejected(generation, target, now));
     }
 
     pub(crate) fn accepted(&self, generation: u64, target: Target) {
@@ -584,15 +587,14 @@ impl Shared {
                     };
                     match guarded.rules.login_landed(issued, now) {
                         Fate::Publish { generation } => {
-                            let token = token.of_generation(generation);
-                            guarded.previous = Some(token.clone());
-                            let replaced = self.live.swap(Some(Arc::new(Live::new(token))));
-                            if let Some(replaced) = replaced {
-                                replaced.set(Signal::Ended);
-                            }
+                            self.replace(guarded, token.of_generation(generation));
                             Landed::Renewed
                         }
-                        Fate::Unchanged => Landed::Unchanged,
+                        // What the provider keeps with it may have changed.
+                        Fate::Unchanged { generation } => {
+                            self.replace(guarded, token.of_generation(generation));
+                            Landed::Unchanged
+                        }
                         Fate::End { generation } => {
                             guarded.ending.push(token.of_generation(generation));
                             Landed::Failed(Error::new(ErrorKind::LoggedOut))
@@ -610,8 +612,8 @@ impl Shared {
                 Outcome::Logout { left, outcome } => {
                     let generations = left.iter().map(Token::generation).collect();
                     guarded.ending = left;
-                    guarded.rules.logout_landed(generations, outcome);
-                    Landed::LoggedOut
+                    guarded.rules.logout_landed(generations, outcome.clone());
+                    Landed::LoggedOut(outcome)
                 }
                 Outcome::ChangePassword(outcome) => {
                     let may_log_in = match &outcome {
@@ -625,6 +627,15 @@ impl Shared {
         });
         // Published above, under the lock: who wakes sees the new state.
         flight.land(landed);
+    }
+
+    /// Publishes `token` in place of the one in use.
+    fn replace(&self, guarded: &mut Guarded, token: Token) {
+        guarded.previous = Some(token.clone());
+        let replaced = self.live.swap(Some(Arc::new(Live::new(token))));
+        if let Some(replaced) = replaced {
+            replaced.set(Signal::Ended);
+        }
     }
 
     /// The tokens that wait to be logged out.

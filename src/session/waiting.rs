@@ -41,7 +41,7 @@ impl Acquiring {
                     (
                         Landed::Renewed
                         | Landed::Unchanged
-                        | Landed::LoggedOut
+                        | Landed::LoggedOut(_)
                         | Landed::Changed(_),
                         None,
                     ) => {}
@@ -97,7 +97,7 @@ impl Renewing {
                 Landed::Unchanged => return Poll::Ready(Err(Why::StillRejected)),
                 // Asks again: the newer token may be rejected already, and a
                 // flight of another kind brought none.
-                Landed::Renewed | Landed::LoggedOut | Landed::Changed(_) => {
+                Landed::Renewed | Landed::LoggedOut(_) | Landed::Changed(_) => {
                     *self = session.rejected(self.generation, self.target)?;
                 }
             }

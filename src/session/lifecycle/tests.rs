@@ -240,13 +240,35 @@ fn without_a_source_refused_credentials_latch_for_good() {
 }
 
 #[test]
+fn a_forced_login_that_finds_nobody_leaves_refused_credentials_refused() {
+    let mut rules = Lifecycle::new(false, 1);
+    rules.acquire(NOW);
+    rules.login_failed(fails(ErrorKind::Refused), NOW);
+    rules.login();
+    rules.take_launch();
+    rules.login_failed(fails(ErrorKind::Unavailable), NOW);
+    assert_eq!(rules.state(), State::Refused);
+    assert!(matches!(rules.acquire(NOW + HOUR), Acquire::Fail(_)));
+    assert_eq!(launched(&mut rules), None);
+}
+
+#[test]
+fn a_login_that_fails_after_a_logout_says_that_the_session_is_logged_out() {
+    let mut rules = idle();
+    rules.acquire(NOW);
+    rules.logout();
+    let error = rules.login_failed(fails(ErrorKind::Unavailable), NOW);
+    assert_eq!(error.kind(), ErrorKind::LoggedOut);
+}
+
+#[test]
 fn a_changed_password_opens_the_latch_and_a_failed_change_does_not() {
     for (may_log_in, opens) in [(true, true), (false, false)] {
         let mut rules = live();
         rules.rejected(1, Some(target("/a")), NOW);
         rules.login_failed(fails(ErrorKind::Refused), NOW);
         assert!(matches!(rules.change_password(), Begin::Started));
-        rules.password_change_landed(may_log_in);
+        rules.password_change_landed(may_log_in, NOW);
         let rejected = rules.rejected(1, Some(target("/a")), NOW);
         assert_eq!(matches!(rejected, Rejected::Wait), opens);
     }
@@ -259,7 +281,7 @@ fn an_unhelpful_renewal_cools_its_target_down_and_no_other() {
     rules.rejected(1, Some(forbidden), NOW);
     rules.login_landed(issued(None), NOW);
     assert_eq!(rules.signal(), Some(Signal::Suspect));
-    rules.replay_rejected(forbidden, NOW);
+    rules.replay_rejected(2, forbidden, NOW);
 
     let rejected = rules.rejected(2, Some(forbidden), NOW);
     assert!(matches!(rejected, Rejected::Return(Why::CoolingDown)));
@@ -268,6 +290,21 @@ fn an_unhelpful_renewal_cools_its_target_down_and_no_other() {
         matches!(other, Rejected::Wait),
         "the session may really have died"
     );
+}
+
+#[test]
+fn a_target_that_shared_a_renewal_which_did_not_help_it_cools_down_too() {
+    let mut rules = live();
+    let (dead, forbidden) = (target("/a"), target("/forbidden"));
+    rules.rejected(1, Some(dead), NOW);
+    rules.rejected(1, Some(forbidden), NOW);
+    rules.login_landed(issued(None), NOW);
+    rules.accepted(2, dead, NOW);
+    rules.replay_rejected(2, forbidden, NOW);
+    let rejected = rules.rejected(2, Some(forbidden), NOW);
+    assert!(matches!(rejected, Rejected::Return(Why::CoolingDown)));
+    rules.accepted(2, forbidden, NOW);
+    assert_eq!(rules.signal(), Some(Signal::Live));
 }
 
 #[test]
@@ -281,7 +318,7 @@ fn a_target_cools_down_for_twice_as_long_each_time() {
             Rejected::Wait
         ));
         rules.login_landed(issued(None), NOW);
-        rules.replay_rejected(forbidden, now);
+        rules.replay_rejected(generation + 1, forbidden, now);
         let until = now + Duration::from_secs(delay);
         let just_before = until - Duration::from_nanos(1);
         let rejected = rules.rejected(generation + 1, Some(forbidden), just_before);
@@ -332,7 +369,7 @@ fn a_thousand_forbidden_targets_cost_five_logins_and_then_one_in_ten_seconds() {
                 logins += 1;
                 generation += 1;
                 rules.login_landed(issued(None), NOW);
-                rules.replay_rejected(forbidden, now);
+                rules.replay_rejected(generation, forbidden, now);
             }
             Rejected::Return(why) => assert!(matches!(why, Why::CoolingDown)),
             Rejected::Replay => panic!("no newer token"),
@@ -366,7 +403,10 @@ fn the_same_token_once_more_stays_in_use_and_causes_no_loop() {
         same: true,
         ..issued(None)
     };
-    assert_eq!(rules.login_landed(same, NOW), Fate::Unchanged);
+    assert_eq!(
+        rules.login_landed(same, NOW),
+        Fate::Unchanged { generation: 1 }
+    );
     assert!(rules.is_usable());
     let again = rules.rejected(1, Some(target("/a")), NOW);
     assert!(matches!(again, Rejected::Return(Why::CoolingDown)));
@@ -451,7 +491,7 @@ fn a_password_change_is_alone_and_does_not_hold_the_token() {
         Rejected::Wait
     ));
     rules.take_launch();
-    rules.password_change_landed(true);
+    rules.password_change_landed(true, NOW);
     assert!(matches!(
         rules.rejected(1, Some(target("/a")), NOW),
         Rejected::Wait
@@ -489,7 +529,7 @@ fn whatever_happens_there_is_one_flight_and_a_suspended_token_has_a_renewal() {
             match roll(12) {
                 0 | 1 => drop(rules.acquire(now)),
                 2 | 3 => drop(rules.rejected(generation, Some(path), now)),
-                4 => rules.replay_rejected(path, now),
+                4 => rules.replay_rejected(generation, path, now),
                 5 => rules.accepted(generation, path, now),
                 6 => drop(rules.login()),
                 7 => drop(rules.renew(now)),
@@ -520,7 +560,7 @@ fn whatever_happens_there_is_one_flight_and_a_suspended_token_has_a_renewal() {
                         let left = rules.ending.iter().copied().take(roll(2) as usize);
                         rules.logout_landed(left.collect(), Ok(()));
                     }
-                    Some(Flight::ChangePassword) => rules.password_change_landed(roll(2) == 0),
+                    Some(Flight::ChangePassword) => rules.password_change_landed(roll(2) == 0, now),
                 },
             }
             if let Some(launched) = rules.take_launch() {
