@@ -18,6 +18,14 @@ use crate::session::Session;
 /// [`SessionLayer`](crate::SessionLayer).
 ///
 /// See the [crate's docs](crate).
+///
+/// # "The method exists, but its trait bounds were not satisfied"
+///
+/// is what the compiler says of `client.oneshot(..)` or `client.ready()` where
+/// the request's body cannot be replayed by [`Auto`]. For a body with a
+/// `Default`, such as axum's, say `session.layer().replay(IfEmpty)`; for any
+/// other `.replay(Never)`, or see [`Replay`]. Written as
+/// `ServiceExt::oneshot(client, ..)`, the call gets an error that says so.
 #[derive(Clone, Debug)]
 pub struct SessionService<S, R = Auto> {
     inner: S,
