@@ -36,7 +36,7 @@ async fn main() -> Result<ExitCode, BoxError> {
         .latency(Duration::from_millis(5))
         .login_latency(Duration::from_millis(100))
         .build();
-    let server = emulator.listen(([127, 0, 0, 1], 0).into()).await?;
+    let server = emulator.serve("127.0.0.1:0").await?;
     story.tell(format_args!(
         "a Control-M server, in process, whose tokens live {LIFETIME:?}"
     ));
@@ -44,7 +44,11 @@ async fn main() -> Result<ExitCode, BoxError> {
     // What a user of the crate writes.
     let http: Http = Client::builder(TokioExecutor::new()).build_http();
     let credentials = Credentials::new("emuser", "first-password");
-    let session = Session::new(ControlM::new(http.clone(), server.url(), credentials)?);
+    let session = Session::new(ControlM::new(
+        http.clone(),
+        server.url().clone(),
+        credentials,
+    )?);
     let client = ServiceBuilder::new().layer(session.layer()).service(http);
 
     let caller = Caller {
@@ -74,7 +78,7 @@ async fn main() -> Result<ExitCode, BoxError> {
         failed += caller.call_all(CALLERS, &format!("expiry-{rounds}")).await;
         sleep(Duration::from_millis(50)).await;
     }
-    let rejected = emulator.account().with_dead_token;
+    let rejected = emulator.account().dead_tokens;
     story.tell(format_args!(
         "  {} calls, of which {rejected} had to be replayed",
         rounds * CALLERS
@@ -115,15 +119,15 @@ async fn main() -> Result<ExitCode, BoxError> {
 
     let account = emulator.account();
     println!("\nthe server's own account\n{account}\n");
-    let orders = emulator.orders();
     // In each round, half of the callers order a job.
     let ordered = (3 + rounds) * CALLERS / 2;
     story.check(
         "each job was ordered once",
-        account.jobs == ordered && orders.values().all(|times| *times == 1),
+        account.jobs_ordered == ordered
+            && account.ordered_by_folder.values().all(|times| *times == 1),
     );
     story.check("no session is left alive", account.live == 0);
-    server.shut_down().await;
+    server.shutdown().await;
 
     if story.failed > 0 {
         println!("{} of these did not hold", story.failed);
@@ -167,7 +171,7 @@ impl Caller {
     }
 
     async fn order(&self, job: &str) -> Result<StatusCode, BoxError> {
-        let order = format!(r#"{{"ctm":"IN01","folder":"quickstart","jobs":"{job}"}}"#);
+        let order = format!(r#"{{"ctm":"IN01","folder":"{job}"}}"#);
         self.call(Method::POST, "run/order", order.into()).await
     }
 

@@ -1,991 +1,1037 @@
-//! The emulated Control-M server: each knob and each fault from both sides, and
-//! an account that always balances.
+//! The embedded Control-M server keeps its word: on the wire, on the clock, in its account.
 
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::{
+    io,
+    pin::Pin,
+    sync::{Arc, Mutex},
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode, Uri, header};
+use http::{Method, Request, Response, StatusCode, Uri, header, uri::Scheme};
 use http_body_util::{BodyExt, Full};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::{HttpConnector, HttpInfo};
-use hyper_util::rt::TokioExecutor;
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::time::advance;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpStream},
+    sync::mpsc,
+    task::JoinHandle,
+    time::advance,
+};
 use tower::ServiceExt;
 use tower_reauth::controlm::emulator::{
-    Account, Call, ConnectionClosed, DeadToken, Emulator, EmulatorBuilder, EmulatorService, Fault,
-    Server,
+    Account, Call, Closed, Emulator, EmulatorBuilder, EmulatorService, Fault, Operation,
+    PasswordChangeEnds, ResponseBody, Server, Target, TokenIn,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
 const DEAD: &str = "Session token is invalid or expired";
 
-// How the tests speak to it.
+type Reply = Result<(StatusCode, Value), Closed>;
 
-#[derive(Debug)]
-struct Answer {
-    status: StatusCode,
-    headers: http::HeaderMap,
-    body: Bytes,
-}
-
-impl Answer {
-    fn json(&self) -> Value {
-        serde_json::from_slice(&self.body).unwrap()
-    }
-
-    /// The text of the one error.
-    fn error(&self) -> String {
-        self.json()["errors"][0]["message"]
-            .as_str()
-            .unwrap()
-            .to_owned()
-    }
-}
-
-async fn send(emulator: &Emulator, request: Request<String>) -> Result<Answer, ConnectionClosed> {
-    let (head, body) = emulator.service().oneshot(request).await?.into_parts();
-    let Ok(body) = body.collect().await;
-    Ok(Answer {
-        status: head.status,
-        headers: head.headers,
-        body: body.to_bytes(),
-    })
-}
-
-/// A request for a path under the default base path.
-fn request(method: Method, path: &str, token: &str, body: &Value) -> Request<String> {
+fn request(method: Method, path: &str, token: Option<&str>, body: &str) -> Request<Full<Bytes>> {
     let mut request = Request::builder()
         .method(method)
-        .uri(format!("/automation-api/{path}"));
-    if !token.is_empty() {
-        request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+        .uri(format!("/automation-api{path}"));
+    if let Some(token) = token {
+        request = request.header("authorization", format!("Bearer {token}"));
     }
-    let body = match body {
-        Value::Null => String::new(),
-        body => body.to_string(),
-    };
-    request.body(body).unwrap()
+    request
+        .body(Full::new(Bytes::from(body.to_owned())))
+        .unwrap()
 }
 
-async fn get(emulator: &Emulator, path: &str, token: &str) -> Answer {
-    let request = request(Method::GET, path, token, &Value::Null);
-    send(emulator, request).await.unwrap()
+fn credentials(user: &str, password: &str) -> String {
+    json!({"username": user, "password": password}).to_string()
 }
 
-async fn post(emulator: &Emulator, path: &str, token: &str, body: &Value) -> Answer {
-    let request = request(Method::POST, path, token, body);
-    send(emulator, request).await.unwrap()
-}
-
-fn credentials(password: &str) -> Value {
-    json!({ "username": "emuser", "password": password })
-}
-
-async fn try_login(emulator: &Emulator, password: &str) -> Answer {
-    post(emulator, "session/login", "", &credentials(password)).await
-}
-
-async fn login(emulator: &Emulator) -> String {
-    let answer = try_login(emulator, "emupass").await;
-    assert_eq!(answer.status, StatusCode::OK);
-    answer.json()["token"].as_str().unwrap().to_owned()
-}
-
-async fn logout(emulator: &Emulator, token: &str) -> StatusCode {
-    post(emulator, "session/logout", token, &Value::Null)
-        .await
-        .status
-}
-
-async fn change(emulator: &Emulator, token: &str, current: &str, new: &str) -> Answer {
-    let body = json!({ "currentPassword": current, "newPassword": new });
-    post(emulator, "session/user/password/update", token, &body).await
-}
-
-async fn servers(emulator: &Emulator, token: &str) -> StatusCode {
-    get(emulator, "config/servers", token).await.status
-}
-
-fn order(folder: &str, jobs: &str) -> Value {
-    json!({ "ctm": "IN01", "folder": folder, "jobs": jobs })
-}
-
-#[track_caller]
-fn assert_balanced(account: &Account) {
-    let ended = account.logged_out + account.expired + account.dropped + account.ended;
-    assert_eq!(account.logins, account.live + ended, "{account}");
-}
-
-fn emulator() -> Emulator {
-    Emulator::builder().build()
-}
-
-fn with(configure: impl FnOnce(EmulatorBuilder) -> EmulatorBuilder) -> Emulator {
-    configure(Emulator::builder()).build()
-}
-
-// Sessions.
-
-#[tokio::test]
-async fn a_login_opens_a_session_and_a_logout_ends_that_one_only() {
-    let emulator = emulator();
-    let (one, other) = (login(&emulator).await, login(&emulator).await);
-    assert_ne!(one, other);
-    assert_eq!(servers(&emulator, &one).await, StatusCode::OK);
-
-    assert_eq!(logout(&emulator, &one).await, StatusCode::OK);
-    assert_eq!(servers(&emulator, &one).await, StatusCode::UNAUTHORIZED);
-    assert_eq!(servers(&emulator, &other).await, StatusCode::OK);
-
-    let account = emulator.account();
-    assert_eq!(
-        (account.logins, account.logged_out, account.live),
-        (2, 1, 1)
-    );
-    assert_eq!((account.with_live_token, account.with_dead_token), (3, 1));
-    assert_balanced(&account);
-}
-
-#[tokio::test]
-async fn a_logout_of_a_dead_session_counts_as_failed_and_one_without_a_token_does_not() {
-    let emulator = emulator();
-    let token = login(&emulator).await;
-    logout(&emulator, &token).await;
-    assert_eq!(emulator.account().failed_logouts, 0);
-
-    assert_eq!(logout(&emulator, &token).await, StatusCode::UNAUTHORIZED);
-    assert_eq!(emulator.account().failed_logouts, 1);
-    assert_eq!(logout(&emulator, "").await, StatusCode::UNAUTHORIZED);
-
-    let account = emulator.account();
-    assert_eq!((account.failed_logouts, account.logged_out), (1, 1));
-    assert_eq!((account.with_dead_token, account.without_token), (1, 1));
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_lifetime_ends_a_session_however_much_it_is_used() {
-    let emulator = with(|emulator| emulator.lifetime(10 * SECOND));
-    let token = login(&emulator).await;
-    for _ in 0..9 {
-        advance(SECOND).await;
-        assert_eq!(servers(&emulator, &token).await, StatusCode::OK);
-    }
-    advance(SECOND).await;
-    // Known before anybody uses it.
-    assert_eq!(emulator.account().live, 0);
-    assert_eq!(servers(&emulator, &token).await, StatusCode::UNAUTHORIZED);
-    assert_eq!(
-        (emulator.account().expired, emulator.account().live),
-        (1, 0)
-    );
-    assert_balanced(&emulator.account());
-}
-
-#[tokio::test(start_paused = true)]
-async fn an_idle_time_ends_only_a_session_that_is_not_used() {
-    let emulator = with(|emulator| emulator.idle(10 * SECOND));
-    let (used, unused) = (login(&emulator).await, login(&emulator).await);
-    for _ in 0..3 {
-        advance(9 * SECOND).await;
-        assert_eq!(servers(&emulator, &used).await, StatusCode::OK);
-    }
-    assert_eq!(servers(&emulator, &unused).await, StatusCode::UNAUTHORIZED);
-    advance(10 * SECOND).await;
-    assert_eq!(servers(&emulator, &used).await, StatusCode::UNAUTHORIZED);
-    assert_eq!(emulator.account().expired, 2);
-    assert_balanced(&emulator.account());
-}
-
-#[tokio::test]
-async fn a_dead_token_is_answered_with_401_or_500_as_told_and_always_with_its_text() {
-    for (told, status) in [
-        (DeadToken::Unauthorized, StatusCode::UNAUTHORIZED),
-        (DeadToken::ServerError, StatusCode::INTERNAL_SERVER_ERROR),
-    ] {
-        let emulator = with(|emulator| emulator.dead_token(told));
-        let token = login(&emulator).await;
-        assert_eq!(servers(&emulator, &token).await, StatusCode::OK);
-        for token in ["DEAD", ""] {
-            let answer = get(&emulator, "config/servers", token).await;
-            assert_eq!((answer.status, answer.error().as_str()), (status, DEAD));
-        }
-    }
-}
-
-#[tokio::test]
-async fn a_restart_drops_sessions_and_keeps_users_and_orders() {
-    let emulator = emulator();
-    let token = login(&emulator).await;
-    post(&emulator, "run/order", &token, &order("F", "J")).await;
-    emulator.restart();
-    assert_eq!(servers(&emulator, &token).await, StatusCode::UNAUTHORIZED);
-    login(&emulator).await;
-
-    let account = emulator.account();
-    assert_eq!((account.dropped, account.live, account.jobs), (1, 1, 1));
-    assert_balanced(&account);
-}
-
-#[tokio::test]
-async fn sessions_can_be_made_to_expire_at_once() {
-    let emulator = emulator();
-    let token = login(&emulator).await;
-    emulator.expire_sessions();
-    assert_eq!(servers(&emulator, &token).await, StatusCode::UNAUTHORIZED);
-    assert_eq!(emulator.account().expired, 1);
-    assert_balanced(&emulator.account());
-}
-
-#[tokio::test]
-async fn a_login_fails_while_as_many_sessions_as_allowed_are_live() {
-    let emulator = with(|emulator| emulator.max_sessions(2));
-    let token = login(&emulator).await;
-    login(&emulator).await;
-    let answer = try_login(&emulator, "emupass").await;
-    assert_eq!(answer.status, StatusCode::INTERNAL_SERVER_ERROR);
-    assert!(answer.error().contains("Maximum number of sessions"));
-
-    logout(&emulator, &token).await;
-    login(&emulator).await;
-    let account = emulator.account();
-    assert_eq!((account.logins, account.failed_logins), (3, 1));
-    assert_balanced(&account);
-}
-
-// Where a token may be.
-
-#[tokio::test]
-async fn a_token_counts_in_either_header_and_a_gateways_own_key_does_not_hide_it() {
-    let emulator = emulator();
-    let token = login(&emulator).await;
-    let bearer = format!("Bearer {token}");
-    let status = async |headers: &[(&str, &[u8])]| {
-        let mut request = request(Method::GET, "config/servers", "", &Value::Null);
-        for (name, value) in headers {
-            let name = http::HeaderName::try_from(*name).unwrap();
-            let value = http::HeaderValue::from_bytes(value).unwrap();
-            request.headers_mut().append(name, value);
-        }
-        send(&emulator, request).await.unwrap().status
-    };
-    let (token, bearer) = (token.as_bytes(), bearer.as_bytes());
-    let lower = bearer.to_ascii_lowercase();
-
-    let live: [&[(&str, &[u8])]; 6] = [
-        &[("authorization", bearer)],
-        &[("x-api-key", token)],
-        &[("x-api-key", bearer)],
-        &[("authorization", b"Basic abc"), ("x-api-key", token)],
-        &[
-            ("authorization", b"Bearer of-the-gateway"),
-            ("x-api-key", token),
-        ],
-        &[("authorization", bearer), ("x-api-key", b"of-the-gateway")],
-    ];
-    for headers in live {
-        assert_eq!(status(headers).await, StatusCode::OK, "{headers:?}");
-    }
-    let dead: [&[(&str, &[u8])]; 4] = [
-        &[("authorization", &lower)],
-        &[("authorization", b"Bearer \xc3\xa9")],
-        &[("authorization", b"Bearer \xff\xfe\x80")],
-        &[("x-api-key", b"\xe9\xe9\xe9\xe9\xe9\xe9\xe9")],
-    ];
-    for headers in dead {
-        assert_eq!(status(headers).await, StatusCode::UNAUTHORIZED);
-    }
-    let none: [&[(&str, &[u8])]; 3] = [
-        &[],
-        &[("authorization", token)],
-        &[("authorization", b"Basic abc")],
-    ];
-    for headers in none {
-        assert_eq!(status(headers).await, StatusCode::UNAUTHORIZED);
-    }
-    let account = emulator.account();
-    assert_eq!(
-        (
-            account.with_live_token,
-            account.with_dead_token,
-            account.without_token
-        ),
-        (6, 4, 3)
-    );
-}
-
-#[tokio::test]
-async fn a_stale_token_at_a_login_has_no_effect() {
-    let emulator = emulator();
-    let answer = post(&emulator, "session/login", "DEAD", &credentials("emupass")).await;
-    assert_eq!(answer.status, StatusCode::OK);
-    assert_eq!(emulator.account().with_dead_token, 0);
-}
-
-// Users.
-
-#[tokio::test]
-async fn failed_logins_in_a_row_lock_a_user_and_a_success_between_them_does_not() {
-    let emulator = with(|emulator| emulator.lock_after(3));
-    for _ in 0..2 {
-        try_login(&emulator, "wrong").await;
-        try_login(&emulator, "wrong").await;
-        login(&emulator).await;
-    }
-    for _ in 0..3 {
-        assert!(!emulator.is_locked("emuser"));
-        let answer = try_login(&emulator, "wrong").await;
-        assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
-        assert!(answer.error().contains("Incorrect username or password"));
-    }
-    assert!(emulator.is_locked("emuser"));
-    let answer = try_login(&emulator, "emupass").await;
-    assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
-    assert!(answer.error().contains("locked"));
-    assert_eq!(emulator.account().failed_logins, 8);
-
-    emulator.unlock("emuser");
-    assert!(!emulator.is_locked("emuser"));
-    login(&emulator).await;
-    assert_balanced(&emulator.account());
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_lock_passes_after_its_time_and_not_before() {
-    let emulator = with(|emulator| emulator.lock_after(1).unlock_after(60 * SECOND));
-    try_login(&emulator, "wrong").await;
-    advance(59 * SECOND).await;
-    assert!(emulator.is_locked("emuser"));
-    let answer = try_login(&emulator, "emupass").await;
-    assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
-    advance(SECOND).await;
-    assert!(!emulator.is_locked("emuser"));
-    login(&emulator).await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn the_longest_times_are_never_over_and_break_nothing() {
-    let emulator = with(|emulator| {
-        emulator
-            .lifetime(Duration::MAX)
-            .idle(Duration::MAX)
-            .unlock_after(Duration::MAX)
-    });
-    advance(SECOND).await;
-    let token = login(&emulator).await;
-    emulator.lock("emuser");
-    advance(SECOND).await;
-    assert!(emulator.is_locked("emuser"));
-    let answer = try_login(&emulator, "emupass").await;
-    assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
-    assert_eq!(servers(&emulator, &token).await, StatusCode::OK);
-}
-
-#[tokio::test]
-async fn an_administrator_locks_a_user_and_sets_a_password_and_sessions_stay() {
-    let emulator = emulator();
-    let token = login(&emulator).await;
-    emulator.lock("emuser");
-    let answer = try_login(&emulator, "emupass").await;
-    assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
-    emulator.set_password("emuser", "another");
-    assert!(!emulator.is_locked("emuser"));
-    let answer = try_login(&emulator, "emupass").await;
-    assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
-    let answer = try_login(&emulator, "another").await;
-    assert_eq!(answer.status, StatusCode::OK);
-    assert_eq!(servers(&emulator, &token).await, StatusCode::OK);
-}
-
-#[tokio::test]
-async fn a_new_password_counts_from_then_on_and_the_policy_refuses_some() {
-    let emulator = with(|emulator| {
-        emulator
-            .min_password(8)
-            .wrong_current_password(StatusCode::FORBIDDEN)
-    });
-    let token = login(&emulator).await;
-    for (current, new, status) in [
-        ("emupass", "seven77", StatusCode::BAD_REQUEST),
-        ("emupass", "emupass", StatusCode::BAD_REQUEST),
-        ("wrong", "eight888", StatusCode::FORBIDDEN),
-    ] {
-        assert_eq!(change(&emulator, &token, current, new).await.status, status);
-    }
-    assert_eq!(emulator.account().password_changes, 0);
-    login(&emulator).await;
-
-    let answer = change(&emulator, &token, "emupass", "eight888").await;
-    assert_eq!(answer.status, StatusCode::OK);
-    assert_eq!(emulator.account().password_changes, 1);
-    let answer = try_login(&emulator, "emupass").await;
-    assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
-    let answer = try_login(&emulator, "eight888").await;
-    assert_eq!(answer.status, StatusCode::OK);
-}
-
-#[tokio::test]
-async fn a_password_change_ends_the_users_sessions_only_where_told_to() {
-    for ends in [false, true] {
-        let emulator = with(|emulator| {
-            let emulator = emulator.user("emuser", "emupass").user("other", "secret");
-            if ends {
-                emulator.password_change_ends_sessions()
-            } else {
-                emulator
-            }
-        });
-        let token = login(&emulator).await;
-        let body = json!({ "username": "other", "password": "secret" });
-        let others = post(&emulator, "session/login", "", &body).await.json();
-        let others = others["token"].as_str().unwrap();
-
-        change(&emulator, &token, "emupass", "another").await;
-        let status = servers(&emulator, &token).await;
-        assert_eq!(status == StatusCode::UNAUTHORIZED, ends);
-        assert_eq!(servers(&emulator, others).await, StatusCode::OK);
-        assert_eq!(emulator.account().ended, u64::from(ends));
-        assert_balanced(&emulator.account());
-    }
-}
-
-// Behind the session.
-
-#[tokio::test]
-async fn each_order_runs_once_and_is_counted_under_its_folder_and_jobs() {
-    let emulator = emulator();
-    let token = login(&emulator).await;
-    for (folder, jobs) in [("F", "A"), ("F", "B"), ("F", "A")] {
-        let answer = post(&emulator, "run/order", &token, &order(folder, jobs)).await;
-        let run = answer.json()["runId"].as_str().unwrap().to_owned();
-        let status = get(&emulator, &format!("run/status/{run}"), &token).await;
-        assert_eq!(status.json()["returned"], 1);
-    }
-    let answer = post(&emulator, "run/order", "DEAD", &order("F", "A")).await;
-    assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
-
-    let orders: Vec<_> = emulator.orders().into_iter().collect();
-    assert_eq!(orders, [("F/A".to_owned(), 2), ("F/B".to_owned(), 1)]);
-    assert_eq!(emulator.account().jobs, 3);
-    let statuses = get(&emulator, "run/jobs/status", &token).await.json();
-    assert_eq!(statuses["total"], 3);
-    let unknown = get(&emulator, "run/status/00000000-0000-4000-8000-4", &token).await;
-    assert_eq!(unknown.status, StatusCode::NOT_FOUND);
-}
-
-#[tokio::test]
-async fn a_download_comes_as_one_frame_for_each_chunk() {
-    let emulator = emulator();
-    let token = login(&emulator).await;
-    let path = "run/job/IN01:1/output?chunks=3";
-    let request = request(Method::GET, path, &token, &Value::Null);
-    let mut body = emulator
+async fn raw(emulator: &Emulator, request: Request<Full<Bytes>>) -> Response<Bytes> {
+    let (head, body) = emulator
         .service()
         .oneshot(request)
         .await
         .unwrap()
-        .into_body();
-    for line in ["line 1 of 3\n", "line 2 of 3\n", "line 3 of 3\n"] {
-        let Ok(frame) = body.frame().await.unwrap();
-        assert_eq!(frame.into_data().unwrap(), line);
-    }
-    assert!(body.frame().await.is_none());
-
-    for path in [
-        "run/job/1/output?chunks=-1",
-        "run/job/1/output?chunks=10001",
-    ] {
-        let answer = get(&emulator, path, &token).await;
-        assert_eq!(answer.status, StatusCode::BAD_REQUEST);
-    }
+        .into_parts();
+    Response::from_parts(head, body.collect().await.unwrap().to_bytes())
 }
 
-#[tokio::test]
-async fn a_role_that_is_missing_is_403_and_leaves_the_session_alone() {
-    let emulator = emulator();
-    let token = login(&emulator).await;
-    let answer = get(&emulator, "forbidden", &token).await;
-    assert_eq!(answer.status, StatusCode::FORBIDDEN);
-    let answer = get(&emulator, "unauthorized", &token).await;
-    assert_eq!(answer.error(), DEAD);
-    assert_eq!(servers(&emulator, &token).await, StatusCode::OK);
+async fn send(emulator: &Emulator, request: Request<Full<Bytes>>) -> Reply {
+    let (head, body) = emulator.service().oneshot(request).await?.into_parts();
+    let body = body.collect().await.unwrap().to_bytes();
+    Ok((
+        head.status,
+        serde_json::from_slice(&body).unwrap_or(Value::Null),
+    ))
 }
 
-#[tokio::test]
-async fn only_whole_segments_of_a_path_match() {
-    let cases = [
-        ("/automation-api", "/automation-api/session/login", 200),
-        ("/automation-api", "/automation-api/session/login/", 404),
-        ("/automation-api", "/automation-api//session/login", 404),
-        ("/automation-api", "//automation-api/session/login", 404),
-        ("/automation-api", "/automation-api2/session/login", 404),
-        ("/automation-api", "/automation-apisession/login", 404),
-        ("/automation-api", "/session/login", 404),
-        ("/automation-api", "/automation-api", 404),
-        ("/automation-api", "/", 404),
-        ("a/b//", "/a/b/session/login", 200),
-        ("", "/session/login", 200),
-        ("/", "/session/login", 200),
-        ("/", "//session/login", 404),
-    ];
-    for (base, path, status) in cases {
-        let emulator = with(|emulator| emulator.base_path(base));
-        let body = credentials("emupass").to_string();
-        let request = Request::post(path).body(body).unwrap();
-        let answer = send(&emulator, request).await.unwrap();
-        assert_eq!(answer.status, status, "{path} under {base:?}");
-        assert_eq!(emulator.account().requests, 1);
-    }
+async fn get(emulator: &Emulator, path: &str, token: &str) -> Reply {
+    send(emulator, request(Method::GET, path, Some(token), "")).await
 }
 
-#[test]
-#[should_panic(expected = "is no path of a URL")]
-fn a_base_path_with_a_query_is_refused_at_once() {
-    let _ = Emulator::builder().base_path("/automation-api?x=y");
+async fn post(emulator: &Emulator, path: &str, token: &str, body: &str) -> Reply {
+    send(emulator, request(Method::POST, path, Some(token), body)).await
 }
 
-#[tokio::test]
-async fn a_wrong_method_or_body_is_refused_without_effect() {
-    let emulator = emulator();
-    let answer = get(&emulator, "session/login", "").await;
-    assert_eq!(answer.status, StatusCode::METHOD_NOT_ALLOWED);
-    assert_eq!(answer.headers[header::ALLOW], "POST");
-    for body in ["", "[]", "{\"username\":\"emuser\"}", "\u{0}"] {
-        let request = Request::post("/automation-api/session/login").body(body.to_owned());
-        let answer = send(&emulator, request.unwrap()).await.unwrap();
-        assert_eq!(answer.status, StatusCode::BAD_REQUEST);
-    }
-    let long = " ".repeat(2 << 20);
-    let request = Request::post("/automation-api/session/login").body(long);
-    let answer = send(&emulator, request.unwrap()).await.unwrap();
-    assert_eq!(answer.status, StatusCode::BAD_REQUEST);
-
-    let account = emulator.account();
-    assert_eq!((account.logins, account.failed_logins), (0, 0));
-    assert_eq!(account.requests, 6);
+async fn try_login(emulator: &Emulator, user: &str, password: &str) -> Reply {
+    let body = credentials(user, password);
+    send(
+        emulator,
+        request(Method::POST, "/session/login", None, &body),
+    )
+    .await
 }
 
-// Faults.
+async fn login(emulator: &Emulator) -> String {
+    let (status, answer) = try_login(emulator, "emuser", "empass").await.unwrap();
+    assert_eq!(status, StatusCode::OK, "{answer}");
+    answer["token"].as_str().unwrap().to_owned()
+}
+
+async fn change(emulator: &Emulator, token: &str, current: &str, new: &str) -> StatusCode {
+    let body = json!({"currentPassword": current, "newPassword": new}).to_string();
+    let path = "/session/user/password/update";
+    post(emulator, path, token, &body).await.unwrap().0
+}
+
+fn error(text: &str) -> Value {
+    json!({"errors": [{"message": text}]})
+}
+
+async fn is_live(emulator: &Emulator, token: &str) -> bool {
+    get(emulator, "/config/servers", token).await.unwrap().0 == StatusCode::OK
+}
+
+fn emulator(set: impl FnOnce(EmulatorBuilder) -> EmulatorBuilder) -> Emulator {
+    set(Emulator::builder().user("emuser", "empass")).build()
+}
+
+// Sessions
 
 #[tokio::test(start_paused = true)]
-async fn a_fault_hits_one_request_for_its_path_and_only_some_execute_it() {
-    let busy = Fault::Busy {
-        retry_after: 7 * SECOND,
-    };
-    let cases = [
-        (Fault::Refuse, None, 0),
-        (Fault::CloseAfter, None, 1),
-        (Fault::Status(StatusCode::TOO_MANY_REQUESTS), Some(429), 0),
-        (busy, Some(503), 0),
-        (Fault::Html, Some(502), 0),
-        (Fault::Garbage, Some(200), 0),
-        (Fault::Empty, Some(200), 0),
-        (Fault::Truncated, Some(200), 1),
-    ];
-    for (fault, status, jobs) in cases {
-        let emulator = emulator();
-        let token = login(&emulator).await;
-        emulator.fail_next("/run/order", fault.clone());
-        assert_eq!(servers(&emulator, &token).await, StatusCode::OK);
-
-        let failing = request(Method::POST, "run/order", &token, &order("F", "J"));
-        let answer = send(&emulator, failing).await;
-        let got = answer.as_ref().ok().map(|answer| answer.status.as_u16());
-        assert_eq!(got, status, "{fault:?}");
-        assert_eq!(emulator.account().jobs, jobs, "{fault:?}");
-        if let Ok(answer) = answer {
-            let retry_after = answer.headers.get(header::RETRY_AFTER);
-            let seconds = retry_after.map(|value| value.to_str().unwrap());
-            let told = matches!(fault, Fault::Busy { .. }).then_some("7");
-            assert_eq!(seconds, told);
-            let is_json = serde_json::from_slice::<Value>(&answer.body).is_ok();
-            assert_eq!(is_json, matches!(status, Some(429 | 503)), "{fault:?}");
-        }
-
-        let answer = post(&emulator, "run/order", &token, &order("F", "J")).await;
-        assert_eq!(answer.status, StatusCode::OK);
-        assert_eq!(emulator.account().jobs, jobs + 1);
-        assert_balanced(&emulator.account());
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_stalled_request_is_never_answered_and_not_executed() {
-    let emulator = emulator();
-    let token = login(&emulator).await;
-    emulator.fail_next("run/order", Fault::Stall);
-    let stalled = post(&emulator, "run/order", &token, &Value::Null);
-    let stalled = tokio::time::timeout(3600 * SECOND, stalled).await;
-    assert!(stalled.is_err());
-    assert_eq!(emulator.account().jobs, 0);
-}
-
-#[tokio::test]
-async fn faults_queue_up_and_one_for_any_path_hits_what_comes_first() {
-    let emulator = emulator();
-    emulator.fail_next("session/login", Fault::Status(StatusCode::BAD_GATEWAY));
-    emulator.fail_next("", Fault::Status(StatusCode::IM_A_TEAPOT));
-    emulator.fail_next("session/login", Fault::Status(StatusCode::GATEWAY_TIMEOUT));
-    assert_eq!(servers(&emulator, "").await, 418);
-    assert_eq!(try_login(&emulator, "emupass").await.status, 502);
-    assert_eq!(try_login(&emulator, "emupass").await.status, 504);
-    assert_eq!(try_login(&emulator, "emupass").await.status, 200);
-}
-
-#[tokio::test]
-async fn a_login_whose_answer_is_lost_leaves_a_live_session() {
-    let emulator = emulator();
-    emulator.fail_next("session/login", Fault::CloseAfter);
-    let login = request(Method::POST, "session/login", "", &credentials("emupass"));
-    assert_eq!(send(&emulator, login).await.unwrap_err(), ConnectionClosed);
-    assert_eq!((emulator.account().logins, emulator.account().live), (1, 1));
-}
-
-// Time, and who looks on.
-
-#[tokio::test(start_paused = true)]
-async fn latency_delays_each_call_and_a_login_by_more() {
-    let emulator = with(|emulator| emulator.latency(SECOND).login_latency(4 * SECOND));
-    let began = tokio::time::Instant::now();
-    let token = login(&emulator).await;
-    assert_eq!(began.elapsed().as_secs(), 5);
-    servers(&emulator, &token).await;
-    assert_eq!(began.elapsed().as_secs(), 6);
-}
-
-#[tokio::test(start_paused = true)]
-async fn an_observer_is_told_of_each_call_and_of_no_secret() {
-    let seen: Arc<Mutex<Vec<Call>>> = Arc::default();
-    let emulator = with(|emulator| {
-        let seen = seen.clone();
-        emulator
-            .latency(SECOND)
-            .on_call(move |call| seen.lock().unwrap().push(call.clone()))
-    });
-    let token = login(&emulator).await;
-    get(&emulator, "run/job/1/output?chunks=1", &token).await;
-    emulator.fail_next("", Fault::Refuse);
-    let refused = request(Method::GET, "config/servers", &token, &Value::Null);
-    send(&emulator, refused).await.unwrap_err();
-
-    let seen = seen.lock().unwrap();
-    let short: Vec<_> = seen
-        .iter()
-        .map(|call| {
-            let status = call.status.map(|status| status.as_u16());
-            (call.path.as_str(), status, call.user.as_deref())
-        })
-        .collect();
+async fn a_login_opens_a_session_that_a_logout_ends() {
+    let emulator = Emulator::new();
+    let (status, answer) = try_login(&emulator, "emuser", "empass").await.unwrap();
     assert_eq!(
-        short,
-        [
-            ("/automation-api/session/login", Some(200), Some("emuser")),
-            (
-                "/automation-api/run/job/1/output",
-                Some(200),
-                Some("emuser")
-            ),
-            ("/automation-api/config/servers", None, None),
-        ]
+        (status, &answer["username"]),
+        (StatusCode::OK, &json!("emuser"))
     );
-    assert!(seen.iter().all(|call| call.elapsed == SECOND));
-    let shown = format!("{seen:?} {emulator:?} {:?}", emulator.service());
-    assert!(!shown.contains(&token) && !shown.contains("emupass"));
-}
+    let token = answer["token"].as_str().unwrap();
+    assert_eq!(token.len(), 128);
+    assert!(token.bytes().all(|digit| digit.is_ascii_hexdigit()));
 
-#[test]
-fn a_builder_shows_no_password() {
-    let builder = Emulator::builder().user("emuser", "s3cret");
-    assert!(!format!("{builder:?}").contains("s3cret"));
-}
-
-#[test]
-fn its_types_can_be_shared_and_sent() {
-    fn shared<T: Send + Sync + Unpin + 'static>() {}
-    shared::<Emulator>();
-    shared::<EmulatorService>();
-    shared::<Server>();
-    shared::<Account>();
-    shared::<Call>();
-    shared::<Fault>();
-}
-
-// The account.
-
-/// Numbers that are the same on each run: xorshift.
-struct Numbers(u64);
-
-impl Numbers {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % bound
-    }
+    assert!(is_live(&emulator, token).await);
+    let (status, answer) = post(&emulator, "/session/logout", token, "").await.unwrap();
+    let message = format!("Successfully logged out from session {token}");
+    assert_eq!(
+        (status, answer),
+        (StatusCode::OK, json!({"message": message}))
+    );
+    assert!(!is_live(&emulator, token).await);
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_account_balances_after_each_step_of_any_programme() {
-    for seed in 1..=8 {
-        let mut numbers = Numbers(seed);
-        let emulator = with(|emulator| {
-            emulator
-                .lifetime(100 * SECOND)
-                .idle(30 * SECOND)
-                .lock_after(4)
-                .unlock_after(20 * SECOND)
-                .max_sessions(6)
-                .password_change_ends_sessions()
-        });
-        let (mut tokens, mut passwords) = (vec!["DEAD".to_owned()], ["emupass", "another"]);
-        let (mut opened, mut ordered) = (0, 0);
-        for _ in 0..500 {
-            // One of the latest, so that many a one is live.
-            let back = numbers.below(tokens.len().min(6) as u64) as usize;
-            let token = &tokens[tokens.len() - 1 - back];
-            match numbers.below(20) {
-                0..=6 => {
-                    let answer = try_login(&emulator, passwords[0]).await;
-                    if answer.status == StatusCode::OK {
-                        opened += 1;
-                        // No JSON, or no token in it, if a fault has hit.
-                        let body = serde_json::from_slice::<Value>(&answer.body);
-                        let token = body
-                            .ok()
-                            .and_then(|body| body["token"].as_str().map(str::to_owned));
-                        tokens.extend(token);
-                    }
-                }
-                7 => drop(try_login(&emulator, "wrong").await),
-                8..=10 => drop(logout(&emulator, token).await),
-                11 | 12 => {
-                    let answer = post(&emulator, "run/order", token, &order("F", "J")).await;
-                    ordered += u64::from(answer.status == StatusCode::OK);
-                }
-                13 => {
-                    let answer = change(&emulator, token, passwords[0], passwords[1]).await;
-                    if answer.status == StatusCode::OK {
-                        passwords.swap(0, 1);
-                    }
-                }
-                14 => emulator.fail_next("session/login", Fault::Truncated),
-                15 => emulator.fail_next("session/logout", Fault::Html),
-                16 if numbers.below(4) == 0 => emulator.restart(),
-                17 if numbers.below(4) == 0 => emulator.expire_sessions(),
-                18 => emulator.unlock("emuser"),
-                _ => advance(Duration::from_secs(numbers.below(8))).await,
-            }
-            let account = emulator.account();
-            assert_balanced(&account);
-            assert_eq!((account.logins, account.jobs), (opened, ordered));
-            assert!(account.live <= 6);
-        }
-        let account = emulator.account();
-        let counts = [
-            account.logged_out,
-            account.expired,
-            account.dropped,
-            account.ended,
-            account.failed_logins,
-            account.failed_logouts,
-            account.jobs,
-        ];
-        assert!(counts.iter().all(|count| *count > 0), "{account}");
-    }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn the_account_balances_when_many_use_it_at_once() {
-    let emulator = emulator();
-    let mut clients = tokio::task::JoinSet::new();
-    for _ in 0..16 {
-        let emulator = emulator.clone();
-        clients.spawn(async move {
-            for round in 0..25 {
-                let token = login(&emulator).await;
-                post(&emulator, "run/order", &token, &order("F", "J")).await;
-                if round % 2 == 0 {
-                    logout(&emulator, &token).await;
-                }
-                if round % 10 == 0 {
-                    emulator.restart();
-                }
-                assert_balanced(&emulator.account());
-            }
-        });
-    }
-    while let Some(client) = clients.join_next().await {
-        client.unwrap();
-    }
-    let account = emulator.account();
-    assert_balanced(&account);
-    assert_eq!((account.logins, account.requests), (400, 400 + 400 + 208));
-}
-
-// On a socket.
-
-type Http = Client<HttpConnector, Full<Bytes>>;
-
-fn client() -> Http {
-    Client::builder(TokioExecutor::new())
-        .retry_canceled_requests(false)
-        .build_http()
-}
-
-async fn listen(emulator: &Emulator) -> Server {
-    let any = ([127, 0, 0, 1], 0).into();
-    emulator.listen(any).await.unwrap()
-}
-
-fn on_wire(server: &Server, request: Request<String>) -> Request<Full<Bytes>> {
-    let (mut head, body) = request.into_parts();
-    let path = head.uri.path().to_owned();
-    head.uri = format!("http://{}{path}", server.address())
-        .parse()
-        .unwrap();
-    Request::from_parts(head, Full::from(body))
-}
-
-/// The client's end of the connection that an answer came on.
-fn connection<B>(response: &Response<B>) -> std::net::SocketAddr {
-    let info: &HttpInfo = response.extensions().get().unwrap();
-    info.local_addr()
-}
-
-#[tokio::test]
-async fn one_connection_serves_many_requests() {
-    let emulator = emulator();
-    let server = listen(&emulator).await;
-    assert_eq!(
-        server.url(),
-        format!("http://{}/automation-api", server.address())
-            .parse::<Uri>()
-            .unwrap()
-    );
-    let (client, token) = (client(), login(&emulator).await);
-    let mut connections = Vec::new();
-    for path in ["config/servers", "forbidden", "run/job/1/output", "nowhere"] {
-        let request = on_wire(&server, request(Method::GET, path, &token, &Value::Null));
-        let response = client.request(request).await.unwrap();
-        connections.push(connection(&response));
-        response.into_body().collect().await.unwrap();
-    }
-    connections.dedup();
-    assert_eq!(connections.len(), 1);
-}
-
-#[tokio::test]
-async fn a_connection_closed_before_or_after_execution_looks_the_same_to_the_client() {
-    for (fault, jobs) in [(Fault::Refuse, 0), (Fault::CloseAfter, 1)] {
-        let emulator = emulator();
-        let server = listen(&emulator).await;
-        let (client, token) = (client(), login(&emulator).await);
-        let order = || {
-            let order = request(Method::POST, "run/order", &token, &order("F", "J"));
-            client.request(on_wire(&server, order))
-        };
-        emulator.fail_next("run/order", fault);
-        order().await.unwrap_err();
-        assert_eq!(emulator.account().jobs, jobs);
-        assert_eq!(order().await.unwrap().status(), StatusCode::OK);
-        assert_eq!(emulator.account().jobs, jobs + 1);
-    }
-}
-
-#[tokio::test]
-async fn what_is_no_http_is_refused_and_the_next_client_is_served() {
-    let emulator = emulator();
-    let server = listen(&emulator).await;
-    let mut stream = TcpStream::connect(server.address()).await.unwrap();
-    stream
-        .write_all(b"\x16\x03\x01 hello\r\n\r\n")
+async fn two_logins_of_one_user_give_two_live_tokens_and_a_logout_ends_one() {
+    let emulator = Emulator::new();
+    let (first, second) = (login(&emulator).await, login(&emulator).await);
+    assert_ne!(first, second);
+    assert!(is_live(&emulator, &first).await && is_live(&emulator, &second).await);
+    post(&emulator, "/session/logout", &first, "")
         .await
         .unwrap();
-    let mut answer = Vec::new();
-    // It may be reset instead of closed: all that counts is that it ends.
-    let _ = stream.read_to_end(&mut answer).await;
-    assert_eq!(emulator.account().requests, 0);
-
-    let request = on_wire(&server, request(Method::GET, "nowhere", "", &Value::Null));
-    let response = client().request(request).await.unwrap();
-    assert_eq!(response.status(), StatusCode::NOT_FOUND);
+    assert!(!is_live(&emulator, &first).await && is_live(&emulator, &second).await);
 }
 
-/// A login that the server has begun to execute: all but its body was sent, and
-/// the server has asked for that.
-async fn under_way(address: std::net::SocketAddr) -> (TcpStream, String) {
-    let mut stream = TcpStream::connect(address).await.unwrap();
-    let body = credentials("emupass").to_string();
-    let head = format!(
-        "POST /automation-api/session/login HTTP/1.1\r\nHost: {address}\r\n\
-         Expect: 100-continue\r\nContent-Length: {}\r\n\r\n",
-        body.len()
+#[tokio::test(start_paused = true)]
+async fn a_session_ends_when_its_lifetime_is_over_however_much_it_is_used() {
+    let emulator = emulator(|b| b.lifetime(MINUTE));
+    let token = login(&emulator).await;
+    advance(MINUTE - Duration::from_millis(1)).await;
+    assert!(is_live(&emulator, &token).await);
+    advance(Duration::from_millis(1)).await;
+    let dead = get(&emulator, "/config/servers", &token).await.unwrap();
+    assert_eq!(dead, (StatusCode::UNAUTHORIZED, error(DEAD)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_session_ends_and_a_used_one_does_not() {
+    let emulator = emulator(|b| b.lifetime(None).idle_timeout(MINUTE));
+    let (used, idle) = (login(&emulator).await, login(&emulator).await);
+    for _ in 0..4 {
+        advance(MINUTE / 2).await;
+        assert!(is_live(&emulator, &used).await);
+    }
+    assert!(!is_live(&emulator, &idle).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_outlived_its_lifetime_counts_as_expired_though_nobody_asked() {
+    let emulator = emulator(|b| b.lifetime(MINUTE));
+    login(&emulator).await;
+    assert_eq!(
+        (emulator.account().live, emulator.account().expired),
+        (1, 0)
     );
-    stream.write_all(head.as_bytes()).await.unwrap();
-    let mut go_on = [0; 25];
-    stream.read_exact(&mut go_on).await.unwrap();
-    assert_eq!(&go_on, b"HTTP/1.1 100 Continue\r\n\r\n");
-    (stream, body)
+    advance(MINUTE).await;
+    assert_eq!(
+        (emulator.account().live, emulator.account().expired),
+        (0, 1)
+    );
 }
 
-#[tokio::test]
-async fn a_shut_down_lets_a_request_under_way_be_answered() {
-    let emulator = emulator();
-    let server = listen(&emulator).await;
-    let address = server.address();
-    let (mut stream, body) = under_way(address).await;
+#[tokio::test(start_paused = true)]
+async fn every_session_is_accounted_for_however_it_ended() {
+    let emulator = emulator(|b| {
+        b.lifetime(10 * MINUTE)
+            .password_change_ends(PasswordChangeEnds::OtherSessions)
+    });
+    let balanced = |logins, live, logged_out, expired, dropped, ended| {
+        let is: Account = emulator.account();
+        assert!(is.balances(), "{is}");
+        let is = (
+            is.logins,
+            is.live,
+            is.logged_out,
+            is.expired,
+            is.dropped,
+            is.ended,
+        );
+        assert_eq!(is, (logins, live, logged_out, expired, dropped, ended));
+    };
+    login(&emulator).await;
+    advance(10 * MINUTE).await;
+    // The first one is expired already, so the restart did not drop it.
+    login(&emulator).await;
+    emulator.restart();
+    balanced(2, 0, 0, 1, 1, 0);
 
-    let mut shut_down = tokio_test::task::spawn(server.shut_down());
-    assert!(shut_down.poll().is_pending());
-    // Let the server hear of it.
-    tokio::task::yield_now().await;
-    TcpStream::connect(address).await.unwrap_err();
+    let token = login(&emulator).await;
+    login(&emulator).await;
+    assert_eq!(
+        change(&emulator, &token, "empass", "new").await,
+        StatusCode::OK
+    );
+    balanced(4, 1, 0, 1, 1, 1);
 
-    stream.write_all(body.as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.unwrap();
-    assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
-    shut_down.await;
+    post(&emulator, "/session/logout", &token, "")
+        .await
+        .unwrap();
+    post(&emulator, "/session/logout", &token, "")
+        .await
+        .unwrap();
+    balanced(4, 0, 1, 1, 1, 1);
+
+    let (_, answer) = try_login(&emulator, "emuser", "new").await.unwrap();
+    let token = answer["token"].as_str().unwrap();
+    assert!(emulator.expire(token));
+    assert!(!emulator.expire(token));
+    balanced(5, 0, 1, 2, 1, 1);
+
+    try_login(&emulator, "emuser", "new").await.unwrap();
+    try_login(&emulator, "emuser", "wrong").await.unwrap();
+    balanced(6, 1, 1, 2, 1, 1);
+    emulator.expire_all();
+    balanced(6, 0, 1, 3, 1, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_token_is_500_with_the_same_text_where_the_server_is_like_that() {
+    let emulator = emulator(|b| b.dead_token_as(StatusCode::INTERNAL_SERVER_ERROR));
+    let token = login(&emulator).await;
+    emulator.restart();
+    let dead = (StatusCode::INTERNAL_SERVER_ERROR, error(DEAD));
+    assert_eq!(
+        get(&emulator, "/config/servers", &token).await.unwrap(),
+        dead
+    );
+    assert_eq!(
+        post(&emulator, "/session/logout", &token, "")
+            .await
+            .unwrap(),
+        dead
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_without_a_token_is_refused_and_counted_apart_from_a_dead_one() {
+    let emulator = Emulator::new();
+    let token = login(&emulator).await;
+    let bare = request(Method::GET, "/config/servers", None, "");
+    assert_eq!(
+        send(&emulator, bare).await.unwrap().0,
+        StatusCode::UNAUTHORIZED
+    );
+    let mut basic = request(Method::GET, "/config/servers", None, "");
+    basic
+        .headers_mut()
+        .insert("authorization", "Basic abc".parse().unwrap());
+    assert_eq!(
+        send(&emulator, basic).await.unwrap().0,
+        StatusCode::UNAUTHORIZED
+    );
+    assert!(!is_live(&emulator, "made-up").await);
+    assert!(is_live(&emulator, &token).await);
+    let account = emulator.account();
+    let tokens = (account.no_token, account.dead_tokens, account.live_tokens);
+    assert_eq!(tokens, (2, 1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_is_taken_from_the_headers_that_the_server_looks_at() {
+    for (place, in_authorization, in_api_key) in [
+        (TokenIn::Either, true, true),
+        (TokenIn::Authorization, true, false),
+        (TokenIn::ApiKey, false, true),
+    ] {
+        let emulator = emulator(|b| b.token_in(place));
+        let token = login(&emulator).await;
+        for (name, value, live) in [
+            ("authorization", format!("Bearer {token}"), in_authorization),
+            ("authorization", format!("bearer {token}"), in_authorization),
+            ("authorization", token.clone(), false),
+            ("x-api-key", token.clone(), in_api_key),
+            ("x-api-key", format!("Bearer {token}"), in_api_key),
+        ] {
+            let mut request = request(Method::GET, "/config/servers", None, "");
+            request.headers_mut().insert(name, value.parse().unwrap());
+            let (status, _) = send(&emulator, request).await.unwrap();
+            assert_eq!(status == StatusCode::OK, live, "{place:?} {name}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stale_token_along_with_a_login_has_no_effect() {
+    let emulator = Emulator::new();
+    let body = credentials("emuser", "empass");
+    let stale = post(&emulator, "/session/login", "stale", &body).await;
+    assert_eq!(stale.unwrap().0, StatusCode::OK);
+    assert_eq!(emulator.account().dead_tokens, 0);
+}
+
+// Logins that fail
+
+#[tokio::test(start_paused = true)]
+async fn a_wrong_password_and_an_unknown_user_look_the_same() {
+    let emulator = Emulator::new();
+    let text = "Failed to login: Incorrect username or password";
+    for (user, password) in [("emuser", "wrong"), ("nobody", "empass")] {
+        let refused = try_login(&emulator, user, password).await.unwrap();
+        assert_eq!(refused, (StatusCode::UNAUTHORIZED, error(text)));
+    }
+    assert_eq!(emulator.account().failed_logins, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn failed_logins_in_a_row_lock_the_user_until_unlocked() {
+    let emulator = emulator(|b| b.lock_after(3).user("other", "pass"));
+    let fail = || async { try_login(&emulator, "emuser", "wrong").await.unwrap() };
+    fail().await;
+    fail().await;
+    // A success starts the count anew.
+    login(&emulator).await;
+    fail().await;
+    fail().await;
+    login(&emulator).await;
+    for _ in 0..3 {
+        fail().await;
+    }
+    let locked = try_login(&emulator, "emuser", "empass").await.unwrap();
+    assert_eq!(
+        locked,
+        (
+            StatusCode::UNAUTHORIZED,
+            error("Failed to login: User account is locked")
+        )
+    );
+    let other = try_login(&emulator, "other", "pass").await.unwrap();
+    assert_eq!(other.0, StatusCode::OK);
+    advance(1000 * MINUTE).await;
+    assert_eq!(
+        try_login(&emulator, "emuser", "empass").await.unwrap(),
+        locked
+    );
+    assert!(emulator.unlock("emuser"));
+    login(&emulator).await;
+    assert!(!emulator.unlock("nobody"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lock_for_a_time_opens_by_itself_and_starts_the_count_anew() {
+    let emulator = emulator(|b| b.lock_after(2).lock_for(MINUTE));
+    for _ in 0..2 {
+        try_login(&emulator, "emuser", "wrong").await.unwrap();
+    }
+    advance(MINUTE - SECOND).await;
+    let early = try_login(&emulator, "emuser", "empass").await.unwrap();
+    assert_eq!(early.0, StatusCode::UNAUTHORIZED);
+    advance(SECOND).await;
+    try_login(&emulator, "emuser", "wrong").await.unwrap();
+    login(&emulator).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_locked_user_keeps_live_sessions() {
+    let emulator = Emulator::new();
+    let token = login(&emulator).await;
+    assert!(emulator.lock("emuser"));
+    assert!(is_live(&emulator, &token).await);
+    let refused = try_login(&emulator, "emuser", "empass").await.unwrap();
+    assert_eq!(refused.0, StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_login_beyond_the_session_limit_fails_until_a_session_ends() {
+    let emulator = emulator(|b| b.max_sessions(1).lifetime(MINUTE));
+    login(&emulator).await;
+    let refused = try_login(&emulator, "emuser", "empass").await.unwrap();
+    assert_eq!(refused.0, StatusCode::INTERNAL_SERVER_ERROR);
+    advance(MINUTE).await;
+    login(&emulator).await;
+    assert_eq!(emulator.account().failed_logins, 1);
+}
+
+// Password changes
+
+#[tokio::test(start_paused = true)]
+async fn a_changed_password_is_the_one_that_logs_in() {
+    let emulator = Emulator::new();
+    let token = login(&emulator).await;
+    assert_eq!(
+        change(&emulator, &token, "empass", "new").await,
+        StatusCode::OK
+    );
+    let old = try_login(&emulator, "emuser", "empass").await.unwrap();
+    let new = try_login(&emulator, "emuser", "new").await.unwrap();
+    assert_eq!((old.0, new.0), (StatusCode::UNAUTHORIZED, StatusCode::OK));
+    assert!(is_live(&emulator, &token).await);
+    assert_eq!(emulator.account().password_changes, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_password_change_against_the_rules_changes_nothing() {
+    let emulator = emulator(|b| {
+        b.min_password_length(4)
+            .user("other", "pass")
+            .wrong_current_password_as(StatusCode::FORBIDDEN)
+    });
+    let token = login(&emulator).await;
+    let token = token.as_str();
+    assert_eq!(
+        change(&emulator, token, "empass", "abc").await,
+        StatusCode::BAD_REQUEST
+    );
+    assert_eq!(
+        change(&emulator, token, "empass", "empass").await,
+        StatusCode::BAD_REQUEST
+    );
+    assert_eq!(
+        change(&emulator, token, "wrong", "abcd").await,
+        StatusCode::FORBIDDEN
+    );
+    assert_eq!(
+        change(&emulator, "dead", "empass", "abcd").await,
+        StatusCode::UNAUTHORIZED
+    );
+    for (user, status) in [
+        ("nobody", StatusCode::NOT_FOUND),
+        ("other", StatusCode::FORBIDDEN),
+    ] {
+        let body = json!({"user": user, "currentPassword": "empass", "newPassword": "abcd"});
+        let path = "/session/user/password/update";
+        let refused = post(&emulator, path, token, &body.to_string())
+            .await
+            .unwrap();
+        assert_eq!(refused.0, status);
+    }
+    login(&emulator).await;
+    assert_eq!(emulator.account().password_changes, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_password_change_ends_the_sessions_that_it_is_set_to_end() {
+    for (ends, own_lives, other_lives) in [
+        (PasswordChangeEnds::NoSession, true, true),
+        (PasswordChangeEnds::OtherSessions, true, false),
+        (PasswordChangeEnds::EverySession, false, false),
+    ] {
+        let emulator = emulator(|b| b.password_change_ends(ends).user("second", "pass"));
+        let (own, other) = (login(&emulator).await, login(&emulator).await);
+        let (_, answer) = try_login(&emulator, "second", "pass").await.unwrap();
+        change(&emulator, &own, "empass", "new").await;
+        assert_eq!(is_live(&emulator, &own).await, own_lives, "{ends:?}");
+        assert_eq!(is_live(&emulator, &other).await, other_lives, "{ends:?}");
+        assert!(is_live(&emulator, answer["token"].as_str().unwrap()).await);
+    }
+}
+
+// Behind the session
+
+#[tokio::test(start_paused = true)]
+async fn each_order_gets_its_own_number_and_is_counted_by_its_folder() {
+    let emulator = Emulator::new();
+    let token = login(&emulator).await;
+    let mut runs = Vec::new();
+    for body in [
+        r#"{"ctm":"ctm1","folder":"a","jobs":"*"}"#,
+        r#"{"folder":"b"}"#,
+        "[1]",
+        "",
+    ] {
+        let (status, answer) = post(&emulator, "/run/order", &token, body).await.unwrap();
+        assert_eq!(status, StatusCode::OK);
+        let run = answer["runId"].as_str().unwrap().to_owned();
+        assert!(!runs.contains(&run));
+        let uri: Uri = answer["statusURI"].as_str().unwrap().parse().unwrap();
+        let below = uri
+            .path()
+            .strip_prefix("/automation-api")
+            .unwrap()
+            .to_owned();
+        let (_, status) = get(&emulator, &below, &token).await.unwrap();
+        assert_eq!(status["statuses"][0]["status"], "Ended OK");
+        runs.push(run);
+    }
+    post(&emulator, "/run/order", &token, r#"{"folder":"a"}"#)
+        .await
+        .unwrap();
+    let account = emulator.account();
+    assert_eq!(account.jobs_ordered, 5);
+    assert_eq!(
+        (
+            account.ordered("a"),
+            account.ordered("b"),
+            account.ordered("c")
+        ),
+        (2, 1, 0)
+    );
+
+    let (_, jobs) = get(&emulator, "/run/jobs/status?limit=2", &token)
+        .await
+        .unwrap();
+    assert_eq!((&jobs["returned"], &jobs["total"]), (&json!(2), &json!(5)));
+    assert_eq!(jobs["statuses"][0]["folder"], "a");
+    let id = jobs["statuses"][0]["jobId"].as_str().unwrap();
+    let encoded = format!("/run/job/{}/status", id.replace(':', "%3A"));
+    assert_eq!(
+        get(&emulator, &encoded, &token).await.unwrap().1["jobId"],
+        id
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rejected_order_is_not_executed() {
+    let emulator = Emulator::new();
+    post(&emulator, "/run/order", "dead", "{}").await.unwrap();
+    let token = login(&emulator).await;
+    let malformed = post(&emulator, "/run/order", &token, "{").await.unwrap();
+    assert_eq!(malformed.0, StatusCode::BAD_REQUEST);
+    assert_eq!(emulator.account().jobs_ordered, 0);
+    assert_eq!(emulator.account().requests_to(Operation::Order), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn forbidden_and_unauthorized_refuse_a_live_token_that_stays_live() {
+    let emulator = Emulator::new();
+    let token = login(&emulator).await;
+    let (status, answer) = get(&emulator, "/forbidden", &token).await.unwrap();
+    assert_eq!(status, StatusCode::FORBIDDEN);
+    assert!(answer["errors"][0]["message"].is_string());
+    let refused = get(&emulator, "/unauthorized", &token).await.unwrap();
+    assert_eq!(refused, (StatusCode::UNAUTHORIZED, error(DEAD)));
+    assert!(is_live(&emulator, &token).await);
+    assert_eq!(emulator.account().dead_tokens, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_download_comes_in_as_many_frames_as_were_asked_for() {
+    let emulator = Emulator::new();
+    let token = login(&emulator).await;
+    let path = "/run/job/emulator:00001/output?chunks=3&size=10";
+    let download = request(Method::GET, path, Some(&token), "");
+    let mut body = emulator
+        .service()
+        .oneshot(download)
+        .await
+        .unwrap()
+        .into_body();
+    for chunk in ["chunk 0 .\n", "chunk 1 .\n", "chunk 2 .\n"] {
+        let frame = body.frame().await.unwrap().unwrap();
+        assert_eq!(frame.into_data().unwrap(), chunk);
+    }
+    assert!(body.frame().await.is_none());
+    let greedy = get(&emulator, "/run/job/x/output?size=65537", &token)
+        .await
+        .unwrap();
+    assert_eq!(greedy.0, StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_server_does_not_know_is_an_error_list() {
+    let emulator = Emulator::new();
+    let token = login(&emulator).await;
+    for (method, path, body, status) in [
+        (Method::GET, "/nothing", "", StatusCode::NOT_FOUND),
+        (Method::POST, "/session", "", StatusCode::NOT_FOUND),
+        (
+            Method::GET,
+            "/session/login",
+            "",
+            StatusCode::METHOD_NOT_ALLOWED,
+        ),
+        (
+            Method::POST,
+            "/config/servers",
+            "",
+            StatusCode::METHOD_NOT_ALLOWED,
+        ),
+        (
+            Method::POST,
+            "/session/login",
+            "{\"user",
+            StatusCode::BAD_REQUEST,
+        ),
+        (
+            Method::POST,
+            "/session/login",
+            "{\"username\":\"emuser\"}",
+            StatusCode::BAD_REQUEST,
+        ),
+        (Method::POST, "/session/login", "", StatusCode::BAD_REQUEST),
+        (
+            Method::GET,
+            "/run/status/unknown",
+            "",
+            StatusCode::NOT_FOUND,
+        ),
+    ] {
+        let request = request(method, path, Some(&token), body);
+        let (found, answer) = send(&emulator, request).await.unwrap();
+        assert_eq!(found, status, "{path}");
+        assert!(answer["errors"][0]["message"].is_string(), "{path}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_login_body_is_not_quoted() {
+    let emulator = Emulator::new();
+    let body = r#"{"username":"emuser","password":{"x":"hunter2"}}"#;
+    let refused = raw(
+        &emulator,
+        request(Method::POST, "/session/login", None, body),
+    )
+    .await;
+    assert_eq!(refused.status(), StatusCode::BAD_REQUEST);
+    assert!(!String::from_utf8_lossy(refused.body()).contains("hunter2"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn head_options_and_careless_slashes_work_as_in_the_real_servers_container() {
+    let emulator = Emulator::new();
+    let token = login(&emulator).await;
+    let head = raw(
+        &emulator,
+        request(Method::HEAD, "/config/servers", Some(&token), ""),
+    )
+    .await;
+    assert_eq!((head.status(), head.body().len()), (StatusCode::OK, 0));
+    let options = raw(
+        &emulator,
+        request(Method::OPTIONS, "/config/servers", None, ""),
+    )
+    .await;
+    assert_eq!(options.headers()[header::ALLOW], "GET,HEAD,OPTIONS");
+    for path in ["//config/servers", "/config/servers/"] {
+        assert_eq!(
+            get(&emulator, path, &token).await.unwrap().0,
+            StatusCode::OK
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_base_path_is_what_it_is_set_to() {
+    let emulator = emulator(|b| b.base_path("gateway/ctm/"));
+    let body = credentials("emuser", "empass");
+    for (path, status) in [
+        ("/gateway/ctm/session/login", StatusCode::OK),
+        ("http://ctm:8443/gateway/ctm/session/login", StatusCode::OK),
+        ("/automation-api/session/login", StatusCode::NOT_FOUND),
+        ("/gateway/ctmsession/login", StatusCode::NOT_FOUND),
+        ("/session/login", StatusCode::NOT_FOUND),
+    ] {
+        let login = Request::post(path).body(body.clone()).unwrap();
+        let answer = emulator.service().oneshot(login).await.unwrap();
+        assert_eq!(answer.status(), status, "{path}");
+    }
+}
+
+// Faults
+
+#[tokio::test(start_paused = true)]
+async fn faults_hit_the_next_requests_to_their_target_in_order() {
+    let busy =
+        Fault::status(StatusCode::SERVICE_UNAVAILABLE).retry_after(Duration::from_millis(1500));
+    let emulator = emulator(|b| {
+        b.fault(Operation::Login, busy)
+            .fault(Operation::Login, Fault::pass())
+            .fault(Operation::Login, Fault::close())
+    });
+    let body = credentials("emuser", "empass");
+    let refused = raw(
+        &emulator,
+        request(Method::POST, "/session/login", None, &body),
+    )
+    .await;
+    assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(refused.headers()[header::RETRY_AFTER], "2");
+    let token = login(&emulator).await;
+    assert!(is_live(&emulator, &token).await);
+    let closed = try_login(&emulator, "emuser", "empass").await;
+    assert_eq!(closed, Err(Closed::BeforeExecution));
+    let account = emulator.account();
+    assert_eq!(
+        (account.logins, account.failed_logins, account.faults),
+        (1, 0, 2)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_most_specific_fault_comes_first() {
+    let emulator = Emulator::new();
+    let token = login(&emulator).await;
+    emulator.fault(Target::Any, Fault::status(StatusCode::BAD_GATEWAY));
+    emulator.fault(
+        Operation::RunStatus,
+        Fault::status(StatusCode::GATEWAY_TIMEOUT),
+    );
+    emulator.fault("/run/status/1/", Fault::status(StatusCode::IM_A_TEAPOT));
+    let mut found = Vec::new();
+    for _ in 0..4 {
+        found.push(
+            get(&emulator, "/run/status/1", &token)
+                .await
+                .unwrap()
+                .0
+                .as_u16(),
+        );
+    }
+    assert_eq!(found, [418, 504, 502, 404]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lasting_fault_stays_until_faults_are_cleared() {
+    let emulator = Emulator::new();
+    let token = login(&emulator).await;
+    emulator.fault(Target::Any, Fault::close().lasting());
+    for _ in 0..3 {
+        assert!(get(&emulator, "/config/servers", &token).await.is_err());
+    }
+    emulator.clear_faults();
+    assert!(is_live(&emulator, &token).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fault_after_execution_spoils_the_answer_only() {
+    let emulator = Emulator::new();
+    let token = login(&emulator).await;
+    emulator.fault(Operation::Order, Fault::close().after_execution());
+    emulator.fault(
+        Operation::Order,
+        Fault::html(StatusCode::BAD_GATEWAY).after_execution(),
+    );
+    emulator.fault(Operation::Order, Fault::truncated());
+    emulator.fault(Operation::Order, Fault::close());
+    let order = || post(&emulator, "/run/order", &token, "{}");
+    assert_eq!(order().await, Err(Closed::AfterExecution));
+    assert_eq!(order().await, Ok((StatusCode::BAD_GATEWAY, Value::Null)));
+    assert_eq!(order().await, Ok((StatusCode::OK, Value::Null)));
+    assert_eq!(emulator.account().jobs_ordered, 3);
+    assert_eq!(order().await, Err(Closed::BeforeExecution));
+    assert_eq!(emulator.account().jobs_ordered, 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn bodies_that_are_no_json_come_as_gateways_send_them() {
+    let emulator = Emulator::new();
+    let path = "/session/login";
+    for (fault, content_type, starts) in [
+        (Fault::garbage(), Some("application/json"), "\u{0}not json"),
+        (
+            Fault::html(StatusCode::BAD_GATEWAY),
+            Some("text/html"),
+            "<html>",
+        ),
+        (Fault::empty(StatusCode::OK), None, ""),
+        (
+            Fault::body(StatusCode::OK, "text/plain", "hm"),
+            Some("text/plain"),
+            "hm",
+        ),
+    ] {
+        emulator.fault(Operation::Login, fault);
+        let answer = raw(&emulator, request(Method::POST, path, None, "")).await;
+        let found = answer.headers().get(header::CONTENT_TYPE);
+        assert_eq!(found.map(|v| v.to_str().unwrap()), content_type);
+        assert!(answer.body().starts_with(starts.as_bytes()));
+    }
+    emulator.fault(Operation::Login, Fault::truncated());
+    let body = credentials("emuser", "empass");
+    let cut = raw(&emulator, request(Method::POST, path, None, &body)).await;
+    assert!(cut.body().starts_with(b"{"));
+    assert!(serde_json::from_slice::<Value>(cut.body()).is_err());
     assert_eq!(emulator.account().logins, 1);
 }
 
-#[tokio::test]
-async fn a_server_that_drops_closes_its_connections_at_once() {
-    let emulator = emulator();
-    let server = listen(&emulator).await;
-    let address = server.address();
-    let (mut stream, _) = under_way(address).await;
-    drop(server);
-    let mut answer = Vec::new();
-    let _ = stream.read_to_end(&mut answer).await;
-    assert!(answer.is_empty());
-    TcpStream::connect(address).await.unwrap_err();
-    assert_eq!(emulator.account().logins, 0);
+#[tokio::test(start_paused = true)]
+async fn a_stalled_request_waits_until_it_is_released_or_its_caller_is_gone() {
+    let emulator = Emulator::new();
+    let token = login(&emulator).await;
+    emulator.fault(Operation::Order, Fault::stall());
+    emulator.fault(Operation::Order, Fault::stall().after_execution());
+    let order = |emulator: Emulator, token: String| {
+        tokio::spawn(async move { post(&emulator, "/run/order", &token, "{}").await })
+    };
+    let before = order(emulator.clone(), token.clone());
+    emulator.stalled(1).await;
+    assert_eq!(emulator.account().jobs_ordered, 0);
+    let after = order(emulator.clone(), token.clone());
+    emulator.stalled(2).await;
+    assert_eq!(emulator.account().jobs_ordered, 1);
+    after.abort();
+    assert!(after.await.unwrap_err().is_cancelled());
+    emulator.release();
+    assert_eq!(before.await.unwrap().unwrap().0, StatusCode::OK);
+    assert_eq!(emulator.account().jobs_ordered, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn latency_is_waited_on_tokios_clock_before_execution() {
+    let calls = Arc::new(Mutex::new(Vec::new()));
+    let seen = calls.clone();
+    let emulator = emulator(|b| {
+        b.latency(SECOND)
+            .login_latency(3 * SECOND)
+            .lifetime(MINUTE)
+            .on_call(move |call| seen.lock().unwrap().push(call.clone()))
+    });
+    let token = login(&emulator).await;
+    advance(MINUTE - SECOND).await;
+    // It is alive as the request arrives, and dead as it is executed.
+    assert!(!is_live(&emulator, &token).await);
+    emulator.set_latency(2 * SECOND);
+    emulator.fault("/config/servers", Fault::close());
+    assert!(
+        get(&emulator, "/config/servers?token=secret", &token)
+            .await
+            .is_err()
+    );
+
+    let calls: Vec<Call> = std::mem::take(&mut *calls.lock().unwrap());
+    let lines: Vec<_> = calls.iter().map(Call::to_string).collect();
+    assert_eq!(
+        lines,
+        [
+            "POST /automation-api/session/login 200 emuser 3000.0ms",
+            "GET /automation-api/config/servers 401 - 1000.0ms",
+            "GET /automation-api/config/servers closed - 2000.0ms",
+        ]
+    );
+}
+
+// Secrets and types
+
+#[tokio::test(start_paused = true)]
+async fn no_debug_output_shows_a_password_or_a_token() {
+    let builder = Emulator::builder().user("emuser", "empass");
+    assert!(!format!("{builder:?}").contains("empass"));
+    let emulator = builder.build();
+    let body = credentials("emuser", "empass");
+    let login = request(Method::POST, "/session/login", None, &body);
+    let answer = emulator.service().oneshot(login).await.unwrap();
+    let shown = format!(
+        "{answer:?} {emulator:?} {:?} {}",
+        emulator.service(),
+        emulator.account()
+    );
+    let body = answer.into_body().collect().await.unwrap().to_bytes();
+    let token = serde_json::from_slice::<Value>(&body).unwrap()["token"].clone();
+    assert!(!shown.contains("empass") && !shown.contains(token.as_str().unwrap()));
+}
+
+#[test]
+fn the_types_go_wherever_a_test_needs_them() {
+    fn anywhere<T: Send + Sync + Unpin + 'static>() {}
+    anywhere::<Emulator>();
+    anywhere::<EmulatorService>();
+    anywhere::<Server>();
+    anywhere::<ResponseBody>();
+    anywhere::<Fault>();
+    anywhere::<Account>();
+}
+
+// On the wire
+
+async fn connect(server: &Server) -> SendRequest<Full<Bytes>> {
+    connect_and_watch(server).await.0
+}
+
+/// The task ends when the connection does.
+async fn connect_and_watch(
+    server: &Server,
+) -> (SendRequest<Full<Bytes>>, JoinHandle<hyper::Result<()>>) {
+    let tcp = TcpStream::connect(server.address()).await.unwrap();
+    let (sender, connection) = http1::handshake(TokioIo::new(tcp)).await.unwrap();
+    (sender, tokio::spawn(connection))
+}
+
+async fn over(
+    sender: &mut SendRequest<Full<Bytes>>,
+    mut request: Request<Full<Bytes>>,
+) -> hyper::Result<Response<Bytes>> {
+    sender.ready().await?;
+    request
+        .headers_mut()
+        .insert(header::HOST, "ctm.example:1".parse().unwrap());
+    let (head, body) = sender.send_request(request).await?.into_parts();
+    Ok(Response::from_parts(head, body.collect().await?.to_bytes()))
 }
 
 #[tokio::test]
-async fn a_connection_of_any_kind_is_served_until_it_closes() {
-    let emulator = emulator();
-    let (mut ours, theirs) = tokio::io::duplex(4096);
-    let serving = tokio::spawn({
-        let emulator = emulator.clone();
-        async move { emulator.serve_connection(theirs).await }
-    });
-    let get = b"GET /automation-api/forbidden HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
-    ours.write_all(get).await.unwrap();
-    let mut answer = String::new();
-    ours.read_to_string(&mut answer).await.unwrap();
-    assert!(answer.starts_with("HTTP/1.1 401 Unauthorized"), "{answer}");
-    serving.await.unwrap().unwrap();
+async fn one_connection_carries_many_requests_and_shares_the_state_with_the_service() {
+    let emulator = Emulator::new();
+    let server = emulator.serve("127.0.0.1:0").await.unwrap();
+    assert_eq!(
+        server.url().to_string(),
+        format!("http://{}/automation-api", server.address())
+    );
+    let token = login(&emulator).await;
+    let mut sender = connect(&server).await;
+    for _ in 0..3 {
+        let order = request(Method::POST, "/run/order", Some(&token), "{}");
+        let answer = over(&mut sender, order).await.unwrap();
+        let answer: Value = serde_json::from_slice(answer.body()).unwrap();
+        let uri = answer["statusURI"].as_str().unwrap();
+        assert!(uri.starts_with("http://ctm.example:1/automation-api/run/status/"));
+    }
+    assert_eq!(emulator.account().jobs_ordered, 3);
+}
 
-    emulator.fail_next("", Fault::Refuse);
-    let (mut ours, theirs) = tokio::io::duplex(4096);
-    ours.write_all(get).await.unwrap();
-    emulator.serve_connection(theirs).await.unwrap_err();
-    let mut answer = Vec::new();
-    ours.read_to_end(&mut answer).await.unwrap();
-    assert!(answer.is_empty());
+#[tokio::test]
+async fn a_download_is_chunked_on_the_wire() {
+    let emulator = Emulator::new();
+    let server = emulator.serve("127.0.0.1:0").await.unwrap();
+    let token = login(&emulator).await;
+    let mut sender = connect(&server).await;
+    let path = "/run/job/x/output?chunks=1000&size=1000";
+    let answer = over(&mut sender, request(Method::GET, path, Some(&token), ""))
+        .await
+        .unwrap();
+    assert_eq!(answer.headers()[header::TRANSFER_ENCODING], "chunked");
+    assert_eq!(answer.body().len(), 1_000_000);
+}
+
+#[tokio::test]
+async fn a_closed_connection_has_no_answer_and_only_the_late_one_ordered_the_job() {
+    let emulator = Emulator::new();
+    let server = emulator.serve("127.0.0.1:0").await.unwrap();
+    let token = login(&emulator).await;
+    for (fault, ordered) in [(Fault::close(), 0), (Fault::close().after_execution(), 1)] {
+        emulator.fault(Operation::Order, fault);
+        let mut sender = connect(&server).await;
+        let order = request(Method::POST, "/run/order", Some(&token), "{}");
+        assert!(over(&mut sender, order).await.is_err());
+        assert!(sender.ready().await.is_err());
+        assert_eq!(emulator.account().jobs_ordered, ordered);
+    }
+}
+
+#[tokio::test]
+async fn a_shutdown_answers_what_is_under_way_and_closes_the_rest() {
+    let emulator = Emulator::new();
+    let server = emulator.serve("127.0.0.1:0").await.unwrap();
+    let address = server.address();
+    let token = login(&emulator).await;
+    let (mut idle, idle_ended) = connect_and_watch(&server).await;
+    let servers = || request(Method::GET, "/config/servers", Some(&token), "");
+    over(&mut idle, servers()).await.unwrap();
+
+    emulator.fault(Operation::Servers, Fault::stall());
+    let mut busy = connect(&server).await;
+    let answer = tokio::spawn({
+        let request = servers();
+        async move { over(&mut busy, request).await }
+    });
+    emulator.stalled(1).await;
+    let shutdown = tokio::spawn(server.shutdown());
+    // The idle connection is closed while the other one still waits.
+    idle_ended.await.unwrap().unwrap();
+    assert!(!shutdown.is_finished());
+    emulator.release();
+    assert_eq!(answer.await.unwrap().unwrap().status(), StatusCode::OK);
+    shutdown.await.unwrap();
+    assert!(TcpStream::connect(address).await.is_err());
+}
+
+#[tokio::test]
+async fn a_dropped_server_closes_its_connections_and_ends_its_tasks() {
+    let emulator = Emulator::new();
+    let (held_by_tasks, mut all_tasks_ended) = mpsc::channel::<()>(1);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let server = emulator
+        .serve_with(listener, Scheme::HTTP, move |tcp| {
+            let held = held_by_tasks.clone();
+            async move { Ok(Held(tcp, held)) }
+        })
+        .unwrap();
+    let token = login(&emulator).await;
+    emulator.fault(Operation::Servers, Fault::stall());
+    let mut sender = connect(&server).await;
+    let waiting = over(
+        &mut sender,
+        request(Method::GET, "/config/servers", Some(&token), ""),
+    );
+    let drop_it = async {
+        emulator.stalled(1).await;
+        drop(server);
+    };
+    let (answer, ()) = tokio::join!(waiting, drop_it);
+    assert!(answer.is_err());
+    assert_eq!(all_tasks_ended.recv().await, None);
+    // The sessions are the emulator's, not the server's.
+    assert!(is_live(&emulator, &token).await);
+}
+
+/// A connection that shows for how long it is held.
+struct Held(TcpStream, #[allow(dead_code)] mpsc::Sender<()>);
+
+impl AsyncRead for Held {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Held {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
 }

@@ -1,67 +1,105 @@
-//! What a server has seen.
+//! What the emulator counted.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
-/// Everything that an [`Emulator`](super::Emulator) has counted since it was made.
+use super::routes::Operation;
+
+/// What happened up to now; a snapshot made by [`Emulator::account`](super::Emulator::account).
 ///
-/// At any time each login is accounted for: [`logins`](Account::logins) is the
-/// sum of the sessions that are live, logged out, expired, dropped and ended.
+/// Every login opens one session, and every session is live or ended in one of
+/// four ways, so [`balances`](Self::balances) always holds. A test of a client
+/// that logs out properly compares `live` with what the client still holds.
+///
+/// `Display` is for a person, several lines long.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Account {
-    /// Requests of any kind.
+    /// Requests that arrived, whatever became of them.
     pub requests: u64,
-    /// Logins that succeeded.
+    /// Requests that a fault changed.
+    pub faults: u64,
+    /// Logins that opened a session.
     pub logins: u64,
-    /// Logins that failed: for the password, a lock, or too many sessions.
+    /// Logins that were refused: wrong credentials, a locked user, too many sessions.
     pub failed_logins: u64,
-    /// Sessions that a request could use now.
+    /// Sessions that are open now.
     pub live: u64,
     /// Sessions that were logged out.
     pub logged_out: u64,
-    /// Sessions whose lifetime ended.
+    /// Sessions that outlived their lifetime or idle time, or were expired by hand.
     pub expired: u64,
     /// Sessions that a restart dropped.
     pub dropped: u64,
     /// Sessions that a password change ended.
     pub ended: u64,
-    /// Logouts with the token of a session that was no more.
-    pub failed_logouts: u64,
-    /// Passwords changed.
+    /// Requests behind the session that came without a token.
+    pub no_token: u64,
+    /// Requests behind the session that came with a live token.
+    pub live_tokens: u64,
+    /// Requests behind the session that came with a dead or made-up token.
+    pub dead_tokens: u64,
+    /// Jobs that were ordered.
+    pub jobs_ordered: u64,
+    /// How often each `folder` was ordered; orders that name none are not in it.
+    ///
+    /// A test that gives each order a folder of its own can prove that each
+    /// was executed once.
+    pub ordered_by_folder: BTreeMap<String, u64>,
+    /// Passwords that were changed by their users.
     pub password_changes: u64,
-    /// Requests for something behind the session that carried no token.
-    pub without_token: u64,
-    /// Those that carried the token of a live session.
-    pub with_live_token: u64,
-    /// Those that carried another token.
-    pub with_dead_token: u64,
-    /// Jobs ordered.
-    pub jobs: u64,
+    /// Restarts.
+    pub restarts: u64,
+    pub(super) by_operation: BTreeMap<Operation, u64>,
+}
+
+impl Account {
+    /// How many requests came for one operation, whatever became of them.
+    pub fn requests_to(&self, operation: Operation) -> u64 {
+        self.by_operation.get(&operation).copied().unwrap_or(0)
+    }
+
+    /// How often this folder was ordered.
+    pub fn ordered(&self, folder: &str) -> u64 {
+        self.ordered_by_folder.get(folder).copied().unwrap_or(0)
+    }
+
+    /// Whether every session that was opened is accounted for.
+    pub fn balances(&self) -> bool {
+        self.logins == self.live + self.logged_out + self.expired + self.dropped + self.ended
+    }
 }
 
 impl fmt::Display for Account {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "requests  {} (behind the session: {} with a live token, {} with a dead one, {} with none)",
-            self.requests, self.with_live_token, self.with_dead_token, self.without_token
+            "requests:         {} ({} changed by a fault)",
+            self.requests, self.faults
         )?;
         writeln!(
             f,
-            "logins    {} ({} failed)",
+            "logins:           {} ({} more failed)",
             self.logins, self.failed_logins
         )?;
         writeln!(
             f,
-            "sessions  {} live, {} logged out, {} expired, {} dropped by a restart, {} ended by a password change",
-            self.live, self.logged_out, self.expired, self.dropped, self.ended
+            "sessions:         {} live, {} logged out, {} expired, {} dropped by {} restarts, {} ended by a password change",
+            self.live, self.logged_out, self.expired, self.dropped, self.restarts, self.ended
         )?;
         writeln!(
             f,
-            "logouts   {} of a session that was no more",
-            self.failed_logouts
+            "tokens:           {} live, {} dead, {} missing",
+            self.live_tokens, self.dead_tokens, self.no_token
         )?;
-        writeln!(f, "passwords {} changed", self.password_changes)?;
-        write!(f, "jobs      {} ordered", self.jobs)
+        writeln!(f, "password changes: {}", self.password_changes)?;
+        write!(f, "jobs ordered:     {}", self.jobs_ordered)?;
+        for (folder, times) in self
+            .ordered_by_folder
+            .iter()
+            .filter(|(_, times)| **times > 1)
+        {
+            write!(f, "\n  folder {folder:?} {times} times")?;
+        }
+        Ok(())
     }
 }

@@ -1,194 +1,253 @@
-//! The knobs of an emulator.
+//! What can be set before the emulator starts.
 
-use std::fmt;
-use std::sync::Arc;
-use std::time::Duration;
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use http::StatusCode;
-use http::uri::PathAndQuery;
+use secrecy::SecretString;
 
-use super::service::{Call, Emulator, Observer};
-use super::state::{State, User};
+use super::{
+    call::{Call, Observer},
+    fault::{Fault, Script, Target},
+    handle::Emulator,
+    state::State,
+};
 
-/// How the server answers a token that is dead.
+/// Where the server looks for the session token.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum DeadToken {
-    /// With 401.
+pub enum TokenIn {
+    /// `Authorization: Bearer <token>` only.
+    Authorization,
+    /// `x-api-key: <token>` only, with or without the prefix `Bearer`.
+    ApiKey,
+    /// Both; of two tokens, one that is live is enough.
     #[default]
-    Unauthorized,
-    /// With 500 and the same text.
-    ServerError,
+    Either,
 }
 
-/// An emulator that is being configured; made by [`Emulator::builder`].
+/// Which sessions a password change ends.
 ///
-/// Without a user of its own it has `emuser` with the password `emupass`.
-#[must_use]
-pub struct EmulatorBuilder {
-    pub(super) knobs: Knobs,
-    users: Vec<(String, String)>,
-    pub(super) on_call: Option<Observer>,
+/// What the real service does is unresolved, so both can be tested.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PasswordChangeEnds {
+    /// None: tokens stay live.
+    #[default]
+    NoSession,
+    /// The user's sessions, except the one that changed the password.
+    OtherSessions,
+    /// All of the user's sessions, the one that changed the password too.
+    EverySession,
 }
 
-#[derive(Clone, Debug)]
-pub(super) struct Knobs {
-    pub(super) base: String,
+/// What stays the same, mostly, while the emulator runs.
+pub(super) struct Rules {
     pub(super) lifetime: Option<Duration>,
     pub(super) idle: Option<Duration>,
-    pub(super) dead_token: DeadToken,
+    pub(super) token_in: TokenIn,
+    pub(super) dead_token_as: StatusCode,
     pub(super) lock_after: Option<u32>,
-    pub(super) unlock_after: Option<Duration>,
+    pub(super) lock_for: Option<Duration>,
     pub(super) max_sessions: Option<usize>,
-    pub(super) min_password: usize,
-    pub(super) wrong_password: StatusCode,
-    pub(super) change_ends_sessions: bool,
+    pub(super) too_many_sessions_as: StatusCode,
+    pub(super) min_password_length: usize,
+    pub(super) password_change_ends: PasswordChangeEnds,
+    pub(super) wrong_current_password_as: StatusCode,
     pub(super) latency: Duration,
-    pub(super) login_latency: Duration,
+    pub(super) login_latency: Option<Duration>,
+}
+
+/// Sets up an [`Emulator`]. Made by [`Emulator::builder`].
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_reauth::controlm::emulator::{Emulator, Fault, Operation};
+///
+/// let emulator = Emulator::builder()
+///     .user("emuser", "secret")
+///     .lifetime(Duration::from_secs(60))
+///     .lock_after(3)
+///     .fault(Operation::Order, Fault::close().after_execution())
+///     .build();
+/// ```
+#[must_use = "a builder does nothing until `build`"]
+pub struct EmulatorBuilder {
+    base_path: String,
+    users: BTreeMap<String, SecretString>,
+    rules: Rules,
+    script: Script,
+    observer: Option<Observer>,
 }
 
 impl EmulatorBuilder {
     pub(super) fn new() -> Self {
         Self {
-            knobs: Knobs {
-                base: "/automation-api".to_owned(),
-                lifetime: Some(Duration::from_secs(1800)),
+            base_path: "/automation-api".to_owned(),
+            users: BTreeMap::new(),
+            rules: Rules {
+                lifetime: Some(Duration::from_secs(30 * 60)),
                 idle: None,
-                dead_token: DeadToken::default(),
+                token_in: TokenIn::default(),
+                dead_token_as: StatusCode::UNAUTHORIZED,
                 lock_after: None,
-                unlock_after: None,
+                lock_for: None,
                 max_sessions: None,
-                min_password: 1,
-                wrong_password: StatusCode::BAD_REQUEST,
-                change_ends_sessions: false,
+                too_many_sessions_as: StatusCode::INTERNAL_SERVER_ERROR,
+                min_password_length: 1,
+                password_change_ends: PasswordChangeEnds::default(),
+                wrong_current_password_as: StatusCode::BAD_REQUEST,
                 latency: Duration::ZERO,
-                login_latency: Duration::ZERO,
+                login_latency: None,
             },
-            users: Vec::new(),
-            on_call: None,
+            script: Script::default(),
+            observer: None,
         }
     }
 
-    /// Adds a user.
-    pub fn user(mut self, name: impl Into<String>, password: impl Into<String>) -> Self {
-        self.users.push((name.into(), password.into()));
-        self
-    }
-
-    /// Sets the path that all calls lie under. `/automation-api` by default.
+    /// Sets the path that all operations are under, `/automation-api` by default.
     ///
-    /// Slashes around it are no matter, and it may be empty.
+    /// Gateways put the service under other paths. `/` is no prefix at all.
+    pub fn base_path(mut self, path: impl AsRef<str>) -> Self {
+        let segments: Vec<_> = segments(path.as_ref()).collect();
+        self.base_path = segments
+            .iter()
+            .fold(String::new(), |path, s| path + "/" + s);
+        self
+    }
+
+    /// Adds a user, or gives a user another password.
     ///
-    /// # Panics
+    /// Without any user there is one: `emuser` with the password `empass`.
+    pub fn user(mut self, name: impl Into<String>, password: impl Into<SecretString>) -> Self {
+        self.users.insert(name.into(), password.into());
+        self
+    }
+
+    /// Ends each session this long after its login; 30 minutes by default.
+    pub fn lifetime(mut self, lifetime: impl Into<Option<Duration>>) -> Self {
+        self.rules.lifetime = lifetime.into();
+        self
+    }
+
+    /// Ends each session that was not used for this long; by default none.
+    pub fn idle_timeout(mut self, idle: impl Into<Option<Duration>>) -> Self {
+        self.rules.idle = idle.into();
+        self
+    }
+
+    /// Sets where the token is looked for.
+    pub fn token_in(mut self, place: TokenIn) -> Self {
+        self.rules.token_in = place;
+        self
+    }
+
+    /// Sets the status for a dead token; the text is always the same.
     ///
-    /// If it is no path of a URL.
-    pub fn base_path(mut self, base: impl Into<String>) -> Self {
-        let base = base.into();
-        self.knobs.base = match base.trim_matches('/') {
-            "" => String::new(),
-            base => format!("/{base}"),
-        };
-        let parsed = PathAndQuery::try_from(self.knobs.base.as_str());
-        assert!(
-            self.knobs.base.is_empty()
-                || parsed.is_ok_and(|parsed| parsed.path() == self.knobs.base),
-            "{base:?} is no path of a URL"
-        );
+    /// 401 by default. Some servers answer 500 instead. A missing token is
+    /// answered with 401 in any case.
+    pub fn dead_token_as(mut self, status: StatusCode) -> Self {
+        self.rules.dead_token_as = status;
         self
     }
 
-    /// Ends each session this long after its login. 30 minutes by default.
-    pub fn lifetime(mut self, lifetime: Duration) -> Self {
-        self.knobs.lifetime = Some(lifetime);
+    /// Locks a user after this many failed logins in a row; by default never.
+    ///
+    /// A successful login starts the count anew.
+    pub fn lock_after(mut self, failures: impl Into<Option<u32>>) -> Self {
+        self.rules.lock_after = failures.into();
         self
     }
 
-    /// Ends a session that was not used for this long. Never, by default.
-    pub fn idle(mut self, idle: Duration) -> Self {
-        self.knobs.idle = Some(idle);
+    /// Unlocks such a user after this long; by default only [`Emulator::unlock`] does.
+    pub fn lock_for(mut self, duration: impl Into<Option<Duration>>) -> Self {
+        self.rules.lock_for = duration.into();
         self
     }
 
-    /// Sets how a dead token is answered. With 401 by default.
-    pub fn dead_token(mut self, answer: DeadToken) -> Self {
-        self.knobs.dead_token = answer;
+    /// Refuses a login while this many sessions are live; by default there is no limit.
+    pub fn max_sessions(mut self, sessions: impl Into<Option<usize>>) -> Self {
+        self.rules.max_sessions = sessions.into();
         self
     }
 
-    /// Locks a user after this many failed logins in a row. Never, by default;
-    /// 0 is as good as 1.
-    pub fn lock_after(mut self, failures: u32) -> Self {
-        self.knobs.lock_after = Some(failures);
+    /// Sets the status of such a refusal, 500 by default.
+    pub fn too_many_sessions_as(mut self, status: StatusCode) -> Self {
+        self.rules.too_many_sessions_as = status;
         self
     }
 
-    /// Unlocks a locked user after this long. By hand only, by default.
-    pub fn unlock_after(mut self, delay: Duration) -> Self {
-        self.knobs.unlock_after = Some(delay);
+    /// Sets how many characters a new password needs, 1 by default.
+    ///
+    /// That it differs from the current one is demanded in any case. The
+    /// passwords of [`user`](Self::user) are not checked.
+    pub fn min_password_length(mut self, characters: usize) -> Self {
+        self.rules.min_password_length = characters;
         self
     }
 
-    /// Fails logins while this many sessions are live. No limit by default.
-    pub fn max_sessions(mut self, sessions: usize) -> Self {
-        self.knobs.max_sessions = Some(sessions);
+    /// Sets which sessions a password change ends.
+    pub fn password_change_ends(mut self, ends: PasswordChangeEnds) -> Self {
+        self.rules.password_change_ends = ends;
         self
     }
 
-    /// Refuses new passwords of fewer characters. One suffices by default.
-    pub fn min_password(mut self, characters: usize) -> Self {
-        self.knobs.min_password = characters;
+    /// Sets the status of a password change with a wrong current password, 400 by default.
+    pub fn wrong_current_password_as(mut self, status: StatusCode) -> Self {
+        self.rules.wrong_current_password_as = status;
         self
     }
 
-    /// Sets how a password change with a wrong current password is answered.
-    /// With 400 by default.
-    pub fn wrong_current_password(mut self, status: StatusCode) -> Self {
-        self.knobs.wrong_password = status;
-        self
-    }
-
-    /// Lets a password change end the user's sessions.
-    pub fn password_change_ends_sessions(mut self) -> Self {
-        self.knobs.change_ends_sessions = true;
-        self
-    }
-
-    /// Executes and answers each call after this long. One whose client hangs up
-    /// before is not executed.
+    /// Lets each call wait this long before it is executed.
     pub fn latency(mut self, latency: Duration) -> Self {
-        self.knobs.latency = latency;
+        self.rules.latency = latency;
         self
     }
 
-    /// Answers a login after this much longer.
-    pub fn login_latency(mut self, latency: Duration) -> Self {
-        self.knobs.login_latency = latency;
+    /// Lets each login wait this long instead of [`latency`](Self::latency).
+    pub fn login_latency(mut self, latency: impl Into<Option<Duration>>) -> Self {
+        self.rules.login_latency = latency.into();
         self
     }
 
-    /// Calls `observe` after each request.
-    pub fn on_call(mut self, observe: impl Fn(&Call) + Send + Sync + 'static) -> Self {
-        self.on_call = Some(Arc::new(observe));
+    /// Adds a fault for the next request to a target; see [`Emulator::fault`].
+    pub fn fault(mut self, target: impl Into<Target>, fault: Fault) -> Self {
+        self.script.push(target.into(), fault);
         self
     }
 
-    /// Makes the emulator.
-    #[must_use]
-    pub fn build(mut self) -> Emulator {
-        if self.users.is_empty() {
-            self.users.push(("emuser".into(), "emupass".into()));
+    /// Is called once for each call that is answered or closed.
+    ///
+    /// A [`Call`] holds no secret, so it can be printed.
+    pub fn on_call(mut self, observer: impl Fn(&Call) + Send + Sync + 'static) -> Self {
+        self.observer = Some(Arc::new(observer));
+        self
+    }
+
+    /// Makes the emulator. It serves nothing yet.
+    pub fn build(self) -> Emulator {
+        let mut users = self.users;
+        if users.is_empty() {
+            users.insert("emuser".to_owned(), SecretString::from("empass"));
         }
-        let users = self.users.into_iter();
-        let users = users.map(|(name, password)| (name, User::new(password)));
-        let state = State::new(self.knobs, users.collect());
-        Emulator::new(state, self.on_call)
+        Emulator::new_with(
+            self.base_path,
+            self.observer,
+            State::new(self.rules, users, self.script),
+        )
     }
 }
 
+// By hand: it says who may log in, never with what.
 impl fmt::Debug for EmulatorBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("EmulatorBuilder")
-            .field("knobs", &self.knobs)
+            .field("base_path", &self.base_path)
+            .field("users", &self.users.keys())
             .finish_non_exhaustive()
     }
+}
+
+/// The parts of a path. Doubled and trailing slashes count for nothing, as with the real server.
+pub(super) fn segments(path: &str) -> impl Iterator<Item = &str> {
+    path.split('/').filter(|segment| !segment.is_empty())
 }

@@ -1,48 +1,228 @@
-//! Ways to misbehave.
+//! Faults by script: what goes wrong with which of the next requests.
 
-use std::time::Duration;
+use std::{
+    collections::{HashMap, VecDeque},
+    time::Duration,
+};
 
+use bytes::Bytes;
 use http::StatusCode;
 
-/// What the server does to one request instead of answering it properly.
-#[derive(Clone, Debug, PartialEq, Eq)]
+use super::{answer::Answer, builder::segments, routes::Operation};
+
+/// Which requests a fault is for.
+///
+/// A request takes its fault from the most specific target that has one: its
+/// path, then its operation, then any.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Fault {
-    /// Closes the connection before the request is executed.
-    Refuse,
-    /// Executes the request, and closes the connection before it is answered.
-    CloseAfter,
-    /// Answers with a status and a gateway's JSON, without executing anything.
-    Status(StatusCode),
-    /// As [`Fault::Status`] with 503, and `Retry-After` in whole seconds.
-    Busy {
-        /// How long the client is asked to wait.
-        retry_after: Duration,
-    },
-    /// Answers 502 with a gateway's HTML page.
-    Html,
-    /// Answers 200 with bytes that are no JSON.
-    Garbage,
-    /// Answers 200 with nothing.
-    Empty,
-    /// Executes the request, and answers with the first half of the JSON.
-    Truncated,
-    /// Never answers.
+pub enum Target {
+    /// Any request.
+    Any,
+    /// Requests to one operation, whatever their method.
+    Operation(Operation),
+    /// Requests to one path below the base path, such as `/run/job/emulator:00001/output`.
+    Path(String),
+}
+
+impl From<Operation> for Target {
+    fn from(operation: Operation) -> Self {
+        Self::Operation(operation)
+    }
+}
+
+impl From<&str> for Target {
+    fn from(path: &str) -> Self {
+        Self::Path(path.to_owned())
+    }
+}
+
+/// One thing that goes wrong with one request.
+///
+/// Before the request is executed, unless [`after_execution`](Self::after_execution)
+/// says otherwise: then the session exists or the job is ordered, and only the
+/// answer suffers.
+///
+/// ```
+/// # use std::time::Duration;
+/// # use http::StatusCode;
+/// # use tower_reauth::controlm::emulator::{Emulator, Fault, Operation};
+/// # let emulator = Emulator::new();
+/// // The next login is told to come back later, the one after that succeeds.
+/// let busy = Fault::status(StatusCode::SERVICE_UNAVAILABLE).retry_after(Duration::from_secs(5));
+/// emulator.fault(Operation::Login, busy);
+/// // The next order reaches the server, but its answer never arrives.
+/// emulator.fault(Operation::Order, Fault::close().after_execution());
+/// ```
+#[derive(Clone, Debug)]
+#[must_use = "a fault does nothing until it is given to the emulator"]
+pub struct Fault {
+    pub(super) moment: Moment,
+    pub(super) effect: Effect,
+    lasting: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Moment {
+    Before,
+    After,
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum Effect {
+    /// Nothing goes wrong.
+    Pass,
+    /// The connection is closed without an answer.
+    Close,
+    /// The request waits until it is released.
     Stall,
+    /// The answer's body ends halfway.
+    Truncate,
+    /// Something else is answered.
+    Answer(Answer),
 }
 
 impl Fault {
-    /// Whether the request is executed all the same.
-    pub(super) fn executes(&self) -> bool {
-        match self {
-            Fault::CloseAfter | Fault::Truncated => true,
-            Fault::Refuse
-            | Fault::Status(_)
-            | Fault::Busy { .. }
-            | Fault::Html
-            | Fault::Garbage
-            | Fault::Empty
-            | Fault::Stall => false,
+    fn new(effect: Effect) -> Self {
+        Self {
+            moment: Moment::Before,
+            effect,
+            lasting: false,
         }
     }
+
+    fn answer(answer: Answer) -> Self {
+        Self::new(Effect::Answer(answer))
+    }
+
+    pub(super) fn passes(&self) -> bool {
+        matches!(self.effect, Effect::Pass)
+    }
+
+    /// Lets the request pass, so that a script can go wrong at the second request.
+    pub fn pass() -> Self {
+        Self::new(Effect::Pass)
+    }
+
+    /// Closes the connection without an answer.
+    ///
+    /// As a tower service, the call fails with [`Closed`](super::Closed).
+    pub fn close() -> Self {
+        Self::new(Effect::Close)
+    }
+
+    /// Holds the request until [`Emulator::release`](super::Emulator::release), then lets it pass.
+    pub fn stall() -> Self {
+        Self::new(Effect::Stall)
+    }
+
+    /// Answers with this status and an `ErrorList`.
+    pub fn status(status: StatusCode) -> Self {
+        let text = status.canonical_reason().unwrap_or("Unknown error");
+        Self::answer(Answer::error(status, text))
+    }
+
+    /// Answers with this status and an HTML page, as gateways do.
+    pub fn html(status: StatusCode) -> Self {
+        let title = status.to_string();
+        Self::body(
+            status,
+            "text/html",
+            format!(
+                "<html><head><title>{title}</title></head><body><h1>{title}</h1></body></html>"
+            ),
+        )
+    }
+
+    /// Answers 200, with a body that claims to be JSON and is not.
+    pub fn garbage() -> Self {
+        Self::body(StatusCode::OK, "application/json", "\u{0}not json \u{7f}{{")
+    }
+
+    /// Answers with this status and without a body.
+    pub fn empty(status: StatusCode) -> Self {
+        Self::answer(Answer::empty(status))
+    }
+
+    /// Answers with this status, content type and body.
+    ///
+    /// # Panics
+    ///
+    /// If the content type is no valid header value.
+    pub fn body(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Self {
+        Self::answer(Answer::raw(status, content_type, body.into()))
+    }
+
+    /// Executes the request, then sends only the first half of the answer's body.
+    ///
+    /// The response itself is complete: it is the JSON that ends too early.
+    pub fn truncated() -> Self {
+        Self::new(Effect::Truncate).after_execution()
+    }
+
+    /// Adds a `Retry-After`, in whole seconds, to a fault that answers something.
+    pub fn retry_after(mut self, delay: Duration) -> Self {
+        if let Effect::Answer(answer) = &mut self.effect {
+            let rounded_up = delay.as_secs() + u64::from(delay.subsec_nanos() > 0);
+            answer.retry_after = Some(rounded_up);
+        }
+        self
+    }
+
+    /// Lets the request be executed first; only its answer suffers.
+    pub fn after_execution(mut self) -> Self {
+        self.moment = Moment::After;
+        self
+    }
+
+    /// Keeps the fault for all further requests, until [`Emulator::clear_faults`](super::Emulator::clear_faults).
+    pub fn lasting(mut self) -> Self {
+        self.lasting = true;
+        self
+    }
+}
+
+/// The faults that are still to come, in order, for each target.
+#[derive(Default)]
+pub(super) struct Script {
+    queues: HashMap<Target, VecDeque<Fault>>,
+}
+
+impl Script {
+    pub(super) fn push(&mut self, target: Target, fault: Fault) {
+        let target = match target {
+            Target::Path(path) => Target::Path(joined(&path)),
+            Target::Operation(_) | Target::Any => target,
+        };
+        self.queues.entry(target).or_default().push_back(fault);
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.queues.clear();
+    }
+
+    /// Takes the fault for a request to this path, most specific target first.
+    pub(super) fn take(&mut self, path: &str, operation: Option<Operation>) -> Option<Fault> {
+        if self.queues.is_empty() {
+            return None;
+        }
+        let path = Some(Target::Path(joined(path)));
+        let operation = operation.map(Target::Operation);
+        [path, operation, Some(Target::Any)]
+            .into_iter()
+            .flatten()
+            .find_map(|target| self.next(&target))
+    }
+
+    fn next(&mut self, target: &Target) -> Option<Fault> {
+        let queue = self.queues.get_mut(target)?;
+        if queue.front()?.lasting {
+            return queue.front().cloned();
+        }
+        queue.pop_front()
+    }
+}
+
+fn joined(path: &str) -> String {
+    segments(path).collect::<Vec<_>>().join("/")
 }

@@ -1,73 +1,91 @@
 //! An embedded Control-M session server, to test Control-M code against.
 //!
-//! It logs in, logs out and changes passwords as the real service does, has a
-//! few calls behind the session, can be made to misbehave, and counts
-//! everything, so that a test can ask afterwards what a client has really
-//! done. It runs in process: as a tower service, which needs no socket and
-//! follows tokio's paused clock, or on a socket, for any language.
+//! It speaks the session service (login, logout, password change) and a few
+//! operations behind the session: some that read, one that orders jobs and so
+//! must not be repeated, one that streams, and two that reject a live token.
+//! Everything that makes the real server hard to live with can be had on
+//! demand: short lifetimes, restarts, locks, session limits, faults. And it
+//! counts, so that a test can prove what a client did.
+//!
+//! # As a service, without a socket
 //!
 //! ```
 //! use std::time::Duration;
 //! use http::{Request, StatusCode};
+//! use http_body_util::{BodyExt, Empty, Full};
 //! use tower::ServiceExt;
-//! use tower_reauth::controlm::emulator::Emulator;
+//! use tower_reauth::controlm::{emulator::Emulator, model::LoginResult};
+//! use bytes::Bytes;
+//! use secrecy::ExposeSecret;
 //!
-//! # #[tokio::main(flavor = "current_thread")]
-//! # async fn main() -> Result<(), tower_reauth::BoxError> {
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let emulator = Emulator::builder()
-//!     .user("emuser", "s3cret")
-//!     .lifetime(Duration::from_secs(1800))
-//!     .lock_after(3)
+//!     .user("emuser", "secret")
+//!     .lifetime(Duration::from_secs(60))
 //!     .build();
 //!
 //! let login = Request::post("/automation-api/session/login")
-//!     .body(r#"{"username":"emuser","password":"s3cret"}"#.to_owned())?;
+//!     .body(Full::new(Bytes::from(r#"{"username":"emuser","password":"secret"}"#)))?;
 //! let answer = emulator.service().oneshot(login).await?;
-//! assert_eq!(answer.status(), StatusCode::OK);
-//! assert_eq!(emulator.account().logins, 1);
+//! let answer = answer.into_body().collect().await?.to_bytes();
+//! let token = serde_json::from_slice::<LoginResult>(&answer)?.token.unwrap();
 //!
-//! // On a socket of this machine, for anybody:
-//! let server = emulator.listen(([127, 0, 0, 1], 0).into()).await?;
-//! println!("{}", server.url());
+//! // Sessions expire on tokio's clock, so a test with a paused clock needs no patience.
+//! tokio::time::advance(Duration::from_secs(60)).await;
+//!
+//! let servers = Request::get("/automation-api/config/servers")
+//!     .header("authorization", format!("Bearer {}", token.expose_secret()))
+//!     .body(Empty::<Bytes>::new())?;
+//! let answer = emulator.service().oneshot(servers).await?;
+//! assert_eq!(answer.status(), StatusCode::UNAUTHORIZED);
+//!
+//! let account = emulator.account();
+//! assert_eq!((account.logins, account.expired, account.dead_tokens), (1, 1, 1));
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! The example `emulator` runs it from the command line, over http or https:
-//! `cargo run --example emulator -- --help`.
+//! # On a socket
 //!
-//! # The calls
+//! [`Emulator::serve`] for HTTP, [`Emulator::serve_with`] for TLS or anything
+//! else. `cargo run --example emulator -- --help` serves it to clients in any
+//! language.
 //!
-//! | call | answer |
-//! |---|---|
-//! | `POST session/login`, `session/logout`, `session/user/password/update` | as the service's documentation says |
-//! | `GET config/servers` | a list of servers |
-//! | `GET run/jobs/status` | a list of jobs |
-//! | `POST run/order` | orders a job, once for each call |
-//! | `GET run/status/{id}` | the job of that order |
-//! | `GET run/job/{id}/output?chunks=N` | streams N chunks |
-//! | `GET forbidden` | always 403 |
-//! | `GET unauthorized` | always 401, in the words for a dead token |
+//! # Faults
 //!
-//! All lie under a base path, `/automation-api` unless told otherwise. The
-//! token is taken from `Authorization: Bearer`, or from `x-api-key` with or
-//! without `Bearer`; if both are given, the one whose session is live counts.
+//! [`Emulator::fault`] queues what goes wrong with the next requests to an
+//! [`Operation`] or a path: see [`Fault`].
 //!
 //! # Limits
 //!
-//! It is no Control-M: what lies behind the session is a sketch. Passwords are
-//! kept as they are, in memory.
+//! - What Control-M's documentation leaves open (whether a lifetime is
+//!   absolute or idle, what a password change does to sessions, some texts and
+//!   statuses) is a setting here, and its default a guess.
+//! - Roles, API tokens and the rest of the Automation API are not emulated.
+//!   Jobs end as soon as they are ordered.
+//! - HTTP/1.1 only. The last 1000 orders can be asked for; the account keeps
+//!   every folder's name.
+//! - It is for tests. Passwords and tokens are in memory as they are.
 
 mod account;
+mod answer;
+mod body;
 mod builder;
+mod call;
 mod fault;
+mod handle;
 mod routes;
 mod server;
 mod service;
 mod state;
 
 pub use account::Account;
-pub use builder::{DeadToken, EmulatorBuilder};
-pub use fault::Fault;
+pub use body::ResponseBody;
+pub use builder::{EmulatorBuilder, PasswordChangeEnds, TokenIn};
+pub use call::Call;
+pub use fault::{Fault, Target};
+pub use handle::Emulator;
+pub use routes::Operation;
 pub use server::Server;
-pub use service::{Call, ConnectionClosed, Emulator, EmulatorService};
+pub use service::{Closed, EmulatorService};

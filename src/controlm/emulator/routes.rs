@@ -1,322 +1,452 @@
-//! The calls, each as a function of the state and the request.
+//! The operations: which there are, and what each does.
+
+use std::fmt;
 
 use bytes::Bytes;
-use http::header::{self, HeaderMap};
-use http::{Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Full};
-use secrecy::{ExposeSecret, SecretString};
-use serde::Serialize;
+use http::{Method, StatusCode, Uri, request::Parts};
+use secrecy::SecretString;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
-use super::builder::DeadToken;
-use super::service::{AnswerBody, Chunks};
-use super::state::{ChangeFailure, LoginFailure, Moment, State};
-use crate::controlm::model::{
-    ErrorData, ErrorList, LoginCredentials, LoginResult, PasswordsObject, SuccessData,
+use super::{
+    answer::Answer,
+    body::ResponseBody,
+    builder::{TokenIn, segments},
+    state::{Access, ChangeRefusal, LoginRefusal, Order, State},
 };
+use crate::controlm::model::{LoginCredentials, LoginResult, PasswordsObject, SuccessData};
 
-pub(super) const DEAD_TOKEN: &str = "Session token is invalid or expired";
-const VERSION: &str = "9.21.300";
-const MOST_CHUNKS: u64 = 10_000;
+/// The most chunks that a job's output has.
+const MAX_CHUNKS: u32 = 100_000;
+/// The largest chunk of a job's output, in bytes.
+const MAX_CHUNK: u32 = 64 * 1024;
 
-/// An answer, and the user that asked, for the observer.
-pub(super) struct Answered {
-    pub(super) response: Response<AnswerBody>,
-    pub(super) user: Option<String>,
+/// What a request asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Operation {
+    /// `POST /session/login`
+    Login,
+    /// `POST /session/logout`
+    Logout,
+    /// `POST /session/user/password/update`
+    UpdatePassword,
+    /// `GET /config/servers`: the Control-M servers.
+    Servers,
+    /// `GET /run/jobs/status?limit=..`: the last jobs, newest first.
+    JobsStatus,
+    /// `GET /run/status/{runId}`: one order.
+    RunStatus,
+    /// `GET /run/job/{jobId}/status`: one job.
+    JobStatus,
+    /// `GET /run/job/{jobId}/output?chunks=..&size=..`, or `log`: streams, whatever the id.
+    JobOutput,
+    /// `POST /run/order`: orders a job each time, with any JSON or no body.
+    Order,
+    /// `POST /run`: orders a job from a definitions file, whatever its content.
+    Run,
+    /// `GET /forbidden`: 403, although the token is live.
+    Forbidden,
+    /// `GET /unauthorized`: 401, as for a dead token, although it is live.
+    Unauthorized,
 }
 
-/// Executes the request for `path`, which lies under the base path.
-pub(super) fn answer(
-    state: &mut State,
-    path: &str,
-    request: &Request<Bytes>,
-    now: Moment,
-) -> Answered {
-    let public = |response| Answered {
-        response,
-        user: None,
-    };
-    let (method, body) = (request.method(), request.body());
-    if path == "session/login" {
-        return match *method {
-            Method::POST => log_in(state, body, now),
-            _ => public(wrong_method("POST")),
+/// An operation, and the id in its path.
+#[derive(Clone, Debug)]
+pub(super) struct Route {
+    pub(super) operation: Operation,
+    id: String,
+}
+
+impl Route {
+    /// Finds the operation of a path below the base path.
+    pub(super) fn find(path: &str) -> Option<Self> {
+        let segments: Vec<_> = segments(path).collect();
+        let (operation, id) = match segments.as_slice() {
+            ["session", "login"] => (Operation::Login, ""),
+            ["session", "logout"] => (Operation::Logout, ""),
+            ["session", "user", "password", "update"] => (Operation::UpdatePassword, ""),
+            ["config", "servers"] => (Operation::Servers, ""),
+            ["run", "jobs", "status"] => (Operation::JobsStatus, ""),
+            ["run", "status", id] => (Operation::RunStatus, *id),
+            ["run", "job", id, "status"] => (Operation::JobStatus, *id),
+            ["run", "job", id, "output" | "log"] => (Operation::JobOutput, *id),
+            ["run", "order"] => (Operation::Order, ""),
+            ["run"] => (Operation::Run, ""),
+            ["forbidden"] => (Operation::Forbidden, ""),
+            ["unauthorized"] => (Operation::Unauthorized, ""),
+            _ => return None,
         };
+        let id = id.to_owned();
+        Some(Self { operation, id })
     }
-    let Some(allowed) = allowed_method(path) else {
-        let text = format!("There is no such resource: {path}");
-        return public(error(StatusCode::NOT_FOUND, &text));
-    };
-    if method.as_str() != allowed && !(allowed == "GET" && method == Method::HEAD) {
-        return public(wrong_method(allowed));
-    }
-    let tokens = tokens(request.headers());
-    let Some((user, token)) = state.user_of(&tokens, now) else {
-        if path == "session/logout" && !tokens.is_empty() {
-            state.counted.failed_logouts += 1;
+}
+
+impl Operation {
+    fn method(self) -> Method {
+        match self {
+            Self::Login | Self::Logout | Self::UpdatePassword | Self::Order | Self::Run => {
+                Method::POST
+            }
+            Self::Servers
+            | Self::JobsStatus
+            | Self::RunStatus
+            | Self::JobStatus
+            | Self::JobOutput
+            | Self::Forbidden
+            | Self::Unauthorized => Method::GET,
         }
-        return public(dead_token(state));
-    };
-    let response = match path {
-        "session/logout" => {
-            state.log_out(token);
-            success(format!("Successfully logged out from session {token}"))
+    }
+
+    /// The real server's container answers HEAD and OPTIONS too.
+    fn allow(self) -> &'static str {
+        if self.method() == Method::GET {
+            "GET,HEAD,OPTIONS"
+        } else {
+            "POST,OPTIONS"
         }
-        "session/user/password/update" => change_password(state, &user, body),
-        "config/servers" => ok(&json!([
-            {"name": "IN01", "host": "ctm.example.com", "state": "Up", "message": "Connected", "version": VERSION},
-            {"name": "IN02", "host": "ctm2.example.com", "state": "Up", "message": "Connected", "version": VERSION},
-        ])),
-        "run/jobs/status" => ok(&jobs_status(state)),
-        "run/order" => order(state, body),
-        "forbidden" => error(
-            StatusCode::FORBIDDEN,
-            "User is not authorized to perform this operation",
-        ),
-        "unauthorized" => error(StatusCode::UNAUTHORIZED, DEAD_TOKEN),
-        _ => match run_of_status(path) {
-            Some(run) => run_status(state, run),
-            None => output(request.uri().query()),
-        },
-    };
-    Answered {
-        response,
-        user: Some(user),
+    }
+
+    fn takes(self, method: &Method) -> bool {
+        self.method() == *method || (self.method() == Method::GET && method == Method::HEAD)
     }
 }
 
-fn allowed_method(path: &str) -> Option<&'static str> {
-    match path {
-        "session/logout" | "session/user/password/update" | "run/order" => Some("POST"),
-        "config/servers" | "run/jobs/status" | "forbidden" | "unauthorized" => Some("GET"),
-        _ => (job_of_output(path).is_some() || run_of_status(path).is_some()).then_some("GET"),
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Login => "login",
+            Self::Logout => "logout",
+            Self::UpdatePassword => "password update",
+            Self::Servers => "servers",
+            Self::JobsStatus => "jobs status",
+            Self::RunStatus => "run status",
+            Self::JobStatus => "job status",
+            Self::JobOutput => "job output",
+            Self::Order => "order",
+            Self::Run => "run",
+            Self::Forbidden => "forbidden",
+            Self::Unauthorized => "unauthorized",
+        })
     }
 }
 
-fn job_of_output(path: &str) -> Option<&str> {
-    let job = path.strip_prefix("run/job/")?.strip_suffix("/output")?;
-    (!job.is_empty() && !job.contains('/')).then_some(job)
+/// A request that has arrived in whole.
+pub(super) struct Received {
+    pub(super) head: Parts,
+    pub(super) body: Bytes,
+    pub(super) route: Option<Route>,
+    /// Where the base path is, as the client sees it.
+    pub(super) base: String,
+    /// What a login hands out, drawn beforehand so that the state stays deterministic.
+    pub(super) fresh_token: String,
 }
 
-fn run_of_status(path: &str) -> Option<&str> {
-    let run = path.strip_prefix("run/status/")?;
-    (!run.is_empty() && !run.contains('/')).then_some(run)
-}
+/// An answer, and whose session it was.
+pub(super) type Outcome = (Answer, Option<String>);
 
-/// All that may be a session's token. A gateway may want credentials of its
-/// own in one header while the token is in the other.
-fn tokens(headers: &HeaderMap) -> Vec<String> {
-    let given = |name: &str| {
-        // Lossy, as a token that is no text is a dead token, and not none.
-        let values = headers.get_all(name).into_iter();
-        values.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
-    };
-    let authorization = given("authorization").filter_map(|value| bearer(&value));
-    let api_key = given("x-api-key").map(|value| bearer(&value).unwrap_or(value));
-    authorization.chain(api_key).collect()
-}
-
-fn bearer(value: &str) -> Option<String> {
-    let (scheme, token) = value.split_once(' ')?;
-    let is_bearer = scheme.eq_ignore_ascii_case("bearer");
-    is_bearer.then(|| token.trim().to_owned())
-}
-
-fn log_in(state: &mut State, body: &[u8], now: Moment) -> Answered {
-    let anonymous = |response| Answered {
-        response,
-        user: None,
-    };
-    let Ok(sent) = serde_json::from_slice::<LoginCredentials>(body) else {
-        return anonymous(error(
-            StatusCode::BAD_REQUEST,
-            "The request body is no valid JSON of the model LoginCredentials",
-        ));
-    };
-    let token = new_token();
-    let password = sent.password.expose_secret();
-    let response = match state.log_in(&sent.username, password, token.clone(), now) {
-        Ok(()) => ok(&LoginResult {
-            username: Some(sent.username.clone()),
-            token: Some(SecretString::from(token)),
-            version: Some(VERSION.to_owned()),
-        }),
-        Err(LoginFailure::WrongPassword) => error(
-            StatusCode::UNAUTHORIZED,
-            "Failed to login: Incorrect username or password",
-        ),
-        Err(LoginFailure::Locked) => error(
-            StatusCode::UNAUTHORIZED,
-            "Failed to login: User account is locked",
-        ),
-        Err(LoginFailure::TooManySessions) => error(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "Failed to login: Maximum number of sessions reached",
-        ),
-    };
-    Answered {
-        response,
-        user: Some(sent.username),
+impl Received {
+    /// Executes the request.
+    pub(super) fn execute(self, state: &mut State, now: Instant) -> Outcome {
+        let Some(route) = &self.route else {
+            return (Answer::error(StatusCode::NOT_FOUND, "Not found"), None);
+        };
+        let operation = route.operation;
+        if self.head.method == Method::OPTIONS {
+            return (
+                Answer::empty(StatusCode::OK).allowing(operation.allow()),
+                None,
+            );
+        }
+        if !operation.takes(&self.head.method) {
+            let refusal = Answer::error(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed");
+            return (refusal.allowing(operation.allow()), None);
+        }
+        if operation == Operation::Login {
+            return self.login(state, now);
+        }
+        let tokens = tokens(&self.head, state.rules.token_in);
+        let (user, token) = match state.access(&tokens, now) {
+            Access::Missing => {
+                let text = "Unauthorized: no session token was sent";
+                return (Answer::error(StatusCode::UNAUTHORIZED, text), None);
+            }
+            Access::Dead => return (dead_token(state.rules.dead_token_as), None),
+            Access::Live { user, token } => (user, token),
+        };
+        let answer = match operation {
+            // Answered above.
+            Operation::Login => Answer::empty(StatusCode::OK),
+            Operation::Logout => {
+                state.logout(&token);
+                success(format!("Successfully logged out from session {token}"))
+            }
+            Operation::UpdatePassword => self.update_password(state, &user, &token),
+            Operation::Servers => servers(),
+            Operation::JobsStatus => self.jobs_status(state),
+            Operation::RunStatus => self.run_status(state, &route.id),
+            Operation::JobStatus => self.job_status(state, &route.id),
+            Operation::JobOutput => output(&self.head.uri),
+            Operation::Order => self.order(state),
+            Operation::Run => self.ordered(&state.order(None, None)),
+            Operation::Forbidden => Answer::error(
+                StatusCode::FORBIDDEN,
+                format!("User {user} is not authorized to perform this action"),
+            ),
+            Operation::Unauthorized => dead_token(StatusCode::UNAUTHORIZED),
+        };
+        (answer, Some(user))
     }
-}
 
-fn change_password(state: &mut State, user: &str, body: &[u8]) -> Response<AnswerBody> {
-    let Ok(sent) = serde_json::from_slice::<PasswordsObject>(body) else {
-        return error(
-            StatusCode::BAD_REQUEST,
-            "The request body is no valid JSON of the model PasswordsObject",
+    fn login(self, state: &mut State, now: Instant) -> Outcome {
+        let credentials: LoginCredentials = match read(&self.body) {
+            Ok(credentials) => credentials,
+            Err(refusal) => return (refusal, None),
+        };
+        let LoginCredentials { username, password } = credentials;
+        let token = self.fresh_token;
+        let answer = match state.login(&username, &password, token.clone(), now) {
+            Ok(()) => Answer::ok(&LoginResult {
+                username: Some(username.clone()),
+                token: Some(SecretString::from(token)),
+                version: Some("9.22.30".to_owned()),
+            }),
+            Err(refusal) => {
+                let text = match refusal {
+                    LoginRefusal::Credentials => "Incorrect username or password",
+                    LoginRefusal::Locked => "User account is locked",
+                    LoginRefusal::TooManySessions => {
+                        "The maximum number of concurrent sessions is reached"
+                    }
+                };
+                let status = state.status_of_refused_login(&refusal);
+                Answer::error(status, format!("Failed to login: {text}"))
+            }
+        };
+        (answer, Some(username))
+    }
+
+    fn update_password(&self, state: &mut State, user: &str, token: &str) -> Answer {
+        let change: PasswordsObject = match read(&self.body) {
+            Ok(change) => change,
+            Err(refusal) => return refusal,
+        };
+        let (named, current, new) = (
+            change.user.as_deref(),
+            &change.current_password,
+            &change.new_password,
         );
-    };
-    let user = sent.user.as_deref().unwrap_or(user);
-    let current = sent.current_password.expose_secret();
-    match state.change_password(user, current, sent.new_password.expose_secret()) {
-        Ok(()) => success("Password was updated successfully".to_owned()),
-        Err(ChangeFailure::NoSuchUser) => error(StatusCode::NOT_FOUND, "User does not exist"),
-        Err(ChangeFailure::WrongPassword) => error(
-            state.knobs.wrong_password,
-            "The current password is incorrect",
-        ),
-        Err(ChangeFailure::TooShort) => error(
-            StatusCode::BAD_REQUEST,
-            "The new password does not comply with the password policy: it is too short",
-        ),
-        Err(ChangeFailure::Unchanged) => error(
-            StatusCode::BAD_REQUEST,
-            "The new password does not comply with the password policy: it must differ from the current one",
-        ),
+        match state.change_password(user, token, named, current, new) {
+            Ok(()) => success("Password was changed successfully".to_owned()),
+            Err(ChangeRefusal::UnknownUser) => {
+                Answer::error(StatusCode::NOT_FOUND, "User was not found")
+            }
+            Err(ChangeRefusal::OtherUser) => Answer::error(
+                StatusCode::FORBIDDEN,
+                format!("User {user} may only change the user's own password"),
+            ),
+            Err(ChangeRefusal::WrongPassword) => Answer::error(
+                state.rules.wrong_current_password_as,
+                "The current password is incorrect",
+            ),
+            Err(ChangeRefusal::SamePassword) => Answer::error(
+                StatusCode::BAD_REQUEST,
+                "The new password must differ from the current password",
+            ),
+            Err(ChangeRefusal::TooShort { characters }) => Answer::error(
+                StatusCode::BAD_REQUEST,
+                format!("The new password must have at least {characters} characters"),
+            ),
+        }
+    }
+
+    fn order(&self, state: &mut State) -> Answer {
+        let body = if self.body.is_empty() {
+            Value::Null
+        } else {
+            match read(&self.body) {
+                Ok(body) => body,
+                Err(refusal) => return refusal,
+            }
+        };
+        let text = |name: &str| body.get(name).and_then(Value::as_str).map(str::to_owned);
+        self.ordered(&state.order(text("ctm"), text("folder")))
+    }
+
+    fn ordered(&self, order: &Order) -> Answer {
+        let run_id = order.run_id();
+        Answer::ok(&json!({
+            "runId": run_id,
+            "statusURI": format!("{}/run/status/{run_id}", self.base),
+        }))
+    }
+
+    fn jobs_status(&self, state: &State) -> Answer {
+        let limit = match number(&self.head.uri, "limit", 1000, 1000) {
+            Ok(limit) => limit as usize,
+            Err(refusal) => return refusal,
+        };
+        let jobs: Vec<_> = state.orders().take(limit).map(|o| self.job(o)).collect();
+        Answer::ok(&json!({
+            "returned": jobs.len(),
+            "total": state.jobs_ordered(),
+            "statuses": jobs,
+        }))
+    }
+
+    fn run_status(&self, state: &State, run_id: &str) -> Answer {
+        // The number is the last group, in decimal.
+        let number = run_id.rsplit('-').next().and_then(|n| n.parse().ok());
+        match number.and_then(|number| state.ordered(number)) {
+            Some(order) if order.run_id() == run_id => Answer::ok(&json!({
+                "completion": "Completed",
+                "statuses": [self.job(order)],
+                "startIndex": 0,
+                "itemsPerPage": 25,
+                "total": 1,
+            })),
+            Some(_) | None => Answer::error(
+                StatusCode::NOT_FOUND,
+                "No runs were found for the given run id",
+            ),
+        }
+    }
+
+    fn job_status(&self, state: &State, job_id: &str) -> Answer {
+        // Clients encode the colon.
+        let job_id = job_id.replace("%3A", ":").replace("%3a", ":");
+        let number = job_id.rsplit(':').next().and_then(|n| n.parse().ok());
+        match number.and_then(|number| state.ordered(number)) {
+            Some(order) if order.job_id() == job_id => Answer::ok(&self.job(order)),
+            Some(_) | None => Answer::error(StatusCode::NOT_FOUND, "Job was not found"),
+        }
+    }
+
+    fn job(&self, order: &Order) -> Value {
+        let job_id = order.job_id();
+        json!({
+            "jobId": job_id,
+            "folderId": format!("{}:00000", order.ctm),
+            "numberOfRuns": 1,
+            "name": format!("job{}", order.number),
+            "folder": order.folder.as_deref().unwrap_or(""),
+            "type": "Command",
+            "status": "Ended OK",
+            "held": false,
+            "deleted": false,
+            "cyclic": false,
+            "startTime": "20260101120000",
+            "endTime": "20260101120001",
+            "estimatedStartTime": ["20260101120000"],
+            "estimatedEndTime": ["20260101120001"],
+            "orderDate": "260101",
+            "ctm": order.ctm,
+            "description": "",
+            "host": "localhost",
+            "application": "",
+            "subApplication": "",
+            "outputURI": format!("{}/run/job/{job_id}/output", self.base),
+            "logURI": format!("{}/run/job/{job_id}/log", self.base),
+        })
     }
 }
 
-fn order(state: &mut State, body: &[u8]) -> Response<AnswerBody> {
-    let sent: Value = match body {
-        [] => Value::Null,
-        body => match serde_json::from_slice(body) {
-            Ok(sent) => sent,
-            Err(_) => return error(StatusCode::BAD_REQUEST, "The request body is no valid JSON"),
-        },
-    };
-    let name = |field: &str| {
-        sent.get(field)
-            .and_then(Value::as_str)
-            .unwrap_or("*")
-            .to_owned()
-    };
-    let number = state.order(format!("{}/{}", name("folder"), name("jobs")));
-    let run = run_id(number);
-    let status = format!("{}/run/status/{run}", state.knobs.base);
-    ok(&json!({ "runId": run, "statusURI": status }))
-}
+impl Order {
+    fn run_id(&self) -> String {
+        format!("e4017a7e-0000-4000-8000-{:012}", self.number)
+    }
 
-/// Every order is a run of one job, and both have its number.
-fn run_id(number: u64) -> String {
-    format!("00000000-0000-4000-8000-{number:012}")
-}
-
-fn run_status(state: &State, run: &str) -> Response<AnswerBody> {
-    let number = run
-        .rsplit('-')
-        .next()
-        .and_then(|digits| digits.parse().ok());
-    match number {
-        Some(number) if (1..=state.counted.jobs).contains(&number) && run == run_id(number) => ok(
-            &json!({ "completion": "Completed", "returned": 1, "total": 1, "statuses": [job_status(number)] }),
-        ),
-        Some(_) | None => error(StatusCode::NOT_FOUND, "There is no such run"),
+    fn job_id(&self) -> String {
+        format!("{}:{:05}", self.ctm, self.number)
     }
 }
 
-fn jobs_status(state: &State) -> Value {
-    let total = state.counted.jobs;
-    let statuses: Vec<_> = (1..=total.min(25)).map(job_status).collect();
-    json!({ "returned": statuses.len(), "total": total, "statuses": statuses })
+fn servers() -> Answer {
+    Answer::ok(&json!([{
+        "name": "emulator",
+        "host": "localhost",
+        "state": "Up",
+        "desiredState": "Up",
+        "message": "Connected",
+        "version": "9.0.22.030",
+        "OSType": "Linux",
+        "status": "Up",
+    }]))
 }
 
-fn job_status(number: u64) -> Value {
-    json!({
-        "jobId": format!("IN01:{number:05}"),
-        "folderId": "IN01:00000",
-        "name": format!("job-{number}"),
-        "folder": "EMULATED",
-        "type": "Job",
-        "status": "Ended OK",
-        "held": false,
-        "deleted": false,
-        "cyclic": false,
-        "ctm": "IN01",
-    })
-}
-
-fn output(query: Option<&str>) -> Response<AnswerBody> {
-    let chunks = query
-        .into_iter()
-        .flat_map(|query| query.split('&'))
-        .find_map(|pair| pair.strip_prefix("chunks="));
-    match chunks.map_or(Ok(8), str::parse::<u64>) {
-        Ok(chunks) if chunks <= MOST_CHUNKS => Response::builder()
-            .header(header::CONTENT_TYPE, "text/plain")
-            .body(Chunks::new(chunks).boxed())
-            .expect("made of valid parts"),
-        Ok(_) | Err(_) => error(
-            StatusCode::BAD_REQUEST,
-            "`chunks` is a number from 0 to 10000",
-        ),
+fn output(uri: &Uri) -> Answer {
+    let chunks = match number(uri, "chunks", 4, MAX_CHUNKS) {
+        Ok(chunks) => chunks,
+        Err(refusal) => return refusal,
+    };
+    match number(uri, "size", 64, MAX_CHUNK) {
+        Ok(size) => Answer::text(ResponseBody::chunks(chunks, size.max(1) as usize)),
+        Err(refusal) => refusal,
     }
 }
 
-fn dead_token(state: &State) -> Response<AnswerBody> {
-    let status = match state.knobs.dead_token {
-        DeadToken::Unauthorized => StatusCode::UNAUTHORIZED,
-        DeadToken::ServerError => StatusCode::INTERNAL_SERVER_ERROR,
-    };
-    error(status, DEAD_TOKEN)
-}
-
-fn wrong_method(allowed: &'static str) -> Response<AnswerBody> {
-    let mut response = error(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed");
-    let allowed = header::HeaderValue::from_static(allowed);
-    response.headers_mut().insert(header::ALLOW, allowed);
-    response
-}
-
-fn success(message: String) -> Response<AnswerBody> {
-    ok(&SuccessData {
+fn success(message: String) -> Answer {
+    Answer::ok(&SuccessData {
         message: Some(message),
     })
 }
 
-fn ok(message: &impl Serialize) -> Response<AnswerBody> {
-    json_response(StatusCode::OK, message)
+fn dead_token(status: StatusCode) -> Answer {
+    Answer::error(status, "Session token is invalid or expired")
 }
 
-pub(super) fn error(status: StatusCode, message: &str) -> Response<AnswerBody> {
-    let data = ErrorData {
-        message: Some(message.to_owned()),
-        ..ErrorData::default()
+/// The tokens of a request, wherever the rules allow them.
+fn tokens(head: &Parts, place: TokenIn) -> Vec<&str> {
+    let (authorization, api_key) = match place {
+        TokenIn::Authorization => (true, false),
+        TokenIn::ApiKey => (false, true),
+        TokenIn::Either => (true, true),
     };
-    json_response(status, &ErrorList { errors: vec![data] })
+    let value = |name: &str| head.headers.get(name).and_then(|v| v.to_str().ok());
+    let bearer = value("authorization").and_then(without_bearer);
+    let key = value("x-api-key").map(|key| without_bearer(key).unwrap_or(key).trim());
+    let found = [bearer.filter(|_| authorization), key.filter(|_| api_key)];
+    found
+        .into_iter()
+        .flatten()
+        .filter(|t| !t.is_empty())
+        .collect()
 }
 
-fn json_response(status: StatusCode, message: &impl Serialize) -> Response<AnswerBody> {
-    // Pretty-printed, as the real service may: no client should mind.
-    let body = serde_json::to_vec_pretty(message).expect("the models have string keys only");
-    with_body(status, "application/json", body)
+/// What follows the scheme `Bearer`, in any case as HTTP has it.
+fn without_bearer(value: &str) -> Option<&str> {
+    let (scheme, token) = value.trim().split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
-pub(super) fn with_body(
-    status: StatusCode,
-    kind: &'static str,
-    body: impl Into<Bytes>,
-) -> Response<AnswerBody> {
-    Response::builder()
-        .status(status)
-        .header(header::CONTENT_TYPE, kind)
-        .body(Full::new(body.into()).boxed())
-        .expect("made of valid parts")
+/// Reads a JSON body. The refusal never quotes it: it may hold a password.
+fn read<T: DeserializeOwned>(body: &Bytes) -> Result<T, Answer> {
+    serde_json::from_slice(body).map_err(|error| {
+        let text = if error.is_data() {
+            "Invalid request body: a field is missing or of the wrong type"
+        } else {
+            "Invalid request body: malformed JSON"
+        };
+        Answer::error(StatusCode::BAD_REQUEST, text)
+    })
 }
 
-/// 128 hexadecimal digits.
-fn new_token() -> String {
-    let mut bytes = [0; 64];
-    getrandom::fill(&mut bytes).expect("the system has a source of random bytes");
-    bytes.iter().map(|byte| format!("{byte:02X}")).collect()
+/// Reads a number up to `max` from the query.
+fn number(uri: &Uri, name: &str, default: u32, max: u32) -> Result<u32, Answer> {
+    let pairs = uri.query().unwrap_or("").split('&');
+    let value = pairs
+        .filter_map(|pair| pair.split_once('='))
+        .find(|(key, _)| *key == name);
+    let Some((_, value)) = value else {
+        return Ok(default);
+    };
+    value
+        .parse()
+        .ok()
+        .filter(|number| *number <= max)
+        .ok_or_else(|| {
+            let text = format!("Invalid query parameter: {name} must be a number up to {max}");
+            Answer::error(StatusCode::BAD_REQUEST, text)
+        })
 }

@@ -1,119 +1,194 @@
 //! The emulator on a socket.
 
-use std::net::SocketAddr;
-use std::time::Duration;
+use std::{fmt, future::Future, io, net::SocketAddr, pin::pin, time::Duration};
 
-use http::Uri;
+use http::{Uri, uri::Scheme};
 use hyper::server::conn::http1;
-use hyper_util::rt::TokioIo;
-use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpListener;
-use tokio::sync::oneshot;
-use tokio::task::{JoinHandle, JoinSet};
-use tokio::time::sleep;
+use hyper_util::{rt::TokioIo, service::TowerToHyperService};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream, ToSocketAddrs},
+    sync::watch,
+    task::{JoinHandle, JoinSet},
+};
 
-use super::service::{Emulator, EmulatorService};
-use crate::BoxError;
+use super::{handle::Emulator, service::EmulatorService};
 
-/// An [`Emulator`] that listens on a socket.
+/// The emulator on a socket, until it is dropped. Made by [`Emulator::serve`].
 ///
-/// Dropping it closes the socket and every connection at once;
-/// [`Server::shut_down`] lets requests under way be answered.
-#[derive(Debug)]
+/// Dropping it closes all connections at once; [`shutdown`](Self::shutdown)
+/// lets them finish. The [`Emulator`] lives on either way, and can be served
+/// again, with its sessions.
+#[must_use = "the server stops when it is dropped"]
 pub struct Server {
+    url: Uri,
     address: SocketAddr,
-    base: String,
-    accepting: JoinHandle<()>,
-    shut_down: Option<oneshot::Sender<()>>,
+    stop: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+impl Emulator {
+    /// Serves HTTP/1.1 on this address, on the current runtime.
+    ///
+    /// Port 0 is any free port: see [`Server::url`].
+    ///
+    /// ```
+    /// # use tower_reauth::controlm::emulator::Emulator;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> std::io::Result<()> {
+    /// let server = Emulator::new().serve("127.0.0.1:0").await?;
+    /// println!("{}", server.url()); // http://127.0.0.1:54321/automation-api
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn serve(&self, address: impl ToSocketAddrs) -> io::Result<Server> {
+        let listener = TcpListener::bind(address).await?;
+        self.serve_with(listener, Scheme::HTTP, |tcp| std::future::ready(Ok(tcp)))
+    }
+
+    /// Serves on a listener, over whatever `wrap` makes of each connection.
+    ///
+    /// For TLS, `wrap` is the handshake. It runs in the connection's own task,
+    /// so that one slow client holds up no other; a connection that it fails
+    /// is dropped. The scheme is for the URLs only.
+    ///
+    /// ```no_run
+    /// # use http::uri::Scheme;
+    /// # use tokio::net::TcpListener;
+    /// # use tower_reauth::controlm::emulator::Emulator;
+    /// # async fn example(tls: tokio_rustls::TlsAcceptor) -> std::io::Result<()> {
+    /// let listener = TcpListener::bind("127.0.0.1:8443").await?;
+    /// let server = Emulator::new().serve_with(listener, Scheme::HTTPS, move |tcp| tls.accept(tcp))?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime.
+    pub fn serve_with<W, F, I>(
+        &self,
+        listener: TcpListener,
+        scheme: Scheme,
+        wrap: W,
+    ) -> io::Result<Server>
+    where
+        W: Fn(TcpStream) -> F + Send + 'static,
+        F: Future<Output = io::Result<I>> + Send + 'static,
+        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let address = listener.local_addr()?;
+        let url = format!("{scheme}://{address}{}", self.shared.base_path);
+        let url = url.parse().map_err(io::Error::other)?;
+        let service = EmulatorService::new(self.clone(), scheme);
+        let (stop, stopped) = watch::channel(false);
+        let task = tokio::spawn(accept(listener, wrap, service, stopped));
+        Ok(Server {
+            url,
+            address,
+            stop,
+            task,
+        })
+    }
 }
 
 impl Server {
-    pub(super) async fn bind(emulator: &Emulator, address: SocketAddr) -> std::io::Result<Self> {
-        let listener = TcpListener::bind(address).await?;
-        let address = listener.local_addr()?;
-        let (shut_down, told) = oneshot::channel();
-        Ok(Self {
-            address,
-            base: emulator.base_path(),
-            accepting: tokio::spawn(accept(listener, emulator.service(), told)),
-            shut_down: Some(shut_down),
-        })
+    /// Where the service is, base path included.
+    pub fn url(&self) -> &Uri {
+        &self.url
     }
 
     /// The address that it listens on.
-    #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// The base URL of its calls.
-    #[must_use]
-    pub fn url(&self) -> Uri {
-        let url = format!("http://{}{}", self.address, self.base);
-        url.parse().expect("an address and a path are a URI")
-    }
-
-    /// Takes no more connections, and waits until what is under way is answered.
+    /// Accepts no more connections, answers the requests under way, and closes.
     ///
-    /// A request that [stalls](super::Fault::Stall) never is, unless its client
-    /// hangs up.
-    pub async fn shut_down(mut self) {
-        if let Some(shut_down) = self.shut_down.take() {
-            // Gone only if the task is, which is then all there is to do.
-            let _ = shut_down.send(());
-        }
-        let _ = (&mut self.accepting).await;
+    /// It waits as long as they take, so a stalled request has to be
+    /// [released](Emulator::release) first. Dropping the future closes at once.
+    pub async fn shutdown(mut self) {
+        self.stop.send_replace(true);
+        // It fails only if the runtime is shutting down, which is just as good.
+        let _ = (&mut self.task).await;
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.accepting.abort();
+        // The connections' tasks are aborted with the set that they are in.
+        self.task.abort();
     }
 }
 
-async fn accept(listener: TcpListener, service: EmulatorService, mut told: oneshot::Receiver<()>) {
-    let graceful = GracefulShutdown::new();
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server")
+            .field("url", &self.url)
+            .finish_non_exhaustive()
+    }
+}
+
+async fn accept<W, F, I>(
+    listener: TcpListener,
+    wrap: W,
+    service: EmulatorService,
+    mut stopped: watch::Receiver<bool>,
+) where
+    W: Fn(TcpStream) -> F + Send + 'static,
+    F: Future<Output = io::Result<I>> + Send + 'static,
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let mut connections = JoinSet::new();
     loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            // A sender that is gone without a word was dropped, and aborts us.
-            _ = &mut told => break,
-        };
-        while connections.try_join_next().is_some() {}
-        let Ok((stream, _)) = accepted else {
-            // Such as too many open files, which would fail again at once.
-            sleep(Duration::from_millis(10)).await;
-            continue;
-        };
-        // A connection that cannot have it sends its small answers later, and no worse.
-        let _ = stream.set_nodelay(true);
-        let hyper_service = TowerToHyperService::new(service.clone());
-        let connection =
-            http1::Builder::new().serve_connection(TokioIo::new(stream), hyper_service);
-        connections.spawn(graceful.watch(connection));
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((tcp, _)) => {
+                    // Small answers are not to wait for more.
+                    let _ = tcp.set_nodelay(true);
+                    connections.spawn(connection(wrap(tcp), service.clone(), stopped.clone()));
+                }
+                // Most likely too many open files: trying again at once would
+                // only burn the processor.
+                Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+            },
+            Some(_) = connections.join_next() => {}
+            () = told(&mut stopped) => break,
+        }
     }
     drop(listener);
-    graceful.shutdown().await;
+    while connections.join_next().await.is_some() {}
 }
 
-impl Emulator {
-    /// Serves one connection of any kind, such as a TLS stream, until it closes.
-    ///
-    /// # Errors
-    ///
-    /// If the connection breaks, or is closed by a [`Fault`](super::Fault).
-    pub async fn serve_connection<I>(&self, io: I) -> Result<(), BoxError>
-    where
-        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
-        let service = TowerToHyperService::new(self.service());
-        http1::Builder::new()
-            .serve_connection(TokioIo::new(io), service)
-            .await?;
-        Ok(())
+async fn connection<I>(
+    handshake: impl Future<Output = io::Result<I>>,
+    service: EmulatorService,
+    mut stopped: watch::Receiver<bool>,
+) where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let io = tokio::select! {
+        io = handshake => io,
+        () = told(&mut stopped) => return,
+    };
+    let Ok(io) = io else { return };
+    // Without a timer: an idle connection stays open, also when tokio's clock
+    // is paused and jumps ahead.
+    let mut http = http1::Builder::new();
+    http.header_read_timeout(None);
+    let connection = http.serve_connection(TokioIo::new(io), TowerToHyperService::new(service));
+    let mut connection = pin!(connection);
+    // Its errors are the client's, or a fault's: both end just this connection.
+    tokio::select! {
+        _ = connection.as_mut() => {}
+        () = told(&mut stopped) => {
+            connection.as_mut().graceful_shutdown();
+            let _ = connection.await;
+        }
     }
+}
+
+/// Waits until the server is told to stop, or is gone.
+async fn told(stopped: &mut watch::Receiver<bool>) {
+    let _ = stopped.wait_for(|stop| *stop).await;
 }

@@ -1,224 +1,282 @@
-//! What the server knows, and how that changes: pure, with the time as an argument.
+//! Users, sessions and jobs as plain logic: no I/O, and no clock but the `now` that it is given.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::time::Duration;
 
-use super::account::Account;
-use super::builder::Knobs;
-use super::fault::Fault;
+use http::StatusCode;
+use secrecy::{ExposeSecret, SecretString};
+use tokio::time::Instant;
 
-/// The time since the emulator was made.
-pub(super) type Moment = Duration;
+use super::{
+    account::Account,
+    builder::{PasswordChangeEnds, Rules},
+    fault::{Fault, Script},
+    routes::Operation,
+};
+
+/// How many orders are kept for the status operations; all are counted.
+const ORDERS_KEPT: usize = 1000;
 
 pub(super) struct State {
-    pub(super) knobs: Knobs,
-    users: HashMap<String, User>,
+    pub(super) rules: Rules,
+    pub(super) script: Script,
+    users: BTreeMap<String, User>,
+    /// Live sessions by token. One that ended is gone: it is counted, not kept.
     sessions: HashMap<String, Session>,
-    faults: VecDeque<(String, Fault)>,
-    pub(super) counted: Account,
-    /// How often each job was ordered.
-    pub(super) ordered: BTreeMap<String, u64>,
+    orders: VecDeque<Order>,
+    counted: Account,
 }
 
-pub(super) struct User {
-    password: String,
+struct User {
+    password: SecretString,
     failures: u32,
-    locked: Option<Moment>,
+    lock: Lock,
+}
+
+#[derive(Clone, Copy)]
+enum Lock {
+    Open,
+    Until(Instant),
+    ByHand,
 }
 
 struct Session {
     user: String,
-    made: Moment,
-    used: Moment,
+    opened: Instant,
+    used: Instant,
 }
 
-/// Why a login failed.
-pub(super) enum LoginFailure {
-    WrongPassword,
+/// One order, as the status operations show it.
+#[derive(Clone)]
+pub(super) struct Order {
+    /// From 1.
+    pub(super) number: u64,
+    pub(super) ctm: String,
+    pub(super) folder: Option<String>,
+}
+
+/// Whose token a request carries.
+pub(super) enum Access {
+    Missing,
+    Dead,
+    Live { user: String, token: String },
+}
+
+pub(super) enum LoginRefusal {
+    Credentials,
     Locked,
     TooManySessions,
 }
 
-/// Why a password was not changed.
-pub(super) enum ChangeFailure {
-    NoSuchUser,
+pub(super) enum ChangeRefusal {
+    UnknownUser,
+    OtherUser,
     WrongPassword,
-    TooShort,
-    Unchanged,
-}
-
-impl User {
-    pub(super) fn new(password: String) -> Self {
-        Self {
-            password,
-            failures: 0,
-            locked: None,
-        }
-    }
-
-    fn unlock(&mut self) {
-        self.locked = None;
-        self.failures = 0;
-    }
-
-    fn unlock_if_due(&mut self, delay: Option<Duration>, now: Moment) {
-        if let (Some(since), Some(delay)) = (self.locked, delay) {
-            if now.saturating_sub(since) >= delay {
-                self.unlock();
-            }
-        }
-    }
+    SamePassword,
+    TooShort { characters: usize },
 }
 
 impl State {
-    pub(super) fn new(knobs: Knobs, users: HashMap<String, User>) -> Self {
+    pub(super) fn new(rules: Rules, users: BTreeMap<String, SecretString>, script: Script) -> Self {
+        let users = users
+            .into_iter()
+            .map(|(name, password)| (name, User::new(password)))
+            .collect();
         Self {
-            knobs,
+            rules,
+            script,
             users,
             sessions: HashMap::new(),
-            faults: VecDeque::new(),
+            orders: VecDeque::new(),
             counted: Account::default(),
-            ordered: BTreeMap::new(),
         }
     }
 
-    /// Ends the sessions whose time has come.
-    pub(super) fn expire(&mut self, now: Moment) {
-        let (lifetime, idle) = (self.knobs.lifetime, self.knobs.idle);
-        let over = |since: Moment, limit: Option<Duration>| {
-            limit.is_some_and(|limit| now.saturating_sub(since) >= limit)
-        };
-        let before = self.sessions.len();
-        self.sessions
-            .retain(|_, session| !over(session.made, lifetime) && !over(session.used, idle));
-        self.counted.expired += (before - self.sessions.len()) as u64;
-    }
-
-    pub(super) fn account(&mut self, now: Moment) -> Account {
-        self.expire(now);
-        Account {
-            live: self.sessions.len() as u64,
-            ..self.counted.clone()
+    /// Counts a request that arrived, and says what goes wrong with it.
+    pub(super) fn arrive(&mut self, path: &str, operation: Option<Operation>) -> Option<Fault> {
+        self.counted.requests += 1;
+        if let Some(operation) = operation {
+            *self.counted.by_operation.entry(operation).or_default() += 1;
         }
+        let fault = self.script.take(path, operation)?;
+        if !fault.passes() {
+            self.counted.faults += 1;
+        }
+        Some(fault)
     }
 
-    pub(super) fn log_in(
+    /// Opens a session under `token`, if the credentials are good.
+    pub(super) fn login(
         &mut self,
-        user: &str,
-        password: &str,
+        name: &str,
+        password: &SecretString,
         token: String,
-        now: Moment,
-    ) -> Result<(), LoginFailure> {
-        self.expire(now);
-        let admitted = self.admit(user, password, now);
-        match admitted {
-            Err(_) => self.counted.failed_logins += 1,
+        now: Instant,
+    ) -> Result<(), LoginRefusal> {
+        self.drop_expired(now);
+        let opened = self.check_login(name, password, now);
+        match opened {
             Ok(()) => {
                 self.counted.logins += 1;
-                let user = user.to_owned();
                 let session = Session {
-                    user,
-                    made: now,
+                    user: name.to_owned(),
+                    opened: now,
                     used: now,
                 };
                 self.sessions.insert(token, session);
             }
+            Err(_) => self.counted.failed_logins += 1,
         }
-        admitted
+        opened
     }
 
-    fn admit(&mut self, name: &str, password: &str, now: Moment) -> Result<(), LoginFailure> {
-        let user = self
-            .users
-            .get_mut(name)
-            .ok_or(LoginFailure::WrongPassword)?;
-        user.unlock_if_due(self.knobs.unlock_after, now);
-        if user.locked.is_some() {
-            return Err(LoginFailure::Locked);
+    fn check_login(
+        &mut self,
+        name: &str,
+        password: &SecretString,
+        now: Instant,
+    ) -> Result<(), LoginRefusal> {
+        let user = self.users.get_mut(name).ok_or(LoginRefusal::Credentials)?;
+        // The lock is looked at first: while it holds, the right password is
+        // no better than a wrong one, and neither counts.
+        if user.is_locked(now) {
+            return Err(LoginRefusal::Locked);
         }
-        if user.password != password {
-            user.failures = user.failures.saturating_add(1);
-            if self
-                .knobs
-                .lock_after
-                .is_some_and(|limit| user.failures >= limit)
-            {
-                user.locked = Some(now);
+        if !same(&user.password, password) {
+            user.failures += 1;
+            if self.rules.lock_after.is_some_and(|n| user.failures >= n) {
+                user.lock = match self.rules.lock_for {
+                    Some(duration) => Lock::Until(now + duration),
+                    None => Lock::ByHand,
+                };
             }
-            return Err(LoginFailure::WrongPassword);
+            return Err(LoginRefusal::Credentials);
         }
         user.failures = 0;
-        match self.knobs.max_sessions {
-            Some(limit) if self.sessions.len() >= limit => Err(LoginFailure::TooManySessions),
-            Some(_) | None => Ok(()),
+        if self
+            .rules
+            .max_sessions
+            .is_some_and(|n| self.sessions.len() >= n)
+        {
+            return Err(LoginRefusal::TooManySessions);
+        }
+        Ok(())
+    }
+
+    /// Looks up the tokens of a request behind the session; one that is live is enough.
+    pub(super) fn access(&mut self, tokens: &[&str], now: Instant) -> Access {
+        self.drop_expired(now);
+        for token in tokens {
+            if let Some(session) = self.sessions.get_mut(*token) {
+                session.used = now;
+                self.counted.live_tokens += 1;
+                return Access::Live {
+                    user: session.user.clone(),
+                    token: (*token).to_owned(),
+                };
+            }
+        }
+        if tokens.is_empty() {
+            self.counted.no_token += 1;
+            Access::Missing
+        } else {
+            self.counted.dead_tokens += 1;
+            Access::Dead
         }
     }
 
-    /// The user of the first of `tokens` whose session is live, and that token.
-    /// The session is thereby used.
-    pub(super) fn user_of<'t>(
-        &mut self,
-        tokens: &'t [String],
-        now: Moment,
-    ) -> Option<(String, &'t str)> {
-        self.expire(now);
-        let live = tokens
-            .iter()
-            .find(|token| self.sessions.contains_key(*token));
-        match (live, tokens) {
-            (Some(_), _) => self.counted.with_live_token += 1,
-            (None, [_, ..]) => self.counted.with_dead_token += 1,
-            (None, []) => self.counted.without_token += 1,
-        }
-        let token = live?;
-        let session = self.sessions.get_mut(token)?;
-        session.used = now;
-        Some((session.user.clone(), token))
-    }
-
-    /// Ends a session that was found to be live.
-    pub(super) fn log_out(&mut self, token: &str) {
+    pub(super) fn logout(&mut self, token: &str) {
         if self.sessions.remove(token).is_some() {
             self.counted.logged_out += 1;
         }
     }
 
+    /// Changes the password of the session's user, if the rules allow it.
     pub(super) fn change_password(
         &mut self,
-        name: &str,
-        current: &str,
-        new: &str,
-    ) -> Result<(), ChangeFailure> {
-        let user = self.users.get_mut(name).ok_or(ChangeFailure::NoSuchUser)?;
-        if user.password != current {
-            return Err(ChangeFailure::WrongPassword);
+        user: &str,
+        token: &str,
+        named: Option<&str>,
+        current: &SecretString,
+        new: &SecretString,
+    ) -> Result<(), ChangeRefusal> {
+        if let Some(named) = named {
+            if !self.users.contains_key(named) {
+                return Err(ChangeRefusal::UnknownUser);
+            }
+            if named != user {
+                return Err(ChangeRefusal::OtherUser);
+            }
         }
-        if new == current {
-            return Err(ChangeFailure::Unchanged);
+        let known = self.users.get_mut(user).ok_or(ChangeRefusal::UnknownUser)?;
+        if !same(&known.password, current) {
+            return Err(ChangeRefusal::WrongPassword);
         }
-        if new.chars().count() < self.knobs.min_password {
-            return Err(ChangeFailure::TooShort);
+        if same(&known.password, new) {
+            return Err(ChangeRefusal::SamePassword);
         }
-        new.clone_into(&mut user.password);
+        let characters = self.rules.min_password_length;
+        if new.expose_secret().chars().count() < characters {
+            return Err(ChangeRefusal::TooShort { characters });
+        }
+        known.password = new.clone();
         self.counted.password_changes += 1;
-        if self.knobs.change_ends_sessions {
-            let before = self.sessions.len();
-            self.sessions.retain(|_, session| session.user != name);
-            self.counted.ended += (before - self.sessions.len()) as u64;
+        let before = self.sessions.len();
+        match self.rules.password_change_ends {
+            PasswordChangeEnds::NoSession => {}
+            PasswordChangeEnds::OtherSessions => {
+                self.sessions
+                    .retain(|key, s| s.user != user || key == token);
+            }
+            PasswordChangeEnds::EverySession => self.sessions.retain(|_, s| s.user != user),
         }
+        self.counted.ended += (before - self.sessions.len()) as u64;
         Ok(())
     }
 
-    pub(super) fn order(&mut self, job: String) -> u64 {
-        self.counted.jobs += 1;
-        *self.ordered.entry(job).or_default() += 1;
-        self.counted.jobs
+    pub(super) fn order(&mut self, ctm: Option<String>, folder: Option<String>) -> Order {
+        self.counted.jobs_ordered += 1;
+        if let Some(folder) = &folder {
+            let times = self.counted.ordered_by_folder.entry(folder.clone());
+            *times.or_default() += 1;
+        }
+        let order = Order {
+            number: self.counted.jobs_ordered,
+            ctm: ctm.unwrap_or_else(|| "emulator".to_owned()),
+            folder,
+        };
+        if self.orders.len() == ORDERS_KEPT {
+            self.orders.pop_front();
+        }
+        self.orders.push_back(order.clone());
+        order
     }
 
-    pub(super) fn restart(&mut self, now: Moment) {
-        self.expire(now);
+    /// The last orders, newest first.
+    pub(super) fn orders(&self) -> impl Iterator<Item = &Order> {
+        self.orders.iter().rev()
+    }
+
+    pub(super) fn ordered(&self, number: u64) -> Option<&Order> {
+        self.orders().find(|order| order.number == number)
+    }
+
+    pub(super) fn jobs_ordered(&self) -> u64 {
+        self.counted.jobs_ordered
+    }
+
+    /// Drops all sessions; users, passwords, locks and jobs stay, as in a server's database.
+    pub(super) fn restart(&mut self, now: Instant) {
+        self.drop_expired(now);
+        self.counted.restarts += 1;
         self.counted.dropped += self.sessions.len() as u64;
         self.sessions.clear();
+    }
+
+    pub(super) fn expire(&mut self, token: &str, now: Instant) -> bool {
+        self.drop_expired(now);
+        let was_live = self.sessions.remove(token).is_some();
+        self.counted.expired += u64::from(was_live);
+        was_live
     }
 
     pub(super) fn expire_all(&mut self) {
@@ -226,38 +284,82 @@ impl State {
         self.sessions.clear();
     }
 
-    pub(super) fn set_password(&mut self, user: &str, password: String) {
-        self.users.insert(user.to_owned(), User::new(password));
+    pub(super) fn lock(&mut self, name: &str) -> bool {
+        self.set_lock(name, Lock::ByHand)
     }
 
-    pub(super) fn lock(&mut self, user: &str, now: Moment) {
-        if let Some(user) = self.users.get_mut(user) {
-            user.locked = Some(now);
+    pub(super) fn unlock(&mut self, name: &str) -> bool {
+        self.set_lock(name, Lock::Open)
+    }
+
+    fn set_lock(&mut self, name: &str, lock: Lock) -> bool {
+        let Some(user) = self.users.get_mut(name) else {
+            return false;
+        };
+        user.lock = lock;
+        user.failures = 0;
+        true
+    }
+
+    pub(super) fn set_password(&mut self, name: String, password: SecretString) {
+        match self.users.get_mut(&name) {
+            Some(user) => user.password = password,
+            None => {
+                self.users.insert(name, User::new(password));
+            }
         }
     }
 
-    pub(super) fn unlock(&mut self, user: &str) {
-        if let Some(user) = self.users.get_mut(user) {
-            user.unlock();
+    pub(super) fn account(&mut self, now: Instant) -> Account {
+        self.drop_expired(now);
+        Account {
+            live: self.sessions.len() as u64,
+            ..self.counted.clone()
         }
     }
 
-    pub(super) fn is_locked(&mut self, user: &str, now: Moment) -> bool {
-        let delay = self.knobs.unlock_after;
-        self.users.get_mut(user).is_some_and(|user| {
-            user.unlock_if_due(delay, now);
-            user.locked.is_some()
-        })
+    pub(super) fn status_of_refused_login(&self, refusal: &LoginRefusal) -> StatusCode {
+        match refusal {
+            LoginRefusal::Credentials | LoginRefusal::Locked => StatusCode::UNAUTHORIZED,
+            LoginRefusal::TooManySessions => self.rules.too_many_sessions_as,
+        }
     }
 
-    pub(super) fn add_fault(&mut self, path: String, fault: Fault) {
-        self.faults.push_back((path, fault));
+    fn drop_expired(&mut self, now: Instant) {
+        let before = self.sessions.len();
+        let Rules { lifetime, idle, .. } = self.rules;
+        let within = |limit: Option<_>, since: Instant| {
+            limit.is_none_or(|limit| now.saturating_duration_since(since) < limit)
+        };
+        self.sessions
+            .retain(|_, s| within(lifetime, s.opened) && within(idle, s.used));
+        self.counted.expired += (before - self.sessions.len()) as u64;
+    }
+}
+
+impl User {
+    fn new(password: SecretString) -> Self {
+        Self {
+            password,
+            failures: 0,
+            lock: Lock::Open,
+        }
     }
 
-    /// The first fault meant for `path`, which is thereby used up.
-    pub(super) fn take_fault(&mut self, path: &str) -> Option<Fault> {
-        let meant = |(pattern, _): &(String, Fault)| pattern.is_empty() || pattern == path;
-        let place = self.faults.iter().position(meant)?;
-        self.faults.remove(place).map(|(_, fault)| fault)
+    fn is_locked(&mut self, now: Instant) -> bool {
+        match self.lock {
+            Lock::Open => false,
+            Lock::ByHand => true,
+            Lock::Until(end) if now < end => true,
+            Lock::Until(_) => {
+                self.lock = Lock::Open;
+                self.failures = 0;
+                false
+            }
+        }
     }
+}
+
+fn same(one: &SecretString, other: &SecretString) -> bool {
+    one.expose_secret() == other.expose_secret()
 }

@@ -1,0 +1,164 @@
+//! The handle: what a test does to the server while it runs.
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use secrecy::SecretString;
+use tokio::{sync::watch, time::Instant};
+
+use super::{
+    account::Account,
+    builder::EmulatorBuilder,
+    call::Observer,
+    fault::{Fault, Target},
+    service::EmulatorService,
+    state::State,
+};
+
+/// An embedded Control-M session server. See the [module's documentation](super).
+///
+/// A cheap handle: clones, services and servers all share one state.
+#[derive(Clone)]
+pub struct Emulator {
+    pub(super) shared: Arc<Shared>,
+}
+
+pub(super) struct Shared {
+    pub(super) base_path: String,
+    pub(super) observer: Option<Observer>,
+    pub(super) stall: watch::Sender<Stall>,
+    state: Mutex<State>,
+}
+
+/// Which requests are stalled.
+#[derive(Default)]
+pub(super) struct Stall {
+    pub(super) waiting: usize,
+    /// Goes up by one with each release.
+    pub(super) releases: u64,
+}
+
+impl Emulator {
+    /// Makes an emulator with one user, `emuser` with the password `empass`, and all defaults.
+    pub fn new() -> Self {
+        Self::builder().build()
+    }
+
+    /// Starts to set up an emulator.
+    pub fn builder() -> EmulatorBuilder {
+        EmulatorBuilder::new()
+    }
+
+    pub(super) fn new_with(base_path: String, observer: Option<Observer>, state: State) -> Self {
+        let shared = Shared {
+            base_path,
+            observer,
+            stall: watch::Sender::default(),
+            state: Mutex::new(state),
+        };
+        Self {
+            shared: Arc::new(shared),
+        }
+    }
+
+    /// Serves as a tower service, without a socket.
+    pub fn service(&self) -> EmulatorService {
+        EmulatorService::new(self.clone(), http::uri::Scheme::HTTP)
+    }
+
+    /// Drops all sessions, as a restart or a failover of the server does.
+    ///
+    /// Users, changed passwords, locks and ordered jobs stay.
+    pub fn restart(&self) {
+        self.state().restart(Instant::now());
+    }
+
+    /// Ends the session of this token now; says whether it was live.
+    pub fn expire(&self, token: &str) -> bool {
+        self.state().expire(token, Instant::now())
+    }
+
+    /// Ends all sessions now, counted as expired.
+    pub fn expire_all(&self) {
+        self.state().expire_all();
+    }
+
+    /// Locks a user until [`unlock`](Self::unlock); says whether there is one.
+    ///
+    /// Live sessions stay live.
+    pub fn lock(&self, user: &str) -> bool {
+        self.state().lock(user)
+    }
+
+    /// Unlocks a user and forgets failed logins; says whether there is one.
+    pub fn unlock(&self, user: &str) -> bool {
+        self.state().unlock(user)
+    }
+
+    /// Gives a user another password, as an administrator does, or adds the user.
+    pub fn set_password(&self, user: impl Into<String>, password: impl Into<SecretString>) {
+        self.state().set_password(user.into(), password.into());
+    }
+
+    /// Sets how long each call waits before it is executed.
+    pub fn set_latency(&self, latency: Duration) {
+        self.state().rules.latency = latency;
+    }
+
+    /// Adds a fault for the next request to a target.
+    ///
+    /// Each request takes one fault; those for one target queue up. A target
+    /// is an [`Operation`](super::Operation), a path below the base path, or
+    /// [`Target::Any`].
+    pub fn fault(&self, target: impl Into<Target>, fault: Fault) {
+        self.state().script.push(target.into(), fault);
+    }
+
+    /// Forgets the faults that are still to come.
+    pub fn clear_faults(&self) {
+        self.state().script.clear();
+    }
+
+    /// Lets all requests go that [`Fault::stall`] holds now.
+    pub fn release(&self) {
+        self.shared.stall.send_modify(|stall| stall.releases += 1);
+    }
+
+    /// Waits until at least this many requests are stalled.
+    pub async fn stalled(&self, requests: usize) {
+        let mut stall = self.shared.stall.subscribe();
+        let reached = stall.wait_for(|stall| stall.waiting >= requests).await;
+        reached.expect("the sender is in `self`");
+    }
+
+    /// Says what happened up to now.
+    pub fn account(&self) -> Account {
+        self.state().account(Instant::now())
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        // The state is whole between any two statements that may panic.
+        self.shared
+            .state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Default for Emulator {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+// By hand: the state holds tokens and passwords.
+impl fmt::Debug for Emulator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Emulator")
+            .field("base_path", &self.shared.base_path)
+            .finish_non_exhaustive()
+    }
+}
