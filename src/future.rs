@@ -120,7 +120,7 @@ struct Rejected<RB: Body> {
 }
 
 /// A request under way, and what it takes to send it once more.
-pub(crate) struct Sent<S, R: Replay<B>, B> {
+struct Sent<S, R: Replay<B>, B> {
     lease: Arc<Live>,
     target: Target,
     replayed: bool,
@@ -138,15 +138,16 @@ struct Spare<S, R: Replay<B>, B> {
 
 /// Sends a request for the first time, through a service that is ready.
 #[inline]
-pub(crate) fn send<S, R, B>(
+fn send<S, R, B, RB>(
     service: &mut S,
     replay: &R,
     request: Request<B>,
     lease: Arc<Live>,
-) -> (S::Future, Sent<S, R, B>)
+) -> State<S, R, B, RB>
 where
     S: Service<Request<R::Body>> + Clone,
     R: Replay<B>,
+    RB: Body,
 {
     let (mut head, body) = request.into_parts();
     let target = Target::of(&head.method, head.uri.path());
@@ -158,15 +159,17 @@ where
     });
     let watched = !lease.is_live();
     lease.token().apply_to(&mut head.headers);
-    let call = service.call(Request::from_parts(head, body));
-    let sent = Sent {
-        lease,
-        target,
-        replayed: false,
-        watched,
-        spare,
-    };
-    (call, sent)
+    // Made where it stays: the compiler copies what is put together in steps.
+    State::Calling {
+        call: service.call(Request::from_parts(head, body)),
+        sent: Some(Sent {
+            lease,
+            target,
+            replayed: false,
+            watched,
+            spare,
+        }),
+    }
 }
 
 impl<S, R: Replay<B>, B, RB: Body> Unsent<S, R, B, RB> {
@@ -180,7 +183,7 @@ impl<S, R: Replay<B>, B, RB: Body> Unsent<S, R, B, RB> {
     }
 
     /// Sends the request through its service, which is ready.
-    fn send(self, lease: Arc<Live>) -> (S::Future, Sent<S, R, B>)
+    fn send(self, lease: Arc<Live>) -> State<S, R, B, RB>
     where
         S: Service<Request<R::Body>> + Clone,
     {
@@ -198,15 +201,16 @@ impl<S, R: Replay<B>, B, RB: Body> Unsent<S, R, B, RB> {
             Payload::Again { body, rejected: _ } => {
                 let target = Target::of(&head.method, head.uri.path());
                 lease.token().apply_to(&mut head.headers);
-                let call = service.call(Request::from_parts(head, body));
-                let sent = Sent {
-                    lease,
-                    target,
-                    replayed: true,
-                    watched: true,
-                    spare: None,
-                };
-                (call, sent)
+                State::Calling {
+                    call: service.call(Request::from_parts(head, body)),
+                    sent: Some(Sent {
+                        lease,
+                        target,
+                        replayed: true,
+                        watched: true,
+                        spare: None,
+                    }),
+                }
             }
         }
     }
@@ -245,12 +249,21 @@ where
     R: Replay<B>,
     RB: Body,
 {
+    /// Sends a request with a token, through a service that is ready.
     #[inline]
-    pub(crate) fn calling(session: Session, call: S::Future, sent: Sent<S, R, B>) -> Self {
-        let sent = Some(sent);
+    pub(crate) fn calling(
+        session: Session,
+        service: &mut S,
+        replay: &R,
+        request: Request<B>,
+        lease: Arc<Live>,
+    ) -> Self
+    where
+        S: Clone,
+    {
         Self {
             session,
-            state: State::Calling { call, sent },
+            state: send(service, replay, request, lease),
         }
     }
 
@@ -377,11 +390,7 @@ where
                         });
                         continue;
                     };
-                    let (call, sent) = unsent.send(lease);
-                    State::Calling {
-                        call,
-                        sent: Some(sent),
-                    }
+                    unsent.send(lease)
                 }
                 StateProj::Asking {
                     head,

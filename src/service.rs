@@ -9,7 +9,7 @@ use tower_service::Service;
 use crate::BoxError;
 use crate::body::SessionBody;
 use crate::error::{Error, ErrorKind};
-use crate::future::{ResponseFuture, Unsent, send};
+use crate::future::{ResponseFuture, Unsent};
 use crate::origin::{Anonymous, Destination};
 use crate::replay::{Auto, Replay};
 use crate::session::Session;
@@ -90,8 +90,14 @@ where
             !request.extensions().is_empty() && request.extensions().get::<Anonymous>().is_some();
         if !anonymous {
             if let Some(live) = self.session.live_for(request.uri()) {
-                let (call, sent) = send(&mut self.inner, &self.replay, request, live);
-                return ResponseFuture::calling(self.session.clone(), call, sent);
+                let session = self.session.clone();
+                return ResponseFuture::calling(
+                    session,
+                    &mut self.inner,
+                    &self.replay,
+                    request,
+                    live,
+                );
             }
         }
         self.call_slowly(request, anonymous)
@@ -134,8 +140,7 @@ impl<S, R> SessionService<S, R> {
             }
         }
         if let Some(live) = session.usable_now() {
-            let (call, sent) = send(&mut self.inner, &self.replay, request, live);
-            return ResponseFuture::calling(session, call, sent);
+            return ResponseFuture::calling(session, &mut self.inner, &self.replay, request, live);
         }
         // The service that was readied goes back before any wait: a permit
         // that it holds may be the one that the login needs.
