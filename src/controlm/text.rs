@@ -289,8 +289,11 @@ fn changes_direction(character: char) -> bool {
 }
 
 fn json_escaped(text: &str) -> String {
-    let quoted = Zeroizing::new(Value::from(text).to_string());
-    quoted[1..quoted.len() - 1].to_owned()
+    // All of the room at once: one byte takes at most six (RFC 8259, section 7).
+    let mut quoted = Zeroizing::new(Vec::with_capacity(6 * text.len() + 2));
+    serde_json::to_writer(&mut *quoted, text).expect("a text is JSON");
+    let escaped = quoted[1..quoted.len() - 1].to_vec();
+    String::from_utf8(escaped).expect("JSON is UTF-8")
 }
 
 fn html_escaped(text: &str) -> String {
