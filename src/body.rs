@@ -60,6 +60,14 @@ impl<B: Body> SessionBody<B> {
         }
     }
 
+    /// Whether all of it is in memory.
+    pub(crate) fn is_read(&self) -> bool {
+        match &self.kind {
+            Kind::Whole { .. } => false,
+            Kind::Peeked { peeked } => peeked.rest.is_none(),
+        }
+    }
+
     /// The inner service's own body.
     ///
     /// # Errors

@@ -108,8 +108,9 @@ enum Payload<R: Replay<B>, B, RB: Body> {
     },
     Again {
         body: R::Body,
-        /// What to answer if there is no newer token after all.
-        rejected: Rejected<RB>,
+        /// What to answer if there is no newer token after all. `None` where
+        /// keeping it could hold the replay up.
+        rejected: Option<Rejected<RB>>,
     },
 }
 
@@ -215,11 +216,20 @@ impl<S, R: Replay<B>, B, RB: Body> Unsent<S, R, B, RB> {
         }
     }
 
-    /// The rejected response, where the request was sent before.
+    /// Lets the rejected response go where its body did not fit into memory:
+    /// the service may not be ready again before its connection is free.
+    fn free_the_connection(&mut self) {
+        if let Payload::Again { rejected, .. } = &mut self.payload {
+            rejected.take_if(|rejected| !rejected.response.body().is_read());
+        }
+    }
+
+    /// The rejected response, where the request was sent before and it is
+    /// still there.
     fn into_rejected(self) -> Option<Rejected<RB>> {
         match self.payload {
             Payload::First { .. } => None,
-            Payload::Again { rejected, .. } => Some(rejected),
+            Payload::Again { rejected, .. } => rejected,
         }
     }
 }
@@ -457,17 +467,23 @@ where
                         unsent: Some(Unsent {
                             service: spare.service,
                             head: spare.head,
-                            payload: Payload::Again { body, rejected },
+                            payload: Payload::Again {
+                                body,
+                                rejected: Some(rejected),
+                            },
                         }),
                     }
                 }
                 StateProj::Renewing { renewing, unsent } => {
                     let renewed = ready!(renewing.poll(session, cx));
-                    let unsent = unsent.take().expect(TAKEN);
+                    let mut unsent = unsent.take().expect(TAKEN);
                     match renewed {
-                        Ok(()) => State::Readying {
-                            unsent: Some(unsent),
-                        },
+                        Ok(()) => {
+                            unsent.free_the_connection();
+                            State::Readying {
+                                unsent: Some(unsent),
+                            }
+                        }
                         Err(why) => {
                             this.state.set(State::Done);
                             let rejected = unsent.into_rejected().expect("it was rejected");

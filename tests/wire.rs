@@ -7,7 +7,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -21,9 +21,9 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use tokio::net::TcpListener;
-use tokio::sync::{Notify, mpsc};
-use tokio::time::Instant;
-use tower::{ServiceBuilder, ServiceExt};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::{Instant, timeout};
+use tower::{Service, ServiceBuilder, ServiceExt};
 use tower_http::follow_redirect::FollowRedirectLayer;
 use tower_reauth::{
     Error, ErrorKind, LoginContext, Profile, ProviderError, Reauth, Rejection, Session,
@@ -704,4 +704,102 @@ async fn the_client_is_handed_a_header_that_is_marked_as_sensitive() {
         server.seen().last().unwrap().authorization(),
         Some("Bearer new")
     );
+}
+
+/// A pool of one connection, as a service that is ready while that is free.
+struct One {
+    http: Http,
+    free: Arc<Semaphore>,
+    taking: Option<Pin<Box<dyn Future<Output = OwnedSemaphorePermit> + Send>>>,
+    taken: Option<OwnedSemaphorePermit>,
+}
+
+impl Clone for One {
+    fn clone(&self) -> Self {
+        Self {
+            http: self.http.clone(),
+            free: self.free.clone(),
+            taking: None,
+            taken: None,
+        }
+    }
+}
+
+impl Service<Request<Full<Bytes>>> for One {
+    type Response = Response<Busy>;
+    type Error = hyper_util::client::legacy::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        if self.taken.is_none() {
+            let free = self.free.clone();
+            let taking = self
+                .taking
+                .get_or_insert_with(|| Box::pin(async { free.acquire_owned().await.unwrap() }));
+            self.taken = Some(ready!(taking.as_mut().poll(cx)));
+            self.taking = None;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Full<Bytes>>) -> Self::Future {
+        let taken = self.taken.take().expect("called without being ready");
+        let response = self.http.request(request);
+        Box::pin(async {
+            let response = response.await?;
+            Ok(response.map(|body| Busy {
+                body,
+                taken: Some(taken),
+            }))
+        })
+    }
+}
+
+/// A body that holds its connection until it ends.
+struct Busy {
+    body: Incoming,
+    taken: Option<OwnedSemaphorePermit>,
+}
+
+impl Body for Busy {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        if frame.is_none() {
+            self.taken = None;
+        }
+        Poll::Ready(frame)
+    }
+}
+
+/// The clock stands still but for timers that are waited for.
+#[tokio::test(start_paused = true)]
+async fn a_rejected_response_of_any_size_leaves_the_only_connection_to_the_replay() {
+    for length in [100, 500_000] {
+        let server = Server::start(move |request| async move {
+            match request.has("new") {
+                true => answer(200, "welcome"),
+                false => answer(401, pattern(length)),
+            }
+        })
+        .await;
+        let session = renewing(server.profile());
+        let one = One {
+            http: client(),
+            free: Arc::new(Semaphore::new(1)),
+            taking: None,
+            taken: None,
+        };
+        let client = ServiceBuilder::new().layer(session.layer()).service(one);
+
+        let response = client.oneshot(get(server.uri("/servers")));
+        let response = timeout(Duration::from_secs(60), response).await;
+        let response = response.expect("it waits for itself").unwrap();
+        assert_eq!(response.status(), StatusCode::OK, "{length} bytes");
+    }
 }
