@@ -825,6 +825,8 @@ fn a_base_must_be_an_address_that_paths_can_follow() {
         ("/automation-api", InvalidBase::NotAbsolute),
         ("ctm.example.com:8443", InvalidBase::NotAbsolute),
         ("ws://ctm.example.com", InvalidBase::Scheme),
+        ("http://ctm.example.com:99999", InvalidBase::Port),
+        ("https://ctm.example.com:99999", InvalidBase::Port),
         (
             "https://emuser:canary@ctm.example.com",
             InvalidBase::Userinfo,

@@ -113,8 +113,10 @@ impl<S, B> SessionApi<S, B> {
         let mut origins = Origins::default();
         origins.add(&endpoints.base);
         let plain_http = match origins.locate(&endpoints.base) {
+            Destination::Home => PlainHttp::NotUsed,
             Destination::Insecure => PlainHttp::Refused,
-            Destination::Home | Destination::Elsewhere | Destination::Unknown => PlainHttp::NotUsed,
+            // All else that an origin is made of is there: it was checked.
+            Destination::Elsewhere | Destination::Unknown => return Err(InvalidBase::Port),
         };
         let json = HeaderValue::from_static("application/json");
         let headers =

@@ -275,6 +275,8 @@ impl fmt::Display for Call {
 pub enum InvalidBase {
     /// It names no host: write it with scheme and host.
     NotAbsolute,
+    /// Its port is none: it is no number, or above 65535.
+    Port,
     /// Its scheme is neither `https` nor `http`.
     Scheme,
     /// It holds a user or a password. Credentials go into the provider's
@@ -290,6 +292,7 @@ impl fmt::Display for InvalidBase {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::NotAbsolute => "the base address names no scheme and host",
+            Self::Port => "the base address has an invalid port",
             Self::Scheme => "the base address is neither https nor http",
             Self::Userinfo => "the base address holds a user or a password",
             Self::Query => "the base address has a query",
