@@ -103,7 +103,7 @@ pub use layer::SessionLayer;
 pub use origin::Anonymous;
 pub use provider::{
     CredentialProvider, FixedToken, LoginContext, PasswordChange, PasswordChanged, Profile,
-    ProviderError, ProviderErrorKind, Reason, provider_fn,
+    ProviderError, ProviderErrorKind, ProviderFn, Reason, provider_fn,
 };
 pub use rejection::{Reauth, Rejection, Why};
 pub use replay::{Auto, IfEmpty, Never, Replay, ReplayBody, ReplayFn, replay_fn};

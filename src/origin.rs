@@ -8,6 +8,9 @@ use http::uri::{Authority, Scheme};
 /// A request extension that opts one request out: it passes without a token,
 /// whatever its origin, and its response is not looked at.
 ///
+/// A redirect follower outside of the layer must keep the request's extensions,
+/// as tower-http's does: a request that it makes without them is a new one.
+///
 /// ```
 /// use http::Request;
 /// use tower_reauth::Anonymous;
@@ -91,7 +94,12 @@ impl Origins {
     #[cold]
     pub(crate) fn locate(&self, uri: &Uri) -> Destination {
         if self.bound {
-            return Destination::Home;
+            // Whatever the URI says, it goes to the one server; but how it gets
+            // there, the URI does say.
+            return match Origin::of(uri) {
+                Some(there) if !there.safe && !self.plain_http => Destination::Insecure,
+                Some(_) | None => Destination::Home,
+            };
         }
         if self.list.is_empty() {
             return Destination::Unknown;
@@ -355,6 +363,12 @@ mod tests {
         assert_eq!(origins.locate(&relative), Destination::Unknown);
         origins.bind();
         assert_eq!(origins.locate(&relative), Destination::Home);
+        let elsewhere = "https://proxy.example.com/".parse().unwrap();
+        assert_eq!(origins.locate(&elsewhere), Destination::Home);
+        let open = "http://ctm.example.com/".parse().unwrap();
+        assert_eq!(origins.locate(&open), Destination::Insecure);
+        origins.allow_plain_http();
+        assert_eq!(origins.locate(&open), Destination::Home);
     }
 
     #[test]

@@ -49,7 +49,9 @@ impl Profile {
     /// Says that the wrapped service itself only ever talks to one server, so
     /// that any request, one with a relative URI too, may carry the token.
     ///
-    /// For a connection's `SendRequest`, or a client with a base address of its own.
+    /// For a connection's `SendRequest`, or a client with a base address of its
+    /// own. A request with an absolute `http` URI still asks for
+    /// [`Profile::allow_plain_http`].
     pub fn bound(mut self) -> Self {
         self.origins.bind();
         self
