@@ -56,7 +56,8 @@ pub enum ErrorKind {
     Uncertain,
     /// The provider, or its source of credentials, cannot do that.
     Unsupported,
-    /// The token was dead, and so was the one that a renewal brought.
+    /// The server rejected the token that the operation used, and the one that
+    /// a renewal brought.
     TokenRejected,
     /// The provider did not answer within the login deadline. Try again, or
     /// give it more with
@@ -160,7 +161,7 @@ impl fmt::Display for Error {
             ErrorKind::Protocol => "no token: the login system's answer could not be read",
             ErrorKind::Uncertain => "it is not known whether the password was changed",
             ErrorKind::Unsupported => "the provider does not support that",
-            ErrorKind::TokenRejected => "the renewed token was rejected too",
+            ErrorKind::TokenRejected => "the server rejected the token",
             ErrorKind::DeadlineExceeded => "the provider did not answer within the login deadline",
             ErrorKind::ProviderPanicked => "the provider panicked",
             ErrorKind::NoRuntime => "there is no tokio runtime to log in on",

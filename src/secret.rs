@@ -1,6 +1,5 @@
 //! Bytes that are wiped, and texts that quote no secret.
 
-#[cfg(feature = "controlm")]
 use std::borrow::Cow;
 
 use bytes::Bytes;
@@ -9,7 +8,6 @@ use http::header::InvalidHeaderValue;
 use zeroize::Zeroizing;
 
 /// What stands where a secret stood.
-#[cfg(feature = "controlm")]
 pub(crate) const REDACTED: &str = "[redacted]";
 
 /// Joins `parts` in one buffer of just their length, which is wiped on drop.
@@ -37,9 +35,7 @@ pub(crate) fn header_value(parts: &[&[u8]]) -> Result<HeaderValue, InvalidHeader
     Ok(value)
 }
 
-// A core without a login system of its own quotes no server.
 /// `text` with each of `secrets` replaced, for what a server says may echo what it was sent.
-#[cfg(feature = "controlm")]
 pub(crate) fn redact<'a>(text: &'a str, secrets: &[&str]) -> Cow<'a, str> {
     let mut text = Cow::Borrowed(text);
     for secret in secrets {
@@ -72,7 +68,6 @@ mod tests {
         assert_eq!(joined.capacity(), joined.len());
     }
 
-    #[cfg(feature = "controlm")]
     #[test]
     fn an_echoed_secret_is_redacted_everywhere_and_nothing_else_is() {
         assert_eq!(

@@ -164,7 +164,9 @@ impl Token {
     /// Says how long the token lives, counted from before the login was sent.
     ///
     /// Without a lifetime it lives until the server rejects it. A lifetime
-    /// beyond what a clock can tell counts as none.
+    /// beyond what a clock can tell counts as none. A token whose lifetime is
+    /// over when it arrives is used for one second, so that not each request
+    /// logs in.
     #[must_use]
     pub fn lives_for(mut self, lifetime: Duration) -> Self {
         Arc::make_mut(&mut self.inner).lifetime = Some(lifetime);
@@ -222,6 +224,23 @@ impl Token {
     /// Whether both tokens put the same into a request.
     pub(crate) fn sends_the_same_as(&self, other: &Token) -> bool {
         self.inner.headers == other.inner.headers && self.inner.cookies == other.inner.cookies
+    }
+
+    /// What must not be quoted of it: the values without their schemes, and the data.
+    pub(crate) fn secrets(&self) -> Vec<SecretString> {
+        let values = self.inner.headers.iter().map(|(_, value)| value.as_bytes());
+        let headers = values.filter_map(|value| value.rsplit(|byte| *byte == b' ').next());
+        let pairs = self
+            .inner
+            .cookies
+            .iter()
+            .map(|cookie| (cookie, cookie.name.len() + 1));
+        let cookies = pairs.map(|(cookie, value)| &cookie.pair[value..]);
+        let texts = headers
+            .chain(cookies)
+            .filter_map(|secret| std::str::from_utf8(secret).ok());
+        let texts = texts.map(SecretString::from);
+        texts.chain(self.inner.data.clone()).collect()
     }
 
     /// The token as the session publishes it.

@@ -5,16 +5,21 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use secrecy::{ExposeSecret, SecretString};
+use zeroize::Zeroizing;
+
 use crate::BoxError;
 use crate::credentials::{SourceError, SourceErrorKind};
+use crate::secret::redact;
 use crate::token::InvalidToken;
 
 /// Why a login, a logout or a password change failed.
 ///
 /// Cheap to clone, since everybody who waits for a login gets the same one.
 /// `Display` says what kind of failure it is; what the server said is the
-/// error's [`source`](Error::source). Neither may quote a secret: a provider
-/// that keeps a server's message takes the token and the password out of it.
+/// error's [`source`](Error::source). Neither may quote a secret. The session
+/// takes out what it sent, the password and the token, where a server's
+/// message echoes them; the source is then plain text.
 #[derive(Clone, Debug)]
 pub struct ProviderError {
     kind: ProviderErrorKind,
@@ -92,6 +97,35 @@ impl ProviderError {
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         self.retry_after
+    }
+
+    /// The same without what it quotes of `secrets`: a server's message may echo
+    /// what the server was sent, and a provider may keep it.
+    ///
+    /// An error that quotes none keeps its source, and so its type. Secrets of
+    /// fewer than four bytes are not looked for, since any text holds those.
+    pub(crate) fn without(self, secrets: &[SecretString]) -> Self {
+        let secrets = secrets.iter().map(ExposeSecret::expose_secret);
+        let secrets: Vec<&str> = secrets.filter(|secret| secret.len() >= 4).collect();
+        let debug = Zeroizing::new(format!("{self:?}"));
+        let mut said = Zeroizing::new(String::new());
+        let mut next = Error::source(&self);
+        while let Some(error) = next {
+            if !said.is_empty() {
+                said.push_str(": ");
+            }
+            said.push_str(&error.to_string());
+            next = error.source();
+        }
+        let quotes = |text: &str| secrets.iter().any(|secret| text.contains(secret));
+        if !quotes(&said) && !quotes(&debug) {
+            return self;
+        }
+        let redacted = redact(&said, &secrets).into_owned();
+        Self {
+            source: Some(BoxError::from(redacted).into()),
+            ..self
+        }
     }
 
     fn new(kind: ProviderErrorKind, cause: impl Into<BoxError>) -> Self {

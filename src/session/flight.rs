@@ -103,9 +103,15 @@ impl Flight {
         let _ = self.landed.set(landed);
         self.wake.notify_waiters();
     }
+
+    /// Wakes all who wait before it has landed: the session was logged out.
+    pub(super) fn tell_of_logout(&self) {
+        self.wake.notify_waiters();
+    }
 }
 
-/// Waits until a flight has landed.
+/// Waits until a flight has landed: `None` says that it has not, but that the
+/// session was logged out meanwhile.
 #[derive(Debug)]
 pub(crate) struct Wait {
     flight: Arc<Flight>,
@@ -122,16 +128,13 @@ impl Wait {
 }
 
 impl Future for Wait {
-    type Output = Landed;
+    type Output = Option<Landed>;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Landed> {
-        loop {
-            if let Some(landed) = self.flight.landed.get() {
-                return Poll::Ready(landed.clone());
-            }
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Landed>> {
+        if self.flight.landed.get().is_none() {
             ready!(self.woken.as_mut().poll(cx));
-            self.woken = Box::pin(self.flight.wake.clone().notified_owned());
         }
+        Poll::Ready(self.flight.landed.get().cloned())
     }
 }
 
@@ -251,11 +254,14 @@ async fn log_in<'a>(
     previous: Option<Token>,
 ) -> Result<(Token, Option<(Credentials, &'a Source)>), ProviderError> {
     let mut context = LoginContext::new(reason);
+    let mut secrets = Vec::new();
     if let Some(previous) = previous {
+        secrets = previous.secrets();
         context = context.with_previous(previous);
     }
     let Some(source) = backend.provider.source() else {
-        let token = backend.provider.login(context).await?;
+        let login = backend.provider.login(context).await;
+        let token = login.map_err(|error| error.without(&secrets))?;
         return Ok((token, None));
     };
     let fetched = source.fetch().await?;
@@ -263,9 +269,12 @@ async fn log_in<'a>(
         Attempt::Forced => true,
         Attempt::Usual | Attempt::Recheck => false,
     };
-    for credentials in wallet.candidates(fetched, refused_too) {
+    let candidates = wallet.candidates(fetched, refused_too);
+    secrets.extend(candidates.iter().map(|other| other.password().clone()));
+    for credentials in candidates {
         let context = context.clone().with_credentials(credentials.clone());
-        match backend.provider.login(context).await {
+        let login = backend.provider.login(context).await;
+        match login.map_err(|error| error.without(&secrets)) {
             Ok(token) => return Ok((token, Some((credentials, source)))),
             Err(error) if error.kind() == ProviderErrorKind::Refused => {
                 wallet.refused(credentials, error);
@@ -282,7 +291,10 @@ async fn log_out(backend: &Backend, tokens: Vec<Token>) -> (Vec<Token>, Result<(
     let mut left = Vec::new();
     let mut outcome = Ok(());
     for token in tokens {
-        let call = async { backend.provider.logout(token.clone()).await };
+        let call = async {
+            let logout = backend.provider.logout(token.clone()).await;
+            logout.map_err(|error| error.without(&token.secrets()))
+        };
         let Err(error) = within(backend.deadline(), call).await else {
             continue;
         };
@@ -314,10 +326,15 @@ async fn change_password(
     change: PasswordChange,
     deadline: Instant,
 ) -> Result<PasswordChanged, Error> {
-    let provider = &backend.provider;
-    let Some(source) = provider.source() else {
-        let call = async { provider.change_password(token, change).await };
-        return within(deadline, call).await;
+    let ask = async |change: PasswordChange| {
+        let mut secrets = token.secrets();
+        secrets.extend(change.current_password().cloned());
+        secrets.push(change.new_password().clone());
+        let answer = backend.provider.change_password(token.clone(), change);
+        answer.await.map_err(|error| error.without(&secrets))
+    };
+    let Some(source) = backend.provider.source() else {
+        return within(deadline, ask(change)).await;
     };
     let prepare = async {
         let prepared = wallet.prepare(change, source).await;
@@ -327,7 +344,7 @@ async fn change_password(
     let change = prepared.change.clone();
     let answer = within(deadline, async {
         // Kept as the provider said it, since its kind decides what stays in use.
-        Ok::<_, ProviderError>(provider.change_password(token, change).await)
+        Ok::<_, ProviderError>(ask(change).await)
     })
     .await;
     let answer = match answer {

@@ -24,6 +24,9 @@ use crate::rejection::Why;
 /// The time since the session was made.
 pub(crate) type Moment = Duration;
 
+/// How long a token is used that was over when it arrived.
+const BRIEFLY: Duration = Duration::from_secs(1);
+
 /// How often the source of the credentials is asked anew after a refusal.
 const RECHECK_EVERY: Duration = Duration::from_secs(10);
 
@@ -43,6 +46,8 @@ pub(crate) struct Lifecycle {
     cooldowns: Cooldowns,
     /// A rejection that came during a password change, to be acted on after it.
     owed: Option<(u64, Option<Target>)>,
+    /// How often somebody asked for the session's end.
+    logouts: u64,
     /// Tokens that wait to be logged out.
     ending: Vec<u64>,
     /// Whether the credentials come from somewhere that may yield others.
@@ -198,6 +203,7 @@ impl Lifecycle {
             backoff: Backoff::new(seed),
             cooldowns: Cooldowns::new(),
             owed: None,
+            logouts: 0,
             ending: Vec::new(),
             has_source,
         }
@@ -317,13 +323,23 @@ impl Lifecycle {
         self.cooldowns.accepted(target, generation, now);
     }
 
-    /// Somebody asks for one attempt, whatever happened before.
-    pub(crate) fn login(&mut self) -> Begin {
+    /// How often somebody has asked for the session's end until now.
+    pub(crate) fn logouts(&self) -> u64 {
+        self.logouts
+    }
+
+    /// Somebody asked, after so many logouts, for one attempt, whatever
+    /// happened before. A logout since then has the last word.
+    pub(crate) fn login(&mut self, logouts: u64) -> Begin {
+        if logouts < self.logouts {
+            return Begin::Fail(Error::new(ErrorKind::LoggedOut));
+        }
         match self.flight {
+            // Not if a logout came between: its token is not to be used.
             Some(Flight::Login {
                 attempt: Attempt::Forced,
                 ..
-            }) => Begin::Join,
+            }) if self.is_open() => Begin::Join,
             Some(Flight::Login { .. } | Flight::Logout | Flight::ChangePassword) => Begin::Busy,
             None => {
                 self.phase = Phase::Open;
@@ -379,6 +395,7 @@ impl Lifecycle {
         if let Phase::Open = self.phase {
             self.phase = Phase::LoggedOut(Ok(()));
         }
+        self.logouts += 1;
         self.missing = Reason::Initial;
         let ended = self.current.take().map(|current| current.generation);
         self.ending.extend(ended);
@@ -386,11 +403,14 @@ impl Lifecycle {
         ended
     }
 
-    /// What the logout could not end, once no flight is under way.
-    pub(crate) fn logged_out(&self) -> Result<(), Error> {
-        match &self.phase {
-            Phase::Open => Ok(()),
-            Phase::LoggedOut(outcome) => outcome.clone(),
+    /// What the last logout could not end; `None` while its flight, or the one
+    /// that it waits for, is under way.
+    pub(crate) fn logged_out(&self) -> Option<Result<(), Error>> {
+        match (&self.phase, self.flight) {
+            // Somebody has logged in since, which waits for the logout's end.
+            (Phase::Open, _) => Some(Ok(())),
+            (Phase::LoggedOut(_), Some(_)) => None,
+            (Phase::LoggedOut(outcome), None) => Some(outcome.clone()),
         }
     }
 
@@ -411,9 +431,9 @@ impl Lifecycle {
         let ends = issued
             .lifetime
             .and_then(|lifetime| issued.sent.checked_add(lifetime))
-            // One that was over before it arrived says nothing of use: were it
-            // believed, each request would log in, so the server decides.
-            .filter(|ends| *ends > now);
+            // One that is over when it arrives is used for a moment all the
+            // same: were it dropped at once, each request would log in.
+            .map(|ends| if ends > now { ends } else { now + BRIEFLY });
         match &mut self.current {
             Some(current) if issued.same => {
                 current.suspended = false;
@@ -590,6 +610,10 @@ impl Lifecycle {
         if self.flight.is_none() && !self.ending.is_empty() {
             self.start(Flight::Logout);
         }
+    }
+
+    fn is_open(&self) -> bool {
+        matches!(self.phase, Phase::Open)
     }
 
     fn is_rechecking(&self) -> bool {

@@ -147,8 +147,9 @@ impl Session {
     /// A login under way goes on without the caller. A caller that still waits
     /// for another flight to end has not caused one yet.
     pub async fn login(&self) -> Result<(), Error> {
+        let logouts = self.shared.lock().rules.logouts();
         loop {
-            match self.begin(Lifecycle::login).await? {
+            match self.begin(|rules| rules.login(logouts)).await? {
                 Landed::Renewed | Landed::Unchanged => return Ok(()),
                 Landed::Failed(error) => return Err(error),
                 Landed::LoggedOut(_) | Landed::Changed(_) => {}
@@ -232,7 +233,12 @@ impl Session {
                 begin
             });
             let landed = match started {
-                (Begin::Started, Some(flight)) => Wait::on(flight).await,
+                (Begin::Started, Some(flight)) => loop {
+                    // A logout does not undo what the server has changed.
+                    if let Some(landed) = Wait::on(flight.clone()).await {
+                        break landed;
+                    }
+                },
                 (Begin::Busy | Begin::Join | Begin::Started, flight) => {
                     self.wait_for_another(flight).await?;
                     continue;
@@ -280,21 +286,30 @@ impl Session {
     /// The session ends when the future is first polled; what is left to do on
     /// the server is done without the caller.
     pub async fn logout(&self) -> Result<(), Error> {
+        self.shared.not_within()?;
         let (_, mut flight) = self.step(|guarded, live| {
             if guarded.rules.logout().is_some() {
                 guarded.ending.extend(live.map(|live| live.token().clone()));
             }
             guarded.previous = None;
         });
-        while let Some(under_way) = flight {
-            self.shared.not_within()?;
-            if let Landed::LoggedOut(outcome) = Wait::on(under_way).await {
+        if let Some(flight) = &flight {
+            flight.tell_of_logout();
+        }
+        loop {
+            if let Some(outcome) = self.shared.lock().rules.logged_out() {
+                return outcome;
+            }
+            let Some(under_way) = flight.take() else {
+                flight = self.shared.lock().flight.clone();
+                continue;
+            };
+            if let Some(Landed::LoggedOut(outcome)) = Wait::on(under_way).await {
                 return outcome;
             }
             // What a login brought meanwhile is being logged out by now.
             flight = self.shared.lock().flight.clone();
         }
-        self.shared.lock().rules.logged_out()
     }
 
     /// How the session is doing.
@@ -321,7 +336,10 @@ impl Session {
             match self.step(|guarded, _| event(&mut guarded.rules)) {
                 (Begin::Started | Begin::Join, Some(flight)) => {
                     self.shared.not_within()?;
-                    return Ok(Wait::on(flight).await);
+                    // Logged out meanwhile: the event says what that means.
+                    if let Some(landed) = Wait::on(flight).await {
+                        return Ok(landed);
+                    }
                 }
                 (Begin::Busy | Begin::Started | Begin::Join | Begin::NeedsToken, flight) => {
                     self.wait_for_another(flight).await?;

@@ -37,12 +37,15 @@ impl Acquiring {
                     // uses it, however short its lifetime.
                     (_, Some(live)) => return Poll::Ready(Ok(live)),
                     // The error is shared, like the login that it is from.
-                    (Landed::Failed(error), None) => return Poll::Ready(Err(error)),
+                    (Some(Landed::Failed(error)), None) => return Poll::Ready(Err(error)),
                     (
-                        Landed::Renewed
-                        | Landed::Unchanged
-                        | Landed::LoggedOut(_)
-                        | Landed::Changed(_),
+                        Some(
+                            Landed::Renewed
+                            | Landed::Unchanged
+                            | Landed::LoggedOut(_)
+                            | Landed::Changed(_),
+                        )
+                        | None,
                         None,
                     ) => {}
                 }
@@ -90,14 +93,14 @@ impl Renewing {
             match landed {
                 // The renewal that failed was of a newer token, which is in
                 // use again.
-                Landed::Failed(_) | Landed::Unchanged if self.is_late(session) => {
+                Some(Landed::Failed(_) | Landed::Unchanged) if self.is_late(session) => {
                     return Poll::Ready(Ok(()));
                 }
-                Landed::Failed(error) => return Poll::Ready(Err(why_failed(error))),
-                Landed::Unchanged => return Poll::Ready(Err(Why::StillRejected)),
+                Some(Landed::Failed(error)) => return Poll::Ready(Err(why_failed(error))),
+                Some(Landed::Unchanged) => return Poll::Ready(Err(Why::StillRejected)),
                 // Asks again: the newer token may be rejected already, and a
                 // flight of another kind brought none.
-                Landed::Renewed | Landed::LoggedOut(_) | Landed::Changed(_) => {
+                Some(Landed::Renewed | Landed::LoggedOut(_) | Landed::Changed(_)) | None => {
                     *self = session.rejected(self.generation, self.target)?;
                 }
             }
