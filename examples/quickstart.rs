@@ -99,7 +99,7 @@ async fn main() -> Result<ExitCode, BoxError> {
     session
         .change_password(PasswordChange::to("second-password"))
         .await?;
-    story.tell("the password is changed");
+    story.tell("the password is changed, and the server restarts once more");
     emulator.restart();
     let failed = caller.call_all(CALLERS, "new-password").await;
     story.check(
@@ -118,7 +118,9 @@ async fn main() -> Result<ExitCode, BoxError> {
     );
 
     let account = emulator.account();
-    println!("\nthe server's own account\n{account}\n");
+    println!(
+        "\nthe server's own account: a dead token is a call that was rejected, and sent again\n{account}\n"
+    );
     // In each round, half of the callers order a job.
     let ordered = (3 + rounds) * CALLERS / 2;
     story.check(

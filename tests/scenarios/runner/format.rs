@@ -9,7 +9,7 @@ use http::{HeaderName, HeaderValue, Method, Uri};
 use serde::de::{self, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use super::values::{Carried, Numbers, OrNone, Span, Time};
+use super::values::{Carried, Count, Numbers, OrNone, Span, Time};
 
 /// The rules that there are.
 const RULES: std::ops::RangeInclusive<u64> = 1..=22;
@@ -363,7 +363,7 @@ pub(crate) struct Then {
     pub(crate) password_changes: Option<List<ExpectedChange>>,
     pub(crate) requests: Option<List<ExpectedRequest>>,
     #[serde(default)]
-    pub(crate) requests_by_path: Map<usize>,
+    pub(crate) requests_by_path: Map<Count>,
     #[serde(default)]
     pub(crate) callers: Map<Outcomes>,
     pub(crate) status: Option<ExpectedStatus>,
@@ -374,7 +374,7 @@ pub(crate) struct Then {
 /// How many there are, and perhaps what each of them is.
 #[derive(Debug)]
 pub(crate) enum List<T> {
-    Count(usize),
+    Count(Count),
     Each(Vec<T>),
 }
 
@@ -983,11 +983,17 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for List<T> {
             type Value = List<T>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("how many there are, or a list of what each is")
+                f.write_str("how many there are, such as 2 or \"..4\", or a list of what each is")
             }
 
             fn visit_u64<E: de::Error>(self, count: u64) -> Result<List<T>, E> {
-                usize::try_from(count).map(List::Count).map_err(E::custom)
+                Ok(List::Count(Count::exactly(count)))
+            }
+
+            fn visit_str<E: de::Error>(self, range: &str) -> Result<List<T>, E> {
+                Count::parse(range)
+                    .map(List::Count)
+                    .ok_or_else(|| E::invalid_value(de::Unexpected::Str(range), &self))
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<List<T>, A::Error> {

@@ -48,7 +48,7 @@ const HOLDS: &str = r#"{
   "rule": 1,
   "story": "One request logs in.",
   "when": [{ "at": "1m30s", "request": "GET /a" }],
-  "then": { "logins": [{ "at": "1m30s", "reason": "initial" }], "callers": { "GET /a": { "status": 200 } } }
+  "then": { "logins": [{ "at": "1m30s", "reason": "initial" }], "logouts": "..1", "requests_by_path": { "/a": "1..2" }, "callers": { "GET /a": { "status": 200 } } }
 }"#;
 
 /// A name, a bad scenario, and what must be said of it.
@@ -127,6 +127,17 @@ const CASES: &[Case] = &[
         "a_rule_that_is_not_there_fails",
         r#"{ "rule": 23, "story": "s", "when": [{ "at": "0s", "call": "login" }], "then": { "logins": 1 } }"#,
         &["`rule`: expected numbers from 1 to 22"],
+    ),
+    (
+        "a_count_outside_of_its_range_fails",
+        r#"{ "rule": 1, "story": "s", "when": [{ "at": "0s", "request": "GET /a" }],
+             "then": { "logins": "2..4", "requests_by_path": { "/a": "2.." } } }"#,
+        &["expected 2 to 4", "expected 2 or more", "happened 1"],
+    ),
+    (
+        "a_range_that_ends_before_it_begins_fails",
+        r#"{ "rule": 1, "story": "s", "when": [{ "at": "0s", "request": "GET /a" }], "then": { "logins": "4..2" } }"#,
+        &["invalid value: string \"4..2\"", "how many there are"],
     ),
     (
         "a_wrong_count_shows_both_counts_and_the_timeline",

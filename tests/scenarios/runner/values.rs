@@ -21,6 +21,13 @@ pub(crate) struct Span {
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Numbers(Vec<(u64, u64)>);
 
+/// How many there are: from so many to so many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Count {
+    from: u64,
+    to: u64,
+}
+
 /// What a request carries: one of these tokens, or none.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) enum Carried {
@@ -257,6 +264,64 @@ impl<'de> Visitor<'de> for ReadNumbers {
             numbers.push((number, number));
         }
         Ok(Carried::OneOf(Numbers(numbers)))
+    }
+}
+
+impl Count {
+    pub(crate) fn exactly(count: u64) -> Self {
+        Self {
+            from: count,
+            to: count,
+        }
+    }
+
+    /// Reads `"2..4"`, `"2.."` or `"..4"`.
+    pub(crate) fn parse(range: &str) -> Option<Self> {
+        let (from, to) = range.split_once("..")?;
+        let bound = |text: &str, open| match text {
+            "" => Some(open),
+            text => text.parse().ok(),
+        };
+        let (from, to) = (bound(from, 0)?, bound(to, u64::MAX)?);
+        (from <= to).then_some(Self { from, to })
+    }
+
+    pub(crate) fn contains(self, count: usize) -> bool {
+        (self.from..=self.to).contains(&(count as u64))
+    }
+}
+
+impl fmt::Display for Count {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.from, self.to) {
+            (from, to) if from == to => write!(f, "{from}"),
+            (from, u64::MAX) => write!(f, "{from} or more"),
+            (from, to) => write!(f, "{from} to {to}"),
+        }
+    }
+}
+
+struct ReadCount;
+
+impl Visitor<'_> for ReadCount {
+    type Value = Count;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a number, or a range such as \"2..4\" or \"..4\"")
+    }
+
+    fn visit_u64<E: Error>(self, count: u64) -> Result<Count, E> {
+        Ok(Count::exactly(count))
+    }
+
+    fn visit_str<E: Error>(self, range: &str) -> Result<Count, E> {
+        Count::parse(range).ok_or_else(|| E::invalid_value(Unexpected::Str(range), &self))
+    }
+}
+
+impl<'de> Deserialize<'de> for Count {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_any(ReadCount)
     }
 }
 
