@@ -236,3 +236,28 @@ impl<B: Body> Reading<B> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use http_body_util::{BodyExt, Full};
+
+    use super::*;
+    use crate::{FixedToken, Profile, Session, Token};
+
+    #[tokio::test]
+    async fn a_body_uses_the_token_until_its_end_and_no_longer() {
+        let token = Token::bearer("3f9a").unwrap();
+        let session = Session::builder(FixedToken::bearer(Profile::default(), "3f9a"));
+        let session = session.initial(token).build();
+        let lease = session.usable().unwrap();
+        let unused = Arc::strong_count(&lease);
+
+        let mut body = SessionBody::whole(Full::new(Bytes::from("x")), Some(lease.clone()));
+        assert_eq!(Arc::strong_count(&lease), unused + 1);
+        assert!(body.frame().await.is_some());
+        assert_eq!(Arc::strong_count(&lease), unused + 1);
+        assert!(body.frame().await.is_none());
+        assert_eq!(Arc::strong_count(&lease), unused);
+    }
+}

@@ -191,3 +191,52 @@ impl Cooldowns {
         self.targets.push_back(cooling);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use http::Method;
+
+    use super::*;
+
+    const NOW: Moment = Duration::from_secs(1000);
+
+    fn target(number: u64) -> Target {
+        Target::of(&Method::GET, &format!("/{number}"))
+    }
+
+    #[test]
+    fn only_a_renewal_that_was_paid_for_and_helped_fills_the_budget_again() {
+        let mut cooldowns = Cooldowns::new();
+        for number in 1..=5 {
+            assert!(cooldowns.spend(Some(target(number)), number, NOW));
+            cooldowns.login_succeeded();
+        }
+        // One that shared the last renewal, and is accepted later.
+        cooldowns.unhelpful(target(6), 6, NOW);
+        cooldowns.accepted(target(6), 6, NOW);
+        assert!(!cooldowns.spend(Some(target(7)), 6, NOW));
+
+        cooldowns.accepted(target(5), 6, NOW);
+        assert!(cooldowns.spend(Some(target(7)), 6, NOW));
+    }
+
+    #[test]
+    fn sixty_four_targets_are_remembered_and_the_one_marked_first_is_forgotten() {
+        let mut cooldowns = Cooldowns::new();
+        for number in 0..=64 {
+            cooldowns.unhelpful(target(number), 1, NOW);
+        }
+        assert!(!cooldowns.is_cooling(target(0), NOW));
+        assert!((1..=64).all(|number| cooldowns.is_cooling(target(number), NOW)));
+    }
+
+    #[test]
+    fn a_target_that_nobody_asks_for_is_forgotten_in_time() {
+        let mut cooldowns = Cooldowns::new();
+        cooldowns.unhelpful(target(1), 1, NOW);
+        cooldowns.accepted(target(2), 1, NOW + SHORTEST);
+        assert!(cooldowns.are_watching());
+        cooldowns.accepted(target(2), 1, NOW + SHORTEST + FORGET_AFTER);
+        assert!(!cooldowns.are_watching());
+    }
+}
