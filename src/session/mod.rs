@@ -251,16 +251,22 @@ impl Session {
                     if error.kind() == ErrorKind::TokenRejected && !renewed =>
                 {
                     renewed = true;
-                    let generation = token.generation();
-                    let mut renewing = match self.rejected(generation, None) {
-                        Ok(renewing) => renewing,
-                        Err(_) => return Err(error),
+                    let renewal = match self.rejected(token.generation(), None) {
+                        Ok(mut renewing) => {
+                            std::future::poll_fn(|cx| renewing.poll(self, cx)).await
+                        }
+                        Err(why) => Err(why),
                     };
-                    let newer = std::future::poll_fn(|cx| renewing.poll(self, cx)).await;
-                    match newer {
+                    match renewal {
                         Ok(()) => {}
-                        Err(Why::RenewalFailed(error)) => return Err(error),
-                        Err(_) => return Err(error),
+                        Err(Why::RenewalFailed(failed)) => return Err(failed),
+                        Err(Why::LoggedOut) => return Err(Error::new(ErrorKind::LoggedOut)),
+                        Err(
+                            Why::NotReplayable
+                            | Why::Unsure
+                            | Why::CoolingDown
+                            | Why::StillRejected,
+                        ) => return Err(error),
                     }
                 }
                 Landed::Changed(outcome) => return outcome,
