@@ -487,6 +487,24 @@ async fn one_permit_for_logins_and_requests_is_no_deadlock() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_client_that_is_kept_gives_its_permit_back_before_the_login() {
+    let (http, _) = server(|_| true);
+    let http = tower::limit::ConcurrencyLimit::new(http, 1);
+    let provider = Scripted::new();
+    let (issuer, through) = (provider.clone(), http.clone());
+    provider.on_login(|_| async move {
+        let login = through.oneshot(get()).await;
+        login.map_err(ProviderError::unavailable)?;
+        Ok(issuer.issue())
+    });
+    let session = Session::new(provider);
+    let mut client = session.layer_over(&http);
+    let sent = client.ready().await.unwrap().call(get());
+    assert_eq!(soon(sent).await.unwrap().status(), 200);
+    drop(client);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_request_that_is_not_sent_holds_no_permit() {
     let (http, _) = server(|_| true);
     let http = tower::limit::ConcurrencyLimit::new(http, 1);
