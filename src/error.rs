@@ -41,6 +41,9 @@ pub enum ErrorKind {
     /// The session was logged out. [`Session::login`](crate::Session::login)
     /// opens it again.
     LoggedOut,
+    /// The session was closed for good, with
+    /// [`Session::close`](crate::Session::close). Make another one.
+    Closed,
     /// The server refused the credentials, and they are not sent again.
     /// Put the right ones into their source, or call
     /// [`Session::login`](crate::Session::login) once they are right.
@@ -156,6 +159,7 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.kind {
             ErrorKind::LoggedOut => "the session is logged out",
+            ErrorKind::Closed => "the session is closed",
             ErrorKind::Refused => "no token: the credentials were refused",
             ErrorKind::Unavailable => "no token: the login system is unavailable",
             ErrorKind::Protocol => "no token: the login system's answer could not be read",

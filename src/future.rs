@@ -17,7 +17,7 @@ use crate::error::Error;
 use crate::origin::Target;
 use crate::rejection::{Certainty, Reauth, Verdict, Why, is_idempotent};
 use crate::replay::Replay;
-use crate::session::{Acquiring, Live, Renewing, Session, why_failed};
+use crate::session::{Acquiring, Admitted, Live, Moment, Renewing, Session, why_failed};
 
 /// How much of a rejected body is read into memory, so that its connection, or
 /// its window in HTTP/2, is free while the token is renewed.
@@ -99,6 +99,7 @@ pub(crate) struct Unsent<S, R: Replay<B>, B, RB: Body> {
     service: S,
     head: request::Parts,
     payload: Payload<R, B, RB>,
+    admitted: Admitted,
 }
 
 enum Payload<R: Replay<B>, B, RB: Body> {
@@ -125,8 +126,8 @@ struct Sent<S, R: Replay<B>, B> {
     lease: Arc<Live>,
     target: Target,
     replayed: bool,
-    /// Whether its acceptance is of interest.
-    watched: bool,
+    /// When it was sent, if its acceptance is of interest.
+    watched: Option<Moment>,
     spare: Option<Spare<S, R, B>>,
 }
 
@@ -140,6 +141,7 @@ struct Spare<S, R: Replay<B>, B> {
 /// Sends a request for the first time, through a service that is ready.
 #[inline]
 fn send<S, R, B, RB>(
+    session: &Session,
     service: &mut S,
     replay: &R,
     request: Request<B>,
@@ -158,7 +160,10 @@ where
         head: head.clone(),
         kept,
     });
-    let watched = !lease.is_live();
+    let watched = match lease.is_live() {
+        true => None,
+        false => Some(session.now()),
+    };
     lease.token().apply_to(&mut head.headers);
     // Made where it stays: the compiler copies what is put together in steps.
     State::Calling {
@@ -174,17 +179,18 @@ where
 }
 
 impl<S, R: Replay<B>, B, RB: Body> Unsent<S, R, B, RB> {
-    pub(crate) fn first(service: S, replay: R, request: Request<B>) -> Self {
+    pub(crate) fn first(service: S, replay: R, request: Request<B>, admitted: Admitted) -> Self {
         let (head, body) = request.into_parts();
         Self {
             service,
             head,
             payload: Payload::First { replay, body },
+            admitted,
         }
     }
 
     /// Sends the request through its service, which is ready.
-    fn send(self, lease: Arc<Live>) -> State<S, R, B, RB>
+    fn send(self, session: &Session, lease: Arc<Live>) -> State<S, R, B, RB>
     where
         S: Service<Request<R::Body>> + Clone,
     {
@@ -192,11 +198,14 @@ impl<S, R: Replay<B>, B, RB: Body> Unsent<S, R, B, RB> {
             mut service,
             mut head,
             payload,
+            admitted,
         } = self;
+        // From now on the lease says that the request is under way.
+        drop(admitted);
         match payload {
             Payload::First { replay, body } => {
                 let request = Request::from_parts(head, body);
-                send(&mut service, &replay, request, lease)
+                send(session, &mut service, &replay, request, lease)
             }
             // The rejected response goes here: from now on there is another.
             Payload::Again { body, rejected: _ } => {
@@ -208,7 +217,7 @@ impl<S, R: Replay<B>, B, RB: Body> Unsent<S, R, B, RB> {
                         lease,
                         target,
                         replayed: true,
-                        watched: true,
+                        watched: Some(session.now()),
                         spare: None,
                     }),
                 }
@@ -271,10 +280,8 @@ where
     where
         S: Clone,
     {
-        Self {
-            session,
-            state: send(service, replay, request, lease),
-        }
+        let state = send(&session, service, replay, request, lease);
+        Self { session, state }
     }
 
     pub(crate) fn passing(session: Session, call: S::Future) -> Self {
@@ -332,9 +339,9 @@ where
                     match session.rejection().judge(&head) {
                         Verdict::Accepted => {
                             this.state.set(State::Done);
-                            if sent.watched {
+                            if let Some(at) = sent.watched {
                                 let generation = sent.lease.token().generation();
-                                session.accepted(generation, sent.target);
+                                session.accepted(generation, sent.target, at);
                             }
                             let body = SessionBody::whole(body, Some(sent.lease));
                             return Poll::Ready(Ok(Response::from_parts(head, body)));
@@ -400,7 +407,7 @@ where
                         });
                         continue;
                     };
-                    unsent.send(lease)
+                    unsent.send(session, lease)
                 }
                 StateProj::Asking {
                     head,
@@ -416,9 +423,9 @@ where
                     match session.rejection().judge_body(&head, &start) {
                         Verdict::Accepted | Verdict::Ask { .. } => {
                             this.state.set(State::Done);
-                            if sent.watched {
+                            if let Some(at) = sent.watched {
                                 let generation = sent.lease.token().generation();
-                                session.accepted(generation, sent.target);
+                                session.accepted(generation, sent.target, at);
                             }
                             let body = reading.into_body(Some(sent.lease));
                             return Poll::Ready(Ok(Response::from_parts(head, body)));
@@ -471,6 +478,7 @@ where
                                 body,
                                 rejected: Some(rejected),
                             },
+                            admitted: session.readmit(),
                         }),
                     }
                 }

@@ -102,13 +102,13 @@ pub use future::ResponseFuture;
 pub use layer::SessionLayer;
 pub use origin::Anonymous;
 pub use provider::{
-    CredentialProvider, FixedToken, LoginContext, PasswordChange, PasswordChanged, Profile,
-    ProviderError, ProviderErrorKind, ProviderFn, Reason, provider_fn,
+    CredentialProvider, FixedToken, LoginContext, LogoutEnds, PasswordChange, PasswordChanged,
+    Profile, ProviderError, ProviderErrorKind, ProviderFn, Reason, provider_fn,
 };
 pub use rejection::{Reauth, Rejection, Why};
 pub use replay::{Auto, IfEmpty, Never, Replay, ReplayBody, ReplayFn, replay_fn};
 pub use service::SessionService;
-pub use session::{Session, SessionBuilder, State, Status};
+pub use session::{CloseError, Event, Session, SessionBuilder, State, Status, TokenEnd};
 pub use token::{InvalidToken, Token};
 
 pub use secrecy::{ExposeSecret, SecretString};

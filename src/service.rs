@@ -139,13 +139,20 @@ impl<S, R> SessionService<S, R> {
                 return ResponseFuture::failed(session, Error::new(ErrorKind::NoOrigin));
             }
         }
-        if let Some(live) = session.usable_now() {
+        let admitted = match session.admit() {
+            Ok(admitted) => admitted,
+            Err(closed) => {
+                self.give_back();
+                return ResponseFuture::failed(session, closed);
+            }
+        };
+        if let Some(live) = session.usable() {
             return ResponseFuture::calling(session, &mut self.inner, &self.replay, request, live);
         }
         // The service that was readied goes back before any wait: a permit
         // that it holds may be the one that the login needs.
         self.give_back();
-        let unsent = Unsent::first(self.inner.clone(), self.replay.clone(), request);
+        let unsent = Unsent::first(self.inner.clone(), self.replay.clone(), request, admitted);
         ResponseFuture::acquiring(session, unsent)
     }
 

@@ -45,6 +45,8 @@ struct Inner {
     headers: Vec<(HeaderName, HeaderValue)>,
     cookies: Vec<Cookie>,
     lifetime: Option<Duration>,
+    idle_lifetime: Option<Duration>,
+    continues_previous: bool,
     data: Option<SecretString>,
 }
 
@@ -173,6 +175,27 @@ impl Token {
         self
     }
 
+    /// Says after how long without a request the server ends the token.
+    ///
+    /// Each accepted response counts from when its request was sent, on the
+    /// early side by a twentieth of `idle` at most, since no request reads a
+    /// clock. A token may have this, a lifetime, both or none.
+    #[must_use]
+    pub fn idles_out_after(mut self, idle: Duration) -> Self {
+        Arc::make_mut(&mut self.inner).idle_lifetime = Some(idle);
+        self
+    }
+
+    /// Says that the token goes on with the server's session of the one before
+    /// it, as a refreshed token does.
+    ///
+    /// The one before it is then never logged out, which would end this one.
+    #[must_use]
+    pub fn continues_previous(mut self) -> Self {
+        Arc::make_mut(&mut self.inner).continues_previous = true;
+        self
+    }
+
     /// Keeps something of the provider's own with the token, such as a refresh
     /// token or the address to log out at.
     ///
@@ -219,6 +242,17 @@ impl Token {
     #[must_use]
     pub fn lifetime(&self) -> Option<Duration> {
         self.inner.lifetime
+    }
+
+    /// After how long without a request it ends, if its provider said so.
+    #[must_use]
+    pub fn idle_lifetime(&self) -> Option<Duration> {
+        self.inner.idle_lifetime
+    }
+
+    /// Whether it goes on with the server's session of the one before it.
+    pub(crate) fn is_continuation(&self) -> bool {
+        self.inner.continues_previous
     }
 
     /// Whether both tokens put the same into a request.
@@ -331,6 +365,8 @@ impl fmt::Debug for Token {
             .field("headers", &headers)
             .field("cookies", &cookies)
             .field("lifetime", &self.inner.lifetime)
+            .field("idle_lifetime", &self.inner.idle_lifetime)
+            .field("continues_previous", &self.inner.continues_previous)
             .field("leased", &self.lease.is_some())
             .finish_non_exhaustive()
     }

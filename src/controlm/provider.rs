@@ -17,7 +17,8 @@ use super::model::{LoginCredentials, PasswordsObject};
 use crate::BoxError;
 use crate::credentials::Source;
 use crate::provider::{
-    CredentialProvider, LoginContext, PasswordChange, PasswordChanged, Profile, ProviderError,
+    CredentialProvider, LoginContext, LogoutEnds, PasswordChange, PasswordChanged, Profile,
+    ProviderError,
 };
 use crate::rejection::Rejection;
 use crate::token::Token;
@@ -108,7 +109,9 @@ const NOT_SOON: Duration = Duration::from_secs(60);
 pub struct ControlM<S, B> {
     api: SessionApi<S, B>,
     credentials: Source,
-    lifetime: Duration,
+    lifetime: Option<Duration>,
+    idle_lifetime: Option<Duration>,
+    logout_ends: LogoutEnds,
 }
 
 impl<S, B> ControlM<S, B> {
@@ -161,7 +164,9 @@ impl<S, B> ControlM<S, B> {
         Ok(Self {
             api: SessionApi::with_body(http, base, body)?,
             credentials: credentials.into(),
-            lifetime: LIFETIME,
+            lifetime: Some(LIFETIME),
+            idle_lifetime: None,
+            logout_ends: LogoutEnds::Token,
         })
     }
 
@@ -195,13 +200,33 @@ impl<S, B> ControlM<S, B> {
         self
     }
 
-    /// Takes a token to live this long from its login, instead of 30 minutes.
+    /// Takes a token to live this long from its login, instead of 30 minutes;
+    /// `None` for until the server rejects it.
     ///
-    /// The service does not say when a token ends. A session renews it when
-    /// this time is over, and whenever the server rejects it.
+    /// The service does not say when a token ends. A session renews it ahead of
+    /// that, and whenever the server rejects it.
     #[must_use]
-    pub fn lifetime(mut self, lifetime: Duration) -> Self {
-        self.lifetime = lifetime;
+    pub fn lifetime(mut self, lifetime: impl Into<Option<Duration>>) -> Self {
+        self.lifetime = lifetime.into();
+        self
+    }
+
+    /// Takes a token to end after this long without a request, too.
+    ///
+    /// For servers whose 30 minutes are of the idle kind, which the
+    /// documentation leaves open: `.lifetime(None).idle_lifetime(..)`.
+    #[must_use]
+    pub fn idle_lifetime(mut self, idle: impl Into<Option<Duration>>) -> Self {
+        self.idle_lifetime = idle.into();
+        self
+    }
+
+    /// Says what a logout ends on this server, instead of just its token.
+    ///
+    /// Only where it ends no other is a replaced token logged out.
+    #[must_use]
+    pub fn logout_ends(mut self, ends: LogoutEnds) -> Self {
+        self.logout_ends = ends;
         self
     }
 
@@ -247,6 +272,7 @@ where
 {
     fn profile(&self) -> Profile {
         let profile = Profile::at(self.api.base().clone())
+            .logout_ends(self.logout_ends)
             .rejection(Rejection::status(401).or_body_contains(500, DEAD_TOKEN, LOOKED_AT));
         match self.api.plain_http() {
             PlainHttp::Allowed => profile.allow_plain_http(),
@@ -269,7 +295,13 @@ where
         for (name, value) in beside {
             token = token.and_header(name, value)?;
         }
-        Ok(token.lives_for(self.lifetime))
+        if let Some(lifetime) = self.lifetime {
+            token = token.lives_for(lifetime);
+        }
+        if let Some(idle) = self.idle_lifetime {
+            token = token.idles_out_after(idle);
+        }
+        Ok(token)
     }
 
     async fn logout(&self, token: Token) -> Result<(), ProviderError> {
@@ -393,6 +425,8 @@ impl<S: Clone, B> Clone for ControlM<S, B> {
             api: self.api.clone(),
             credentials: self.credentials.clone(),
             lifetime: self.lifetime,
+            idle_lifetime: self.idle_lifetime,
+            logout_ends: self.logout_ends,
         }
     }
 }
@@ -402,6 +436,8 @@ impl<S, B> fmt::Debug for ControlM<S, B> {
         f.debug_struct("ControlM")
             .field("api", &self.api)
             .field("lifetime", &self.lifetime)
+            .field("idle_lifetime", &self.idle_lifetime)
+            .field("logout_ends", &self.logout_ends)
             .finish_non_exhaustive()
     }
 }

@@ -38,7 +38,7 @@ pub use context::{LoginContext, PasswordChange, PasswordChanged, Reason};
 pub use error::{ProviderError, ProviderErrorKind};
 pub use fixed::FixedToken;
 pub use function::{ProviderFn, provider_fn};
-pub use profile::Profile;
+pub use profile::{LogoutEnds, Profile};
 
 pub(crate) use context::Storing;
 pub(crate) use erased::ErasedProvider;

@@ -24,6 +24,24 @@ use crate::rejection::Rejection;
 pub struct Profile {
     pub(crate) origins: Origins,
     pub(crate) rejection: Rejection,
+    pub(crate) logout_ends: LogoutEnds,
+}
+
+/// Which tokens a successful logout ends on the server.
+///
+/// A replaced token is logged out on its own only where that cannot end the
+/// token that replaced it, so the default is the careful one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum LogoutEnds {
+    /// Just the token that is logged out.
+    Token,
+    /// The server's session: the token, and all that continued it
+    /// ([`Token::continues_previous`](crate::Token::continues_previous)).
+    Session,
+    /// Every token of the user. A replaced token is then left to its end.
+    #[default]
+    User,
 }
 
 impl Profile {
@@ -68,6 +86,15 @@ impl Profile {
     /// of 401 does.
     pub fn rejection(mut self, rejection: Rejection) -> Self {
         self.rejection = rejection;
+        self
+    }
+
+    /// Says which tokens a logout ends, so that replaced ones can be logged out.
+    ///
+    /// Without it, a replaced token stays on the server until it ends there by
+    /// itself.
+    pub fn logout_ends(mut self, ends: LogoutEnds) -> Self {
+        self.logout_ends = ends;
         self
     }
 }

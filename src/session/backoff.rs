@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::jitter::Jitter;
+
 const FIRST: Duration = Duration::from_millis(500);
 const LONGEST: Duration = Duration::from_secs(60);
 
@@ -11,43 +13,30 @@ const LONGEST_ASKED_FOR: Duration = Duration::from_secs(3600);
 
 /// Exponential back-off with jitter, so that a fleet of clients does not come
 /// back as one.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Backoff {
     failures: u32,
-    random: u64,
 }
 
 impl Backoff {
-    pub(super) fn new(seed: u64) -> Self {
-        Self {
-            failures: 0,
-            // Spread out, since xorshift starts slowly from a small number; and
-            // odd, since zero is the one state that it cannot leave.
-            random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
-        }
-    }
-
     pub(super) fn reset(&mut self) {
         self.failures = 0;
     }
 
+    /// How many failures there were in a row.
+    pub(super) fn failures(self) -> u32 {
+        self.failures
+    }
+
     /// The delay after one more failure: 0.5 s doubling to 60 s, of which up
     /// to a quarter is taken off, and no less than the server asks for.
-    pub(super) fn next(&mut self, asked_for: Option<Duration>) -> Duration {
+    pub(super) fn next(&mut self, asked_for: Option<Duration>, jitter: &mut Jitter) -> Duration {
         let doublings = self.failures.min(16);
         self.failures = self.failures.saturating_add(1);
         let delay = FIRST.saturating_mul(1 << doublings).min(LONGEST);
-        let delay = delay - delay.mul_f64(self.random() / 4.0);
+        let delay = delay - jitter.quarter_of(delay);
         let asked_for = asked_for.unwrap_or_default().min(LONGEST_ASKED_FOR);
         delay.max(asked_for)
-    }
-
-    /// A number from 0 up to 1, by xorshift64.
-    fn random(&mut self) -> f64 {
-        self.random ^= self.random << 13;
-        self.random ^= self.random >> 7;
-        self.random ^= self.random << 17;
-        (self.random >> 11) as f64 / (1_u64 << 53) as f64
     }
 }
 
@@ -57,31 +46,37 @@ mod tests {
 
     #[test]
     fn delays_double_up_to_a_minute_with_a_quarter_of_jitter() {
-        let mut backoff = Backoff::new(7);
+        let mut jitter = Jitter::new(7);
+        let mut backoff = Backoff::default();
         for expected in [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0] {
-            let delay = backoff.next(None).as_secs_f64();
+            let delay = backoff.next(None, &mut jitter).as_secs_f64();
             assert!(
                 delay <= expected && delay >= expected * 0.75,
                 "{delay} of {expected}"
             );
         }
         backoff.reset();
-        assert!(backoff.next(None) <= FIRST);
+        assert!(backoff.next(None, &mut jitter) <= FIRST);
     }
 
     #[test]
     fn two_seeds_give_two_delays() {
-        assert_ne!(Backoff::new(3).next(None), Backoff::new(5).next(None));
+        let delay = |seed| Backoff::default().next(None, &mut Jitter::new(seed));
+        assert_ne!(delay(3), delay(5));
     }
 
     #[test]
     fn what_the_server_asks_for_is_honoured_within_reason() {
-        let mut backoff = Backoff::new(7);
+        let mut jitter = Jitter::new(7);
+        let mut backoff = Backoff::default();
         assert_eq!(
-            backoff.next(Some(Duration::from_secs(90))),
+            backoff.next(Some(Duration::from_secs(90)), &mut jitter),
             Duration::from_secs(90)
         );
-        assert_eq!(backoff.next(Some(Duration::MAX)), LONGEST_ASKED_FOR);
-        assert!(backoff.next(Some(Duration::ZERO)) > Duration::ZERO);
+        assert_eq!(
+            backoff.next(Some(Duration::MAX), &mut jitter),
+            LONGEST_ASKED_FOR
+        );
+        assert!(backoff.next(Some(Duration::ZERO), &mut jitter) > Duration::ZERO);
     }
 }

@@ -7,6 +7,7 @@ use http::Uri;
 use tokio::sync::Mutex;
 
 use super::flight::Backend;
+use super::lifecycle::Settings;
 use super::wallet::Wallet;
 use super::{Session, Shared};
 use crate::provider::{CredentialProvider, ErasedProvider, Profile};
@@ -35,6 +36,7 @@ pub struct SessionBuilder {
     name: Option<String>,
     initial: Option<Token>,
     login_deadline: Duration,
+    keep_alive: bool,
 }
 
 impl SessionBuilder {
@@ -45,6 +47,7 @@ impl SessionBuilder {
             name: None,
             initial: None,
             login_deadline: LOGIN_DEADLINE,
+            keep_alive: false,
         }
     }
 
@@ -78,10 +81,26 @@ impl SessionBuilder {
         self
     }
 
+    /// Renews the token ahead of its end although nobody uses it, and gets
+    /// another one if it ends all the same.
+    ///
+    /// By default a token is renewed ahead of its end only if a request has
+    /// carried it, so that an unused session is left alone. Nothing is obtained
+    /// before somebody needs the first token, nor after a logout.
+    pub fn keep_alive(mut self, keep_alive: bool) -> Self {
+        self.keep_alive = keep_alive;
+        self
+    }
+
     /// Makes the session. Nothing is sent before a request, or somebody else,
     /// needs a token.
     #[must_use]
     pub fn build(self) -> Session {
+        let settings = Settings {
+            has_source: self.provider.source().is_some(),
+            keep_alive: self.keep_alive,
+            logout_ends: self.profile.logout_ends,
+        };
         let backend = Backend {
             provider: self.provider,
             wallet: Mutex::new(Wallet::default()),
@@ -94,8 +113,10 @@ impl SessionBuilder {
                 self.profile.rejection,
                 self.name,
                 self.initial,
+                settings,
             )),
         }
+        .started()
     }
 }
 
@@ -106,6 +127,7 @@ impl std::fmt::Debug for SessionBuilder {
             .field("name", &self.name)
             .field("initial", &self.initial)
             .field("login_deadline", &self.login_deadline)
+            .field("keep_alive", &self.keep_alive)
             .finish_non_exhaustive()
     }
 }

@@ -9,6 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::{Arc, OnceLock, Weak};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex, Notify, futures::OwnedNotified};
@@ -16,6 +17,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::Shared;
 use super::lifecycle::{self, Attempt};
+use super::retirement::Logout;
 use super::wallet::Wallet;
 use crate::credentials::{Credentials, Source, SourceError};
 use crate::error::{Error, ErrorKind};
@@ -26,14 +28,18 @@ use crate::provider::{
 use crate::token::Token;
 
 /// A deadline beyond what a clock can tell counts as this one, some 30 years.
-const NEVER: std::time::Duration = std::time::Duration::from_secs(1_000_000_000);
+const NEVER: Duration = Duration::from_secs(1_000_000_000);
+
+/// How long the logout of a replaced token may take, since a login that is
+/// needed meanwhile waits for it.
+const RETIREMENT: Duration = Duration::from_secs(5);
 
 /// What a flight needs of its session, and keeps alive without it.
 pub(super) struct Backend {
     pub(super) provider: Box<dyn ErasedProvider>,
     /// Held across a whole flight, of which there is one at a time.
     pub(super) wallet: Mutex<Wallet>,
-    pub(super) login_deadline: std::time::Duration,
+    pub(super) login_deadline: Duration,
 }
 
 impl Backend {
@@ -42,6 +48,10 @@ impl Backend {
         let now = Instant::now();
         now.checked_add(self.login_deadline)
             .unwrap_or_else(|| now + NEVER)
+    }
+
+    fn retirement_deadline(&self) -> Instant {
+        Instant::now() + self.login_deadline.min(RETIREMENT)
     }
 }
 
@@ -63,6 +73,8 @@ pub(crate) enum Landed {
     Failed(Error),
     /// A logout, and what it could not end.
     LoggedOut(Result<(), Error>),
+    /// The logout of a replaced token, which is nobody's business.
+    Retired,
     Changed(Result<PasswordChanged, Error>),
 }
 
@@ -75,6 +87,9 @@ pub(super) enum Plan {
     },
     Logout {
         tokens: Vec<Token>,
+    },
+    Retire {
+        token: Token,
     },
     ChangePassword {
         token: Token,
@@ -90,9 +105,12 @@ pub(super) enum Outcome {
     },
     Logout {
         /// Those that may be tried again.
-        left: Vec<Token>,
+        left: Vec<u64>,
+        /// Those whose logout failed for good.
+        lost: Vec<u64>,
         outcome: Result<(), Error>,
     },
+    Retire(Logout),
     ChangePassword(Result<PasswordChanged, Error>),
 }
 
@@ -203,8 +221,19 @@ async fn run(backend: Arc<Backend>, plan: Plan, guard: Guard) {
             Outcome::Login { sent, token }
         }
         Plan::Logout { tokens } => {
-            let (left, outcome) = log_out(&backend, tokens).await;
-            Outcome::Logout { left, outcome }
+            let mut ended = LoggedOut::default();
+            for token in tokens {
+                ended.log_out(&backend, token).await;
+            }
+            Outcome::Logout {
+                left: ended.left,
+                lost: ended.lost,
+                outcome: ended.outcome,
+            }
+        }
+        Plan::Retire { token } => {
+            let logout = log_out(&backend, &token, backend.retirement_deadline());
+            Outcome::Retire(sorted(&logout.await))
         }
         Plan::ChangePassword { token, change } => {
             let change = change_password(&backend, &mut wallet, token, change, deadline);
@@ -219,7 +248,7 @@ async fn run(backend: Arc<Backend>, plan: Plan, guard: Guard) {
             token: Ok(token), ..
         } = outcome
         {
-            let _ = log_out(&backend, vec![token]).await;
+            let _ = log_out(&backend, &token, backend.deadline()).await;
         }
         return;
     };
@@ -285,38 +314,71 @@ async fn log_in<'a>(
     Err(wallet.refusal())
 }
 
-/// Logs `tokens` out, each within the deadline. Answers with those that may
-/// be tried again, and the first error.
-async fn log_out(backend: &Backend, tokens: Vec<Token>) -> (Vec<Token>, Result<(), Error>) {
-    let mut left = Vec::new();
-    let mut outcome = Ok(());
-    for token in tokens {
-        let call = async {
-            let logout = backend.provider.logout(token.clone()).await;
-            logout.map_err(|error| error.without(&token.secrets()))
-        };
-        let Err(error) = within(backend.deadline(), call).await else {
-            continue;
-        };
-        match error.kind() {
-            // Dead already, which is what was asked for.
-            ErrorKind::TokenRejected => continue,
-            ErrorKind::Unavailable | ErrorKind::DeadlineExceeded | ErrorKind::Uncertain => {
-                left.push(token);
-            }
-            ErrorKind::LoggedOut
-            | ErrorKind::Refused
-            | ErrorKind::Protocol
-            | ErrorKind::Unsupported
-            | ErrorKind::ProviderPanicked
-            | ErrorKind::NoRuntime
-            | ErrorKind::Recursive
-            | ErrorKind::NoOrigin
-            | ErrorKind::InsecureOrigin => {}
-        }
-        outcome = outcome.and(Err(error));
+/// Logs `token` out. One that is dead already is what was asked for.
+async fn log_out(backend: &Backend, token: &Token, deadline: Instant) -> Result<(), Error> {
+    let call = async {
+        let logout = backend.provider.logout(token.clone()).await;
+        logout.map_err(|error| error.without(&token.secrets()))
+    };
+    match within(deadline, call).await {
+        Err(error) if error.kind() == ErrorKind::TokenRejected => Ok(()),
+        outcome => outcome,
     }
-    (left, outcome)
+}
+
+/// What a logout's outcome means for its token.
+fn sorted(outcome: &Result<(), Error>) -> Logout {
+    let Err(error) = outcome else {
+        return Logout::Done;
+    };
+    match error.kind() {
+        ErrorKind::Unavailable | ErrorKind::DeadlineExceeded | ErrorKind::Uncertain => {
+            Logout::Postponed
+        }
+        ErrorKind::LoggedOut
+        | ErrorKind::Closed
+        | ErrorKind::Refused
+        | ErrorKind::Protocol
+        | ErrorKind::Unsupported
+        | ErrorKind::TokenRejected
+        | ErrorKind::ProviderPanicked
+        | ErrorKind::NoRuntime
+        | ErrorKind::Recursive
+        | ErrorKind::NoOrigin
+        | ErrorKind::InsecureOrigin => Logout::Failed,
+    }
+}
+
+/// What became of the tokens that a session's logout is to end.
+struct LoggedOut {
+    left: Vec<u64>,
+    lost: Vec<u64>,
+    /// The first error.
+    outcome: Result<(), Error>,
+}
+
+impl Default for LoggedOut {
+    fn default() -> Self {
+        Self {
+            left: Vec::new(),
+            lost: Vec::new(),
+            outcome: Ok(()),
+        }
+    }
+}
+
+impl LoggedOut {
+    async fn log_out(&mut self, backend: &Backend, token: Token) {
+        let outcome = log_out(backend, &token, backend.deadline()).await;
+        match sorted(&outcome) {
+            Logout::Done => {}
+            Logout::Postponed => self.left.push(token.generation()),
+            Logout::Failed => self.lost.push(token.generation()),
+        }
+        if self.outcome.is_ok() {
+            self.outcome = outcome;
+        }
+    }
 }
 
 async fn change_password(
@@ -386,9 +448,11 @@ impl Drop for Guard {
                 token: Err(lost),
             },
             lifecycle::Flight::Logout => Outcome::Logout {
-                left: session.ending(),
+                left: session.lock().rules.ending().to_vec(),
+                lost: Vec::new(),
                 outcome: Err(lost),
             },
+            lifecycle::Flight::Retire { .. } => Outcome::Retire(Logout::Postponed),
             lifecycle::Flight::ChangePassword => {
                 Outcome::ChangePassword(Err(ProviderError::uncertain(lost).into()))
             }
@@ -407,6 +471,9 @@ impl Plan {
                 attempt: *attempt,
             },
             Plan::Logout { .. } => lifecycle::Flight::Logout,
+            Plan::Retire { token } => lifecycle::Flight::Retire {
+                generation: token.generation(),
+            },
             Plan::ChangePassword { .. } => lifecycle::Flight::ChangePassword,
         }
     }

@@ -11,31 +11,51 @@
 //!   joined, is under way.
 //! - A flight is launched by exactly one event, which leaves it in `launch`
 //!   for its caller to take.
+//! - What time brings is in [`Lifecycle::next_act`], and nowhere else: it says
+//!   what is done next and when, [`Lifecycle::tick`] does it, and whoever
+//!   drives this needs one timer.
 
 use std::time::Duration;
 
 use super::backoff::Backoff;
 use super::cooldown::Cooldowns;
+use super::event::{Event, TokenEnd};
+use super::jitter::Jitter;
+use super::lifespan::{BRIEFLY, Lifespan, Lifetimes};
+use super::retirement::{Logout, Retirement};
 use crate::error::{Error, ErrorKind};
 use crate::origin::Target;
-use crate::provider::Reason;
+use crate::provider::{LogoutEnds, Reason};
 use crate::rejection::Why;
 
 /// The time since the session was made.
 pub(crate) type Moment = Duration;
 
-/// How long a token is used that was over when it arrived.
-const BRIEFLY: Duration = Duration::from_secs(1);
-
 /// How often the source of the credentials is asked anew after a refusal.
 const RECHECK_EVERY: Duration = Duration::from_secs(10);
+
+/// How many tokens are kept whose logout failed and may be tried again.
+const MOST_ENDING: usize = 64;
+
+/// What is decided when a session is made.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Settings {
+    /// Whether the credentials come from somewhere that may yield others.
+    pub(crate) has_source: bool,
+    /// Whether the token is renewed although nobody uses it.
+    pub(crate) keep_alive: bool,
+    pub(crate) logout_ends: LogoutEnds,
+}
 
 /// The state of one session.
 #[derive(Debug)]
 pub(crate) struct Lifecycle {
+    settings: Settings,
     phase: Phase,
+    /// Whether the session takes no new requests, for good.
+    closed: bool,
     current: Option<Current>,
-    flight: Option<Flight>,
+    flight: Option<UnderWay>,
     launch: Option<Flight>,
     /// The generation given last.
     issued: u64,
@@ -44,14 +64,20 @@ pub(crate) struct Lifecycle {
     trouble: Option<Trouble>,
     backoff: Backoff,
     cooldowns: Cooldowns,
-    /// A rejection that came during a password change, to be acted on after it.
+    jitter: Jitter,
+    /// When the last login yielded a token.
+    renewed: Moment,
+    /// A rejection that came during a flight that brings no token, to be acted
+    /// on after it.
     owed: Option<(u64, Option<Target>)>,
     /// How often somebody asked for the session's end.
     logouts: u64,
     /// Tokens that wait to be logged out.
     ending: Vec<u64>,
-    /// Whether the credentials come from somewhere that may yield others.
-    has_source: bool,
+    /// Tokens that were replaced.
+    retirement: Retirement,
+    /// What happened since somebody asked.
+    events: Vec<Event>,
 }
 
 #[derive(Clone, Debug)]
@@ -64,8 +90,38 @@ enum Phase {
 #[derive(Debug)]
 struct Current {
     generation: u64,
-    ends: Option<Moment>,
-    suspended: bool,
+    lifespan: Lifespan,
+    standing: Standing,
+}
+
+/// Whether new requests may carry the token in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    Good,
+    /// Not until its renewal has ended: this target rejected it, or somebody
+    /// who named none.
+    Suspended(Option<Target>),
+}
+
+#[derive(Clone, Copy, Debug)]
+struct UnderWay {
+    flight: Flight,
+    since: Moment,
+}
+
+/// What time brings next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Act {
+    /// The token in use is over.
+    Expire,
+    /// Requests are of interest again, since they extend the token's life.
+    Starve,
+    /// The token in use is renewed ahead of its end.
+    Renew,
+    /// A session that is kept alive gets its token back.
+    Revive,
+    /// A replaced token is logged out.
+    Retire,
 }
 
 /// Why no login is made now.
@@ -80,8 +136,15 @@ enum Trouble {
 /// What a session does one of at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Flight {
-    Login { reason: Reason, attempt: Attempt },
+    Login {
+        reason: Reason,
+        attempt: Attempt,
+    },
     Logout,
+    /// The logout of one replaced token.
+    Retire {
+        generation: u64,
+    },
     ChangePassword,
 }
 
@@ -132,11 +195,13 @@ pub(crate) enum Begin {
 /// What a login yielded, as far as the rules go.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Issued {
-    pub(crate) lifetime: Option<Duration>,
+    pub(crate) lifetimes: Lifetimes,
     /// Before the login request was sent.
     pub(crate) sent: Moment,
     /// Whether it is the token in use once more.
     pub(crate) same: bool,
+    /// Whether it goes on with the server's session of the token in use.
+    pub(crate) continues: bool,
 }
 
 /// What becomes of a token that a login yielded.
@@ -156,17 +221,20 @@ pub(crate) enum Fate {
 }
 
 /// How the token in use may be used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub(crate) enum Signal {
     /// By any request, and no word about it.
     Live = 0,
-    /// By any request, but acceptances are of interest.
-    Suspect = 1,
+    /// By any request, but the session wants to hear of it: nobody has used
+    /// the token yet, or acceptances are of interest.
+    Watched = 1,
+    /// By requests under way, and no new ones.
+    Closing = 2,
     /// By none, until its renewal ends.
-    Suspended = 2,
+    Suspended = 3,
     /// By none any more.
-    Ended = 3,
+    Ended = 4,
 }
 
 /// How a session is doing.
@@ -187,40 +255,74 @@ pub enum State {
     Refused,
     /// The session was logged out.
     LoggedOut,
+    /// The session was closed.
+    Closed,
 }
 
 impl Lifecycle {
     /// The state of a new session. `seed` decides the jitter.
-    pub(crate) fn new(has_source: bool, seed: u64) -> Self {
+    pub(crate) fn new(settings: Settings, seed: u64) -> Self {
         Self {
+            settings,
             phase: Phase::Open,
+            closed: false,
             current: None,
             flight: None,
             launch: None,
             issued: 0,
             missing: Reason::Initial,
             trouble: None,
-            backoff: Backoff::new(seed),
+            backoff: Backoff::default(),
             cooldowns: Cooldowns::new(),
+            jitter: Jitter::new(seed),
+            renewed: Moment::ZERO,
             owed: None,
             logouts: 0,
             ending: Vec::new(),
-            has_source,
+            retirement: Retirement::default(),
+            events: Vec::new(),
         }
     }
 
     /// A token that the session starts with.
-    pub(crate) fn adopt(&mut self, lifetime: Option<Duration>) -> u64 {
-        self.install(lifetime)
+    pub(crate) fn adopt(&mut self, lifetimes: Lifetimes) -> u64 {
+        self.install(lifetimes, Moment::ZERO, Moment::ZERO)
+    }
+
+    /// A new request arrives. It is turned away if the session was closed.
+    pub(crate) fn admit(&mut self, now: Moment) -> Result<(), Error> {
+        if self.closed {
+            return Err(Error::new(ErrorKind::Closed));
+        }
+        self.carry(now);
+        Ok(())
+    }
+
+    /// A request is about to carry the token, if there is one that it may.
+    pub(crate) fn carry(&mut self, now: Moment) {
+        self.expire(now);
+        if !self.is_usable() {
+            return;
+        }
+        if let Some(current) = &mut self.current {
+            current.lifespan.used();
+        }
+        // The source is asked anew only while requests come.
+        let is_due = self.due().is_some_and(|due| due <= now);
+        if is_due && matches!(self.trouble, Some(Trouble::Refused { .. })) {
+            let _ = self.trouble(now);
+        }
+        self.tick(now);
     }
 
     /// A request, or somebody else, needs a token.
     pub(crate) fn acquire(&mut self, now: Moment) -> Acquire {
-        if let Phase::LoggedOut(_) = self.phase {
-            return Acquire::Fail(Error::new(ErrorKind::LoggedOut));
+        if !self.is_open() {
+            return Acquire::Fail(self.over());
         }
         self.expire(now);
         if self.is_usable() {
+            self.carry(now);
             return Acquire::Use;
         }
         if self.flight.is_some() && !self.is_rechecking() {
@@ -229,35 +331,125 @@ impl Lifecycle {
         if let Some(error) = self.trouble(now) {
             return Acquire::Fail(error);
         }
-        self.start(Flight::Login {
-            reason: self.missing,
-            attempt: Attempt::Usual,
-        });
+        self.start(
+            Flight::Login {
+                reason: self.missing,
+                attempt: Attempt::Usual,
+            },
+            now,
+        );
         Acquire::Wait
     }
 
-    /// Time has passed: a token whose lifetime is over is no more.
-    pub(crate) fn expire(&mut self, now: Moment) {
-        let over = self.current.as_ref().is_some_and(|current| {
-            // A suspended one stays until its renewal ends, which decides.
-            !current.suspended && current.ends.is_some_and(|ends| ends <= now)
-        });
-        if over {
-            self.current = None;
-            self.missing = Reason::Expired;
+    /// Time has passed: does what it brought.
+    pub(crate) fn tick(&mut self, now: Moment) {
+        while let Some((_, act)) = self.next_act().filter(|(at, _)| *at <= now) {
+            // Each changes what the next act is, so that this ends.
+            match act {
+                Act::Expire => self.end_current(TokenEnd::Expired),
+                Act::Starve => {
+                    if let Some(current) = &mut self.current {
+                        current.lifespan.starve();
+                    }
+                }
+                Act::Renew | Act::Revive => {
+                    let reason = match &self.current {
+                        Some(_) => Reason::Expiring,
+                        None => self.missing,
+                    };
+                    let attempt = Attempt::Usual;
+                    self.start(Flight::Login { reason, attempt }, now);
+                }
+                Act::Retire => {
+                    for expired in self.retirement.expire(now) {
+                        self.ended(expired, TokenEnd::Expired);
+                    }
+                    if let Some(generation) = self.retirement.begin(now) {
+                        self.start(Flight::Retire { generation }, now);
+                    }
+                }
+            }
         }
     }
 
-    /// When the token's lifetime is over, if there is a token and an end to it.
-    pub(crate) fn ends(&self) -> Option<Moment> {
-        self.current.as_ref()?.ends
+    /// When [`Lifecycle::tick`] has something to do next.
+    pub(crate) fn wake(&self) -> Option<Moment> {
+        self.next_act().map(|(at, _)| at)
+    }
+
+    fn next_act(&self) -> Option<(Moment, Act)> {
+        let current = self.current.as_ref();
+        // A suspended token stays until its renewal ends, which decides.
+        let good = current.filter(|current| current.standing == Standing::Good);
+        let expires = good.and_then(|good| good.lifespan.ends());
+        let starves = current.and_then(|current| current.lifespan.hungry());
+        let may_log_in = self.is_open() && !self.closed && self.flight.is_none();
+        let allowed = match &self.trouble {
+            None => Some(Moment::ZERO),
+            Some(Trouble::Failing { until, .. }) => Some(*until),
+            // Not by time: only while requests come.
+            Some(Trouble::Refused { .. }) => None,
+        };
+        let wanted = match good {
+            Some(_) => self.due().map(|due| (due, Act::Renew)),
+            None if self.settings.keep_alive && self.missing == Reason::Expired => {
+                let revives = current.is_none().then(|| self.renewed + BRIEFLY);
+                revives.map(|at| (at, Act::Revive))
+            }
+            None => None,
+        };
+        let renews = wanted
+            .zip(allowed)
+            .map(|((at, act), allowed)| (at.max(allowed), act));
+        let retires = self.retirement.next().filter(|_| self.flight.is_none());
+        let acts = [
+            expires.map(|at| (at, Act::Expire)),
+            starves.map(|at| (at, Act::Starve)),
+            renews.filter(|_| may_log_in),
+            retires.map(|at| (at, Act::Retire)),
+        ];
+        acts.into_iter().flatten().min_by_key(|(at, _)| *at)
+    }
+
+    fn due(&self) -> Option<Moment> {
+        let current = self.current.as_ref()?;
+        current.lifespan.due(self.settings.keep_alive)
+    }
+
+    /// A token whose time is over is no more.
+    fn expire(&mut self, now: Moment) {
+        let is_over = self.current.as_ref().is_some_and(|current| {
+            current.standing == Standing::Good
+                && current.lifespan.ends().is_some_and(|ends| ends <= now)
+        });
+        if is_over {
+            self.end_current(TokenEnd::Expired);
+        }
+    }
+
+    fn end_current(&mut self, end: TokenEnd) {
+        if let Some(current) = self.current.take() {
+            self.missing = Reason::Expired;
+            self.ended(current.generation, end);
+        }
     }
 
     /// Whether a request may carry the token, its lifetime aside.
     pub(crate) fn is_usable(&self) -> bool {
         self.current
             .as_ref()
-            .is_some_and(|current| !current.suspended)
+            .is_some_and(|current| current.standing == Standing::Good)
+    }
+
+    /// The generation of the token in use.
+    pub(crate) fn generation(&self) -> Option<u64> {
+        let current = self.current.as_ref();
+        current.map(|current| current.generation)
+    }
+
+    /// When the token in use ends, if nothing else happens.
+    pub(crate) fn ends(&self) -> Option<Moment> {
+        self.current.as_ref()?.lifespan.ends()
     }
 
     /// A response rejected the token of this generation.
@@ -267,7 +459,7 @@ impl Lifecycle {
         target: Option<Target>,
         now: Moment,
     ) -> Rejected {
-        if let Phase::LoggedOut(_) = self.phase {
+        if !self.is_open() {
             return Rejected::Return(Why::LoggedOut);
         }
         let usable = self.is_usable();
@@ -285,14 +477,14 @@ impl Lifecycle {
         if target.is_some_and(|target| self.cooldowns.is_cooling(target, now)) {
             return Rejected::Return(Why::CoolingDown);
         }
-        match self.flight {
+        match self.flight.map(|under_way| under_way.flight) {
             Some(Flight::Login { attempt, .. }) if attempt != Attempt::Recheck => {
-                self.suspend();
+                self.suspend(target);
                 return Rejected::Wait;
             }
             // Neither brings a token. Whoever waits asks again once it has
             // landed; but nobody may wait.
-            Some(Flight::ChangePassword) => {
+            Some(Flight::ChangePassword | Flight::Retire { .. }) => {
                 self.owed = Some((generation, target));
                 return Rejected::Wait;
             }
@@ -305,22 +497,38 @@ impl Lifecycle {
         if !self.cooldowns.spend(target, generation, now) {
             return Rejected::Return(Why::CoolingDown);
         }
-        self.start(Flight::Login {
-            reason: Reason::Rejected,
-            attempt: Attempt::Usual,
-        });
-        self.suspend();
+        if let Some(target) = target {
+            self.retirement.unhelpful(target);
+        }
+        self.start(
+            Flight::Login {
+                reason: Reason::Rejected,
+                attempt: Attempt::Usual,
+            },
+            now,
+        );
+        self.suspend(target);
         Rejected::Wait
     }
 
     /// A replay was rejected too: the renewal before it did not help.
     pub(crate) fn replay_rejected(&mut self, generation: u64, target: Target, now: Moment) {
         self.cooldowns.unhelpful(target, generation, now);
+        self.retirement.unhelpful(target);
     }
 
-    /// A response accepted the token of this generation.
-    pub(crate) fn accepted(&mut self, generation: u64, target: Target, now: Moment) {
+    /// A response accepted the token of this generation, which a request
+    /// carried that was sent at `sent`.
+    pub(crate) fn accepted(&mut self, generation: u64, target: Target, sent: Moment, now: Moment) {
         self.cooldowns.accepted(target, generation, now);
+        for dead in self.retirement.proven(target, generation) {
+            self.ended(dead, TokenEnd::Rejected);
+        }
+        if let Some(current) = &mut self.current {
+            if current.generation == generation {
+                current.lifespan.accepted(sent, now);
+            }
+        }
     }
 
     /// How often somebody has asked for the session's end until now.
@@ -330,23 +538,31 @@ impl Lifecycle {
 
     /// Somebody asked, after so many logouts, for one attempt, whatever
     /// happened before. A logout since then has the last word.
-    pub(crate) fn login(&mut self, logouts: u64) -> Begin {
-        if logouts < self.logouts {
-            return Begin::Fail(Error::new(ErrorKind::LoggedOut));
+    pub(crate) fn login(&mut self, logouts: u64, now: Moment) -> Begin {
+        if self.closed || logouts < self.logouts {
+            return Begin::Fail(self.over());
         }
-        match self.flight {
+        match self.flight.map(|under_way| under_way.flight) {
             // Not if a logout came between: its token is not to be used.
             Some(Flight::Login {
                 attempt: Attempt::Forced,
                 ..
             }) if self.is_open() => Begin::Join,
-            Some(Flight::Login { .. } | Flight::Logout | Flight::ChangePassword) => Begin::Busy,
+            Some(
+                Flight::Login { .. }
+                | Flight::Logout
+                | Flight::Retire { .. }
+                | Flight::ChangePassword,
+            ) => Begin::Busy,
             None => {
-                self.phase = Phase::Open;
-                self.start(Flight::Login {
-                    reason: Reason::Requested,
-                    attempt: Attempt::Forced,
-                });
+                self.reopen();
+                self.start(
+                    Flight::Login {
+                        reason: Reason::Requested,
+                        attempt: Attempt::Forced,
+                    },
+                    now,
+                );
                 Begin::Started
             }
         }
@@ -354,28 +570,33 @@ impl Lifecycle {
 
     /// Somebody asks for a new token, if one can be had now.
     pub(crate) fn renew(&mut self, now: Moment) -> Begin {
-        if let Phase::LoggedOut(_) = self.phase {
-            return Begin::Fail(Error::new(ErrorKind::LoggedOut));
+        if self.closed || !self.is_open() {
+            return Begin::Fail(self.over());
         }
-        match self.flight {
+        match self.flight.map(|under_way| under_way.flight) {
             Some(Flight::Login { .. }) => return Begin::Join,
-            Some(Flight::Logout | Flight::ChangePassword) => return Begin::Busy,
+            Some(Flight::Logout | Flight::Retire { .. } | Flight::ChangePassword) => {
+                return Begin::Busy;
+            }
             None => {}
         }
         if let Some(error) = self.trouble(now) {
             return Begin::Fail(error);
         }
-        self.start(Flight::Login {
-            reason: Reason::Requested,
-            attempt: Attempt::Usual,
-        });
+        self.start(
+            Flight::Login {
+                reason: Reason::Requested,
+                attempt: Attempt::Usual,
+            },
+            now,
+        );
         Begin::Started
     }
 
     /// Somebody asks for a password change.
-    pub(crate) fn change_password(&mut self) -> Begin {
-        if let Phase::LoggedOut(_) = self.phase {
-            return Begin::Fail(Error::new(ErrorKind::LoggedOut));
+    pub(crate) fn change_password(&mut self, now: Moment) -> Begin {
+        if self.closed || !self.is_open() {
+            return Begin::Fail(self.over());
         }
         if self.flight.is_some() {
             return Begin::Busy;
@@ -383,24 +604,37 @@ impl Lifecycle {
         if !self.is_usable() {
             return Begin::NeedsToken;
         }
-        self.start(Flight::ChangePassword);
+        self.start(Flight::ChangePassword, now);
         Begin::Started
     }
 
-    /// Somebody asks for the session's end.
-    ///
-    /// Answers with the token that was in use, which is to be kept until its
-    /// logout has landed.
-    pub(crate) fn logout(&mut self) -> Option<u64> {
-        if let Phase::Open = self.phase {
+    /// Somebody asks for the session's end: the token in use and those that
+    /// it replaced are to be kept until their logout has landed.
+    pub(crate) fn logout(&mut self, now: Moment) {
+        if self.is_open() {
             self.phase = Phase::LoggedOut(Ok(()));
+            self.events.push(Event::LoggedOut);
         }
         self.logouts += 1;
         self.missing = Reason::Initial;
-        let ended = self.current.take().map(|current| current.generation);
-        self.ending.extend(ended);
-        self.end_what_is_left();
-        ended
+        let current = self.current.take();
+        self.ending
+            .extend(current.map(|current| current.generation));
+        self.end_replaced();
+        self.end_what_is_left(now);
+    }
+
+    /// Somebody asks for the session's end, once what is under way has ended.
+    pub(crate) fn close(&mut self) {
+        if !self.closed {
+            self.closed = true;
+            self.events.push(Event::Closed);
+        }
+    }
+
+    /// Whether every replaced token is accounted for.
+    pub(crate) fn has_retired_all(&self) -> bool {
+        self.retirement.is_done()
     }
 
     /// What the last logout could not end; `None` while its flight, or the one
@@ -414,53 +648,85 @@ impl Lifecycle {
         }
     }
 
+    /// How many tokens the last logout left that may be tried again.
+    pub(crate) fn left(&self) -> usize {
+        self.ending.len()
+    }
+
     /// The login under way yielded a token.
     pub(crate) fn login_landed(&mut self, issued: Issued, now: Moment) -> Fate {
-        self.flight = None;
-        if let Phase::LoggedOut(_) = self.phase {
+        let (reason, elapsed) = self.landed(now);
+        if !self.is_open() {
             self.cooldowns.login_failed();
             self.issued += 1;
             self.ending.push(self.issued);
-            self.end_what_is_left();
-            return Fate::End {
-                generation: self.issued,
-            };
+            self.end_what_is_left(now);
+            let generation = self.issued;
+            self.events.push(Event::LoggedIn {
+                reason,
+                generation,
+                elapsed,
+            });
+            return Fate::End { generation };
         }
         self.trouble = None;
         self.backoff.reset();
-        let ends = issued
-            .lifetime
-            .and_then(|lifetime| issued.sent.checked_add(lifetime))
-            // One that is over when it arrives is used for a moment all the
-            // same: were it dropped at once, each request would log in.
-            .map(|ends| if ends > now { ends } else { now + BRIEFLY });
-        match &mut self.current {
+        self.renewed = now;
+        let fate = match &mut self.current {
             Some(current) if issued.same => {
-                current.suspended = false;
-                current.ends = ends;
+                let lifetimes = issued.lifetimes;
+                current.standing = Standing::Good;
+                current.lifespan = Lifespan::new(lifetimes, issued.sent, now, &mut self.jitter);
                 self.cooldowns.login_changed_nothing();
                 Fate::Unchanged {
                     generation: current.generation,
                 }
             }
-            Some(_) | None => Fate::Publish {
-                generation: self.install(ends),
-            },
-        }
+            Some(_) | None => {
+                self.replaced(issued.continues);
+                Fate::Publish {
+                    generation: self.install(issued.lifetimes, issued.sent, now),
+                }
+            }
+        };
+        let generation = match fate {
+            Fate::Publish { generation }
+            | Fate::Unchanged { generation }
+            | Fate::End { generation } => generation,
+        };
+        self.events.push(Event::LoggedIn {
+            reason,
+            generation,
+            elapsed,
+        });
+        fate
     }
 
     /// The login under way failed. Answers with the error for all who wait.
     pub(crate) fn login_failed(&mut self, error: Error, now: Moment) -> Error {
-        self.flight = None;
+        let (reason, elapsed) = self.landed(now);
         self.cooldowns.login_failed();
         if let Some(current) = &mut self.current {
-            current.suspended = false;
+            current.standing = Standing::Good;
         }
         self.expire(now);
-        if let Phase::LoggedOut(_) = self.phase {
-            self.end_what_is_left();
-            return Error::new(ErrorKind::LoggedOut);
-        }
+        let error = match self.is_open() {
+            true => self.troubled_by(error, now),
+            false => {
+                self.end_what_is_left(now);
+                self.over()
+            }
+        };
+        self.events.push(Event::LoginFailed {
+            reason,
+            error: error.clone(),
+            elapsed,
+        });
+        error
+    }
+
+    /// Remembers why no login is made now. Answers with the error as it is told.
+    fn troubled_by(&mut self, error: Error, now: Moment) -> Error {
         if let (Some(Trouble::Refused { recheck, .. }), false) =
             (&mut self.trouble, error.kind() == ErrorKind::Refused)
         {
@@ -479,6 +745,7 @@ impl Lifecycle {
             // It says nothing of the login system: another runtime may try at once.
             ErrorKind::NoRuntime => error,
             ErrorKind::LoggedOut
+            | ErrorKind::Closed
             | ErrorKind::Unavailable
             | ErrorKind::Protocol
             | ErrorKind::Uncertain
@@ -489,7 +756,7 @@ impl Lifecycle {
             | ErrorKind::Recursive
             | ErrorKind::NoOrigin
             | ErrorKind::InsecureOrigin => {
-                let delay = self.backoff.next(error.retry_after());
+                let delay = self.backoff.next(error.retry_after(), &mut self.jitter);
                 let error = error.with_retry_after(delay);
                 self.trouble = Some(Trouble::Failing {
                     error: error.clone(),
@@ -500,32 +767,107 @@ impl Lifecycle {
         }
     }
 
-    /// The logout under way has ended all but `left`.
-    pub(crate) fn logout_landed(&mut self, left: Vec<u64>, outcome: Result<(), Error>) {
+    /// The logout under way has ended: `left` may be tried again, `lost` may not.
+    pub(crate) fn logout_landed(
+        &mut self,
+        left: Vec<u64>,
+        lost: &[u64],
+        outcome: Result<(), Error>,
+    ) {
         self.flight = None;
-        self.ending = left;
+        for generation in std::mem::replace(&mut self.ending, left) {
+            if lost.contains(&generation) {
+                self.ended(generation, TokenEnd::Abandoned);
+            } else if !self.ending.contains(&generation) {
+                self.ended(generation, TokenEnd::LoggedOut);
+            }
+        }
+        while self.ending.len() > MOST_ENDING {
+            let oldest = self.ending.remove(0);
+            self.ended(oldest, TokenEnd::Abandoned);
+        }
         if let Phase::LoggedOut(last) = &mut self.phase {
             *last = outcome;
         }
     }
 
-    /// The password change under way has ended. `may_log_in`: with a password
-    /// that was not refused yet.
-    pub(crate) fn password_change_landed(&mut self, may_log_in: bool, now: Moment) {
+    /// The logout of a replaced token has ended.
+    pub(crate) fn retire_landed(&mut self, logout: Logout, now: Moment) {
         self.flight = None;
+        if let Some(generation) = self.retirement.landed(logout, now, &mut self.jitter) {
+            self.ended(
+                generation,
+                match logout {
+                    Logout::Done => TokenEnd::LoggedOut,
+                    Logout::Postponed | Logout::Failed => TokenEnd::Abandoned,
+                },
+            );
+        }
+        if !self.is_open() {
+            self.end_replaced();
+        }
+        self.go_on(now);
+    }
+
+    /// The password change under way has ended.
+    pub(crate) fn password_change_landed(&mut self, outcome: Result<(), Error>, now: Moment) {
+        let (_, elapsed) = self.landed(now);
+        let may_log_in = match &outcome {
+            Ok(()) => true,
+            // With the new password, which was not refused yet.
+            Err(error) => error.kind() == ErrorKind::Uncertain,
+        };
         if may_log_in {
             self.trouble = None;
             self.backoff.reset();
         }
+        self.events.push(match outcome {
+            Ok(()) => Event::PasswordChanged { elapsed },
+            Err(error) => Event::PasswordChangeFailed { error, elapsed },
+        });
+        self.go_on(now);
+    }
+
+    /// After a flight that brings no token: what had to wait for its end.
+    fn go_on(&mut self, now: Moment) {
         let owed = self.owed.take();
-        if let Phase::LoggedOut(_) = self.phase {
-            self.end_what_is_left();
-            return;
-        }
-        if let Some((generation, target)) = owed {
+        if !self.is_open() {
+            self.end_what_is_left(now);
+        } else if let Some((generation, target)) = owed {
             // Answered when it came: who waits asks again and joins.
             let _ = self.rejected(generation, target, now);
         }
+    }
+
+    /// Nobody uses the replaced token of this generation any more.
+    pub(crate) fn released(&mut self, generation: u64) {
+        self.retirement.released(generation);
+    }
+
+    /// The token in use is the replaced one of this generation once more.
+    pub(crate) fn returned(&mut self, generation: u64) {
+        self.retirement.forget(generation);
+    }
+
+    /// Whether the token of this generation is still to be dealt with, though
+    /// it is not in use.
+    pub(crate) fn is_past(&self, generation: u64) -> bool {
+        self.ending.contains(&generation) || self.retirement.contains(generation)
+    }
+
+    /// Whether the end of that replaced token's use is waited for.
+    pub(crate) fn is_waiting_for(&self, generation: u64) -> bool {
+        self.retirement.is_waiting_for(generation)
+    }
+
+    /// Whether somebody's use of a replaced token is waited for.
+    pub(crate) fn is_waiting_for_users(&self) -> bool {
+        self.retirement.is_waiting()
+    }
+
+    /// The tokens that wait to be logged out.
+    pub(crate) fn ending(&self) -> &[u64] {
+        &self.ending
     }
 
     /// The flight that the last event started, for its caller to launch.
@@ -533,22 +875,34 @@ impl Lifecycle {
         self.launch.take()
     }
 
+    /// What happened since somebody asked.
+    pub(crate) fn take_events(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.events)
+    }
+
     /// How the token may be used, or `None` without one.
     pub(crate) fn signal(&self) -> Option<Signal> {
         let current = self.current.as_ref()?;
-        Some(match () {
-            () if current.suspended => Signal::Suspended,
-            () if self.cooldowns.are_watching() => Signal::Suspect,
-            () => Signal::Live,
+        let is_watched = self.cooldowns.are_watching()
+            || current.lifespan.is_watched()
+            || matches!(self.trouble, Some(Trouble::Refused { .. }));
+        Some(match current.standing {
+            Standing::Suspended(_) => Signal::Suspended,
+            Standing::Good if self.closed => Signal::Closing,
+            Standing::Good if is_watched => Signal::Watched,
+            Standing::Good => Signal::Live,
         })
     }
 
     /// How the session is doing.
     pub(crate) fn state(&self) -> State {
         match (&self.phase, &self.current, self.flight, &self.trouble) {
+            _ if self.closed => State::Closed,
             (Phase::LoggedOut(_), ..) => State::LoggedOut,
-            (Phase::Open, Some(current), ..) if current.suspended => State::Renewing,
-            (Phase::Open, Some(_), ..) => State::Live,
+            (Phase::Open, Some(current), ..) => match current.standing {
+                Standing::Good => State::Live,
+                Standing::Suspended(_) => State::Renewing,
+            },
             (Phase::Open, None, Some(_), _) if !self.is_rechecking() => State::LoggingIn,
             (Phase::Open, None, _, Some(Trouble::Failing { .. })) => State::BackingOff,
             (Phase::Open, None, _, Some(Trouble::Refused { .. })) => State::Refused,
@@ -563,6 +917,15 @@ impl Lifecycle {
         }
     }
 
+    /// When the next login may be made, where one failed: after a refusal, when
+    /// the source is asked again.
+    pub(crate) fn next_attempt(&self) -> Option<Moment> {
+        match self.trouble.as_ref()? {
+            Trouble::Failing { until, .. } => Some(*until),
+            Trouble::Refused { recheck, .. } => self.settings.has_source.then_some(*recheck),
+        }
+    }
+
     /// The error that stands in the way of a login, and the question to the
     /// source that may remove it.
     fn trouble(&mut self, now: Moment) -> Option<Error> {
@@ -573,43 +936,133 @@ impl Lifecycle {
             }
             Trouble::Refused { error, recheck } => (error.clone(), Some(*recheck)),
         };
-        if recheck.is_some_and(|recheck| recheck <= now) && self.has_source && self.flight.is_none()
-        {
-            self.start(Flight::Login {
-                reason: self.missing,
-                attempt: Attempt::Recheck,
-            });
+        let is_time = recheck.is_some_and(|recheck| recheck <= now);
+        if is_time && self.settings.has_source && self.flight.is_none() {
+            let reason = match &self.current {
+                Some(_) => Reason::Expiring,
+                None => self.missing,
+            };
+            let attempt = Attempt::Recheck;
+            self.start(Flight::Login { reason, attempt }, now);
         }
         Some(error)
     }
 
-    fn start(&mut self, flight: Flight) {
+    fn start(&mut self, flight: Flight, now: Moment) {
         debug_assert!(self.flight.is_none(), "one flight at a time");
-        self.flight = Some(flight);
+        self.flight = Some(UnderWay { flight, since: now });
         self.launch = Some(flight);
-    }
-
-    fn suspend(&mut self) {
-        if let Some(current) = &mut self.current {
-            current.suspended = true;
+        match flight {
+            Flight::Login { reason, .. } => self.events.push(Event::LoginStarted { reason }),
+            Flight::Logout | Flight::Retire { .. } | Flight::ChangePassword => {}
         }
     }
 
-    fn install(&mut self, ends: Option<Moment>) -> u64 {
+    /// The flight under way has ended: why it was a login, if it was one, and
+    /// how long it took.
+    fn landed(&mut self, now: Moment) -> (Reason, Duration) {
+        match self.flight.take() {
+            Some(UnderWay {
+                flight: Flight::Login { reason, .. },
+                since,
+            }) => (reason, now.saturating_sub(since)),
+            Some(UnderWay { since, .. }) => (self.missing, now.saturating_sub(since)),
+            None => (self.missing, Duration::ZERO),
+        }
+    }
+
+    fn suspend(&mut self, target: Option<Target>) {
+        let Some(current) = &mut self.current else {
+            return;
+        };
+        if current.standing == Standing::Good {
+            current.standing = Standing::Suspended(target);
+            let generation = current.generation;
+            self.events.push(Event::TokenRejected { generation });
+        }
+    }
+
+    fn install(&mut self, lifetimes: Lifetimes, sent: Moment, now: Moment) -> u64 {
         self.issued += 1;
         self.current = Some(Current {
             generation: self.issued,
-            ends,
-            suspended: false,
+            lifespan: Lifespan::new(lifetimes, sent, now, &mut self.jitter),
+            standing: Standing::Good,
         });
         self.cooldowns.login_succeeded();
         self.issued
     }
 
-    fn end_what_is_left(&mut self) {
-        if self.flight.is_none() && !self.ending.is_empty() {
-            self.start(Flight::Logout);
+    /// The token in use is about to be replaced.
+    fn replaced(&mut self, continues: bool) {
+        let Some(Current {
+            generation,
+            lifespan,
+            standing,
+        }) = self.current.take()
+        else {
+            return;
+        };
+        let end = match (standing, self.settings.logout_ends) {
+            _ if continues => TokenEnd::Continued,
+            (Standing::Suspended(None), _) | (Standing::Suspended(Some(_)), LogoutEnds::User) => {
+                TokenEnd::Rejected
+            }
+            (Standing::Good, LogoutEnds::User) => TokenEnd::Abandoned,
+            (Standing::Good, LogoutEnds::Token | LogoutEnds::Session) => {
+                return self.retire(generation, lifespan.ends_in_any_case(), None);
+            }
+            (Standing::Suspended(Some(target)), LogoutEnds::Token | LogoutEnds::Session) => {
+                return self.retire(generation, lifespan.ends_in_any_case(), Some(target));
+            }
+        };
+        self.ended(generation, end);
+    }
+
+    fn retire(&mut self, generation: u64, ends: Option<Moment>, rejected_by: Option<Target>) {
+        if let Some(given_up) = self.retirement.add(generation, ends, rejected_by) {
+            self.ended(given_up, TokenEnd::Abandoned);
         }
+    }
+
+    /// Replaced tokens are to be logged out with the one in use.
+    fn end_replaced(&mut self) {
+        let (good, dead) = self.retirement.end();
+        self.ending.extend(good);
+        for generation in dead {
+            self.ended(generation, TokenEnd::Rejected);
+        }
+    }
+
+    fn reopen(&mut self) {
+        self.phase = Phase::Open;
+        match self.settings.logout_ends {
+            // They would end the token to come, so they wait for the next logout.
+            LogoutEnds::User => {}
+            LogoutEnds::Token | LogoutEnds::Session => {
+                for generation in std::mem::take(&mut self.ending) {
+                    self.retire(generation, None, None);
+                }
+            }
+        }
+    }
+
+    fn end_what_is_left(&mut self, now: Moment) {
+        if self.flight.is_none() && !self.ending.is_empty() {
+            self.start(Flight::Logout, now);
+        }
+    }
+
+    fn ended(&mut self, generation: u64, end: TokenEnd) {
+        self.events.push(Event::TokenEnded { generation, end });
+    }
+
+    /// Why there is no session any more.
+    fn over(&self) -> Error {
+        Error::new(match self.closed {
+            true => ErrorKind::Closed,
+            false => ErrorKind::LoggedOut,
+        })
     }
 
     fn is_open(&self) -> bool {
@@ -619,8 +1072,11 @@ impl Lifecycle {
     fn is_rechecking(&self) -> bool {
         matches!(
             self.flight,
-            Some(Flight::Login {
-                attempt: Attempt::Recheck,
+            Some(UnderWay {
+                flight: Flight::Login {
+                    attempt: Attempt::Recheck,
+                    ..
+                },
                 ..
             })
         )

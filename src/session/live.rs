@@ -1,8 +1,10 @@
-//! The published token, as the request path reads it.
+//! The published token, as the request path reads it, and who uses it.
 
 use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+
+use tokio::sync::Notify;
 
 use super::lifecycle::Signal;
 use crate::token::Token;
@@ -13,35 +15,34 @@ use crate::token::Token;
 pub(crate) struct Live {
     token: Token,
     signal: AtomicU8,
+    uses: Arc<Uses>,
 }
 
 impl Live {
-    pub(super) fn new(token: Token) -> Self {
+    pub(super) fn new(token: Token, signal: Signal, uses: Arc<Uses>) -> Self {
         Self {
             token,
-            signal: AtomicU8::new(Signal::Live as u8),
+            signal: AtomicU8::new(signal as u8),
+            uses,
         }
-    }
-
-    /// As [`Live::new`], but the first request is to take the slow path, which
-    /// sets the timer that could not be set without a runtime.
-    pub(super) fn new_unused(token: Token) -> Self {
-        let live = Self::new(token);
-        live.set(Signal::Suspect);
-        live
     }
 
     /// Whether a request may carry it and nobody wants to hear how that went.
     #[inline]
     pub(crate) fn is_live(&self) -> bool {
-        // Whoever sees an older value started before the change, and is a
-        // request under way as far as the rules go.
-        self.signal.load(Ordering::Acquire) == Signal::Live as u8
+        self.signal() == Signal::Live as u8
     }
 
-    /// Whether a request may carry it, but its acceptance is of interest.
-    pub(crate) fn is_suspect(&self) -> bool {
-        self.signal.load(Ordering::Acquire) == Signal::Suspect as u8
+    /// Whether a request under way may carry it.
+    pub(super) fn is_usable(&self) -> bool {
+        self.signal() <= Signal::Closing as u8
+    }
+
+    #[inline]
+    fn signal(&self) -> u8 {
+        // Whoever sees an older value started before the change, and is a
+        // request under way as far as the rules go.
+        self.signal.load(Ordering::Acquire)
     }
 
     pub(super) fn set(&self, signal: Signal) {
@@ -58,8 +59,72 @@ impl Live {
     }
 }
 
+impl Drop for Live {
+    fn drop(&mut self) {
+        self.uses.changed.notify_waiters();
+    }
+}
+
 impl fmt::Debug for Live {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.token.fmt(f)
     }
+}
+
+/// Who waits for a token, and word of everybody who needs one no longer.
+#[derive(Debug, Default)]
+pub(super) struct Uses {
+    waiting: AtomicUsize,
+    /// Told when a token that was replaced is used no more, when a request
+    /// waits no longer, and when a flight has landed.
+    pub(super) changed: Notify,
+}
+
+impl Uses {
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Acquire)
+    }
+}
+
+/// A request that was admitted and holds no token yet.
+#[derive(Debug)]
+pub(crate) struct Admitted(Arc<Uses>);
+
+impl Admitted {
+    pub(super) fn new(uses: &Arc<Uses>) -> Self {
+        uses.waiting.fetch_add(1, Ordering::AcqRel);
+        Self(uses.clone())
+    }
+}
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::AcqRel);
+        self.0.changed.notify_waiters();
+    }
+}
+
+/// A token that is published no longer.
+pub(super) struct Past {
+    pub(super) token: Token,
+    leases: Vec<Weak<Live>>,
+}
+
+impl Past {
+    pub(super) fn new(token: Token, leases: Vec<Weak<Live>>) -> Self {
+        Self { token, leases }
+    }
+
+    pub(super) fn into_leases(self) -> Vec<Weak<Live>> {
+        self.leases
+    }
+
+    /// How many requests, bodies and tokens handed out still use it.
+    pub(super) fn users(&self) -> usize {
+        users(&self.leases)
+    }
+}
+
+pub(super) fn users(leases: &[Weak<Live>]) -> usize {
+    leases.iter().map(Weak::strong_count).sum()
 }

@@ -3,13 +3,17 @@
 //! | file | what it holds |
 //! |---|---|
 //! | `lifecycle` | the rules, as a pure state machine |
-//! | `backoff`, `cooldown` | its two sorts of patience |
-//! | `live` | the published token, as the request path reads it |
+//! | `lifespan` | when a token ends, and when it is renewed ahead of that |
+//! | `backoff`, `cooldown`, `jitter` | its patience |
+//! | `retirement` | what becomes of replaced tokens |
+//! | `live` | the published token, as the request path reads it, and who uses it |
 //! | `flight` | runs one login, logout or password change for everybody |
 //! | `wallet` | which credentials a login may send |
 //! | `shared` | the state behind all handles, and the one way to change it |
-//! | `timer` | ends a token in time, so that no request reads a clock |
+//! | `timer` | says when time has brought something, so that no request reads a clock |
 //! | `waiting` | what a request does that waits for a flight |
+//! | `close` | the end of a session for good |
+//! | `event` | what happens, as it is told to the outside |
 //!
 //! Everything that changes goes through `Shared::step`: it locks, applies
 //! one event to the state machine, publishes what follows for the request
@@ -18,10 +22,15 @@
 
 mod backoff;
 mod builder;
+mod close;
 mod cooldown;
+mod event;
 mod flight;
+mod jitter;
 mod lifecycle;
+mod lifespan;
 mod live;
+mod retirement;
 mod shared;
 mod status;
 mod timer;
@@ -34,10 +43,13 @@ use std::sync::Arc;
 use http::Uri;
 
 pub use builder::SessionBuilder;
+pub use close::CloseError;
+pub use event::{Event, TokenEnd};
 pub use lifecycle::State;
 pub use status::Status;
 
-pub(crate) use live::Live;
+pub(crate) use lifecycle::Moment;
+pub(crate) use live::{Admitted, Live};
 pub(crate) use waiting::{Acquiring, Renewing, why_failed};
 
 use crate::error::{Error, ErrorKind};
@@ -121,9 +133,13 @@ impl Session {
     ///
     /// Dropping the future loses nothing: a login it started goes on.
     pub async fn token(&self) -> Result<Token, Error> {
+        let admitted = self.admit()?;
         let mut acquiring = Acquiring::new();
         let live = std::future::poll_fn(|cx| acquiring.poll(self, cx)).await?;
-        Ok(live.hand_out())
+        let token = live.hand_out();
+        drop(admitted);
+        self.step(|guarded, _| guarded.rules.carry(self.shared.now()));
+        Ok(token)
     }
 
     /// Says that a server rejected `token`, as a rejected response does.
@@ -149,10 +165,10 @@ impl Session {
     pub async fn login(&self) -> Result<(), Error> {
         let logouts = self.shared.lock().rules.logouts();
         loop {
-            match self.begin(|rules| rules.login(logouts)).await? {
+            match self.begin(|rules, now| rules.login(logouts, now)).await? {
                 Landed::Renewed | Landed::Unchanged => return Ok(()),
                 Landed::Failed(error) => return Err(error),
-                Landed::LoggedOut(_) | Landed::Changed(_) => {}
+                Landed::LoggedOut(_) | Landed::Retired | Landed::Changed(_) => {}
             }
         }
     }
@@ -171,11 +187,10 @@ impl Session {
     /// As [`Session::login`].
     pub async fn renew(&self) -> Result<(), Error> {
         loop {
-            let now = self.shared.now();
-            match self.begin(|rules| rules.renew(now)).await? {
+            match self.begin(Lifecycle::renew).await? {
                 Landed::Renewed | Landed::Unchanged => return Ok(()),
                 Landed::Failed(error) => return Err(error),
-                Landed::LoggedOut(_) | Landed::Changed(_) => {}
+                Landed::LoggedOut(_) | Landed::Retired | Landed::Changed(_) => {}
             }
         }
     }
@@ -226,7 +241,7 @@ impl Session {
                 }
             }
             let started = self.step(|guarded, _| {
-                let begin = guarded.rules.change_password();
+                let begin = guarded.rules.change_password(self.shared.now());
                 if let Begin::Started = begin {
                     guarded.change = Some(change.clone());
                 }
@@ -270,7 +285,11 @@ impl Session {
                     }
                 }
                 Landed::Changed(outcome) => return outcome,
-                Landed::Renewed | Landed::Unchanged | Landed::Failed(_) | Landed::LoggedOut(_) => {}
+                Landed::Renewed
+                | Landed::Unchanged
+                | Landed::Failed(_)
+                | Landed::LoggedOut(_)
+                | Landed::Retired => {}
             }
         }
     }
@@ -293,10 +312,8 @@ impl Session {
     /// the server is done without the caller.
     pub async fn logout(&self) -> Result<(), Error> {
         self.shared.not_within()?;
-        let (_, mut flight) = self.step(|guarded, live| {
-            if guarded.rules.logout().is_some() {
-                guarded.ending.extend(live.map(|live| live.token().clone()));
-            }
+        let (_, mut flight) = self.step(|guarded, _| {
+            guarded.rules.logout(self.shared.now());
             guarded.previous = None;
         });
         if let Some(flight) = &flight {
@@ -321,25 +338,32 @@ impl Session {
     /// How the session is doing.
     #[must_use]
     pub fn status(&self) -> Status {
-        let guarded = self.shared.lock();
+        let now = self.shared.now();
+        let rules = &self.shared.lock().rules;
+        let until = |at: Moment| at.saturating_sub(now);
+        // A timer that is late leaves a token behind that is over.
+        let is_over = rules.ends().is_some_and(|ends| ends <= now);
+        let state = rules.state();
         Status {
             name: self.shared.name.clone(),
-            state: guarded.rules.state(),
-            generation: self
-                .shared
-                .live
-                .load()
-                .as_ref()
-                .map(|live| live.token().generation()),
-            last_error: guarded.rules.last_error().cloned(),
+            state,
+            usable: state == State::Live && !is_over,
+            generation: rules.generation(),
+            expires_in: rules.ends().map(until),
+            last_error: rules.last_error().cloned(),
+            next_attempt_in: rules.next_attempt().map(until),
         }
     }
 
     /// Runs `event` until it has a flight, its own or one to join, and waits
     /// for that to land.
-    async fn begin(&self, mut event: impl FnMut(&mut Lifecycle) -> Begin) -> Result<Landed, Error> {
+    async fn begin(
+        &self,
+        mut event: impl FnMut(&mut Lifecycle, Moment) -> Begin,
+    ) -> Result<Landed, Error> {
         loop {
-            match self.step(|guarded, _| event(&mut guarded.rules)) {
+            let now = self.shared.now();
+            match self.step(|guarded, _| event(&mut guarded.rules, now)) {
                 (Begin::Started | Begin::Join, Some(flight)) => {
                     self.shared.not_within()?;
                     // Logged out meanwhile: the event says what that means.
@@ -373,18 +397,46 @@ impl Session {
         live.is_live().then_some(live)
     }
 
-    /// The token, if a request may carry it now. For where a timer may be late
-    /// or missing; the request path does without.
+    /// Lets a new request in that the request path knows nothing of, unless
+    /// the session was closed.
+    pub(crate) fn admit(&self) -> Result<Admitted, Error> {
+        let now = self.shared.now();
+        let (admitted, _) = self.step(|guarded, _| {
+            // Under the lock: whoever closes the session sees it.
+            guarded.rules.admit(now)?;
+            Ok(Admitted::new(&self.shared.uses))
+        });
+        admitted
+    }
+
+    /// Goes on with a request that was admitted before, and was rejected.
+    pub(crate) fn readmit(&self) -> Admitted {
+        Admitted::new(&self.shared.uses)
+    }
+
+    /// The token, if a request under way may carry it now. For where a timer
+    /// may be late or missing; the request path does without.
     pub(crate) fn usable_now(&self) -> Option<Arc<Live>> {
         let now = self.shared.now();
-        self.step(|guarded, _| guarded.rules.expire(now));
+        self.step(|guarded, _| guarded.rules.carry(now));
         self.usable()
+    }
+
+    /// The time, for whoever tells the session when a request was sent.
+    pub(crate) fn now(&self) -> Moment {
+        self.shared.now()
+    }
+
+    /// Sets the timer of a session that starts with a token.
+    fn started(self) -> Self {
+        self.step(|_, _| ());
+        self
     }
 
     /// The token, if a request may carry it, its lifetime aside.
     pub(crate) fn usable(&self) -> Option<Arc<Live>> {
         let live = self.shared.live.load_full()?;
-        (live.is_live() || live.is_suspect()).then_some(live)
+        live.is_usable().then_some(live)
     }
 
     pub(crate) fn locate(&self, uri: &Uri) -> Destination {
@@ -432,9 +484,10 @@ impl Session {
         self.step(|guarded, _| guarded.rules.replay_rejected(generation, target, now));
     }
 
-    pub(crate) fn accepted(&self, generation: u64, target: Target) {
+    /// The server accepted a request that was sent at `sent`.
+    pub(crate) fn accepted(&self, generation: u64, target: Target, sent: Moment) {
         let now = self.shared.now();
-        self.step(|guarded, _| guarded.rules.accepted(generation, target, now));
+        self.step(|guarded, _| guarded.rules.accepted(generation, target, sent, now));
     }
 
     fn step<T>(
@@ -450,8 +503,11 @@ impl fmt::Debug for Session {
         let Status {
             name,
             state,
+            usable: _,
             generation,
+            expires_in: _,
             last_error,
+            next_attempt_in: _,
         } = self.status();
         f.debug_struct("Session")
             .field("name", &name)

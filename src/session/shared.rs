@@ -5,15 +5,16 @@
 //! flight's end is an event like any other: [`Shared::land`].
 
 use std::hash::{BuildHasher, RandomState};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use arc_swap::ArcSwapOption;
 use tokio::time::Instant;
 
 use super::flight::{self, Backend, Flight, Landed, Outcome, Plan};
-use super::lifecycle::{self, Fate, Issued, Lifecycle, Moment, Signal};
-use super::live::Live;
-use super::timer::Timer;
+use super::lifecycle::{self, Fate, Issued, Lifecycle, Moment, Settings, Signal};
+use super::lifespan::Lifetimes;
+use super::live::{Live, Past, Uses, users};
+use super::timer::{Next, Timer};
 use crate::error::{Error, ErrorKind};
 use crate::origin::Origins;
 use crate::provider::PasswordChange;
@@ -23,6 +24,8 @@ use crate::token::Token;
 pub(super) struct Shared {
     /// What the request path reads. Written under the lock only.
     pub(super) live: ArcSwapOption<Live>,
+    /// Who uses a token, or waits for one.
+    pub(super) uses: Arc<Uses>,
     pub(super) origins: Origins,
     pub(super) rejection: Rejection,
     pub(super) name: Option<String>,
@@ -36,11 +39,53 @@ pub(super) struct Guarded {
     pub(super) flight: Option<Arc<Flight>>,
     /// The token published last, for providers that extend or exchange it.
     pub(super) previous: Option<Token>,
-    /// Tokens that wait to be logged out, or are just being.
-    pub(super) ending: Vec<Token>,
+    /// Earlier publications of the token in use that somebody may still use.
+    pub(super) leases: Vec<Weak<Live>>,
+    /// Tokens that are in use no longer and are still to be dealt with.
+    pub(super) past: Vec<Past>,
+    /// Publications of others that somebody may still use.
+    strays: Vec<Weak<Live>>,
     /// What the password change about to be launched is for.
     pub(super) change: Option<PasswordChange>,
     pub(super) timer: Timer,
+}
+
+impl Guarded {
+    /// Whether the rules have not heard yet that a replaced token is used no more.
+    pub(super) fn has_news(&self) -> bool {
+        let unheard = |past: &Past| self.rules.is_waiting_for(past.token.generation());
+        self.past
+            .iter()
+            .any(|past| past.users() == 0 && unheard(past))
+    }
+
+    /// How many requests, bodies and tokens handed out use a token that is no
+    /// longer published.
+    pub(super) fn users(&self) -> usize {
+        let past: usize = self.past.iter().map(Past::users).sum();
+        past + users(&self.leases) + users(&self.strays)
+    }
+
+    /// Forgets the tokens that the rules speak of no longer.
+    fn forget(&mut self) {
+        for past in std::mem::take(&mut self.past) {
+            match self.rules.is_past(past.token.generation()) {
+                true => self.past.push(past),
+                false => self.strays.extend(past.into_leases()),
+            }
+        }
+        self.strays.retain(|lease| lease.strong_count() > 0);
+    }
+
+    fn past(&self, generation: u64) -> Token {
+        let past = self
+            .past
+            .iter()
+            .find(|past| past.token.generation() == generation);
+        past.expect("kept for as long as the rules speak of it")
+            .token
+            .clone()
+    }
 }
 
 impl Shared {
@@ -50,20 +95,20 @@ impl Shared {
         rejection: Rejection,
         name: Option<String>,
         initial: Option<Token>,
+        settings: Settings,
     ) -> Self {
         let seed = RandomState::new().hash_one("the jitter of this session");
-        let has_source = backend.provider.source().is_some();
-        let mut rules = Lifecycle::new(has_source, seed);
+        let mut rules = Lifecycle::new(settings, seed);
         let initial = initial.map(|token| {
-            let generation = rules.adopt(token.lifetime());
+            let generation = rules.adopt(lifetimes(&token));
             token.of_generation(generation)
         });
+        let uses = Arc::new(Uses::default());
+        let live = initial.clone().zip(rules.signal());
+        let live = live.map(|(token, signal)| Arc::new(Live::new(token, signal, uses.clone())));
         Self {
-            live: ArcSwapOption::new(
-                initial
-                    .clone()
-                    .map(|token| Arc::new(Live::new_unused(token))),
-            ),
+            live: ArcSwapOption::new(live),
+            uses,
             origins,
             rejection,
             name,
@@ -72,7 +117,9 @@ impl Shared {
                 rules,
                 flight: None,
                 previous: initial,
-                ending: Vec::new(),
+                leases: Vec::new(),
+                past: Vec::new(),
+                strays: Vec::new(),
                 change: None,
                 timer: Timer::default(),
             }),
@@ -101,27 +148,40 @@ impl Shared {
     /// Brings what the request path reads in line with the rules, and prepares
     /// the flight that they ask for.
     fn publish(self: &Arc<Self>, guarded: &mut Guarded) -> Option<(Arc<Flight>, Plan)> {
-        let live = self.live.load();
-        match (live.as_ref(), guarded.rules.signal()) {
+        match (self.live.load().as_ref(), guarded.rules.signal()) {
             (Some(live), Some(signal)) => live.set(signal),
-            (Some(live), None) => {
-                live.set(Signal::Ended);
-                self.live.store(None);
-            }
+            (Some(_), None) => self.retract(guarded),
             (None, _) => {}
         }
-        guarded.timer.set(self, guarded.rules.ends());
-        let plan = match guarded.rules.take_launch()? {
+        guarded.forget();
+        drop(guarded.rules.take_events());
+        for past in &guarded.past {
+            if past.users() == 0 {
+                guarded.rules.released(past.token.generation());
+            }
+        }
+        let launch = guarded.rules.take_launch();
+        guarded.timer.set(
+            self,
+            Next {
+                at: guarded.rules.wake(),
+                users: guarded.rules.is_waiting_for_users(),
+            },
+        );
+        let plan = match launch? {
             lifecycle::Flight::Login { reason, attempt } => Plan::Login {
                 reason,
                 attempt,
                 previous: guarded.previous.clone(),
             },
             lifecycle::Flight::Logout => Plan::Logout {
-                tokens: guarded.ending.clone(),
+                tokens: self.ending(guarded),
+            },
+            lifecycle::Flight::Retire { generation } => Plan::Retire {
+                token: guarded.past(generation),
             },
             lifecycle::Flight::ChangePassword => {
-                let token = live.as_ref().map(|live| live.token().clone());
+                let token = self.live.load().as_ref().map(|live| live.token().clone());
                 let change = guarded.change.take();
                 Plan::ChangePassword {
                     token: token.expect("a change starts only with a usable token"),
@@ -145,22 +205,25 @@ impl Shared {
                     token: Ok(token),
                 } => {
                     let issued = Issued {
-                        lifetime: token.lifetime(),
+                        lifetimes: lifetimes(&token),
                         sent: sent.saturating_duration_since(self.made),
                         same: live.is_some_and(|live| live.token().sends_the_same_as(&token)),
+                        continues: token.is_continuation(),
                     };
                     match guarded.rules.login_landed(issued, now) {
                         Fate::Publish { generation } => {
-                            self.replace(guarded, token.of_generation(generation));
+                            self.retract(guarded);
+                            self.put(guarded, token.of_generation(generation));
                             Landed::Renewed
                         }
                         // What the provider keeps with it may have changed.
                         Fate::Unchanged { generation } => {
-                            self.replace(guarded, token.of_generation(generation));
+                            self.put(guarded, token.of_generation(generation));
                             Landed::Unchanged
                         }
                         Fate::End { generation } => {
-                            guarded.ending.push(token.of_generation(generation));
+                            let token = token.of_generation(generation);
+                            guarded.past.push(Past::new(token, Vec::new()));
                             Landed::Failed(Error::new(ErrorKind::LoggedOut))
                         }
                     }
@@ -173,38 +236,80 @@ impl Shared {
                     }
                     Landed::Failed(guarded.rules.login_failed(error, now))
                 }
-                Outcome::Logout { left, outcome } => {
-                    let generations = left.iter().map(Token::generation).collect();
-                    guarded.ending = left;
-                    guarded.rules.logout_landed(generations, outcome.clone());
+                Outcome::Logout {
+                    left,
+                    lost,
+                    outcome,
+                } => {
+                    let told = outcome.clone();
+                    guarded.rules.logout_landed(left, &lost, told);
                     Landed::LoggedOut(outcome)
                 }
+                Outcome::Retire(logout) => {
+                    guarded.rules.retire_landed(logout, now);
+                    Landed::Retired
+                }
                 Outcome::ChangePassword(outcome) => {
-                    let may_log_in = match &outcome {
-                        Ok(_) => true,
-                        Err(error) => error.kind() == ErrorKind::Uncertain,
-                    };
-                    guarded.rules.password_change_landed(may_log_in, now);
+                    let told = outcome.as_ref().map(|_| ()).map_err(Clone::clone);
+                    guarded.rules.password_change_landed(told, now);
                     Landed::Changed(outcome)
                 }
             }
         });
         // Published above, under the lock: who wakes sees the new state.
         flight.land(landed);
+        self.uses.changed.notify_waiters();
     }
 
-    /// Publishes `token` in place of the one in use.
-    fn replace(&self, guarded: &mut Guarded, token: Token) {
+    /// Publishes `token`, the token in use.
+    fn put(&self, guarded: &mut Guarded, token: Token) {
         guarded.previous = Some(token.clone());
-        let replaced = self.live.swap(Some(Arc::new(Live::new(token))));
-        if let Some(replaced) = replaced {
+        // One that is used again must not be logged out as one that was replaced.
+        for past in &guarded.past {
+            if past.token.sends_the_same_as(&token) {
+                guarded.rules.returned(past.token.generation());
+            }
+        }
+        let signal = guarded.rules.signal().unwrap_or(Signal::Ended);
+        self.publish_anew(guarded, Live::new(token, signal, self.uses.clone()));
+    }
+
+    /// Publishes the token in use once more, so that those who use it now can
+    /// be told from those who will.
+    pub(super) fn part(&self, guarded: &mut Guarded) {
+        let live = self.live.load_full();
+        if let (Some(live), Some(signal)) = (live, guarded.rules.signal()) {
+            let token = live.token().clone();
+            self.publish_anew(guarded, Live::new(token, signal, self.uses.clone()));
+        }
+        guarded.leases.retain(|lease| lease.strong_count() > 0);
+    }
+
+    fn publish_anew(&self, guarded: &mut Guarded, live: Live) {
+        if let Some(replaced) = self.live.swap(Some(Arc::new(live))) {
             replaced.set(Signal::Ended);
+            guarded.leases.push(Arc::downgrade(&replaced));
         }
     }
 
+    /// Publishes no token any more. The last one is kept if it is still to be
+    /// dealt with.
+    fn retract(&self, guarded: &mut Guarded) {
+        let Some(live) = self.live.swap(None) else {
+            return;
+        };
+        live.set(Signal::Ended);
+        let mut leases = std::mem::take(&mut guarded.leases);
+        leases.push(Arc::downgrade(&live));
+        let past = Past::new(live.token().clone(), leases);
+        drop(live);
+        guarded.past.push(past);
+    }
+
     /// The tokens that wait to be logged out.
-    pub(super) fn ending(&self) -> Vec<Token> {
-        self.lock().ending.clone()
+    pub(super) fn ending(&self, guarded: &Guarded) -> Vec<Token> {
+        let ending = guarded.rules.ending().iter();
+        ending.map(|generation| guarded.past(*generation)).collect()
     }
 
     pub(super) fn now(&self) -> Moment {
@@ -232,6 +337,13 @@ impl Shared {
     }
 }
 
+fn lifetimes(token: &Token) -> Lifetimes {
+    Lifetimes {
+        absolute: token.lifetime(),
+        idle: token.idle_lifetime(),
+    }
+}
+
 /// Whether a failed login may have used up the token that it was to extend or
 /// exchange. Some servers revoke everything when one is used twice.
 fn may_have_used_up(error: &Error) -> bool {
@@ -241,6 +353,7 @@ fn may_have_used_up(error: &Error) -> bool {
         | ErrorKind::ProviderPanicked
         | ErrorKind::NoRuntime => true,
         ErrorKind::LoggedOut
+        | ErrorKind::Closed
         | ErrorKind::Refused
         | ErrorKind::Unavailable
         | ErrorKind::Protocol

@@ -1,50 +1,122 @@
-//! Ends a token when its lifetime is over, so that no request reads a clock.
+//! Wakes a session when time, or the end of a token's use, brings something to do.
 
-use std::sync::Arc;
+use std::future::{pending, poll_fn};
+use std::pin::pin;
+use std::sync::{Arc, Weak};
+use std::task::Poll;
 
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
-use tokio::time::sleep_until;
+use tokio::time::{Instant, sleep_until};
 
 use super::Shared;
 use super::lifecycle::Moment;
+use super::live::Uses;
 
-/// A task that waits for the end of the token in use, if it has one.
+/// A task that waits for what comes next, if anything does.
 ///
 /// It holds the session weakly and is aborted with it. One that came late, or
 /// was lost with its runtime, costs at most a rejection and its replay; the
 /// next event sets another.
 #[derive(Debug, Default)]
 pub(super) struct Timer {
-    set: Option<(Moment, AbortHandle)>,
+    set: Option<(Next, AbortHandle)>,
+}
+
+/// What a session waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Next {
+    pub(super) at: Option<Moment>,
+    /// Whether also for the last user of a token to be done with it.
+    pub(super) users: bool,
 }
 
 impl Timer {
-    /// Sets it to go off at `ends`, or not at all.
-    pub(super) fn set(&mut self, session: &Arc<Shared>, ends: Option<Moment>) {
+    /// Sets it to go off at what comes next. One that goes off too early does
+    /// nothing, so it is left to do that.
+    pub(super) fn set(&mut self, session: &Arc<Shared>, next: Next) {
         if let Some((set, task)) = &self.set {
-            if Some(*set) == ends && !task.is_finished() {
+            if !task.is_finished() && set.covers(next) {
                 return;
             }
             task.abort();
             self.set = None;
         }
-        let (Some(ends), Ok(runtime)) = (ends, Handle::try_current()) else {
+        let at = next.at.and_then(|at| session.made.checked_add(at));
+        if at.is_none() && !next.users {
+            return;
+        }
+        let Ok(runtime) = Handle::try_current() else {
             return;
         };
-        let Some(at) = session.made.checked_add(ends) else {
-            return;
-        };
-        let weak = Arc::downgrade(session);
-        let task = runtime.spawn(async move {
-            sleep_until(at).await;
-            if let Some(session) = weak.upgrade() {
-                let now = session.now();
-                session.step(|guarded, _| guarded.rules.expire(now));
-            }
-        });
-        self.set = Some((ends, task.abort_handle()));
+        let uses = session.uses.clone();
+        let task = runtime.spawn(run(Arc::downgrade(session), uses, at, next.users));
+        self.set = Some((next, task.abort_handle()));
     }
+
+    /// It has gone off.
+    fn forget(&mut self) {
+        self.set = None;
+    }
+}
+
+impl Next {
+    fn covers(self, next: Next) -> bool {
+        let at = match (self.at, next.at) {
+            (Some(set), Some(next)) => set <= next,
+            (set, None) => set.is_none(),
+            (None, Some(_)) => false,
+        };
+        at && self.users == next.users
+    }
+}
+
+async fn run(session: Weak<Shared>, uses: Arc<Uses>, at: Option<Instant>, users: bool) {
+    if users {
+        loop {
+            // Made before the session is looked at: no word can fall between.
+            let changed = uses.changed.notified();
+            let mut changed = pin!(changed);
+            changed.as_mut().enable();
+            let Some(alive) = session.upgrade() else {
+                return;
+            };
+            if !alive.lock().has_news() {
+                drop(alive);
+                if wait(at, changed).await {
+                    continue;
+                }
+            }
+            break;
+        }
+    } else {
+        wait(at, pending()).await;
+    }
+    if let Some(session) = session.upgrade() {
+        let now = session.now();
+        session.step(|guarded, _| {
+            guarded.timer.forget();
+            guarded.rules.tick(now);
+        });
+    }
+}
+
+/// Whether it was `changed` that came first, and not the time.
+async fn wait(at: Option<Instant>, changed: impl Future<Output = ()>) -> bool {
+    let mut changed = pin!(changed);
+    let mut sleep = pin!(async {
+        match at {
+            Some(at) => sleep_until(at).await,
+            None => pending().await,
+        }
+    });
+    poll_fn(|cx| {
+        if sleep.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(false);
+        }
+        changed.as_mut().poll(cx).map(|()| true)
+    })
+    .await
 }
 
 impl Drop for Timer {

@@ -43,6 +43,7 @@ impl Acquiring {
                             Landed::Renewed
                             | Landed::Unchanged
                             | Landed::LoggedOut(_)
+                            | Landed::Retired
                             | Landed::Changed(_),
                         )
                         | None,
@@ -100,7 +101,10 @@ impl Renewing {
                 Some(Landed::Unchanged) => return Poll::Ready(Err(Why::StillRejected)),
                 // Asks again: the newer token may be rejected already, and a
                 // flight of another kind brought none.
-                Some(Landed::Renewed | Landed::LoggedOut(_) | Landed::Changed(_)) | None => {
+                Some(
+                    Landed::Renewed | Landed::LoggedOut(_) | Landed::Retired | Landed::Changed(_),
+                )
+                | None => {
                     *self = session.rejected(self.generation, self.target)?;
                 }
             }

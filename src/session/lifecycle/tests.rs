@@ -5,6 +5,11 @@ use http::Method;
 use super::*;
 
 const NOW: Moment = Duration::from_secs(1000);
+const SETTINGS: Settings = Settings {
+    has_source: true,
+    keep_alive: false,
+    logout_ends: LogoutEnds::User,
+};
 const HOUR: Duration = Duration::from_secs(3600);
 
 fn target(path: &str) -> Target {
@@ -13,9 +18,13 @@ fn target(path: &str) -> Target {
 
 fn issued(lifetime: Option<Duration>) -> Issued {
     Issued {
-        lifetime,
+        lifetimes: Lifetimes {
+            absolute: lifetime,
+            idle: None,
+        },
         sent: NOW,
         same: false,
+        continues: false,
     }
 }
 
@@ -25,7 +34,7 @@ fn fails(kind: ErrorKind) -> Error {
 
 /// A session that nobody has used.
 fn idle() -> Lifecycle {
-    Lifecycle::new(true, 1)
+    Lifecycle::new(SETTINGS, 1)
 }
 
 /// A session with the token of generation 1.
@@ -37,6 +46,7 @@ fn live() -> Lifecycle {
         rules.login_landed(issued(None), NOW),
         Fate::Publish { generation: 1 }
     );
+    rules.carry(NOW);
     rules
 }
 
@@ -52,7 +62,7 @@ fn failed(kind: ErrorKind) -> Lifecycle {
 fn launched(rules: &mut Lifecycle) -> Option<(Reason, Attempt)> {
     match rules.take_launch()? {
         Flight::Login { reason, attempt } => Some((reason, attempt)),
-        Flight::Logout | Flight::ChangePassword => None,
+        Flight::Logout | Flight::Retire { .. } | Flight::ChangePassword => None,
     }
 }
 
@@ -150,10 +160,6 @@ fn an_expired_token_is_renewed_before_it_is_handed_out() {
     rules.acquire(NOW);
     rules.take_launch();
     rules.login_landed(issued(Some(HOUR)), NOW);
-    assert!(matches!(
-        rules.acquire(NOW + HOUR - Duration::from_nanos(1)),
-        Acquire::Use
-    ));
     assert!(matches!(rules.acquire(NOW + HOUR), Acquire::Wait));
     assert_eq!(
         launched(&mut rules),
@@ -185,23 +191,23 @@ fn a_token_that_is_over_when_it_arrives_is_used_for_a_moment_and_no_longer() {
 #[test]
 fn a_login_that_was_asked_for_before_a_logout_does_not_undo_it() {
     let mut rules = live();
-    rules.change_password();
+    rules.change_password(NOW);
     let before = rules.logouts();
-    assert!(matches!(rules.login(before), Begin::Busy));
-    rules.logout();
-    rules.password_change_landed(true, NOW);
-    rules.logout_landed(Vec::new(), Ok(()));
-    assert!(matches!(rules.login(before), Begin::Fail(_)));
-    assert!(matches!(rules.login(rules.logouts()), Begin::Started));
+    assert!(matches!(rules.login(before, NOW), Begin::Busy));
+    rules.logout(NOW);
+    rules.password_change_landed(Ok(()), NOW);
+    rules.logout_landed(Vec::new(), &[], Ok(()));
+    assert!(matches!(rules.login(before, NOW), Begin::Fail(_)));
+    assert!(matches!(rules.login(rules.logouts(), NOW), Begin::Started));
 }
 
 #[test]
 fn a_login_after_a_logout_does_not_share_one_from_before_it() {
     let mut rules = idle();
-    rules.login(0);
+    rules.login(0, NOW);
     rules.take_launch();
-    rules.logout();
-    assert!(matches!(rules.login(1), Begin::Busy));
+    rules.logout(NOW);
+    assert!(matches!(rules.login(1, NOW), Begin::Busy));
 }
 
 #[test]
@@ -249,13 +255,19 @@ fn refused_credentials_latch_and_only_the_source_is_asked_again() {
 
 #[test]
 fn without_a_source_refused_credentials_latch_for_good() {
-    let mut rules = Lifecycle::new(false, 1);
+    let mut rules = Lifecycle::new(
+        Settings {
+            has_source: false,
+            ..SETTINGS
+        },
+        1,
+    );
     rules.acquire(NOW);
     rules.take_launch();
     rules.login_failed(fails(ErrorKind::Refused), NOW);
     assert!(matches!(rules.acquire(NOW + HOUR), Acquire::Fail(_)));
     assert_eq!(launched(&mut rules), None);
-    assert!(matches!(rules.login(rules.logouts()), Begin::Started));
+    assert!(matches!(rules.login(rules.logouts(), NOW), Begin::Started));
     assert_eq!(
         launched(&mut rules),
         Some((Reason::Requested, Attempt::Forced))
@@ -264,10 +276,16 @@ fn without_a_source_refused_credentials_latch_for_good() {
 
 #[test]
 fn a_forced_login_that_finds_nobody_leaves_refused_credentials_refused() {
-    let mut rules = Lifecycle::new(false, 1);
+    let mut rules = Lifecycle::new(
+        Settings {
+            has_source: false,
+            ..SETTINGS
+        },
+        1,
+    );
     rules.acquire(NOW);
     rules.login_failed(fails(ErrorKind::Refused), NOW);
-    rules.login(rules.logouts());
+    rules.login(rules.logouts(), NOW);
     rules.take_launch();
     rules.login_failed(fails(ErrorKind::Unavailable), NOW);
     assert_eq!(rules.state(), State::Refused);
@@ -279,19 +297,20 @@ fn a_forced_login_that_finds_nobody_leaves_refused_credentials_refused() {
 fn a_login_that_fails_after_a_logout_says_that_the_session_is_logged_out() {
     let mut rules = idle();
     rules.acquire(NOW);
-    rules.logout();
+    rules.logout(NOW);
     let error = rules.login_failed(fails(ErrorKind::Unavailable), NOW);
     assert_eq!(error.kind(), ErrorKind::LoggedOut);
 }
 
 #[test]
 fn a_changed_password_opens_the_latch_and_a_failed_change_does_not() {
-    for (may_log_in, opens) in [(true, true), (false, false)] {
+    let denied = Err(fails(ErrorKind::Refused));
+    for (outcome, opens) in [(Ok(()), true), (denied, false)] {
         let mut rules = live();
         rules.rejected(1, Some(target("/a")), NOW);
         rules.login_failed(fails(ErrorKind::Refused), NOW);
-        assert!(matches!(rules.change_password(), Begin::Started));
-        rules.password_change_landed(may_log_in, NOW);
+        assert!(matches!(rules.change_password(NOW), Begin::Started));
+        rules.password_change_landed(outcome, NOW);
         let rejected = rules.rejected(1, Some(target("/a")), NOW);
         assert_eq!(matches!(rejected, Rejected::Wait), opens);
     }
@@ -303,7 +322,7 @@ fn an_unhelpful_renewal_cools_its_target_down_and_no_other() {
     let forbidden = target("/forbidden");
     rules.rejected(1, Some(forbidden), NOW);
     rules.login_landed(issued(None), NOW);
-    assert_eq!(rules.signal(), Some(Signal::Suspect));
+    assert_eq!(rules.signal(), Some(Signal::Watched));
     rules.replay_rejected(2, forbidden, NOW);
 
     let rejected = rules.rejected(2, Some(forbidden), NOW);
@@ -322,11 +341,12 @@ fn a_target_that_shared_a_renewal_which_did_not_help_it_cools_down_too() {
     rules.rejected(1, Some(dead), NOW);
     rules.rejected(1, Some(forbidden), NOW);
     rules.login_landed(issued(None), NOW);
-    rules.accepted(2, dead, NOW);
+    rules.accepted(2, dead, NOW, NOW);
     rules.replay_rejected(2, forbidden, NOW);
     let rejected = rules.rejected(2, Some(forbidden), NOW);
     assert!(matches!(rejected, Rejected::Return(Why::CoolingDown)));
-    rules.accepted(2, forbidden, NOW);
+    rules.accepted(2, forbidden, NOW, NOW);
+    rules.carry(NOW);
     assert_eq!(rules.signal(), Some(Signal::Live));
 }
 
@@ -358,19 +378,20 @@ fn an_accepted_request_ends_the_cool_down() {
     let mut rules = live();
     rules.rejected(1, Some(target("/a")), NOW);
     rules.login_landed(issued(None), NOW);
-    rules.accepted(1, target("/a"), NOW);
+    rules.accepted(1, target("/a"), NOW, NOW);
     assert_eq!(
         rules.signal(),
-        Some(Signal::Suspect),
+        Some(Signal::Watched),
         "an old token proves nothing"
     );
-    rules.accepted(2, target("/b"), NOW);
+    rules.accepted(2, target("/b"), NOW, NOW);
     assert_eq!(
         rules.signal(),
-        Some(Signal::Suspect),
+        Some(Signal::Watched),
         "nor does another target"
     );
-    rules.accepted(2, target("/a"), NOW);
+    rules.accepted(2, target("/a"), NOW, NOW);
+    rules.carry(NOW);
     assert_eq!(rules.signal(), Some(Signal::Live));
     assert!(matches!(
         rules.rejected(2, Some(target("/a")), NOW),
@@ -433,21 +454,23 @@ fn the_same_token_once_more_stays_in_use_and_causes_no_loop() {
     assert!(rules.is_usable());
     let again = rules.rejected(1, Some(target("/a")), NOW);
     assert!(matches!(again, Rejected::Return(Why::CoolingDown)));
-    rules.accepted(1, target("/a"), NOW);
+    rules.accepted(1, target("/a"), NOW, NOW);
+    rules.carry(NOW);
     assert_eq!(rules.signal(), Some(Signal::Live));
 }
 
 #[test]
 fn a_logout_ends_the_token_at_once_and_on_the_server() {
     let mut rules = live();
-    assert_eq!(rules.logout(), Some(1));
+    rules.logout(NOW);
+    assert_eq!(rules.ending(), [1]);
     assert_eq!(rules.signal(), None);
     assert_eq!(rules.take_launch(), Some(Flight::Logout));
     assert!(matches!(rules.acquire(NOW), Acquire::Fail(_)));
     let rejected = rules.rejected(1, Some(target("/a")), NOW);
     assert!(matches!(rejected, Rejected::Return(Why::LoggedOut)));
-    rules.logout_landed(Vec::new(), Ok(()));
-    assert_eq!(rules.logout(), None);
+    rules.logout_landed(Vec::new(), &[], Ok(()));
+    rules.logout(NOW);
     assert_eq!(rules.take_launch(), None, "twice is once");
 }
 
@@ -456,7 +479,7 @@ fn a_login_that_lands_after_a_logout_is_logged_out() {
     let mut rules = idle();
     rules.acquire(NOW);
     rules.take_launch();
-    assert_eq!(rules.logout(), None);
+    rules.logout(NOW);
     assert_eq!(rules.take_launch(), None, "one flight at a time");
     assert_eq!(
         rules.login_landed(issued(None), NOW),
@@ -469,31 +492,31 @@ fn a_login_that_lands_after_a_logout_is_logged_out() {
 #[test]
 fn what_a_logout_could_not_end_is_tried_again_by_the_next() {
     let mut rules = live();
-    rules.logout();
+    rules.logout(NOW);
     rules.take_launch();
-    rules.logout_landed(vec![1], Err(fails(ErrorKind::Unavailable)));
+    rules.logout_landed(vec![1], &[], Err(fails(ErrorKind::Unavailable)));
     assert!(rules.logged_out().unwrap().is_err());
-    assert_eq!(rules.logout(), None);
+    rules.logout(NOW);
     assert_eq!(rules.take_launch(), Some(Flight::Logout));
-    rules.logout_landed(Vec::new(), Ok(()));
+    rules.logout_landed(Vec::new(), &[], Ok(()));
     assert!(rules.logged_out().unwrap().is_ok());
 }
 
 #[test]
 fn a_login_opens_the_session_again() {
     let mut rules = live();
-    rules.logout();
+    rules.logout(NOW);
     rules.take_launch();
     assert!(
-        matches!(rules.login(rules.logouts()), Begin::Busy),
+        matches!(rules.login(rules.logouts(), NOW), Begin::Busy),
         "not beside the logout"
     );
-    rules.logout_landed(Vec::new(), Ok(()));
+    rules.logout_landed(Vec::new(), &[], Ok(()));
     assert!(
         matches!(rules.renew(NOW), Begin::Fail(_)),
         "a renewal does not"
     );
-    assert!(matches!(rules.login(rules.logouts()), Begin::Started));
+    assert!(matches!(rules.login(rules.logouts(), NOW), Begin::Started));
     assert_eq!(
         rules.login_landed(issued(None), NOW),
         Fate::Publish { generation: 2 }
@@ -503,18 +526,18 @@ fn a_login_opens_the_session_again() {
 #[test]
 fn a_password_change_is_alone_and_does_not_hold_the_token() {
     let mut rules = live();
-    assert!(matches!(rules.change_password(), Begin::Started));
+    assert!(matches!(rules.change_password(NOW), Begin::Started));
     assert!(matches!(rules.acquire(NOW), Acquire::Use));
-    assert!(matches!(rules.login(rules.logouts()), Begin::Busy));
+    assert!(matches!(rules.login(rules.logouts(), NOW), Begin::Busy));
     assert!(matches!(rules.renew(NOW), Begin::Busy));
-    assert!(matches!(rules.change_password(), Begin::Busy));
+    assert!(matches!(rules.change_password(NOW), Begin::Busy));
     // A rejection meanwhile waits for it, and starts its renewal afterwards.
     assert!(matches!(
         rules.rejected(1, Some(target("/a")), NOW),
         Rejected::Wait
     ));
     rules.take_launch();
-    rules.password_change_landed(true, NOW);
+    rules.password_change_landed(Ok(()), NOW);
     assert!(matches!(
         rules.rejected(1, Some(target("/a")), NOW),
         Rejected::Wait
@@ -524,16 +547,400 @@ fn a_password_change_is_alone_and_does_not_hold_the_token() {
 
 #[test]
 fn a_password_is_changed_with_a_token_only() {
-    assert!(matches!(idle().change_password(), Begin::NeedsToken));
+    assert!(matches!(idle().change_password(NOW), Begin::NeedsToken));
     let mut rules = live();
-    rules.logout();
-    assert!(matches!(rules.change_password(), Begin::Fail(_)));
+    rules.logout(NOW);
+    assert!(matches!(rules.change_password(NOW), Begin::Fail(_)));
+}
+
+/// A session with the token of generation 1, which a request has carried and
+/// which lives for an hour.
+fn live_for_an_hour(settings: Settings) -> Lifecycle {
+    let mut rules = Lifecycle::new(settings, 1);
+    rules.acquire(NOW);
+    rules.take_launch().expect("a login");
+    rules.login_landed(issued(Some(HOUR)), NOW);
+    rules
+}
+
+/// The time of the renewal ahead, which jitter leaves open.
+fn due(rules: &Lifecycle) -> Moment {
+    let at = rules.wake().expect("something to wait for");
+    assert!(at >= NOW + HOUR - Duration::from_secs(300), "{at:?}");
+    at
+}
+
+const AHEAD: (Reason, Attempt) = (Reason::Expiring, Attempt::Usual);
+const KEPT_ALIVE: Settings = Settings {
+    keep_alive: true,
+    ..SETTINGS
+};
+const RETIRING: Settings = Settings {
+    logout_ends: LogoutEnds::Token,
+    ..SETTINGS
+};
+
+#[test]
+fn a_used_token_is_renewed_ahead_of_its_end_and_stays_in_use_meanwhile() {
+    let mut rules = live_for_an_hour(SETTINGS);
+    rules.carry(NOW);
+    let due = due(&rules);
+    rules.tick(due - Duration::from_nanos(1));
+    assert_eq!(launched(&mut rules), None);
+    rules.tick(due);
+    assert_eq!(launched(&mut rules), Some(AHEAD));
+    assert!(rules.is_usable());
+    assert_eq!(rules.wake(), Some(NOW + HOUR), "and it ends in any case");
+}
+
+#[test]
+fn an_unused_token_is_left_to_its_end_unless_it_is_kept_alive() {
+    let mut unused = live_for_an_hour(SETTINGS);
+    assert_eq!(unused.wake(), Some(NOW + HOUR));
+    unused.tick(NOW + HOUR);
+    assert_eq!(launched(&mut unused), None);
+    assert_eq!(unused.signal(), None);
+    assert_eq!(unused.wake(), None);
+
+    let mut kept = live_for_an_hour(KEPT_ALIVE);
+    let due = due(&kept);
+    kept.tick(due);
+    assert_eq!(launched(&mut kept), Some(AHEAD));
+}
+
+#[test]
+fn the_first_use_of_a_token_that_is_due_starts_its_renewal() {
+    let mut rules = live_for_an_hour(SETTINGS);
+    let late = NOW + HOUR - Duration::from_secs(1);
+    rules.tick(late);
+    assert_eq!(launched(&mut rules), None);
+    rules.carry(late);
+    assert_eq!(launched(&mut rules), Some(AHEAD));
+    assert!(rules.is_usable());
+}
+
+#[test]
+fn a_renewal_ahead_that_fails_is_tried_again_and_leaves_the_token_to_its_end() {
+    let mut rules = live_for_an_hour(SETTINGS);
+    rules.carry(NOW);
+    let due = due(&rules);
+    rules.tick(due);
+    assert_eq!(launched(&mut rules), Some(AHEAD));
+    rules.login_failed(fails(ErrorKind::Unavailable), due);
+    assert!(matches!(rules.acquire(due), Acquire::Use));
+    let again = rules.wake().unwrap();
+    assert!(again > due && again <= due + Duration::from_millis(500));
+    rules.tick(again);
+    assert_eq!(launched(&mut rules), Some(AHEAD));
+    rules.login_failed(fails(ErrorKind::Unavailable), NOW + HOUR);
+    assert_eq!(rules.signal(), None);
+    assert_eq!(rules.wake(), None, "nobody needs a token now");
+}
+
+#[test]
+fn a_session_that_is_kept_alive_gets_its_token_back() {
+    let mut rules = live_for_an_hour(KEPT_ALIVE);
+    rules.tick(due(&rules));
+    rules.take_launch();
+    rules.login_failed(fails(ErrorKind::Unavailable), NOW + HOUR);
+    let again = rules.wake().unwrap();
+    assert!(again > NOW + HOUR);
+    rules.tick(again);
+    assert_eq!(
+        launched(&mut rules),
+        Some((Reason::Expired, Attempt::Usual))
+    );
+}
+
+#[test]
+fn refused_credentials_are_not_kept_alive() {
+    let mut rules = live_for_an_hour(KEPT_ALIVE);
+    let due = due(&rules);
+    rules.tick(due);
+    rules.take_launch();
+    rules.login_failed(fails(ErrorKind::Refused), due);
+    rules.tick(NOW + HOUR * 2);
+    assert_eq!(launched(&mut rules), None);
+    assert_eq!(rules.wake(), None);
+}
+
+#[test]
+fn after_a_refusal_only_requests_ask_the_source_of_a_token_that_is_due() {
+    let mut rules = live_for_an_hour(SETTINGS);
+    rules.carry(NOW);
+    let due = due(&rules);
+    rules.tick(due);
+    rules.take_launch();
+    rules.login_failed(fails(ErrorKind::Refused), due);
+    assert_eq!(rules.signal(), Some(Signal::Watched));
+    rules.tick(due + RECHECK_EVERY);
+    assert_eq!(launched(&mut rules), None);
+    rules.carry(due + RECHECK_EVERY - Duration::from_nanos(1));
+    assert_eq!(launched(&mut rules), None);
+    rules.carry(due + RECHECK_EVERY);
+    assert_eq!(
+        launched(&mut rules),
+        Some((Reason::Expiring, Attempt::Recheck))
+    );
+}
+
+#[test]
+fn a_rejection_during_a_renewal_ahead_joins_it() {
+    let mut rules = live_for_an_hour(SETTINGS);
+    rules.carry(NOW);
+    let due = due(&rules);
+    rules.tick(due);
+    assert_eq!(launched(&mut rules), Some(AHEAD));
+    let rejected = rules.rejected(1, Some(target("/a")), due);
+    assert!(matches!(rejected, Rejected::Wait));
+    assert_eq!(rules.signal(), Some(Signal::Suspended));
+    assert_eq!(launched(&mut rules), None);
+}
+
+#[test]
+fn a_renewal_ahead_waits_for_the_flight_under_way() {
+    let mut rules = live_for_an_hour(SETTINGS);
+    rules.carry(NOW);
+    let due = due(&rules);
+    assert!(matches!(rules.change_password(due), Begin::Started));
+    rules.take_launch();
+    rules.tick(due);
+    assert_eq!(launched(&mut rules), None);
+    rules.password_change_landed(Ok(()), due);
+    assert_eq!(rules.wake(), Some(due));
+    rules.tick(due);
+    assert_eq!(launched(&mut rules), Some(AHEAD));
+}
+
+/// What became of the tokens that are accounted for.
+fn ends(rules: &mut Lifecycle) -> Vec<(u64, TokenEnd)> {
+    let ended = |event| match event {
+        Event::TokenEnded { generation, end } => Some((generation, end)),
+        _ => None,
+    };
+    rules.take_events().into_iter().filter_map(ended).collect()
+}
+
+/// A session whose token 1 was replaced by token 2, by somebody's wish.
+fn renewed(settings: Settings, continues: bool) -> Lifecycle {
+    let mut rules = live_for_an_hour(settings);
+    rules.renew(NOW);
+    rules.take_launch();
+    let issued = Issued {
+        continues,
+        ..issued(None)
+    };
+    rules.login_landed(issued, NOW);
+    rules
+}
+
+#[test]
+fn a_replaced_token_is_logged_out_once_nobody_uses_it() {
+    let mut rules = renewed(RETIRING, false);
+    rules.tick(NOW);
+    assert_eq!(rules.take_launch(), None);
+    assert!(rules.is_waiting_for(1));
+    rules.released(1);
+    rules.tick(NOW);
+    assert_eq!(rules.take_launch(), Some(Flight::Retire { generation: 1 }));
+    assert!(!rules.has_retired_all());
+    rules.retire_landed(Logout::Done, NOW);
+    assert_eq!(ends(&mut rules), [(1, TokenEnd::LoggedOut)]);
+    assert!(rules.has_retired_all());
+}
+
+#[test]
+fn a_replaced_token_is_not_logged_out_where_that_may_end_others() {
+    for (settings, continues, end) in [
+        (SETTINGS, false, TokenEnd::Abandoned),
+        (RETIRING, true, TokenEnd::Continued),
+        (SETTINGS, true, TokenEnd::Continued),
+    ] {
+        let mut rules = renewed(settings, continues);
+        rules.released(1);
+        rules.tick(NOW);
+        assert_eq!(rules.take_launch(), None);
+        assert_eq!(ends(&mut rules), [(1, end)]);
+    }
+}
+
+#[test]
+fn a_replaced_token_that_is_over_by_itself_is_not_logged_out() {
+    let mut rules = renewed(RETIRING, false);
+    rules.released(1);
+    rules.tick(NOW + HOUR);
+    assert_eq!(rules.take_launch(), None);
+    assert_eq!(ends(&mut rules), [(1, TokenEnd::Expired)]);
+}
+
+#[test]
+fn a_logout_that_fails_for_now_is_tried_again_and_at_last_given_up() {
+    let mut rules = renewed(RETIRING, false);
+    rules.released(1);
+    let mut now = NOW;
+    let mut tries = 0;
+    while let Some(at) = rules.wake() {
+        now = now.max(at);
+        rules.tick(now);
+        assert_eq!(rules.take_launch(), Some(Flight::Retire { generation: 1 }));
+        rules.retire_landed(Logout::Postponed, now);
+        tries += 1;
+    }
+    assert_eq!(tries, 8);
+    assert_eq!(ends(&mut rules), [(1, TokenEnd::Abandoned)]);
+}
+
+#[test]
+fn a_logout_that_fails_for_good_is_not_tried_again() {
+    let mut rules = renewed(RETIRING, false);
+    rules.released(1);
+    rules.tick(NOW);
+    rules.take_launch();
+    rules.retire_landed(Logout::Failed, NOW);
+    assert_eq!(ends(&mut rules), [(1, TokenEnd::Abandoned)]);
+    assert_eq!(rules.wake(), None);
+}
+
+/// A session whose token 1 was replaced by token 2, since `/a` rejected it.
+fn renewed_after_a_rejection() -> Lifecycle {
+    let mut rules = Lifecycle::new(RETIRING, 1);
+    rules.acquire(NOW);
+    rules.take_launch();
+    rules.login_landed(issued(None), NOW);
+    rules.rejected(1, Some(target("/a")), NOW);
+    rules.take_launch();
+    rules.login_landed(issued(None), NOW);
+    rules.released(1);
+    rules.tick(NOW);
+    assert_eq!(rules.take_launch(), None);
+    rules
+}
+
+#[test]
+fn a_rejected_token_is_dead_once_its_renewal_has_helped() {
+    let mut rules = renewed_after_a_rejection();
+    rules.accepted(2, target("/b"), NOW, NOW);
+    assert_eq!(ends(&mut rules), [], "which says nothing of `/a`");
+    rules.accepted(2, target("/a"), NOW, NOW);
+    assert_eq!(ends(&mut rules), [(1, TokenEnd::Rejected)]);
+}
+
+#[test]
+fn a_rejected_token_is_logged_out_if_its_renewal_did_not_help() {
+    let mut rules = renewed_after_a_rejection();
+    rules.replay_rejected(2, target("/a"), NOW);
+    rules.tick(NOW);
+    assert_eq!(rules.take_launch(), Some(Flight::Retire { generation: 1 }));
+}
+
+#[test]
+fn a_later_rejection_by_the_same_target_says_so_too() {
+    let mut rules = renewed_after_a_rejection();
+    let later = NOW + Duration::from_secs(2);
+    rules.rejected(2, Some(target("/a")), later);
+    rules.take_launch();
+    rules.login_landed(issued(None), later);
+    rules.tick(later);
+    assert_eq!(rules.take_launch(), Some(Flight::Retire { generation: 1 }));
+}
+
+#[test]
+fn a_logout_ends_the_replaced_tokens_too_and_takes_rejected_ones_for_dead() {
+    let mut rules = renewed(RETIRING, false);
+    rules.logout(NOW);
+    assert_eq!(rules.ending(), [2, 1]);
+
+    let mut rules = renewed_after_a_rejection();
+    rules.logout(NOW);
+    assert_eq!(rules.ending(), [2]);
+    assert_eq!(ends(&mut rules), [(1, TokenEnd::Rejected)]);
+}
+
+#[test]
+fn a_token_that_is_used_again_is_not_logged_out() {
+    let mut rules = renewed(RETIRING, false);
+    rules.released(1);
+    rules.returned(1);
+    rules.tick(NOW);
+    assert_eq!(rules.take_launch(), None);
+}
+
+#[test]
+fn a_rejection_during_the_logout_of_a_replaced_token_is_acted_on_after_it() {
+    let mut rules = renewed(RETIRING, false);
+    rules.released(1);
+    rules.tick(NOW);
+    rules.take_launch();
+    let rejected = rules.rejected(2, Some(target("/a")), NOW);
+    assert!(matches!(rejected, Rejected::Wait));
+    rules.retire_landed(Logout::Done, NOW);
+    assert_eq!(
+        launched(&mut rules),
+        Some((Reason::Rejected, Attempt::Usual))
+    );
+}
+
+#[test]
+fn a_closed_session_lets_nobody_in_and_goes_on_with_who_is() {
+    let mut rules = live_for_an_hour(SETTINGS);
+    rules.carry(NOW);
+    let due = due(&rules);
+    rules.close();
+    let closed = rules.admit(NOW).unwrap_err();
+    assert_eq!(closed.kind(), ErrorKind::Closed);
+    assert_eq!(rules.signal(), Some(Signal::Closing));
+    assert!(matches!(rules.acquire(NOW), Acquire::Use));
+    let rejected = rules.rejected(1, Some(target("/a")), NOW);
+    assert!(matches!(rejected, Rejected::Wait));
+    rules.take_launch().expect("a renewal for the request");
+    rules.login_landed(issued(Some(HOUR)), NOW);
+    rules.carry(NOW);
+    rules.tick(due);
+    assert_eq!(launched(&mut rules), None, "and none ahead of time");
+    for begin in [
+        rules.login(rules.logouts(), NOW),
+        rules.renew(NOW),
+        rules.change_password(NOW),
+    ] {
+        let Begin::Fail(error) = begin else {
+            panic!("{begin:?}");
+        };
+        assert_eq!(error.kind(), ErrorKind::Closed);
+    }
+}
+
+#[test]
+fn an_accepted_request_starts_the_idle_time_anew_and_no_other_does() {
+    let idle = Issued {
+        lifetimes: Lifetimes {
+            absolute: None,
+            idle: Some(HOUR),
+        },
+        ..issued(None)
+    };
+    let mut rules = Lifecycle::new(SETTINGS, 1);
+    rules.acquire(NOW);
+    rules.take_launch();
+    rules.login_landed(idle, NOW);
+    rules.carry(NOW);
+    assert_eq!(rules.signal(), Some(Signal::Watched));
+    let sent = NOW + HOUR / 2;
+    rules.accepted(7, target("/a"), sent, sent);
+    assert_eq!(rules.ends(), Some(NOW + HOUR), "that was another token");
+    rules.accepted(1, target("/a"), sent, sent);
+    assert_eq!(rules.ends(), Some(sent + HOUR));
+    assert_eq!(rules.signal(), Some(Signal::Live));
+    let hungry = sent + HOUR / 20;
+    assert_eq!(rules.wake(), Some(hungry));
+    rules.tick(hungry);
+    assert_eq!(rules.signal(), Some(Signal::Watched));
 }
 
 /// Every event in every order that a fixed stream of numbers leads through:
-/// what is said at the top of the rules holds after each.
+/// what is said at the top of the rules holds after each, and each token that
+/// was issued is accounted for, once.
 #[test]
-fn whatever_happens_there_is_one_flight_and_a_suspended_token_has_a_renewal() {
+fn whatever_happens_there_is_one_flight_and_no_token_is_lost() {
     let mut random = 0x2545_f491_4f6c_dd1d_u64;
     let mut roll = move |sides: u64| {
         random ^= random << 13;
@@ -541,32 +948,51 @@ fn whatever_happens_there_is_one_flight_and_a_suspended_token_has_a_renewal() {
         random ^= random << 17;
         random % sides
     };
-    for _ in 0..500 {
-        let mut rules = idle();
+    for round in 0..1000 {
+        let settings = Settings {
+            has_source: roll(2) == 0,
+            keep_alive: roll(2) == 0,
+            logout_ends: [LogoutEnds::Token, LogoutEnds::Session, LogoutEnds::User]
+                [roll(3) as usize],
+        };
+        let mut rules = Lifecycle::new(settings, round);
         let mut now = NOW;
         let mut flying = None;
+        let mut ended = std::collections::BTreeMap::new();
         for _ in 0..200 {
             now += Duration::from_millis(roll(3000));
             let generation = rules.issued.saturating_sub(roll(2));
             let path = target(["/a", "/b", "/forbidden"][roll(3) as usize]);
-            match roll(12) {
+            let sent = now - Duration::from_millis(roll(500));
+            match roll(17) {
                 0 | 1 => drop(rules.acquire(now)),
                 2 | 3 => drop(rules.rejected(generation, Some(path), now)),
                 4 => rules.replay_rejected(generation, path, now),
-                5 => rules.accepted(generation, path, now),
-                6 => drop(rules.login(rules.logouts())),
+                5 => rules.accepted(generation, path, sent, now),
+                6 => drop(rules.login(rules.logouts(), now)),
                 7 => drop(rules.renew(now)),
-                8 => drop(rules.change_password()),
-                9 => drop(rules.logout()),
+                8 => drop(rules.change_password(now)),
+                9 if roll(4) == 0 => rules.logout(now),
+                10 => drop(rules.rejected(generation, None, now)),
+                11 => drop(rules.admit(now)),
+                12 => rules.tick(now),
+                13 => rules.released(generation),
+                9 | 14 if roll(50) == 0 => rules.close(),
                 _ => match flying.take() {
                     None => {}
                     Some(Flight::Login { .. }) if roll(3) > 0 => {
-                        let lifetime = Duration::from_millis(roll(9000));
+                        let mut lifetime =
+                            || (roll(2) == 0).then(|| Duration::from_millis(roll(9000)));
+                        let lifetimes = Lifetimes {
+                            absolute: lifetime(),
+                            idle: lifetime(),
+                        };
                         rules.login_landed(
                             Issued {
-                                lifetime: Some(lifetime),
-                                sent: now,
+                                lifetimes,
+                                sent,
                                 same: roll(4) == 0 && rules.current.is_some(),
+                                continues: roll(4) == 0,
                             },
                             now,
                         );
@@ -580,20 +1006,47 @@ fn whatever_happens_there_is_one_flight_and_a_suspended_token_has_a_renewal() {
                         rules.login_failed(fails(kinds[roll(3) as usize]), now);
                     }
                     Some(Flight::Logout) => {
-                        let left = rules.ending.iter().copied().take(roll(2) as usize);
-                        rules.logout_landed(left.collect(), Ok(()));
+                        let mut left = rules.ending.clone();
+                        left.truncate(roll(3) as usize);
+                        let lost: Vec<u64> = left.pop().into_iter().collect();
+                        rules.logout_landed(left, &lost, Ok(()));
                     }
-                    Some(Flight::ChangePassword) => rules.password_change_landed(roll(2) == 0, now),
+                    Some(Flight::Retire { .. }) => {
+                        let logouts = [Logout::Done, Logout::Postponed, Logout::Failed];
+                        rules.retire_landed(logouts[roll(3) as usize], now);
+                    }
+                    Some(Flight::ChangePassword) => {
+                        let outcomes = [Ok(()), Err(fails(ErrorKind::Uncertain))];
+                        rules.password_change_landed(outcomes[roll(2) as usize].clone(), now);
+                    }
                 },
             }
             if let Some(launched) = rules.take_launch() {
                 assert_eq!(flying.replace(launched), None, "two flights at once");
             }
-            assert_eq!(flying, rules.flight);
+            assert_eq!(flying, rules.flight.map(|under_way| under_way.flight));
             let renewing = matches!(flying, Some(Flight::Login { .. }));
             assert!(renewing || rules.signal() != Some(Signal::Suspended));
             if let Phase::LoggedOut(_) = rules.phase {
                 assert_eq!(rules.signal(), None, "a token after a logout");
+            }
+            for event in rules.take_events() {
+                if let Event::TokenEnded { generation, end } = event {
+                    assert_eq!(ended.insert(generation, end), None, "twice: {generation}");
+                }
+            }
+            for generation in 1..=rules.issued {
+                let is_current = rules
+                    .current
+                    .as_ref()
+                    .is_some_and(|current| current.generation == generation);
+                let places = [
+                    is_current,
+                    rules.is_past(generation),
+                    ended.contains_key(&generation),
+                ];
+                let places = places.iter().filter(|here| **here).count();
+                assert_eq!(places, 1, "token {generation} of {rules:?}");
             }
         }
     }

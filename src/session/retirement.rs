@@ -1,0 +1,192 @@
+//! What becomes of the tokens that were replaced.
+//!
+//! A replaced token that may still be good is logged out once nobody uses it
+//! any more. One that was replaced because the server rejected it counts as
+//! dead, unless its renewal did not help: then the rejection was about the
+//! request.
+
+use super::backoff::Backoff;
+use super::jitter::Jitter;
+use super::lifecycle::Moment;
+use crate::origin::Target;
+
+/// How often the logout of one token is tried.
+const TRIES: u32 = 8;
+
+/// How many replaced tokens are waited for. Beyond that, the oldest is given up.
+const MOST: usize = 64;
+
+/// The replaced tokens that are still to be dealt with, oldest first.
+#[derive(Debug, Default)]
+pub(super) struct Retirement {
+    retired: Vec<Retired>,
+}
+
+#[derive(Debug)]
+struct Retired {
+    generation: u64,
+    /// When it is over by itself.
+    ends: Option<Moment>,
+    /// The target by which it was rejected, until it is known whether that was
+    /// about the token.
+    rejected_by: Option<Target>,
+    /// Whether nobody uses it any more.
+    released: bool,
+    /// Whether its logout is under way.
+    under_way: bool,
+    backoff: Backoff,
+    next: Moment,
+}
+
+/// How the logout of a replaced token ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Logout {
+    Done,
+    /// It failed, and may be tried again.
+    Postponed,
+    /// It failed for good.
+    Failed,
+}
+
+impl Retirement {
+    /// A token was replaced, and may be good. Answers with the one that is
+    /// given up for it, if there are too many.
+    pub(super) fn add(
+        &mut self,
+        generation: u64,
+        ends: Option<Moment>,
+        rejected_by: Option<Target>,
+    ) -> Option<u64> {
+        let oldest = (self.retired.len() == MOST)
+            .then(|| self.retired.iter().position(|retired| !retired.under_way))
+            .flatten();
+        let given_up = oldest.map(|oldest| self.retired.remove(oldest).generation);
+        self.retired.push(Retired {
+            generation,
+            ends,
+            rejected_by,
+            released: false,
+            under_way: false,
+            backoff: Backoff::default(),
+            next: Moment::ZERO,
+        });
+        given_up
+    }
+
+    /// Nobody uses that token any more.
+    pub(super) fn released(&mut self, generation: u64) {
+        if let Some(retired) = self.find(generation) {
+            retired.released = true;
+        }
+    }
+
+    /// A request to `target` was accepted with a token of this generation: what
+    /// the target rejected before that was dead. Answers with those.
+    pub(super) fn proven(&mut self, target: Target, generation: u64) -> Vec<u64> {
+        self.take(|retired| retired.rejected_by == Some(target) && retired.generation < generation)
+    }
+
+    /// `target` rejects newer tokens too: what it rejected before may be good.
+    pub(super) fn unhelpful(&mut self, target: Target) {
+        for retired in &mut self.retired {
+            retired.rejected_by.take_if(|by| *by == target);
+        }
+    }
+
+    /// That token is in use again.
+    pub(super) fn forget(&mut self, generation: u64) {
+        self.take(|retired| retired.generation == generation);
+    }
+
+    /// Takes out what has ended by itself.
+    pub(super) fn expire(&mut self, now: Moment) -> Vec<u64> {
+        self.take(|retired| !retired.under_way && retired.ends.is_some_and(|ends| ends <= now))
+    }
+
+    /// When the next logout is to be made.
+    pub(super) fn next(&self) -> Option<Moment> {
+        self.ready().map(|retired| retired.next).min()
+    }
+
+    /// The token to be logged out next, whose logout is under way from now on.
+    pub(super) fn begin(&mut self, now: Moment) -> Option<u64> {
+        let generation = self.ready().find(|retired| retired.next <= now)?.generation;
+        let retired = self.find(generation)?;
+        retired.under_way = true;
+        Some(generation)
+    }
+
+    /// The logout under way has ended. Answers with its token if that was the
+    /// last word on it.
+    pub(super) fn landed(
+        &mut self,
+        logout: Logout,
+        now: Moment,
+        jitter: &mut Jitter,
+    ) -> Option<u64> {
+        let place = self.retired.iter().position(|retired| retired.under_way)?;
+        let retired = &mut self.retired[place];
+        retired.under_way = false;
+        retired.next = now + retired.backoff.next(None, jitter);
+        let is_over = match logout {
+            Logout::Done | Logout::Failed => true,
+            Logout::Postponed => retired.backoff.failures() >= TRIES,
+        };
+        is_over.then(|| self.retired.remove(place).generation)
+    }
+
+    /// Takes out all that are to be logged out now, whoever uses them, and
+    /// those that count as dead.
+    pub(super) fn end(&mut self) -> (Vec<u64>, Vec<u64>) {
+        let dead = self.take(|retired| retired.rejected_by.is_some());
+        let good = self.take(|retired| !retired.under_way);
+        (good, dead)
+    }
+
+    pub(super) fn contains(&self, generation: u64) -> bool {
+        self.retired
+            .iter()
+            .any(|retired| retired.generation == generation)
+    }
+
+    /// Whether the last use of that token is waited for.
+    pub(super) fn is_waiting_for(&self, generation: u64) -> bool {
+        let mut retired = self.retired.iter();
+        retired.any(|retired| retired.generation == generation && !retired.released)
+    }
+
+    /// Whether somebody's use is waited for.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.retired.iter().any(|retired| !retired.released)
+    }
+
+    /// Whether no token is left that may be good.
+    pub(super) fn is_done(&self) -> bool {
+        self.retired
+            .iter()
+            .all(|retired| retired.rejected_by.is_some())
+    }
+
+    fn ready(&self) -> impl Iterator<Item = &Retired> {
+        self.retired.iter().filter(|retired| {
+            retired.released && !retired.under_way && retired.rejected_by.is_none()
+        })
+    }
+
+    fn find(&mut self, generation: u64) -> Option<&mut Retired> {
+        self.retired
+            .iter_mut()
+            .find(|retired| retired.generation == generation)
+    }
+
+    fn take(&mut self, is_meant: impl Fn(&Retired) -> bool) -> Vec<u64> {
+        let (taken, kept) = std::mem::take(&mut self.retired)
+            .into_iter()
+            .partition(is_meant);
+        self.retired = kept;
+        taken
+            .into_iter()
+            .map(|retired: Retired| retired.generation)
+            .collect()
+    }
+}
