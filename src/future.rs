@@ -210,6 +210,7 @@ impl<S, R: Replay<B>, B, RB: Body> Unsent<S, R, B, RB> {
             // The rejected response goes here: from now on there is another.
             Payload::Again { body, rejected: _ } => {
                 let target = Target::of(&head.method, head.uri.path());
+                session.replaying(lease.token().generation());
                 lease.token().apply_to(&mut head.headers);
                 State::Calling {
                     call: service.call(Request::from_parts(head, body)),
@@ -339,10 +340,7 @@ where
                     match session.rejection().judge(&head) {
                         Verdict::Accepted => {
                             this.state.set(State::Done);
-                            if let Some(at) = sent.watched {
-                                let generation = sent.lease.token().generation();
-                                session.accepted(generation, sent.target, at);
-                            }
+                            tell_if_watched(session, &sent);
                             let body = SessionBody::whole(body, Some(sent.lease));
                             return Poll::Ready(Ok(Response::from_parts(head, body)));
                         }
@@ -423,10 +421,7 @@ where
                     match session.rejection().judge_body(&head, &start) {
                         Verdict::Accepted | Verdict::Ask { .. } => {
                             this.state.set(State::Done);
-                            if let Some(at) = sent.watched {
-                                let generation = sent.lease.token().generation();
-                                session.accepted(generation, sent.target, at);
-                            }
+                            tell_if_watched(session, &sent);
                             let body = reading.into_body(Some(sent.lease));
                             return Poll::Ready(Ok(Response::from_parts(head, body)));
                         }
@@ -517,6 +512,17 @@ where
             // Drops the inner future of the state before, if there was one.
             this.state.set(next);
         }
+    }
+}
+
+/// Tells the session of an accepted request, if it wants to hear of it.
+fn tell_if_watched<S, R: Replay<B>, B>(session: &Session, sent: &Sent<S, R, B>) {
+    if let Some(at) = sent.watched {
+        let generation = sent.lease.token().generation();
+        session.accepted(generation, sent.target, at);
+    }
+    if sent.replayed {
+        session.replay_helped();
     }
 }
 

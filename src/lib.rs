@@ -70,6 +70,7 @@
 //! | feature | default | brings |
 //! |---|---|---|
 //! | `controlm` | yes | the session service of BMC Control-M and a provider for it |
+//! | `tracing` | yes | tells `tracing` what happens to a session |
 //! | `emulator` | no | an embedded Control-M server, for tests |
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
@@ -108,7 +109,9 @@ pub use provider::{
 pub use rejection::{Reauth, Rejection, Why};
 pub use replay::{Auto, IfEmpty, Never, Replay, ReplayBody, ReplayFn, replay_fn};
 pub use service::SessionService;
-pub use session::{CloseError, Event, Session, SessionBuilder, State, Status, TokenEnd};
+pub use session::{
+    CloseError, Event, Events, Logins, Session, SessionBuilder, State, Stats, Status, TokenEnd,
+};
 pub use token::{InvalidToken, Token};
 
 pub use secrecy::{ExposeSecret, SecretString};

@@ -2,8 +2,13 @@
 
 use std::time::Duration;
 
+use tokio::sync::broadcast::{self, error::RecvError};
+
 use crate::error::Error;
 use crate::provider::Reason;
+
+/// How many events a receiver may lag behind before it misses some.
+const KEPT: usize = 256;
 
 /// Something that happened to a session; received with
 /// [`Session::events`](super::Session::events).
@@ -71,6 +76,12 @@ pub enum Event {
     LoggedOut,
     /// Somebody has closed the session for good.
     Closed,
+    /// The receiver was too slow, and missed so many events.
+    #[non_exhaustive]
+    Missed {
+        /// How many.
+        count: u64,
+    },
 }
 
 /// What became of a token that a provider issued.
@@ -88,4 +99,46 @@ pub enum TokenEnd {
     /// It may still be good on the server: its logout failed for good, or
     /// would have ended other tokens.
     Abandoned,
+}
+
+/// Receives the [`Event`]s of a session, in order.
+///
+/// A receiver that is too slow misses events and is told how many; the session
+/// waits for none.
+#[derive(Debug)]
+pub struct Events(broadcast::Receiver<Event>);
+
+impl Events {
+    /// Waits for the next event. `None` once the last handle of the session
+    /// was dropped.
+    ///
+    /// # Cancellation
+    ///
+    /// Dropping the future loses no event.
+    pub async fn recv(&mut self) -> Option<Event> {
+        match self.0.recv().await {
+            Ok(event) => Some(event),
+            Err(RecvError::Lagged(count)) => Some(Event::Missed { count }),
+            Err(RecvError::Closed) => None,
+        }
+    }
+}
+
+/// Whoever receives events, if anybody does.
+#[derive(Debug, Default)]
+pub(super) struct Listeners(Option<broadcast::Sender<Event>>);
+
+impl Listeners {
+    pub(super) fn listen(&mut self) -> Events {
+        // Made when the first one asks, since it takes memory.
+        let sender = self.0.get_or_insert_with(|| broadcast::Sender::new(KEPT));
+        Events(sender.subscribe())
+    }
+
+    pub(super) fn tell(&self, event: &Event) {
+        if let Some(sender) = &self.0 {
+            // That nobody listens any more is no failure.
+            let _ = sender.send(event.clone());
+        }
+    }
 }

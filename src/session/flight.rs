@@ -18,6 +18,7 @@ use tokio::time::{Instant, timeout_at};
 use super::Shared;
 use super::lifecycle::{self, Attempt};
 use super::retirement::Logout;
+use super::trace;
 use super::wallet::Wallet;
 use crate::credentials::{Credentials, Source, SourceError};
 use crate::error::{Error, ErrorKind};
@@ -180,7 +181,9 @@ pub(super) fn launch(shared: &Arc<Shared>, flight: Arc<Flight>, plan: Plan) {
         kind: Some(kind),
     };
     let backend = shared.backend.clone();
-    let task = WITHIN.scope(within, run(backend, plan, guard));
+    let task = run(backend, plan, guard);
+    let task = trace::within_span(shared.name.as_deref(), kind, task);
+    let task = WITHIN.scope(within, task);
     match Handle::try_current() {
         // A runtime that shuts down drops the task, and the guard lands it.
         Ok(runtime) => drop(runtime.spawn(task)),

@@ -870,6 +870,21 @@ impl Lifecycle {
         &self.ending
     }
 
+    /// Nobody is left who could use or end any token.
+    pub(crate) fn abandon(&mut self) {
+        let current = self.current.take().map(|current| current.generation);
+        let mut left = std::mem::take(&mut self.ending);
+        left.extend(current);
+        let (good, dead) = self.retirement.end();
+        left.extend(good);
+        for generation in left {
+            self.ended(generation, TokenEnd::Abandoned);
+        }
+        for generation in dead {
+            self.ended(generation, TokenEnd::Rejected);
+        }
+    }
+
     /// The flight that the last event started, for its caller to launch.
     pub(crate) fn take_launch(&mut self) -> Option<Flight> {
         self.launch.take()

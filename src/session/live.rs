@@ -1,10 +1,12 @@
 //! The published token, as the request path reads it, and who uses it.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::lifecycle::Signal;
 use crate::token::Token;
@@ -75,6 +77,8 @@ impl fmt::Debug for Live {
 #[derive(Debug, Default)]
 pub(super) struct Uses {
     waiting: AtomicUsize,
+    waited: AtomicU64,
+    nanoseconds_waited: AtomicU64,
     /// Told when a token that was replaced is used no more, when a request
     /// waits no longer, and when a flight has landed.
     pub(super) changed: Notify,
@@ -83,6 +87,42 @@ pub(super) struct Uses {
 impl Uses {
     pub(super) fn waiting(&self) -> usize {
         self.waiting.load(Ordering::Acquire)
+    }
+
+    /// How many have waited for a flight, and for how long together.
+    pub(super) fn waits(&self) -> (u64, Duration) {
+        let time = self.nanoseconds_waited.load(Ordering::Relaxed);
+        (
+            self.waited.load(Ordering::Relaxed),
+            Duration::from_nanos(time),
+        )
+    }
+}
+
+/// A request that waits for a flight; counted when it does so no longer.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    uses: Arc<Uses>,
+    since: Instant,
+}
+
+impl Waiting {
+    pub(super) fn new(uses: &Arc<Uses>) -> Self {
+        Self {
+            uses: uses.clone(),
+            since: Instant::now(),
+        }
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        let time = self.since.elapsed().as_nanos();
+        let time = u64::try_from(time).unwrap_or(u64::MAX);
+        self.uses.waited.fetch_add(1, Ordering::Relaxed);
+        self.uses
+            .nanoseconds_waited
+            .fetch_add(time, Ordering::Relaxed);
     }
 }
 

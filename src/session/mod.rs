@@ -13,7 +13,7 @@
 //! | `timer` | says when time has brought something, so that no request reads a clock |
 //! | `waiting` | what a request does that waits for a flight |
 //! | `close` | the end of a session for good |
-//! | `event` | what happens, as it is told to the outside |
+//! | `event`, `stats`, `status`, `trace` | what happens, as it is seen from outside |
 //!
 //! Everything that changes goes through `Shared::step`: it locks, applies
 //! one event to the state machine, publishes what follows for the request
@@ -32,8 +32,10 @@ mod lifespan;
 mod live;
 mod retirement;
 mod shared;
+mod stats;
 mod status;
 mod timer;
+mod trace;
 mod waiting;
 mod wallet;
 
@@ -44,12 +46,13 @@ use http::Uri;
 
 pub use builder::SessionBuilder;
 pub use close::CloseError;
-pub use event::{Event, TokenEnd};
+pub use event::{Event, Events, TokenEnd};
 pub use lifecycle::State;
+pub use stats::{Logins, Stats};
 pub use status::Status;
 
 pub(crate) use lifecycle::Moment;
-pub(crate) use live::{Admitted, Live};
+pub(crate) use live::{Admitted, Live, Waiting};
 pub(crate) use waiting::{Acquiring, Renewing, why_failed};
 
 use crate::error::{Error, ErrorKind};
@@ -355,6 +358,43 @@ impl Session {
         }
     }
 
+    /// What the session has counted since it was made.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let mut stats = self.shared.lock().stats.clone();
+        (stats.waited, stats.time_waited) = self.shared.uses.waits();
+        stats
+    }
+
+    /// What happens to the session from now on.
+    ///
+    /// For logs, metrics and alarms; see [`Session::stats`] for counters alone.
+    /// A receiver that lags behind by more than 256 events misses some, and
+    /// holds the session up in no case.
+    ///
+    /// ```
+    /// use tower_reauth::{Event, FixedToken, Profile, Reason, Session};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), tower_reauth::BoxError> {
+    /// let session = Session::new(FixedToken::bearer(Profile::default(), "3f9a"));
+    /// let mut events = session.events();
+    /// session.token().await?;
+    /// while let Some(event) = events.recv().await {
+    ///     if let Event::LoggedIn { reason, elapsed, .. } = event {
+    ///         assert_eq!(reason, Reason::Initial);
+    ///         println!("a login took {elapsed:?}");
+    /// #       break;
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn events(&self) -> Events {
+        self.shared.lock().listeners.listen()
+    }
+
     /// Runs `event` until it has a flight, its own or one to join, and waits
     /// for that to land.
     async fn begin(
@@ -468,20 +508,50 @@ impl Session {
         generation: u64,
         target: Option<Target>,
     ) -> Result<Renewing, Why> {
+        self.shared.lock().stats.rejections += 1;
+        let wait = self.still_rejected(generation, target)?;
+        Ok(Renewing::new(generation, target, wait))
+    }
+
+    /// What such a request waits for; nothing if there is a newer token.
+    pub(super) fn still_rejected(
+        &self,
+        generation: u64,
+        target: Option<Target>,
+    ) -> Result<Option<Wait>, Why> {
         let now = self.shared.now();
         match self.step(|guarded, _| guarded.rules.rejected(generation, target, now)) {
-            (Rejected::Replay, _) => Ok(Renewing::done()),
+            (Rejected::Replay, _) => Ok(None),
             (Rejected::Wait, flight) => match self.shared.not_within() {
-                Ok(()) => Ok(Renewing::new(generation, target, flight.map(Wait::on))),
+                Ok(()) => Ok(flight.map(Wait::on)),
                 Err(recursive) => Err(Why::RenewalFailed(recursive)),
             },
             (Rejected::Return(why), _) => Err(why),
         }
     }
 
+    /// Counts a request as waiting, until what it answers drops.
+    pub(super) fn starts_waiting(&self) -> Waiting {
+        Waiting::new(&self.shared.uses)
+    }
+
     pub(crate) fn replay_rejected(&self, generation: u64, target: Target) {
         let now = self.shared.now();
-        self.step(|guarded, _| guarded.rules.replay_rejected(generation, target, now));
+        self.step(|guarded, _| {
+            guarded.stats.rejections += 1;
+            guarded.rules.replay_rejected(generation, target, now);
+        });
+    }
+
+    /// A rejected request is sent once more.
+    pub(crate) fn replaying(&self, generation: u64) {
+        self.shared.lock().stats.replays += 1;
+        trace::replay(self.shared.name.as_deref(), generation);
+    }
+
+    /// The server accepted a replay.
+    pub(crate) fn replay_helped(&self) {
+        self.shared.lock().stats.helpful_replays += 1;
     }
 
     /// The server accepted a request that was sent at `sent`.

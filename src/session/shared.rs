@@ -10,11 +10,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use arc_swap::ArcSwapOption;
 use tokio::time::Instant;
 
+use super::event::{Event, Listeners};
 use super::flight::{self, Backend, Flight, Landed, Outcome, Plan};
 use super::lifecycle::{self, Fate, Issued, Lifecycle, Moment, Settings, Signal};
 use super::lifespan::Lifetimes;
 use super::live::{Live, Past, Uses, users};
+use super::stats::Stats;
 use super::timer::{Next, Timer};
+use super::trace;
 use crate::error::{Error, ErrorKind};
 use crate::origin::Origins;
 use crate::provider::PasswordChange;
@@ -48,6 +51,8 @@ pub(super) struct Guarded {
     /// What the password change about to be launched is for.
     pub(super) change: Option<PasswordChange>,
     pub(super) timer: Timer,
+    pub(super) stats: Stats,
+    pub(super) listeners: Listeners,
 }
 
 impl Guarded {
@@ -75,6 +80,16 @@ impl Guarded {
             }
         }
         self.strays.retain(|lease| lease.strong_count() > 0);
+    }
+
+    /// Counts what happened and tells whoever listens, in order.
+    fn tell(&mut self) -> Vec<Event> {
+        let events = self.rules.take_events();
+        for event in &events {
+            self.stats.count(event);
+            self.listeners.tell(event);
+        }
+        events
     }
 
     fn past(&self, generation: u64) -> Token {
@@ -122,6 +137,8 @@ impl Shared {
                 strays: Vec::new(),
                 change: None,
                 timer: Timer::default(),
+                stats: Stats::default(),
+                listeners: Listeners::default(),
             }),
             made: Instant::now(),
         }
@@ -137,7 +154,12 @@ impl Shared {
         let answer = event(&mut guarded, self.live.load().as_ref());
         let launch = self.publish(&mut guarded);
         let flight = guarded.flight.clone();
+        let events = guarded.tell();
         drop(guarded);
+        // A subscriber is somebody else's code: never under the lock.
+        for event in &events {
+            trace::event(self.name.as_deref(), event);
+        }
         // A launch may land at once, without a runtime: never under the lock.
         if let Some((flight, plan)) = launch {
             flight::launch(self, flight, plan);
@@ -154,7 +176,6 @@ impl Shared {
             (None, _) => {}
         }
         guarded.forget();
-        drop(guarded.rules.take_events());
         for past in &guarded.past {
             if past.users() == 0 {
                 guarded.rules.released(past.token.generation());
@@ -341,6 +362,14 @@ fn lifetimes(token: &Token) -> Lifetimes {
     Lifetimes {
         absolute: token.lifetime(),
         idle: token.idle_lifetime(),
+    }
+}
+
+impl Drop for Guarded {
+    /// The last handle was dropped: nobody is left to log anything out.
+    fn drop(&mut self) {
+        self.rules.abandon();
+        self.tell();
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use super::flight::{Landed, Wait};
-use super::{Live, Session};
+use super::{Live, Session, Waiting};
 use crate::error::{Error, ErrorKind};
 use crate::origin::Target;
 use crate::rejection::Why;
@@ -15,11 +15,16 @@ use crate::rejection::Why;
 #[derive(Debug)]
 pub(crate) struct Acquiring {
     wait: Option<Wait>,
+    /// Since the first wait.
+    waiting: Option<Waiting>,
 }
 
 impl Acquiring {
     pub(crate) fn new() -> Self {
-        Self { wait: None }
+        Self {
+            wait: None,
+            waiting: None,
+        }
     }
 
     pub(crate) fn poll(
@@ -52,7 +57,9 @@ impl Acquiring {
                 }
             }
             self.wait = session.acquire()?;
-            if self.wait.is_none() {
+            if self.wait.is_some() {
+                self.waiting.get_or_insert_with(|| session.starts_waiting());
+            } else {
                 if let Some(live) = session.usable() {
                     return Poll::Ready(Ok(live));
                 }
@@ -67,6 +74,8 @@ pub(crate) struct Renewing {
     generation: u64,
     target: Option<Target>,
     wait: Option<Wait>,
+    /// Since the first wait.
+    waiting: Option<Waiting>,
 }
 
 impl Renewing {
@@ -75,12 +84,8 @@ impl Renewing {
             generation,
             target,
             wait,
+            waiting: None,
         }
-    }
-
-    /// There is a newer token already.
-    pub(super) fn done() -> Self {
-        Self::new(0, None, None)
     }
 
     /// `Ok` once there is a newer token; otherwise why there will be none.
@@ -90,6 +95,7 @@ impl Renewing {
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Why>> {
         while let Some(wait) = &mut self.wait {
+            self.waiting.get_or_insert_with(|| session.starts_waiting());
             let landed = ready!(Future::poll(Pin::new(wait), cx));
             match landed {
                 // The renewal that failed was of a newer token, which is in
@@ -105,7 +111,7 @@ impl Renewing {
                     Landed::Renewed | Landed::LoggedOut(_) | Landed::Retired | Landed::Changed(_),
                 )
                 | None => {
-                    *self = session.rejected(self.generation, self.target)?;
+                    self.wait = session.still_rejected(self.generation, self.target)?;
                 }
             }
         }

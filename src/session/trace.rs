@@ -1,0 +1,115 @@
+//! Tells `tracing` what happens, where that feature is on.
+//!
+//! Nothing here is on the path of a request with a live token.
+
+#[cfg(feature = "tracing")]
+pub(super) use on::{event, replay, within_span};
+
+#[cfg(not(feature = "tracing"))]
+pub(super) use off::{event, replay, within_span};
+
+#[cfg(feature = "tracing")]
+mod on {
+    use std::error::Error;
+    use std::fmt;
+
+    use tracing::{Instrument, debug, info, warn};
+
+    use crate::session::event::Event;
+    use crate::session::lifecycle::Flight;
+
+    /// Runs a flight in a span of its own, so that what the provider tells is
+    /// seen to belong there.
+    pub(in crate::session) fn within_span<F: Future>(
+        name: Option<&str>,
+        flight: Flight,
+        task: F,
+    ) -> impl Future<Output = F::Output> + use<F> {
+        let span = match flight {
+            Flight::Login { reason, .. } => {
+                tracing::debug_span!("login", session = name, ?reason)
+            }
+            Flight::Logout => tracing::debug_span!("logout", session = name),
+            Flight::Retire { generation } => {
+                tracing::debug_span!("retire", session = name, generation)
+            }
+            Flight::ChangePassword => tracing::debug_span!("change_password", session = name),
+        };
+        task.instrument(span)
+    }
+
+    /// Tells of an event. Failures that somebody should look at are warnings.
+    pub(in crate::session) fn event(session: Option<&str>, event: &Event) {
+        match event {
+            Event::LoginStarted { reason } => debug!(session, ?reason, "login started"),
+            Event::LoggedIn {
+                reason,
+                generation,
+                elapsed,
+            } => info!(session, ?reason, generation, ?elapsed, "logged in"),
+            Event::LoginFailed {
+                reason,
+                error,
+                elapsed,
+            } => warn!(
+                session,
+                ?reason,
+                ?elapsed,
+                retry_after = error.retry_after().map(tracing::field::debug),
+                error = %Chain(error),
+                "login failed"
+            ),
+            Event::TokenRejected { generation } => {
+                info!(session, generation, "the server rejected the token");
+            }
+            Event::TokenEnded { generation, end } => {
+                debug!(session, generation, ?end, "token ended");
+            }
+            Event::PasswordChanged { elapsed } => info!(session, ?elapsed, "password changed"),
+            Event::PasswordChangeFailed { error, elapsed } => warn!(
+                session,
+                ?elapsed,
+                error = %Chain(error),
+                "password change failed"
+            ),
+            Event::LoggedOut => info!(session, "logged out"),
+            Event::Closed => info!(session, "closed"),
+            // Only receivers miss any.
+            Event::Missed { .. } => {}
+        }
+    }
+
+    /// Tells that a rejected request is sent once more.
+    pub(in crate::session) fn replay(session: Option<&str>, generation: u64) {
+        debug!(session, generation, "replaying a rejected request");
+    }
+
+    /// An error and its causes, in one line.
+    struct Chain<'a>(&'a dyn Error);
+
+    impl fmt::Display for Chain<'_> {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "{}", self.0)?;
+            let mut next = self.0.source();
+            while let Some(cause) = next {
+                write!(f, ": {cause}")?;
+                next = cause.source();
+            }
+            Ok(())
+        }
+    }
+}
+
+#[cfg(not(feature = "tracing"))]
+mod off {
+    use crate::session::event::Event;
+    use crate::session::lifecycle::Flight;
+
+    pub(in crate::session) fn within_span<F: Future>(_: Option<&str>, _: Flight, task: F) -> F {
+        task
+    }
+
+    pub(in crate::session) fn event(_: Option<&str>, _: &Event) {}
+
+    pub(in crate::session) fn replay(_: Option<&str>, _: u64) {}
+}
