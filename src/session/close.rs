@@ -56,7 +56,11 @@ impl Session {
                 logout: Some(recursive),
             });
         }
-        self.step(|guarded, _| guarded.rules.close());
+        self.step(|guarded, _| {
+            guarded.rules.close();
+            // Whoever read the token on the request path has it by now.
+            self.shared.part(guarded);
+        });
         // Without a runtime there is no time to wait for, and no logout.
         if Handle::try_current().is_ok() {
             // Whether all has ended is asked below, once it has been logged out.
@@ -87,10 +91,10 @@ impl Session {
             let mut changed = pin!(self.shared.uses.changed.notified());
             changed.as_mut().enable();
             let (is_quiet, _) = self.step(|guarded, _| {
-                // No new user comes while nobody waits for a token, so that
+                // No new user comes once nobody waits for a token, so that
                 // whoever is left uses one that is published no longer.
                 let nobody_waits = self.shared.uses.waiting() == 0;
-                if nobody_waits {
+                if nobody_waits && self.shared.is_used() {
                     self.shared.part(guarded);
                 }
                 nobody_waits && guarded.users() == 0 && guarded.rules.has_retired_all()

@@ -935,7 +935,8 @@ impl Lifecycle {
     /// When the next login may be made, where one failed: after a refusal, when
     /// the source is asked again.
     pub(crate) fn next_attempt(&self) -> Option<Moment> {
-        match self.trouble.as_ref()? {
+        let may_log_in = self.is_open() && !self.closed;
+        match self.trouble.as_ref().filter(|_| may_log_in)? {
             Trouble::Failing { until, .. } => Some(*until),
             Trouble::Refused { recheck, .. } => self.settings.has_source.then_some(*recheck),
         }

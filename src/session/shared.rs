@@ -295,6 +295,13 @@ impl Shared {
         self.publish_anew(guarded, Live::new(token, signal, self.uses.clone()));
     }
 
+    /// Whether anybody who has read the published token still holds it.
+    pub(super) fn is_used(&self) -> bool {
+        let live = self.live.load_full();
+        // One for us, and one for being published.
+        live.is_some_and(|live| Arc::strong_count(&live) > 2)
+    }
+
     /// Publishes the token in use once more, so that those who use it now can
     /// be told from those who will.
     pub(super) fn part(&self, guarded: &mut Guarded) {

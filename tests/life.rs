@@ -1,0 +1,816 @@
+//! A session's whole life against a server that keeps account of its sessions:
+//! renewals ahead, retired tokens, the end; on virtual time.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full};
+use tokio::runtime::Handle;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep, timeout};
+use tower::{BoxError, Layer, ServiceExt, service_fn, util::BoxCloneSyncService};
+use tower_reauth::{
+    CredentialProvider, Error, ErrorKind, Event, LoginContext, LogoutEnds, Profile, ProviderError,
+    Reason, Session, State, Token, TokenEnd,
+};
+
+const HOME: &str = "https://api.test/x";
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3600);
+const NONE: [u64; 0] = [];
+const NOTHING: [&str; 0] = [];
+
+/// A server's sessions, by number, and what it does with calls.
+#[derive(Default)]
+struct Desk {
+    profile: Profile,
+    lives_for: Option<Duration>,
+    idles_out_after: Option<Duration>,
+    continues: bool,
+    login_takes: Duration,
+    logout_takes: Duration,
+    /// How many logouts are to fail, for now.
+    failing_logouts: Mutex<u32>,
+    down: Mutex<bool>,
+    sessions: Mutex<BTreeMap<u64, Open>>,
+    issued: Mutex<u64>,
+    log: Mutex<Vec<String>>,
+    /// Lets requests to `/slow` go on.
+    gate: Notify,
+}
+
+struct Open {
+    since: Instant,
+    used: Instant,
+}
+
+#[derive(Clone)]
+struct Server(Arc<Desk>);
+
+impl Server {
+    /// Whose logout ends just its token.
+    fn new(desk: Desk) -> Self {
+        Self::that_ends(LogoutEnds::Token, desk)
+    }
+
+    fn that_ends(ends: LogoutEnds, desk: Desk) -> Self {
+        let profile = Profile::at(HOME.parse().unwrap()).logout_ends(ends);
+        Self(Arc::new(Desk { profile, ..desk }))
+    }
+
+    fn living_for(lifetime: Duration) -> Self {
+        Self::new(Desk {
+            lives_for: Some(lifetime),
+            ..Desk::default()
+        })
+    }
+
+    fn live(&self) -> Vec<u64> {
+        let mut sessions = self.0.sessions.lock().unwrap();
+        sessions.retain(|_, open| {
+            let over = |since: Instant, limit: Option<Duration>| {
+                limit.is_some_and(|limit| since.elapsed() >= limit)
+            };
+            !over(open.since, self.0.lives_for) && !over(open.used, self.0.idles_out_after)
+        });
+        sessions.keys().copied().collect()
+    }
+
+    fn revoke_all(&self) {
+        self.0.sessions.lock().unwrap().clear();
+    }
+
+    fn log(&self) -> Vec<String> {
+        self.0.log.lock().unwrap().clone()
+    }
+
+    fn note(&self, what: String) {
+        self.0.log.lock().unwrap().push(what);
+    }
+
+    fn logouts(&self) -> Vec<String> {
+        let mut log = self.log();
+        log.retain(|what| what.starts_with("logout"));
+        log
+    }
+
+    fn is_down(&self, down: bool) {
+        *self.0.down.lock().unwrap() = down;
+    }
+
+    /// Takes a number if its session is live.
+    fn takes(&self, number: u64) -> bool {
+        let live = self.live().contains(&number);
+        let mut sessions = self.0.sessions.lock().unwrap();
+        if let Some(open) = sessions.get_mut(&number) {
+            open.used = Instant::now();
+        }
+        live
+    }
+
+    /// A client of it: `/slow` waits for the gate, `/forbidden` takes no token.
+    fn http(&self) -> Http {
+        let server = self.clone();
+        BoxCloneSyncService::new(service_fn(move |request: Request<Full<Bytes>>| {
+            let server = server.clone();
+            async move {
+                let path = request.uri().path();
+                let taken = server.takes(number(&request)) && path != "/forbidden";
+                if path == "/slow" {
+                    server.0.gate.notified().await;
+                }
+                sleep(Duration::from_millis(1)).await;
+                let mut response = Response::new(Full::from("a body"));
+                if !taken {
+                    *response.status_mut() = StatusCode::UNAUTHORIZED;
+                }
+                Ok(response)
+            }
+        }))
+    }
+}
+
+type Http = BoxCloneSyncService<Request<Full<Bytes>>, Response<Full<Bytes>>, Infallible>;
+type Client = BoxCloneSyncService<
+    Request<Full<Bytes>>,
+    Response<tower_reauth::SessionBody<Full<Bytes>>>,
+    BoxError,
+>;
+
+fn number(request: &Request<Full<Bytes>>) -> u64 {
+    let value = request.headers()["authorization"].to_str().unwrap();
+    value.strip_prefix("Bearer ").unwrap().parse().unwrap()
+}
+
+fn number_of(token: &Token) -> u64 {
+    let (_, value) = token.headers().next().unwrap();
+    let value = value.to_str().unwrap();
+    value.strip_prefix("Bearer ").unwrap().parse().unwrap()
+}
+
+impl CredentialProvider for Server {
+    fn profile(&self) -> Profile {
+        self.0.profile.clone()
+    }
+
+    async fn login(&self, login: LoginContext) -> Result<Token, ProviderError> {
+        self.note(format!("login {:?}", login.reason()));
+        sleep(self.0.login_takes).await;
+        if *self.0.down.lock().unwrap() {
+            return Err(ProviderError::unavailable("down"));
+        }
+        let number = {
+            let mut issued = self.0.issued.lock().unwrap();
+            *issued += 1;
+            *issued
+        };
+        let now = Instant::now();
+        let mut sessions = self.0.sessions.lock().unwrap();
+        if self.0.continues {
+            sessions.clear();
+        }
+        sessions.insert(
+            number,
+            Open {
+                since: now,
+                used: now,
+            },
+        );
+        let mut token = Token::bearer(number.to_string())?;
+        if let Some(lifetime) = self.0.lives_for {
+            token = token.lives_for(lifetime);
+        }
+        if let Some(idle) = self.0.idles_out_after {
+            token = token.idles_out_after(idle);
+        }
+        if self.0.continues {
+            token = token.continues_previous();
+        }
+        Ok(token)
+    }
+
+    async fn logout(&self, token: Token) -> Result<(), ProviderError> {
+        let number = number_of(&token);
+        self.note(format!("logout {number}"));
+        sleep(self.0.logout_takes).await;
+        {
+            let mut failing = self.0.failing_logouts.lock().unwrap();
+            if *failing > 0 {
+                *failing -= 1;
+                return Err(ProviderError::unavailable("down"));
+            }
+        }
+        let live = self.live().contains(&number);
+        self.0.sessions.lock().unwrap().remove(&number);
+        match live {
+            true => Ok(()),
+            false => Err(ProviderError::token_rejected("dead")),
+        }
+    }
+}
+
+fn client(session: &Session, server: &Server) -> Client {
+    BoxCloneSyncService::new(session.layer().layer(server.http()))
+}
+
+fn to(path: &str) -> Request<Full<Bytes>> {
+    let uri = format!("https://api.test{path}");
+    Request::get(uri).body(Full::default()).unwrap()
+}
+
+/// Sends a request and reads its answer to the end.
+async fn ask(client: &Client, path: &str) -> Result<u16, BoxError> {
+    let response = timeout(HOUR, client.clone().oneshot(to(path)))
+        .await
+        .expect("must not hang")?;
+    let status = response.status().as_u16();
+    response.into_body().collect().await?;
+    Ok(status)
+}
+
+fn kind(error: &BoxError) -> ErrorKind {
+    Error::find(&**error)
+        .expect("an error of the session")
+        .kind()
+}
+
+/// Lets everything happen that is to happen at once, on paused time.
+async fn settle() {
+    sleep(Duration::from_millis(100)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn under_traffic_no_request_ever_waits_but_the_first() {
+    let server = Server::new(Desk {
+        lives_for: Some(MINUTE * 30),
+        login_takes: Duration::from_secs(2),
+        ..Desk::default()
+    });
+    let session = Session::new(server.clone());
+    let client = client(&session, &server);
+    for _ in 0..600 {
+        assert_eq!(ask(&client, "/x").await.unwrap(), 200);
+        sleep(Duration::from_secs(30)).await;
+    }
+    let stats = session.stats();
+    assert_eq!(stats.waited, 1);
+    assert_eq!(stats.time_waited, Duration::from_secs(2));
+    assert_eq!((stats.rejections, stats.replays), (0, 0));
+    // Five hours, and a renewal each 25 minutes or a little later.
+    let renewals = stats.logins(Reason::Expiring).succeeded;
+    assert!((11..=12).contains(&renewals), "{renewals}");
+    assert_eq!(stats.all_logins().succeeded, renewals + 1);
+    assert_eq!(stats.ended(TokenEnd::LoggedOut), renewals);
+    assert_eq!(server.live().len(), 1, "the replaced ones are gone");
+    session.close(MINUTE).await.unwrap();
+    assert_eq!(server.live(), NONE);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unused_session_is_left_alone_and_one_kept_alive_is_not() {
+    for (keep_alive, logins) in [(false, 1), (true, 2)] {
+        let server = Server::living_for(HOUR);
+        let session = Session::builder(server.clone()).keep_alive(keep_alive);
+        let session = session.build();
+        session.renew().await.unwrap();
+        sleep(HOUR - MINUTE).await;
+        assert_eq!(server.log().len(), logins + usize::from(keep_alive));
+        assert_eq!(session.stats().all_logins().succeeded, logins as u64);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_starts_with_a_token_renews_it_ahead() {
+    let server = Server::living_for(HOUR);
+    let initial = server.login(LoginContext::new(Reason::Initial)).await;
+    let session = Session::builder(server.clone()).initial(initial.unwrap());
+    let session = session.build();
+    let client = client(&session, &server);
+    assert_eq!(ask(&client, "/x").await.unwrap(), 200);
+    sleep(HOUR - MINUTE).await;
+    assert_eq!(session.stats().logins(Reason::Expiring).succeeded, 1);
+    assert_eq!(ask(&client, "/x").await.unwrap(), 200);
+    assert_eq!(session.stats().waited, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn traffic_keeps_an_idle_session_alive_without_a_login() {
+    let server = Server::new(Desk {
+        idles_out_after: Some(MINUTE * 10),
+        ..Desk::default()
+    });
+    let session = Session::new(server.clone());
+    let client = client(&session, &server);
+    for gap in [1, 30, 200, 540, 560, 3, 560, 299, 560] {
+        assert_eq!(ask(&client, "/x").await.unwrap(), 200);
+        sleep(Duration::from_secs(gap)).await;
+    }
+    assert_eq!(ask(&client, "/x").await.unwrap(), 200);
+    assert_eq!(server.log(), ["login Initial"]);
+
+    sleep(MINUTE * 11).await;
+    assert_eq!(session.status().state, State::Idle);
+    assert_eq!(ask(&client, "/x").await.unwrap(), 200);
+    assert_eq!(server.log(), ["login Initial", "login Expired"]);
+    assert_eq!(session.stats().rejections, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_that_fail_keep_no_idle_session_alive() {
+    let server = Server::new(Desk {
+        idles_out_after: Some(MINUTE * 10),
+        ..Desk::default()
+    });
+    let session = Session::new(server.clone());
+    let fails = service_fn(|_: Request<Full<Bytes>>| async {
+        Err::<Response<Full<Bytes>>, BoxError>("no connection".into())
+    });
+    let client = session.layer().layer(fails);
+    for _ in 0..9 {
+        assert!(client.clone().oneshot(to("/x")).await.is_err());
+        sleep(MINUTE).await;
+    }
+    assert_eq!(session.status().state, State::Live);
+    sleep(MINUTE * 2).await;
+    assert_eq!(session.status().state, State::Idle);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_late_timer_costs_a_rejection_and_its_replay() {
+    let server = Server::living_for(HOUR);
+    let session = Session::new(server.clone());
+    let client = client(&session, &server);
+    assert_eq!(ask(&client, "/x").await.unwrap(), 200);
+    // As after a suspend of which no clock knows: the server's time is over.
+    server.revoke_all();
+    assert_eq!(ask(&client, "/x").await.unwrap(), 200);
+    let stats = session.stats();
+    assert_eq!(
+        (stats.rejections, stats.replays, stats.helpful_replays),
+        (1, 1, 1)
+    );
+    assert_eq!(stats.ended(TokenEnd::Rejected), 1);
+    assert_eq!(server.logouts(), NOTHING, "it was dead");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replaced_token_is_logged_out_when_its_last_body_has_ended() {
+    let server = Server::living_for(HOUR);
+    let session = Session::new(server.clone());
+    let client = client(&session, &server);
+    let read = client.clone().oneshot(to("/x")).await.unwrap();
+    let dropped = client.clone().oneshot(to("/x")).await.unwrap();
+    let held = session.token().await.unwrap();
+    let slow = tokio::spawn(client.clone().oneshot(to("/slow")));
+    settle().await;
+    session.renew().await.unwrap();
+    settle().await;
+    assert_eq!(server.logouts(), NOTHING);
+
+    read.into_body().collect().await.unwrap();
+    settle().await;
+    drop(dropped);
+    settle().await;
+    drop(held.clone());
+    drop(held);
+    settle().await;
+    assert_eq!(server.logouts(), NOTHING, "a request is under way");
+    server.0.gate.notify_one();
+    let response = slow.await.unwrap().unwrap();
+    settle().await;
+    assert_eq!(server.logouts(), NOTHING, "its body is not read yet");
+    response.into_body().collect().await.unwrap();
+    settle().await;
+    assert_eq!(server.logouts(), ["logout 1"]);
+    assert_eq!(server.live(), [2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replaced_token_stays_where_its_logout_would_end_the_new_one() {
+    let server = Server::that_ends(LogoutEnds::User, Desk::default());
+    let session = Session::new(server.clone());
+    session.token().await.unwrap();
+    session.renew().await.unwrap();
+    settle().await;
+    assert_eq!(server.logouts(), NOTHING);
+    assert_eq!(session.stats().ended(TokenEnd::Abandoned), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_continued_token_is_not_logged_out() {
+    let server = Server::new(Desk {
+        continues: true,
+        ..Desk::default()
+    });
+    let session = Session::new(server.clone());
+    session.token().await.unwrap();
+    session.renew().await.unwrap();
+    settle().await;
+    assert_eq!(server.logouts(), NOTHING);
+    assert_eq!(session.stats().ended(TokenEnd::Continued), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_forbidden_endpoint_leaves_no_session_behind() {
+    let server = Server::living_for(HOUR * 10);
+    let session = Session::new(server.clone());
+    let client = client(&session, &server);
+    assert_eq!(ask(&client, "/x").await.unwrap(), 200);
+    for _ in 0..600 {
+        assert_eq!(ask(&client, "/forbidden").await.unwrap(), 401);
+        sleep(Duration::from_secs(1)).await;
+    }
+    let renewals = session.stats().logins(Reason::Rejected).succeeded;
+    assert!((5..=12).contains(&renewals), "{renewals}");
+    assert_eq!(server.live().len(), 1);
+    session.close(MINUTE).await.unwrap();
+    assert_eq!(server.live(), NONE);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_logout_that_fails_in_the_background_is_tried_again() {
+    let server = Server::new(Desk {
+        failing_logouts: Mutex::new(3),
+        ..Desk::default()
+    });
+    let session = Session::new(server.clone());
+    session.token().await.unwrap();
+    session.renew().await.unwrap();
+    sleep(MINUTE).await;
+    assert_eq!(server.logouts(), ["logout 1"; 4]);
+    assert_eq!(server.live(), [2]);
+    assert_eq!(session.stats().ended(TokenEnd::LoggedOut), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_background_logout_that_hangs_holds_a_login_up_for_five_seconds_at_most() {
+    let server = Server::new(Desk {
+        logout_takes: HOUR,
+        ..Desk::default()
+    });
+    let session = Session::new(server.clone());
+    let client = client(&session, &server);
+    session.token().await.unwrap();
+    session.renew().await.unwrap();
+    settle().await;
+    assert_eq!(server.logouts(), ["logout 1"]);
+    server.revoke_all();
+    let since = Instant::now();
+    assert_eq!(ask(&client, "/x").await.unwrap(), 200);
+    assert!(since.elapsed() <= Duration::from_secs(5), "{since:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_logout_ends_the_replaced_tokens_too() {
+    let server = Server::living_for(HOUR);
+    let session = Session::new(server.clone());
+    let held = session.token().await.unwrap();
+    session.renew().await.unwrap();
+    settle().await;
+    assert_eq!(server.live(), [1, 2]);
+    session.logout().await.unwrap();
+    assert_eq!(server.live(), NONE);
+    assert_eq!(session.stats().ended(TokenEnd::LoggedOut), 2);
+    drop(held);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_logout_left_is_ended_in_the_background_after_the_next_login() {
+    let server = Server::new(Desk {
+        failing_logouts: Mutex::new(1),
+        ..Desk::default()
+    });
+    let session = Session::new(server.clone());
+    session.token().await.unwrap();
+    assert!(session.logout().await.is_err());
+    assert_eq!(server.live(), [1]);
+    session.login().await.unwrap();
+    settle().await;
+    assert_eq!(server.live(), [2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn closing_waits_for_requests_and_bodies_and_lets_nobody_in() {
+    let server = Server::living_for(HOUR);
+    let session = Session::new(server.clone());
+    let client = client(&session, &server);
+    assert_eq!(ask(&client, "/x").await.unwrap(), 200);
+    let slow = tokio::spawn(client.clone().oneshot(to("/slow")));
+    settle().await;
+    let closing = tokio::spawn({
+        let session = session.clone();
+        async move { session.close(MINUTE).await }
+    });
+    settle().await;
+    assert_eq!(session.status().state, State::Closed);
+    for refused in [
+        ask(&client, "/x").await.unwrap_err(),
+        session.token().await.unwrap_err().into(),
+        session.login().await.unwrap_err().into(),
+        session.renew().await.unwrap_err().into(),
+    ] {
+        assert_eq!(kind(&refused), ErrorKind::Closed);
+    }
+    assert!(!closing.is_finished());
+    assert_eq!(server.live(), [1]);
+
+    server.0.gate.notify_one();
+    let response = slow.await.unwrap().unwrap();
+    assert_eq!(response.status(), 200);
+    settle().await;
+    assert!(!closing.is_finished(), "the body is not read yet");
+    response.into_body().collect().await.unwrap();
+    closing.await.unwrap().unwrap();
+    assert_eq!(server.live(), NONE);
+    assert_eq!(
+        kind(&ask(&client, "/x").await.unwrap_err()),
+        ErrorKind::Closed
+    );
+    assert_eq!(
+        session.login().await.unwrap_err().kind(),
+        ErrorKind::Closed,
+        "for good"
+    );
+    session.close(MINUTE).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn closing_lets_a_rejected_request_be_renewed_and_replayed() {
+    let server = Server::new(Desk {
+        login_takes: Duration::from_secs(2),
+        ..Desk::default()
+    });
+    let session = Session::new(server.clone());
+    let client = client(&session, &server);
+    assert_eq!(ask(&client, "/x").await.unwrap(), 200);
+    server.revoke_all();
+    let slow = tokio::spawn(async move { ask(&client, "/slow").await });
+    settle().await;
+    let closing = tokio::spawn(async move { session.close(MINUTE).await });
+    settle().await;
+    server.0.gate.notify_one();
+    sleep(Duration::from_secs(3)).await;
+    server.0.gate.notify_one();
+    assert_eq!(slow.await.unwrap().unwrap(), 200);
+    closing.await.unwrap().unwrap();
+    assert_eq!(server.live(), NONE);
+    assert_eq!(
+        server.log(),
+        ["login Initial", "login Rejected", "logout 2"]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn closing_waits_for_who_waits_for_a_login() {
+    let server = Server::new(Desk {
+        login_takes: Duration::from_secs(2),
+        ..Desk::default()
+    });
+    let session = Session::new(server.clone());
+    let client = client(&session, &server);
+    let waits = tokio::spawn(async move { ask(&client, "/x").await });
+    settle().await;
+    session.close(MINUTE).await.unwrap();
+    assert_eq!(waits.await.unwrap().unwrap(), 200);
+    assert_eq!(server.live(), NONE);
+}
+
+#[tokio::test(start_paused = true)]
+async fn closing_waits_for_the_logout_of_a_replaced_token() {
+    let server = Server::new(Desk {
+        failing_logouts: Mutex::new(2),
+        ..Desk::default()
+    });
+    let session = Session::new(server.clone());
+    session.token().await.unwrap();
+    session.renew().await.unwrap();
+    let since = Instant::now();
+    session.close(MINUTE).await.unwrap();
+    assert!(since.elapsed() < Duration::from_secs(2));
+    assert_eq!(server.live(), NONE);
+}
+
+#[tokio::test(start_paused = true)]
+async fn closing_says_who_was_left_at_the_deadline_and_logs_out_all_the_same() {
+    let server = Server::living_for(HOUR);
+    let session = Session::new(server.clone());
+    let client = client(&session, &server);
+    let body = client.clone().oneshot(to("/x")).await.unwrap();
+    let held = session.token().await.unwrap();
+    let slow = tokio::spawn(client.oneshot(to("/slow")));
+    settle().await;
+    let since = Instant::now();
+    let left = session.close(MINUTE).await.unwrap_err();
+    assert_eq!(since.elapsed(), MINUTE);
+    assert_eq!((left.in_use(), left.tokens()), (3, 0));
+    assert!(left.logout().is_none());
+    assert_eq!(server.live(), NONE);
+    assert_eq!(
+        left.to_string(),
+        "the session was closed; 3 requests, bodies and tokens were still in use"
+    );
+    slow.abort();
+    drop((body, held));
+    settle().await;
+    session.close(MINUTE).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn closing_says_which_logout_failed_and_may_be_repeated() {
+    let server = Server::new(Desk {
+        failing_logouts: Mutex::new(1),
+        ..Desk::default()
+    });
+    let session = Session::new(server.clone());
+    session.token().await.unwrap();
+    let left = session.close(MINUTE).await.unwrap_err();
+    assert_eq!((left.in_use(), left.tokens()), (0, 1));
+    assert_eq!(left.logout().unwrap().kind(), ErrorKind::Unavailable);
+    assert_eq!(server.live(), [1]);
+    session.close(MINUTE).await.unwrap();
+    assert_eq!(server.live(), NONE);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_closing_that_is_dropped_leaves_the_session_closed_and_can_be_repeated() {
+    let server = Server::living_for(HOUR);
+    let session = Session::new(server.clone());
+    let held = session.token().await.unwrap();
+    assert!(timeout(MINUTE, session.close(HOUR)).await.is_err());
+    assert_eq!(session.token().await.unwrap_err().kind(), ErrorKind::Closed);
+    assert_eq!(server.live(), [1]);
+    drop(held);
+    session.close(HOUR).await.unwrap();
+    assert_eq!(server.live(), NONE);
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_the_last_handle_no_task_remains_and_a_login_under_way_is_undone() {
+    let tasks = || Handle::current().metrics().num_alive_tasks();
+    let server = Server::new(Desk {
+        lives_for: Some(HOUR),
+        login_takes: Duration::from_secs(2),
+        ..Desk::default()
+    });
+    assert_eq!(tasks(), 0);
+    let session = Session::builder(server.clone()).keep_alive(true).build();
+    let client = client(&session, &server);
+    let held = session.token().await.unwrap();
+    session.renew().await.unwrap();
+    settle().await;
+    assert_eq!(tasks(), 1, "the timer");
+    assert!(
+        timeout(Duration::from_secs(1), session.renew())
+            .await
+            .is_err()
+    );
+    assert_eq!(tasks(), 2, "and a login");
+    let mut events = session.events();
+    drop((session, client));
+    assert_eq!(server.live(), [1, 2]);
+    sleep(Duration::from_secs(3)).await;
+    assert_eq!(tasks(), 0);
+    assert_eq!(server.logouts(), ["logout 3"]);
+    // What nobody is left to end is said to be abandoned.
+    let mut abandoned = Vec::new();
+    while let Some(event) = events.recv().await {
+        match event {
+            Event::TokenEnded {
+                generation,
+                end: TokenEnd::Abandoned,
+                ..
+            } => abandoned.push(generation),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(abandoned, [2, 1]);
+    drop(held);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_with_nothing_to_wait_for_has_no_task() {
+    let server = Server::new(Desk::default());
+    let session = Session::new(server.clone());
+    let client = client(&session, &server);
+    assert_eq!(ask(&client, "/x").await.unwrap(), 200);
+    settle().await;
+    assert_eq!(Handle::current().metrics().num_alive_tasks(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn events_tell_a_sessions_life_in_order() {
+    let server = Server::new(Desk {
+        login_takes: Duration::from_secs(2),
+        ..Desk::default()
+    });
+    let session = Session::new(server.clone());
+    let mut events = session.events();
+    let client = client(&session, &server);
+    assert_eq!(ask(&client, "/x").await.unwrap(), 200);
+    server.revoke_all();
+    assert_eq!(ask(&client, "/x").await.unwrap(), 200);
+    server.is_down(true);
+    session.renew().await.unwrap_err();
+    server.is_down(false);
+    session.logout().await.unwrap();
+    session.close(MINUTE).await.unwrap();
+    drop((session, client));
+
+    let mut told = Vec::new();
+    while let Some(event) = events.recv().await {
+        told.push(match event {
+            Event::LoginStarted { reason, .. } => format!("{reason:?} starts"),
+            Event::LoggedIn {
+                reason,
+                generation,
+                elapsed,
+                ..
+            } => format!("{reason:?} brings {generation} in {elapsed:?}"),
+            Event::LoginFailed { reason, error, .. } => {
+                format!("{reason:?} fails: {:?}", error.kind())
+            }
+            Event::TokenRejected { generation, .. } => format!("{generation} rejected"),
+            Event::TokenEnded {
+                generation, end, ..
+            } => format!("{generation} {end:?}"),
+            other => format!("{other:?}"),
+        });
+    }
+    assert_eq!(
+        told,
+        [
+            "Initial starts",
+            "Initial brings 1 in 2s",
+            "Rejected starts",
+            "1 rejected",
+            "Rejected brings 2 in 2s",
+            "1 Rejected",
+            "Requested starts",
+            "Requested fails: Unavailable",
+            "LoggedOut",
+            "2 LoggedOut",
+            "Closed",
+        ]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_receiver_that_lags_misses_events_and_holds_nothing_up() {
+    let server = Server::new(Desk::default());
+    let session = Session::new(server.clone());
+    let mut events = session.events();
+    for _ in 0..200 {
+        session.login().await.unwrap();
+        session.logout().await.unwrap();
+    }
+    let Some(Event::Missed { count, .. }) = events.recv().await else {
+        panic!("nothing was missed");
+    };
+    assert!(count > 0);
+    drop(session);
+    let mut seen = 0;
+    while events.recv().await.is_some() {
+        seen += 1;
+    }
+    assert_eq!(seen, 256);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_status_tells_a_probe_and_a_person_how_the_session_is_doing() {
+    let server = Server::living_for(HOUR);
+    let session = Session::builder(server.clone()).name("billing").build();
+    assert!(!session.status().usable);
+    assert_eq!(session.status().to_string(), "billing: no token yet");
+
+    session.token().await.unwrap();
+    sleep(MINUTE).await;
+    let status = session.status();
+    assert!(status.usable);
+    assert_eq!(status.expires_in, Some(HOUR - MINUTE));
+    assert_eq!(
+        status.to_string(),
+        "billing: live, generation 1, ends in 3540 s"
+    );
+
+    server.is_down(true);
+    session.renew().await.unwrap_err();
+    let status = session.status();
+    assert!(status.usable, "the token is good");
+    let wait = status.next_attempt_in.unwrap();
+    assert!(wait > Duration::ZERO && wait <= Duration::from_millis(500));
+    assert_eq!(
+        status.to_string(),
+        "billing: live, generation 1, ends in 3540 s, last error: no token: the login system is \
+         unavailable, next attempt in 1 s"
+    );
+
+    session.close(MINUTE).await.unwrap();
+    let status = session.status();
+    assert!(!status.usable);
+    assert_eq!(status.next_attempt_in, None);
+    assert!(status.to_string().starts_with("billing: closed"));
+}
