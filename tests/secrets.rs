@@ -3,7 +3,9 @@
 use std::convert::Infallible;
 use std::error::Error as StdError;
 use std::fmt::{Debug, Display};
+use std::io::Write;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header};
@@ -15,11 +17,12 @@ use tower_reauth::controlm::{ControlM, SessionApi};
 use tower_reauth::credentials::Memory;
 use tower_reauth::provider::ProviderFn;
 use tower_reauth::{
-    Auto, CredentialProvider, Credentials, Error, ErrorKind, FixedToken, InvalidToken,
-    LoginContext, PasswordChange, PasswordChanged, Profile, ProviderError, Reason, Reauth,
-    Rejection, ResponseFuture, Session, SessionBody, SessionBuilder, SessionLayer, SessionService,
-    Source, SourceError, Status, Token, Why, provider_fn,
+    Auto, CloseError, CredentialProvider, Credentials, Error, ErrorKind, Event, Events, FixedToken,
+    InvalidToken, LoginContext, PasswordChange, PasswordChanged, Profile, ProviderError, Reason,
+    Reauth, Rejection, ResponseFuture, Session, SessionBody, SessionBuilder, SessionLayer,
+    SessionService, Source, SourceError, Stats, Status, Token, Why, provider_fn,
 };
+use tracing_subscriber::fmt::format::FmtSpan;
 
 const PASSWORD: &str = "canary-password \"&<>";
 const NEW_PASSWORD: &str = "canary-new-password";
@@ -93,6 +96,19 @@ impl Shown {
         }
     }
 
+    /// All that `tracing` tells, for as long as the answer lives.
+    fn tracing(&self) -> tracing::subscriber::DefaultGuard {
+        let shown = self.clone();
+        tracing::subscriber::set_default(
+            tracing_subscriber::fmt()
+                .with_max_level(tracing::Level::TRACE)
+                .with_ansi(false)
+                .with_span_events(FmtSpan::FULL)
+                .with_writer(move || Told(shown.clone()))
+                .finish(),
+        )
+    }
+
     /// Whether anything was shown at all: an empty text is easily kept clean.
     fn mentions(&self, text: &str) -> bool {
         self.0
@@ -100,6 +116,20 @@ impl Shown {
             .unwrap()
             .iter()
             .any(|shown| shown.contains(text))
+    }
+}
+
+/// A line of what `tracing` tells.
+struct Told(Shown);
+
+impl Write for Told {
+    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+        self.0.text(String::from_utf8_lossy(line).into_owned());
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
     }
 }
 
@@ -173,6 +203,7 @@ impl CredentialProvider for Own {
 #[tokio::test(start_paused = true)]
 async fn a_session_shows_no_secret_from_its_first_login_to_its_logout() {
     let shown = Shown::default();
+    let _tracing = shown.tracing();
     let next = Arc::new(Mutex::new(Next::Fail));
     let then = |what: Next| *next.lock().unwrap() = what;
     let source = Source::from(Credentials::new("emuser", PASSWORD));
@@ -188,6 +219,7 @@ async fn a_session_shows_no_secret_from_its_first_login_to_its_logout() {
     shown.debug(&builder);
     let session = builder.build();
     shown.session(&session);
+    let mut events = session.events();
 
     let status = Arc::new(Mutex::new(StatusCode::UNAUTHORIZED));
     let answers = |with: StatusCode| *status.lock().unwrap() = with;
@@ -253,6 +285,29 @@ async fn a_session_shows_no_secret_from_its_first_login_to_its_logout() {
     shown.session(&session);
     let error = send().await.unwrap_err();
     assert_eq!(Error::find(&*error).unwrap().kind(), ErrorKind::LoggedOut);
+
+    drop((session, client));
+    let mut told = 0;
+    while let Some(event) = events.recv().await {
+        shown.debug(&event);
+        told += 1;
+    }
+    assert!(told > 10, "{told} events");
+    for line in [
+        "login{session=\"inventory\" reason=Requested}",
+        "login started session=\"inventory\" reason=Rejected",
+        "login failed session=\"inventory\" reason=Requested elapsed=0ns retry_after=",
+        "error=no token: the credentials were refused: the server refused the credentials: wrong \
+         user or password",
+        "logged in session=\"inventory\" reason=Requested generation=2 elapsed=0ns",
+        "the server rejected the token session=\"inventory\" generation=2",
+        "token ended session=\"inventory\" generation=1 end=",
+        "password changed session=\"inventory\" elapsed=0ns",
+        "change_password{session=\"inventory\"}",
+        "logged out session=\"inventory\"",
+    ] {
+        assert!(shown.mentions(line), "{line}");
+    }
 }
 
 /// `Layer::layer` without its import, which is one more dependency.
@@ -380,6 +435,7 @@ async fn a_server_that_echoes_what_it_is_sent_gets_no_secret_into_an_error() {
     for status in [200, 400, 401, 403, 429, 500, 503] {
         for wrap in [as_it_is, as_a_message, as_a_page] {
             let shown = Shown::default();
+            let _tracing = shown.tracing();
             let http = echo(status, wrap);
             let base: http::Uri = ORIGIN.parse().unwrap();
             let key = HeaderName::from_static("x-api-key");
@@ -447,6 +503,9 @@ fn every_public_type_crosses_threads_where_it_can() {
     plain::<SessionService<Http>>();
     plain::<SessionBody<Body>>();
     plain::<Status>();
+    plain::<Stats>();
+    plain::<Event>();
+    plain::<Events>();
     plain::<Token>();
     plain::<Credentials>();
     plain::<Source>();
@@ -463,6 +522,7 @@ fn every_public_type_crosses_threads_where_it_can() {
     plain::<SessionApi<Http, Body>>();
     plain::<Emulator>();
     error::<Error>();
+    error::<CloseError>();
     error::<ProviderError>();
     error::<SourceError>();
     error::<InvalidToken>();
@@ -485,5 +545,6 @@ fn every_public_type_crosses_threads_where_it_can() {
     sent(session.login());
     sent(session.renew());
     sent(session.logout());
+    sent(session.close(Duration::ZERO));
     sent(session.change_password(PasswordChange::to(NEW_PASSWORD)));
 }
