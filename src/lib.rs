@@ -70,6 +70,7 @@
 //! | feature | default | brings |
 //! |---|---|---|
 //! | `controlm` | yes | the session service of BMC Control-M and a provider for it |
+//! | `json` | with `controlm` | credentials in JSON files, and in one that keeps a changed password |
 //! | `tracing` | yes | tells `tracing` what happens to a session |
 //! | `emulator` | no | an embedded Control-M server, for tests |
 #![forbid(unsafe_code)]

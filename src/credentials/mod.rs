@@ -14,16 +14,37 @@
 //! // Read anew before each login:
 //! let read = Source::from_fn(|| async { Ok(Credentials::new("emuser", "s3cret")) });
 //! ```
+//!
+//! | source | read from | can be written |
+//! |---|---|---|
+//! | [`Memory`], `Credentials` themselves | this process | until it ends |
+//! | [`Env`] | environment variables | no |
+//! | [`File`] | a file, or a secret that Kubernetes mounts | no |
+//! | `FileStore` (feature `json`) | a file of our own | yes, durably |
+//! | [`Chain`] | the first of several that has credentials | as that one |
+//! | [`Source::from_fn`] | a function | no |
+//! | your [`CredentialSource`] | a vault, say | as you implement it |
 
+mod chain;
+mod env;
+mod file;
 mod memory;
 mod source;
+#[cfg(feature = "json")]
+mod store;
 
 use std::fmt;
 
 use secrecy::{ExposeSecret, SecretString};
 
+pub use chain::Chain;
+pub use env::Env;
+pub use file::File;
 pub use memory::Memory;
-pub use source::{CredentialSource, Source, SourceError, SourceErrorKind};
+pub use source::{CredentialSource, Source, SourceError, SourceErrorKind, Trying, Unresolved};
+#[cfg(feature = "json")]
+#[cfg_attr(docsrs, doc(cfg(feature = "json")))]
+pub use store::FileStore;
 
 /// A username and a password.
 ///

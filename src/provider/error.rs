@@ -169,7 +169,9 @@ impl From<InvalidToken> for ProviderError {
 impl From<SourceError> for ProviderError {
     fn from(error: SourceError) -> Self {
         match error.kind() {
-            SourceErrorKind::Unavailable | SourceErrorKind::Invalid => Self::unavailable(error),
+            SourceErrorKind::Unavailable | SourceErrorKind::Missing | SourceErrorKind::Invalid => {
+                Self::unavailable(error)
+            }
             SourceErrorKind::ReadOnly => Self::unsupported(error),
         }
     }

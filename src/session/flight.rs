@@ -20,7 +20,7 @@ use super::lifecycle::{self, Attempt};
 use super::retirement::Logout;
 use super::trace;
 use super::wallet::Wallet;
-use crate::credentials::{Credentials, Source, SourceError};
+use crate::credentials::{CredentialSource, Credentials, Source, SourceError};
 use crate::error::{Error, ErrorKind};
 use crate::provider::{
     ErasedProvider, LoginContext, PasswordChange, PasswordChanged, ProviderError,
@@ -297,13 +297,20 @@ async fn log_in<'a>(
         return Ok((token, None));
     };
     let fetched = source.fetch().await?;
+    wallet.recall(source).await?;
     let refused_too = match attempt {
         Attempt::Forced => true,
         Attempt::Usual | Attempt::Recheck => false,
     };
     let candidates = wallet.candidates(fetched, refused_too);
-    secrets.extend(candidates.iter().map(|other| other.password().clone()));
-    for credentials in candidates {
+    let passwords = candidates.iter().map(|other| &other.credentials);
+    secrets.extend(passwords.map(|other| other.password().clone()));
+    let are_some = !candidates.is_empty();
+    for candidate in candidates {
+        // One that cannot be noted is sent all the same: the session must come
+        // back although a disk is full.
+        let _ = wallet.trying(&candidate, source).await;
+        let credentials = candidate.credentials;
         let context = context.clone().with_credentials(credentials.clone());
         let login = backend.provider.login(context).await;
         match login.map_err(|error| error.without(&secrets)) {
@@ -311,8 +318,22 @@ async fn log_in<'a>(
             Err(error) if error.kind() == ProviderErrorKind::Refused => {
                 wallet.refused(credentials, error);
             }
-            Err(error) => return Err(error),
+            Err(error) => {
+                match error.kind() {
+                    // The password may have been looked at, and the answer lost.
+                    ProviderErrorKind::Uncertain => {}
+                    ProviderErrorKind::Refused
+                    | ProviderErrorKind::Unavailable
+                    | ProviderErrorKind::TokenRejected
+                    | ProviderErrorKind::Protocol
+                    | ProviderErrorKind::Unsupported => wallet.nothing_learnt(),
+                }
+                return Err(error);
+            }
         }
+    }
+    if are_some {
+        let _ = wallet.refused_all(source).await;
     }
     Err(wallet.refusal())
 }
@@ -402,6 +423,14 @@ async fn change_password(
         return within(deadline, ask(change)).await;
     };
     let prepare = async {
+        // What a process left behind that died is resolved by a login first:
+        // what is put down now would take its place.
+        wallet.recall(source).await?;
+        if wallet.is_uncertain() {
+            return Err(ProviderError::token_rejected(
+                "an earlier password change is resolved by a login first",
+            ));
+        }
         let prepared = wallet.prepare(change, source).await;
         prepared.map_err(ProviderError::from)
     };

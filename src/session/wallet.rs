@@ -1,10 +1,10 @@
-//! Which credentials a login may send: those of the source, a changed password
-//! that it could not keep, and never refused ones.
+//! Which credentials a login may send: those of the source, both of a password
+//! change that is not resolved, and never refused ones.
 
-use crate::credentials::{Credentials, Source, SourceError, SourceErrorKind};
-use crate::provider::{PasswordChange, ProviderError, ProviderErrorKind};
-
-use crate::provider::Storing;
+use crate::credentials::{
+    CredentialSource, Credentials, Source, SourceError, SourceErrorKind, Trying, Unresolved,
+};
+use crate::provider::{PasswordChange, ProviderError, ProviderErrorKind, Storing};
 
 /// How many refused credentials are remembered. A source that goes through
 /// more of them than this in a row would be asked for one a second time.
@@ -17,8 +17,8 @@ const REMEMBERED: usize = 16;
 pub(super) struct Wallet {
     /// A changed password that the source could not keep.
     unstored: Option<Unstored>,
-    /// The new password of a change whose answer was lost.
-    uncertain: Option<Uncertain>,
+    /// A change of which nobody knows whether the server made it.
+    open: Option<OpenChange>,
     refused: Vec<Credentials>,
     /// What the server said of the last ones.
     refusal: Option<ProviderError>,
@@ -32,10 +32,22 @@ struct Unstored {
 }
 
 #[derive(Debug)]
-struct Uncertain {
+struct OpenChange {
     new: Credentials,
     source_said: Credentials,
+    /// Whether the source keeps it too.
     stored: bool,
+    /// The password that was sent last, if nobody knows how that ended.
+    trying: Option<Trying>,
+}
+
+/// Credentials that a login is to send.
+#[derive(Clone, Debug)]
+pub(super) struct Candidate {
+    pub(super) credentials: Credentials,
+    /// What to keep in mind before they are sent, where they are one of the
+    /// two of an open change.
+    trying: Option<Trying>,
 }
 
 /// A password change that was put down, before the server is asked.
@@ -47,29 +59,93 @@ pub(super) struct Prepared {
     stored: bool,
 }
 
+/// Which of the two passwords of a change.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Which {
+    New,
+    Old,
+}
+
 impl Wallet {
+    /// Asks the source for a change that a process left behind which died.
+    pub(super) async fn recall(&mut self, source: &Source) -> Result<(), SourceError> {
+        if self.open.is_some() {
+            return Ok(());
+        }
+        let Some(Unresolved { new, trying }) = source.unresolved().await? else {
+            return Ok(());
+        };
+        self.open = Some(OpenChange {
+            new,
+            source_said: source.fetch().await?,
+            stored: true,
+            trying,
+        });
+        Ok(())
+    }
+
     /// The credentials to try, in this order, each once.
     pub(super) fn candidates(
         &mut self,
         source_says: Credentials,
         refused_too: bool,
-    ) -> Vec<Credentials> {
-        let mut candidates = Vec::with_capacity(2);
-        candidates.extend(
-            self.uncertain
-                .as_ref()
-                .map(|uncertain| uncertain.new.clone()),
-        );
+    ) -> Vec<Candidate> {
         let in_use = self.in_use(source_says);
-        // The source may have the new password by now.
-        if !candidates.iter().any(|other| other.same_as(&in_use)) {
-            candidates.push(in_use);
+        let mut candidates = Vec::with_capacity(2);
+        match &self.open {
+            // The source may have the new password by now.
+            Some(open) if !open.new.same_as(&in_use) => {
+                for which in open.order(refused_too) {
+                    let credentials = match which {
+                        Which::New => open.new.clone(),
+                        Which::Old => in_use.clone(),
+                    };
+                    candidates.push((credentials, Some(*which)));
+                }
+            }
+            Some(_) | None => candidates.push((in_use, None)),
         }
         if !refused_too {
-            candidates
-                .retain(|candidate| !self.refused.iter().any(|other| other.same_as(candidate)));
+            candidates.retain(|(candidate, _)| {
+                !self.refused.iter().any(|other| other.same_as(candidate))
+            });
         }
-        candidates
+        let is_only = self.open.as_ref().is_some_and(OpenChange::is_half_known);
+        let noted = candidates.into_iter().enumerate();
+        noted
+            .map(|(place, (credentials, which))| Candidate {
+                credentials,
+                trying: which.map(|which| match (which, place > 0 || is_only) {
+                    (Which::New, false) => Trying::New,
+                    (Which::Old, false) => Trying::Old,
+                    (Which::New, true) => Trying::OnlyNew,
+                    (Which::Old, true) => Trying::OnlyOld,
+                }),
+            })
+            .collect()
+    }
+
+    /// Keeps in mind, and in the source, that `candidate` is about to be sent.
+    pub(super) async fn trying(
+        &mut self,
+        candidate: &Candidate,
+        source: &Source,
+    ) -> Result<(), SourceError> {
+        let Some(trying) = candidate.trying else {
+            return Ok(());
+        };
+        self.note(Some(trying), source).await
+    }
+
+    /// The answer to what was sent last says nothing of the password, and that
+    /// it does not count as a failed login.
+    pub(super) fn nothing_learnt(&mut self) {
+        if let Some(open) = &mut self.open {
+            open.trying = match open.trying {
+                Some(Trying::New | Trying::Old) | None => None,
+                only => only,
+            };
+        }
     }
 
     /// What the server said when it refused what there is.
@@ -81,7 +157,7 @@ impl Wallet {
 
     /// The server refused `credentials`.
     ///
-    /// That says nothing of an unresolved change yet: an account that is locked
+    /// That says nothing of an open change yet: an account that is locked
     /// refuses the right password too, which must not be forgotten then.
     pub(super) fn refused(&mut self, credentials: Credentials, refusal: ProviderError) {
         self.refusal = Some(refusal);
@@ -93,7 +169,24 @@ impl Wallet {
         }
     }
 
-    /// The server took `credentials`, which resolves an unresolved change.
+    /// The server refused all that there is. Were it noted that one of an open
+    /// change was, the next start would not try it, though it may be right.
+    pub(super) async fn refused_all(&mut self, source: &Source) -> Result<(), SourceError> {
+        self.note(None, source).await
+    }
+
+    async fn note(&mut self, trying: Option<Trying>, source: &Source) -> Result<(), SourceError> {
+        let Some(open) = &mut self.open else {
+            return Ok(());
+        };
+        open.trying = trying;
+        match open.stored {
+            true => source.trying(trying).await,
+            false => Ok(()),
+        }
+    }
+
+    /// The server took `credentials`, which resolves an open change.
     pub(super) async fn taken(
         &mut self,
         credentials: &Credentials,
@@ -101,30 +194,25 @@ impl Wallet {
     ) -> Result<(), SourceError> {
         self.refused.clear();
         self.refusal = None;
-        let Some(uncertain) = self.uncertain.take() else {
+        let Some(open) = self.open.take() else {
             return Ok(());
         };
-        if uncertain.new.same_as(credentials) {
+        if open.new.same_as(credentials) {
             return self
-                .keep(
-                    uncertain.new,
-                    uncertain.source_said,
-                    uncertain.stored,
-                    source,
-                )
+                .keep(open.new, open.source_said, open.stored, source)
                 .await;
         }
         // The change never happened after all.
-        match uncertain.stored {
+        match open.stored {
             true => source.withdraw().await,
             false => Ok(()),
         }
     }
 
-    /// Whether a password change is unresolved, so that only a login can tell
-    /// which password the server takes.
+    /// Whether a password change is open, so that only a login can tell which
+    /// password the server takes.
     pub(super) fn is_uncertain(&self) -> bool {
-        self.uncertain.is_some()
+        self.open.is_some()
     }
 
     /// Puts a new password down beside the one in use.
@@ -140,22 +228,28 @@ impl Wallet {
             Ok(()) => true,
             Err(error) => match (error.kind(), change.storing()) {
                 (SourceErrorKind::ReadOnly, Storing::InMemoryIfReadOnly) => false,
+                (SourceErrorKind::ReadOnly, Storing::Required) => return Err(error),
                 (
-                    SourceErrorKind::ReadOnly
-                    | SourceErrorKind::Unavailable
+                    SourceErrorKind::Unavailable
+                    | SourceErrorKind::Missing
                     | SourceErrorKind::Invalid,
                     Storing::Required | Storing::InMemoryIfReadOnly,
-                ) => return Err(error),
+                ) => {
+                    // It may have kept it all the same.
+                    let _ = source.withdraw().await;
+                    return Err(error);
+                }
             },
         };
         // Before the server is asked, so that a flight that dies at any point
         // from here on leaves both passwords behind.
         // A refusal from before the change says nothing of the time after it.
         self.refused.retain(|other| !other.same_as(&new));
-        self.uncertain = Some(Uncertain {
+        self.open = Some(OpenChange {
             new: new.clone(),
             source_said: source_said.clone(),
             stored,
+            trying: None,
         });
         Ok(Prepared {
             change: change.of(&in_use),
@@ -174,14 +268,14 @@ impl Wallet {
     ) -> Result<(), SourceError> {
         match answer {
             Ok(_) => {
-                self.uncertain = None;
+                self.open = None;
                 self.refused.clear();
                 self.keep(prepared.new, prepared.source_said, prepared.stored, source)
                     .await
             }
             Err(error) if error.kind() == ProviderErrorKind::Uncertain => Ok(()),
             Err(_) => {
-                self.uncertain = None;
+                self.open = None;
                 match prepared.stored {
                     true => source.withdraw().await,
                     false => Ok(()),
@@ -217,6 +311,30 @@ impl Wallet {
                 self.unstored = None;
                 source_says
             }
+        }
+    }
+}
+
+impl OpenChange {
+    /// The new password first: most often it was the answer that was lost, and
+    /// not the request. But if the last attempt may have been a wrong one, then
+    /// the other, so that no wrong one is sent twice in a row.
+    fn order(&self, refused_too: bool) -> &'static [Which] {
+        match self.trying {
+            None | Some(Trying::Old) => &[Which::New, Which::Old],
+            Some(Trying::New) => &[Which::Old, Which::New],
+            Some(Trying::OnlyNew) if refused_too => &[Which::New, Which::Old],
+            Some(Trying::OnlyOld) if refused_too => &[Which::Old, Which::New],
+            Some(Trying::OnlyNew) => &[Which::New],
+            Some(Trying::OnlyOld) => &[Which::Old],
+        }
+    }
+
+    /// Whether one of the two is known to be wrong.
+    fn is_half_known(&self) -> bool {
+        match self.trying {
+            Some(Trying::OnlyNew | Trying::OnlyOld) => true,
+            Some(Trying::New | Trying::Old) | None => false,
         }
     }
 }

@@ -1,0 +1,59 @@
+//! Credentials in environment variables.
+
+use std::env;
+
+use super::{CredentialSource, Credentials, SourceError};
+
+/// Credentials that two environment variables hold, read anew before each login.
+///
+/// It cannot be written: a change of the password would be forgotten with the
+/// process. Other programs of the same user can read a process's environment;
+/// prefer a [`File`](super::File) where you can choose.
+///
+/// ```
+/// use tower_reauth::credentials::{Env, Source};
+///
+/// let source = Source::new(Env::new("CTM_USER", "CTM_PASSWORD"));
+/// ```
+#[derive(Clone, Debug)]
+pub struct Env {
+    username: String,
+    password: String,
+}
+
+impl Env {
+    /// Reads the username and the password from the variables of these names.
+    #[must_use]
+    pub fn new(username: impl Into<String>, password: impl Into<String>) -> Self {
+        Self {
+            username: username.into(),
+            password: password.into(),
+        }
+    }
+}
+
+impl CredentialSource for Env {
+    /// # Errors
+    ///
+    /// [`Missing`](super::SourceErrorKind::Missing) if a variable is not set or
+    /// empty, [`Invalid`](super::SourceErrorKind::Invalid) if it is no UTF-8.
+    async fn fetch(&self) -> Result<Credentials, SourceError> {
+        Ok(Credentials::new(
+            read(&self.username)?,
+            read(&self.password)?,
+        ))
+    }
+}
+
+fn read(name: &str) -> Result<String, SourceError> {
+    match env::var(name) {
+        Ok(value) if !value.is_empty() => Ok(value),
+        Ok(_) | Err(env::VarError::NotPresent) => Err(SourceError::missing(format!(
+            "the environment variable {name} is not set"
+        ))),
+        // Not as it says: it quotes the value.
+        Err(env::VarError::NotUnicode(_)) => Err(SourceError::invalid(format!(
+            "the environment variable {name} is no UTF-8"
+        ))),
+    }
+}

@@ -1,0 +1,287 @@
+//! Credentials in files that somebody else writes.
+
+use std::fs;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use secrecy::SecretString;
+use zeroize::Zeroizing;
+
+use super::{CredentialSource, Credentials, SourceError};
+
+/// Longer files hold no credentials.
+const LONGEST: u64 = 64 * 1024;
+
+/// How often a pair of files is read that is replaced meanwhile.
+const TRIES: u32 = 5;
+
+/// Credentials in a file, or in a pair of files, read anew before each login.
+///
+/// It cannot be written: whoever puts the files there changes them. For a
+/// password that this program changes, see `FileStore`.
+///
+/// Files are read on tokio's threads for blocking calls, and what is read is
+/// wiped. Errors name the file and quote nothing of it.
+///
+/// ```
+/// use tower_reauth::credentials::{File, Source};
+///
+/// // A Docker secret: the file is the password.
+/// let plain = Source::new(File::plain("emuser", "/run/secrets/ctm_password"));
+///
+/// // A Kubernetes secret, mounted as a directory with one file for each key.
+/// let mounted = Source::new(File::kubernetes("/etc/ctm-credentials"));
+/// ```
+#[derive(Clone, Debug)]
+pub struct File(Kind);
+
+#[derive(Clone, Debug)]
+enum Kind {
+    Plain {
+        username: String,
+        path: PathBuf,
+    },
+    #[cfg(feature = "json")]
+    Json {
+        path: PathBuf,
+    },
+    Mounted {
+        directory: PathBuf,
+        username: String,
+        password: String,
+    },
+}
+
+impl File {
+    /// A file that is the password of `username`; one line break at its end is
+    /// left out.
+    pub fn plain(username: impl Into<String>, path: impl Into<PathBuf>) -> Self {
+        Self(Kind::Plain {
+            username: username.into(),
+            path: path.into(),
+        })
+    }
+
+    /// A JSON file, `{"username": "..", "password": ".."}`; other fields are
+    /// passed over.
+    #[cfg(feature = "json")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "json")))]
+    pub fn json(path: impl Into<PathBuf>) -> Self {
+        Self(Kind::Json { path: path.into() })
+    }
+
+    /// A directory with the files `username` and `password`, as Kubernetes
+    /// mounts a secret of the type `kubernetes.io/basic-auth`.
+    ///
+    /// Kubernetes replaces both at once, by turning the link `..data` to
+    /// another directory. Both files are read from the one directory that it
+    /// names at that moment, so that an old username never meets a new
+    /// password. A directory without that link is read as it is.
+    pub fn kubernetes(directory: impl Into<PathBuf>) -> Self {
+        Self::kubernetes_keys(directory, "username", "password")
+    }
+
+    /// As [`File::kubernetes`], for a secret with other keys.
+    pub fn kubernetes_keys(
+        directory: impl Into<PathBuf>,
+        username: impl Into<String>,
+        password: impl Into<String>,
+    ) -> Self {
+        Self(Kind::Mounted {
+            directory: directory.into(),
+            username: username.into(),
+            password: password.into(),
+        })
+    }
+}
+
+impl CredentialSource for File {
+    /// # Errors
+    ///
+    /// [`Missing`](super::SourceErrorKind::Missing) if a file is not there,
+    /// [`Invalid`](super::SourceErrorKind::Invalid) if it is empty, longer than
+    /// 64 KiB, no UTF-8 or no such JSON, and
+    /// [`Unavailable`](super::SourceErrorKind::Unavailable) if it cannot be read.
+    async fn fetch(&self) -> Result<Credentials, SourceError> {
+        let kind = self.0.clone();
+        blocking(move || match kind {
+            Kind::Plain { username, path } => {
+                let password = line(&read(&path)?, &path)?;
+                Ok(Credentials::new(username, password))
+            }
+            #[cfg(feature = "json")]
+            Kind::Json { path } => json::read(&path),
+            Kind::Mounted {
+                directory,
+                username,
+                password,
+            } => mounted(&directory, &username, &password),
+        })
+        .await
+    }
+}
+
+/// Runs `call` where it may block.
+pub(super) async fn blocking<T: Send + 'static>(
+    call: impl FnOnce() -> Result<T, SourceError> + Send + 'static,
+) -> Result<T, SourceError> {
+    match tokio::task::spawn_blocking(call).await {
+        Ok(answer) => answer,
+        Err(lost) => Err(SourceError::unavailable(lost)),
+    }
+}
+
+/// Reads a file into memory that is wiped, and of which no copy is left.
+pub(super) fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, SourceError> {
+    let failed = |error| failed(path, error);
+    let file = fs::File::open(path).map_err(failed)?;
+    let metadata = file.metadata().map_err(failed)?;
+    if !metadata.is_file() {
+        return Err(invalid(path, "is not a file"));
+    }
+    read_open(file, metadata.len(), path)
+}
+
+/// As [`read`], from a file that is open and is this long.
+pub(super) fn read_open(
+    file: fs::File,
+    length: u64,
+    path: &Path,
+) -> Result<Zeroizing<Vec<u8>>, SourceError> {
+    if length > LONGEST {
+        return Err(invalid(path, "is longer than 64 KiB"));
+    }
+    // One more, so that the end is seen without growing, which leaves a copy.
+    let mut text = Zeroizing::new(vec![0; length as usize + 1]);
+    let mut file = file.take(text.len() as u64);
+    let mut read = 0;
+    loop {
+        match file.read(&mut text[read..]) {
+            Ok(0) => break,
+            Ok(more) => read += more,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(failed(path, error)),
+        }
+    }
+    if read > length as usize {
+        return Err(SourceError::unavailable(format!(
+            "{} was written while it was read",
+            path.display()
+        )));
+    }
+    text.truncate(read);
+    Ok(text)
+}
+
+/// The text of a file, without the line break at its end.
+fn line(text: &[u8], path: &Path) -> Result<SecretString, SourceError> {
+    let text = text.strip_suffix(b"\n").unwrap_or(text);
+    let text = text.strip_suffix(b"\r").unwrap_or(text);
+    match std::str::from_utf8(text) {
+        Ok("") => Err(invalid(path, "is empty")),
+        Ok(text) => Ok(text.into()),
+        Err(_) => Err(invalid(path, "is no UTF-8")),
+    }
+}
+
+fn mounted(directory: &Path, username: &str, password: &str) -> Result<Credentials, SourceError> {
+    let link = directory.join("..data");
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let (resolved, is_link) = match fs::canonicalize(&link) {
+            Ok(resolved) => (resolved, true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => (directory.to_owned(), false),
+            Err(error) => return Err(failed(&link, error)),
+        };
+        let one = |name: &str| {
+            let path = resolved.join(name);
+            line(&read(&path)?, &path)
+        };
+        let pair = one(username).and_then(|username| Ok((username, one(password)?)));
+        match pair {
+            Ok((username, password)) => {
+                let username = secrecy::ExposeSecret::expose_secret(&username).to_owned();
+                return Ok(Credentials::new(username, password));
+            }
+            // Replaced while it was read.
+            Err(_) if is_link && !resolved.exists() && tries < TRIES => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+pub(super) fn failed(path: &Path, error: io::Error) -> SourceError {
+    let cause = Failed {
+        path: path.to_owned(),
+        error,
+    };
+    match cause.error.kind() {
+        io::ErrorKind::NotFound => SourceError::missing(cause),
+        _ => SourceError::unavailable(cause),
+    }
+}
+
+pub(super) fn invalid(path: &Path, what: &str) -> SourceError {
+    SourceError::invalid(format!("{} {what}", path.display()))
+}
+
+/// What the operating system said of a file.
+#[derive(Debug)]
+struct Failed {
+    path: PathBuf,
+    error: io::Error,
+}
+
+impl std::fmt::Display for Failed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.path.display(), self.error)
+    }
+}
+
+impl std::error::Error for Failed {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.error)
+    }
+}
+
+#[cfg(feature = "json")]
+pub(super) mod json {
+    //! What a file of credentials holds as JSON.
+
+    use std::path::Path;
+
+    use secrecy::SecretString;
+    use serde::Deserialize;
+    use serde::de::DeserializeOwned;
+
+    use super::{Credentials, SourceError, invalid};
+
+    #[derive(Deserialize)]
+    struct Pair {
+        username: String,
+        password: SecretString,
+    }
+
+    pub(super) fn read(path: &Path) -> Result<Credentials, SourceError> {
+        let pair: Pair = parse(&super::read(path)?, path)?;
+        Ok(Credentials::new(pair.username, pair.password))
+    }
+
+    pub(in crate::credentials) fn parse<T: DeserializeOwned>(
+        text: &[u8],
+        path: &Path,
+    ) -> Result<T, SourceError> {
+        // Not as it says: it may quote the password.
+        serde_json::from_slice(text).map_err(|error| {
+            let what = match error.classify() {
+                serde_json::error::Category::Data => "has a field that is missing or wrong",
+                serde_json::error::Category::Io
+                | serde_json::error::Category::Syntax
+                | serde_json::error::Category::Eof => "is no JSON",
+            };
+            let (line, column) = (error.line(), error.column());
+            invalid(path, &format!("{what} (line {line}, column {column})"))
+        })
+    }
+}
