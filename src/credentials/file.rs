@@ -189,9 +189,16 @@ fn mounted(directory: &Path, username: &str, password: &str) -> Result<Credentia
     let mut tries = 0;
     loop {
         tries += 1;
-        let (resolved, is_link) = match fs::canonicalize(&link) {
-            Ok(resolved) => (resolved, true),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => (directory.to_owned(), false),
+        // Asked for itself: one whose directory has just been removed is no
+        // sign of a directory without it.
+        let is_link = fs::symlink_metadata(&link).is_ok();
+        let resolved = match is_link {
+            true => fs::canonicalize(&link),
+            false => Ok(directory.to_owned()),
+        };
+        let resolved = match resolved {
+            Ok(resolved) => resolved,
+            Err(error) if error.kind() == io::ErrorKind::NotFound && tries < TRIES => continue,
             Err(error) => return Err(failed(&link, error)),
         };
         let one = |name: &str| {
