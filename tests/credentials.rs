@@ -513,7 +513,8 @@ async fn two_changes_at_once_are_made_one_after_the_other() {
     let world = World::new();
     let session = world.session();
     let (one, two) = tokio::join!(change(&session, "one"), change(&session, "two"));
-    (one.unwrap(), two.unwrap());
+    one.unwrap();
+    two.unwrap();
     let password = json(&world.path())["password"].as_str().unwrap().to_owned();
     assert_eq!(world.emulator.account().password_changes, 2);
     world.comes_back_with(&password).await;
