@@ -4,8 +4,9 @@ use std::fmt::{Debug, Display};
 use std::time::Duration;
 
 use http::Uri;
-use tower_reauth::{Error, Why};
+use tower_reauth::{CloseError, Error, TokenEnd, Why};
 
+use super::accounts;
 use super::format::{
     Clause, Condition, ErrorOrNone, List, Outcome, Outcomes, Scenario, Then, Why as ExpectedWhy,
 };
@@ -45,8 +46,8 @@ impl Diff {
 }
 
 fn expected(then: &Then, record: &Record, diff: &mut Diff) {
-    let logins: Vec<_> = record
-        .logins
+    let until = record.until;
+    let logins: Vec<_> = record.logins[..until.logins]
         .iter()
         .map(|login| {
             let at = show_time(login.began.at);
@@ -62,19 +63,17 @@ fn expected(then: &Then, record: &Record, diff: &mut Diff) {
             && fits(&expected.password, login.password.as_deref())
     });
 
-    let logouts: Vec<_> = record
-        .logouts
+    let logouts: Vec<_> = record.logouts[..until.logouts]
         .iter()
-        .map(|logout| format!("{} of token {:?}", show_time(logout.at), logout.token))
+        .map(|logout| format!("{} of token {:?}", show_time(logout.began.at), logout.token))
         .collect();
     each("logouts", &then.logouts, &logouts, diff, |expected, n| {
         let logout = &record.logouts[n];
-        expected.at.is_none_or(|at| at.contains(logout.at))
+        expected.at.is_none_or(|at| at.contains(logout.began.at))
             && numbered(&expected.token, logout.token)
     });
 
-    let changes: Vec<_> = record
-        .changes
+    let changes: Vec<_> = record.changes[..until.changes]
         .iter()
         .map(|change| {
             let at = show_time(change.at);
@@ -97,8 +96,7 @@ fn expected(then: &Then, record: &Record, diff: &mut Diff) {
         },
     );
 
-    let arrivals: Vec<_> = record
-        .arrivals
+    let arrivals: Vec<_> = record.arrivals[..until.arrivals]
         .iter()
         .filter(|arrival| arrival.caller.is_some())
         .collect();
@@ -131,8 +129,7 @@ fn expected(then: &Then, record: &Record, diff: &mut Diff) {
                 && fits(&expected.body, Some(&arrival.body))
         },
     );
-    let reads: Vec<_> = record
-        .reads
+    let reads: Vec<_> = record.reads[..until.reads]
         .iter()
         .map(|(at, password)| format!("{} yields {password:?}", show_time(*at)))
         .collect();
@@ -144,9 +141,31 @@ fn expected(then: &Then, record: &Record, diff: &mut Diff) {
         |expected, n| {
             let (at, password) = &record.reads[n];
             expected.at.is_none_or(|expected| expected.contains(*at))
-                && fits(&expected.password, Some(password))
+                && fits(&expected.password, password.as_deref())
+                && expected
+                    .fails
+                    .is_none_or(|fails| fails == password.is_none())
         },
     );
+    if let (Some(expected), Some(stats)) = (&then.ended, &record.stats) {
+        let ends = [
+            (expected.logged_out, TokenEnd::LoggedOut),
+            (expected.rejected, TokenEnd::Rejected),
+            (expected.expired, TokenEnd::Expired),
+            (expected.continued, TokenEnd::Continued),
+            (expected.abandoned, TokenEnd::Abandoned),
+        ];
+        for (expected, end) in ends {
+            let happened = stats.ended(end);
+            if let Some(expected) = expected {
+                if !expected.contains(usize::try_from(happened).unwrap_or(usize::MAX)) {
+                    diff.found.push(format!(
+                        "tokens that ended {end:?}:\n      expected {expected}\n      happened {happened}"
+                    ));
+                }
+            }
+        }
+    }
     for (path, count) in &then.requests_by_path.0 {
         let there = arrivals
             .iter()
@@ -423,6 +442,11 @@ fn unmet(outcome: &Outcome, caller: usize, record: &Record) -> Vec<String> {
         let is_met = matches!(ended, Ended::Dropped) == dropped;
         expect("dropped", dropped.to_string(), is_met);
     }
+    if let Some(count) = outcome.in_use {
+        let closed = error.and_then(|error| error.downcast_ref::<CloseError>());
+        let in_use = closed.map_or(0, CloseError::in_use);
+        expect("in_use", count.to_string(), count.contains(in_use));
+    }
     if let Some(state) = outcome.state {
         let state = format!("{state:?}");
         let is_met = status.is_some_and(|status| format!("{:?}", status.state) == state);
@@ -479,11 +503,23 @@ fn always(scenario: &Scenario, record: &Record, diff: &mut Diff) {
             (Place::Insecure, false, _) => diff.wrong(format!("{what}: goes over plain http")),
             (Place::Unknown, false, _) => diff.wrong(format!("{what}: goes nobody knows where")),
         }
+        let closed = record.closed.first();
+        let came_later = closed.is_some_and(|closed| *closed < record.callers[caller].began);
+        if came_later && !anonymous && arrival.token.is_some() {
+            diff.wrong(format!("{what}: came after the session was closed"));
+        }
         if let Some(token) = arrival.token {
             stale(scenario, record, token, arrival.when, &what, diff);
         }
     }
     refused_again(record, diff);
+    diff.found.extend(accounts::check(scenario, record));
+    if record.tasks_left > 0 {
+        diff.wrong(format!(
+            "{} tasks are left long after the last handle was dropped",
+            record.tasks_left
+        ));
+    }
     for shown in &record.shown {
         let has_token = shown.match_indices("token-").any(|(at, found)| {
             let rest = &shown[at + found.len()..];
@@ -589,7 +625,7 @@ fn stale(
     what: &str,
     diff: &mut Diff,
 ) {
-    if let Some(end) = end_of(scenario, record, token) {
+    if let Some(end) = accounts::end_of(scenario, record, token, when) {
         // One that is over when it arrives is nothing that a session could have prevented.
         let arrived = record.logins.iter().rfind(|login| {
             login.brought == Brought::Token(token) || login.brought == Brought::SameToken(token)
@@ -623,18 +659,6 @@ fn stale(
     let opened = record.opened.iter().rfind(|(at, _)| at.at < when.at);
     if let Some((_, false)) = opened {
         diff.wrong(format!("{what}: the session is logged out"));
-    }
-}
-
-/// When the lifetime of a token is over, by what the provider said last.
-fn end_of(scenario: &Scenario, record: &Record, token: u64) -> Option<Duration> {
-    let brought = record.logins.iter().rfind(|login| {
-        login.brought == Brought::Token(token) || login.brought == Brought::SameToken(token)
-    });
-    match (brought, &scenario.given.session.initial) {
-        (Some(login), _) => Some(login.began.at + login.lives_for?),
-        (None, Some(initial)) => initial.lives_for.map(|lifetime| lifetime.0),
-        (None, None) => None,
     }
 }
 
@@ -673,7 +697,7 @@ fn refused_again(record: &Record, diff: &mut Diff) {
     }
 }
 
-fn rejects(clauses: &[Clause], answer: &Answered) -> bool {
+pub(crate) fn rejects(clauses: &[Clause], answer: &Answered) -> bool {
     clauses.iter().any(|clause| match &clause.condition {
         Condition::Status(status) | Condition::Closure(status) => answer.status == *status,
         Condition::Header(name, value) => answer

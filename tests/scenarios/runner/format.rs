@@ -44,6 +44,21 @@ pub(crate) struct GivenCredentials {
     pub(crate) username: String,
     #[serde(default = "yes")]
     pub(crate) writable: bool,
+    #[serde(default)]
+    pub(crate) reads: Vec<Reading>,
+}
+
+/// How the source behaves when it is read.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Reading {
+    pub(crate) from: Option<Time>,
+    pub(crate) until: Option<Time>,
+    pub(crate) calls: Option<Numbers>,
+    pub(crate) after: Option<Time>,
+    pub(crate) fails: Option<String>,
+    #[serde(default)]
+    pub(crate) never: bool,
 }
 
 #[derive(Debug, Deserialize)]
@@ -53,6 +68,17 @@ pub(crate) struct GivenProfile {
     pub(crate) bound: bool,
     pub(crate) plain_http: bool,
     pub(crate) rejection: Vec<Clause>,
+    pub(crate) logout_ends: Ends,
+}
+
+/// Which tokens a logout ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Ends {
+    Token,
+    Session,
+    #[default]
+    User,
 }
 
 impl Default for GivenProfile {
@@ -65,6 +91,7 @@ impl Default for GivenProfile {
                 condition: Condition::Status(401),
                 sure: false,
             }],
+            logout_ends: Ends::default(),
         }
     }
 }
@@ -111,12 +138,14 @@ pub(crate) struct GivenSession {
     pub(crate) initial: Option<Initial>,
     pub(crate) origin: Option<Address>,
     pub(crate) login_deadline: Option<Time>,
+    pub(crate) keep_alive: bool,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Initial {
     pub(crate) lives_for: Option<Time>,
+    pub(crate) idles_out_after: Option<Time>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -143,6 +172,9 @@ pub(crate) struct Answer {
     pub(crate) says: Option<String>,
     pub(crate) retry_after: Option<Time>,
     pub(crate) lives_for: Option<Time>,
+    pub(crate) idles_out_after: Option<Time>,
+    #[serde(default)]
+    pub(crate) continues_previous: bool,
     pub(crate) takes_effect: Option<bool>,
     pub(crate) via_service: Option<Line>,
     pub(crate) asks_session: Option<Asks>,
@@ -273,6 +305,10 @@ pub(crate) enum Action {
     Request(Sending),
     Call(Call),
     Source(String),
+    /// Nothing runs for this long, as while a machine sleeps.
+    Block(Duration),
+    /// The last handles are dropped.
+    DropSession,
 }
 
 #[derive(Clone, Debug)]
@@ -283,11 +319,19 @@ pub(crate) struct Sending {
     pub(crate) anonymous: bool,
     pub(crate) relative: bool,
     pub(crate) headers: Headers,
+    /// How long the response's body is kept before it is read.
+    pub(crate) read_after: Option<Duration>,
 }
 
 #[derive(Clone, Debug)]
 pub(crate) enum Call {
-    Token,
+    /// With how long the token is held.
+    Token {
+        hold: Duration,
+    },
+    Close {
+        deadline: Duration,
+    },
     Login,
     Renew,
     Logout,
@@ -331,6 +375,7 @@ enum Operation {
     ChangePassword,
     Reject,
     Status,
+    Close,
 }
 
 #[derive(Deserialize)]
@@ -340,6 +385,8 @@ struct StepAsWritten {
     request: Option<Line>,
     call: Option<Operation>,
     source: Option<String>,
+    block: Option<Time>,
+    drop_session: Option<bool>,
     #[serde(rename = "as")]
     name: Option<String>,
     times: Option<usize>,
@@ -349,6 +396,9 @@ struct StepAsWritten {
     anonymous: Option<bool>,
     relative: Option<bool>,
     headers: Option<Headers>,
+    read_after: Option<Time>,
+    hold: Option<Time>,
+    deadline: Option<Time>,
     to: Option<String>,
     from: Option<String>,
     unstored: Option<bool>,
@@ -367,8 +417,20 @@ pub(crate) struct Then {
     #[serde(default)]
     pub(crate) callers: Map<Outcomes>,
     pub(crate) status: Option<ExpectedStatus>,
+    pub(crate) ended: Option<ExpectedEnds>,
     pub(crate) source: Option<String>,
     pub(crate) source_reads: Option<List<ExpectedRead>>,
+}
+
+/// How many tokens ended in each way.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ExpectedEnds {
+    pub(crate) logged_out: Option<Count>,
+    pub(crate) rejected: Option<Count>,
+    pub(crate) expired: Option<Count>,
+    pub(crate) continued: Option<Count>,
+    pub(crate) abandoned: Option<Count>,
 }
 
 /// How many there are, and perhaps what each of them is.
@@ -407,6 +469,7 @@ pub(crate) struct ExpectedChange {
 pub(crate) struct ExpectedRead {
     pub(crate) at: Option<Span>,
     pub(crate) password: Option<String>,
+    pub(crate) fails: Option<bool>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -456,6 +519,7 @@ pub(crate) struct Outcome {
     pub(crate) generation: Option<u64>,
     pub(crate) dropped: Option<bool>,
     pub(crate) state: Option<State>,
+    pub(crate) in_use: Option<Count>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -478,6 +542,7 @@ pub(crate) enum State {
     BackingOff,
     Refused,
     LoggedOut,
+    Closed,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -511,6 +576,7 @@ macro_rules! error_kinds {
 
 error_kinds!(
     LoggedOut,
+    Closed,
     Refused,
     Unavailable,
     Protocol,
@@ -571,7 +637,7 @@ impl Scenario {
         let names: Vec<_> = self
             .when
             .iter()
-            .filter(|step| !matches!(step.action, Action::Source(_)))
+            .filter(|step| step.action.has_caller())
             .map(|step| step.name.as_str())
             .collect();
         let known = |name: &str| names.contains(&name) || name == "provider";
@@ -607,6 +673,27 @@ impl Scenario {
                 return Some((
                     "`until`: expected a time after the last step's".into(),
                     quoted("until"),
+                ));
+            }
+        }
+        let dropped = self
+            .when
+            .iter()
+            .filter(|step| matches!(step.action, Action::DropSession))
+            .map(|step| step.at)
+            .min();
+        if let Some(dropped) = dropped {
+            let later = |step: &&Step| step.action.has_caller() && step.at >= dropped;
+            if let Some(step) = self.when.iter().find(later) {
+                return Some((
+                    format!("`when`: {:?} comes after `drop_session`", step.name),
+                    quoted(&step.name),
+                ));
+            }
+            if self.then.status.is_some() || self.then.ended.is_some() {
+                return Some((
+                    "`then`: a session that is dropped has no `status` and no `ended`".into(),
+                    quoted("then"),
                 ));
             }
         }
@@ -652,6 +739,13 @@ impl Then {
             && self.callers.0.is_empty()
             && self.source.is_none()
             && self.source_reads.is_none()
+            && self.ended.as_ref().is_none_or(|ended| {
+                ended.logged_out.is_none()
+                    && ended.rejected.is_none()
+                    && ended.expired.is_none()
+                    && ended.continued.is_none()
+                    && ended.abandoned.is_none()
+            })
             && self.status.as_ref().is_none_or(|status| {
                 status.state.is_none() && status.generation.is_none() && status.last_error.is_none()
             })
@@ -686,6 +780,17 @@ impl Outcome {
             && self.generation.is_none()
             && self.dropped.is_none()
             && self.state.is_none()
+            && self.in_use.is_none()
+    }
+}
+
+impl Action {
+    /// Whether somebody calls, whose outcome can be told.
+    pub(crate) fn has_caller(&self) -> bool {
+        match self {
+            Action::Request(_) | Action::Call(_) => true,
+            Action::Source(_) | Action::Block(_) | Action::DropSession => false,
+        }
     }
 }
 
@@ -698,6 +803,8 @@ impl TryFrom<StepAsWritten> for Step {
             request,
             call,
             source,
+            block,
+            drop_session,
             name,
             times,
             drop_at,
@@ -706,6 +813,9 @@ impl TryFrom<StepAsWritten> for Step {
             anonymous,
             relative,
             headers,
+            read_after,
+            hold,
+            deadline,
             to,
             from,
             unstored,
@@ -717,6 +827,7 @@ impl TryFrom<StepAsWritten> for Step {
             ("anonymous", anonymous.is_some()),
             ("relative", relative.is_some()),
             ("headers", headers.is_some()),
+            ("read_after", read_after.is_some()),
         ];
         let of_changes = [
             ("to", to.is_some()),
@@ -724,6 +835,8 @@ impl TryFrom<StepAsWritten> for Step {
             ("unstored", unstored.is_some()),
         ];
         let of_rejects = [("token_of", token_of.is_some())];
+        let of_tokens = [("hold", hold.is_some())];
+        let of_closes = [("deadline", deadline.is_some())];
         let of_callers = [
             ("as", name.is_some()),
             ("times", times.is_some()),
@@ -745,8 +858,17 @@ impl TryFrom<StepAsWritten> for Step {
         if call != Some(Operation::Reject) {
             none_of(&of_rejects, "`\"call\": \"reject\"`")?;
         }
-        let (action, usual_name) = match (request, call, source) {
-            (Some(line), None, None) => {
+        if call != Some(Operation::Token) {
+            none_of(&of_tokens, "`\"call\": \"token\"`")?;
+        }
+        if call != Some(Operation::Close) {
+            none_of(&of_closes, "`\"call\": \"close\"`")?;
+        }
+        if drop_session == Some(false) {
+            return Err("`drop_session`: expected true".into());
+        }
+        let (action, usual_name) = match (request, call, source, block, drop_session) {
+            (Some(line), None, None, None, None) => {
                 let usual_name = line.written.clone();
                 let sending = Sending {
                     line,
@@ -755,12 +877,20 @@ impl TryFrom<StepAsWritten> for Step {
                     anonymous: anonymous.unwrap_or_default(),
                     relative: relative.unwrap_or_default(),
                     headers: headers.unwrap_or_default(),
+                    read_after: read_after.map(|after| after.0),
                 };
                 (Action::Request(sending), usual_name)
             }
-            (None, Some(operation), None) => {
+            (None, Some(operation), None, None, None) => {
                 let (call, usual_name) = match operation {
-                    Operation::Token => (Call::Token, "token"),
+                    Operation::Token => {
+                        let hold = hold.map_or(Duration::ZERO, |hold| hold.0);
+                        (Call::Token { hold }, "token")
+                    }
+                    Operation::Close => {
+                        let deadline = deadline.ok_or("missing field `deadline`")?.0;
+                        (Call::Close { deadline }, "close")
+                    }
                     Operation::Login => (Call::Login, "login"),
                     Operation::Renew => (Call::Renew, "renew"),
                     Operation::Logout => (Call::Logout, "logout"),
@@ -780,11 +910,25 @@ impl TryFrom<StepAsWritten> for Step {
                 };
                 (Action::Call(call), usual_name.to_owned())
             }
-            (None, None, Some(password)) => {
+            (None, None, Some(password), None, None) => {
                 none_of(&of_callers, "a request or a call")?;
                 (Action::Source(password), "source".to_owned())
             }
-            _ => return Err("a step has exactly one of `request`, `call` and `source`".into()),
+            (None, None, None, Some(block), None) => {
+                none_of(&of_callers, "a request or a call")?;
+                (Action::Block(block.0), "block".to_owned())
+            }
+            (None, None, None, None, Some(_)) => {
+                none_of(&of_callers, "a request or a call")?;
+                (Action::DropSession, "drop_session".to_owned())
+            }
+            _ => {
+                return Err(
+                    "a step has exactly one of `request`, `call`, `source`, `block` and \
+                     `drop_session`"
+                        .into(),
+                );
+            }
         };
         let name = name.unwrap_or(usual_name);
         if name == "provider" {
@@ -845,6 +989,8 @@ impl TryFrom<Answer> for LogoutAnswer {
         let fields = [
             ("password", answer.password.is_some()),
             ("lives_for", answer.lives_for.is_some()),
+            ("idles_out_after", answer.idles_out_after.is_some()),
+            ("continues_previous", answer.continues_previous),
             ("takes_effect", answer.takes_effect.is_some()),
             ("same_token", answer.answer == Kind::SameToken),
         ];
@@ -858,6 +1004,8 @@ impl TryFrom<Answer> for ChangeAnswer {
     fn try_from(answer: Answer) -> Result<Self, String> {
         let fields = [
             ("lives_for", answer.lives_for.is_some()),
+            ("idles_out_after", answer.idles_out_after.is_some()),
+            ("continues_previous", answer.continues_previous),
             ("same_token", answer.answer == Kind::SameToken),
         ];
         unfit(&answer, &fields, "a password change").map(|()| Self(answer))

@@ -1,5 +1,6 @@
 //! Reads scenarios, runs them and reports. The format is described in `README.md`.
 
+mod accounts;
 mod check;
 mod format;
 mod own_tests;

@@ -124,6 +124,34 @@ const CASES: &[Case] = &[
         &["`lives_for` means nothing in an answer to a logout"],
     ),
     (
+        "a_hold_of_something_else_fails",
+        r#"{ "rule": 1, "story": "s", "when": [{ "at": "0s", "call": "login", "hold": "1s" }], "then": { "logins": 1 } }"#,
+        &["`hold` belongs to `\"call\": \"token\"`"],
+    ),
+    (
+        "a_close_without_a_deadline_fails",
+        r#"{ "rule": 1, "story": "s", "when": [{ "at": "0s", "call": "close" }], "then": { "logins": 0 } }"#,
+        &["missing field `deadline`"],
+    ),
+    (
+        "a_caller_after_the_last_handle_was_dropped_fails",
+        r#"{ "rule": 1, "story": "s", "when": [{ "at": "0s", "drop_session": true }, { "at": "1s", "call": "login" }],
+             "then": { "logins": 0 } }"#,
+        &["\"login\" comes after `drop_session`"],
+    ),
+    (
+        "a_status_of_a_dropped_session_fails",
+        r#"{ "rule": 1, "story": "s", "when": [{ "at": "0s", "drop_session": true }],
+             "then": { "status": { "state": "idle" } } }"#,
+        &["no `status`"],
+    ),
+    (
+        "a_wrong_count_of_ends_shows_both",
+        r#"{ "rule": 19, "story": "s", "when": [{ "at": "0s", "request": "GET /a" }, { "at": "1s", "call": "logout" }],
+             "then": { "ended": { "logged_out": 2 } } }"#,
+        &["tokens that ended LoggedOut", "expected 2", "happened 1"],
+    ),
+    (
         "a_rule_that_is_not_there_fails",
         r#"{ "rule": 23, "story": "s", "when": [{ "at": "0s", "call": "login" }], "then": { "logins": 1 } }"#,
         &["`rule`: expected numbers from 1 to 22"],

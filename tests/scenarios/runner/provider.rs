@@ -7,14 +7,16 @@ use http::Request;
 use secrecy::{ExposeSecret, SecretString};
 use tower::ServiceExt;
 use tower_reauth::{
-    Anonymous, CredentialProvider, CredentialSource, Credentials, LoginContext, PasswordChange,
-    PasswordChanged, Profile, ProviderError, Rejection, Session, Source, SourceError, Token,
+    Anonymous, CredentialProvider, CredentialSource, Credentials, LoginContext, LogoutEnds,
+    PasswordChange, PasswordChanged, Profile, ProviderError, Rejection, Session, Source,
+    SourceError, Token,
 };
 
-use super::format::{Answer, Asks, Condition, Given, Kind, Line};
-use super::record::{Brought, Change, Ended, Login, Logout, Recorder, Sent, UnderWay};
+use super::format::{Answer, Asks, Condition, Ends, Given, Kind, Line, Reading};
+use super::record::{Brought, Change, Ended, Login, Logout, Over, Recorder, Sent, UnderWay};
 use super::run::{done, response_of};
 use super::service::{Body, FromProvider, Scripted, SentBy};
+use super::values::Time;
 
 /// More calls than this are a loop.
 const TOO_MANY: usize = 1000;
@@ -37,6 +39,21 @@ fn name_of_password(password: &SecretString) -> String {
 
 pub(crate) fn token(number: u64) -> Token {
     Token::bearer(format!("token-{number}")).expect("digits and letters")
+}
+
+/// Gives a token the lifetimes that the script says.
+pub(crate) fn with_lifetimes(
+    mut token: Token,
+    lives_for: Option<Time>,
+    idles_out_after: Option<Time>,
+) -> Token {
+    if let Some(lifetime) = lives_for {
+        token = token.lives_for(lifetime.0);
+    }
+    if let Some(idle) = idles_out_after {
+        token = token.idles_out_after(idle.0);
+    }
+    token
 }
 
 /// The number of the token in these headers.
@@ -186,7 +203,8 @@ impl ScriptedProvider {
 
     async fn ask_session(&self, asks: Asks) {
         let session = self.own_session.lock().expect("no panic under it").clone();
-        let session = session.expect("set before anything runs");
+        // Where its handles are gone, a provider has none either.
+        let Some(session) = session else { return };
         let line = Line::try_from("GET /session".to_owned()).expect("a request");
         let sends = match asks {
             Asks::Token | Asks::Login | Asks::Renew | Asks::Logout | Asks::ChangePassword => None,
@@ -215,7 +233,7 @@ impl ScriptedProvider {
                     done(session.change_password(change).await.map(drop))
                 }
                 Asks::Request | Asks::RequestOnATask | Asks::AnonymousRequest => {
-                    response_of(client.oneshot(request)).await
+                    response_of(client.oneshot(request), None).await
                 }
             };
             recorder.end_caller(caller, ended);
@@ -319,6 +337,8 @@ impl CredentialProvider for ScriptedProvider {
                 ended: None,
                 brought: Brought::Nothing,
                 lives_for: None,
+                idles_out_after: None,
+                continues: false,
             });
             record.logins.len() - 1
         };
@@ -359,10 +379,10 @@ impl CredentialProvider for ScriptedProvider {
                     server.issued += 1;
                 }
                 let token = token(server.issued);
-                let token = match answer.lives_for {
-                    Some(lifetime) => token.lives_for(lifetime.0),
-                    None => token,
-                };
+                let mut token = with_lifetimes(token, answer.lives_for, answer.idles_out_after);
+                if answer.continues_previous {
+                    token = token.continues_previous();
+                }
                 let brought = match answer.answer == Kind::SameToken {
                     true => Brought::SameToken(server.issued),
                     false => Brought::Token(server.issued),
@@ -374,7 +394,10 @@ impl CredentialProvider for ScriptedProvider {
         {
             let mut record = self.recorder.record();
             record.logins[number].brought = brought;
-            record.logins[number].lives_for = answer.lives_for.map(|lifetime| lifetime.0);
+            let login = &mut record.logins[number];
+            login.lives_for = answer.lives_for.map(|lifetime| lifetime.0);
+            login.idles_out_after = answer.idles_out_after.map(|idle| idle.0);
+            login.continues = answer.continues_previous;
         }
         drop(ended);
         outcome
@@ -382,16 +405,24 @@ impl CredentialProvider for ScriptedProvider {
 
     async fn logout(&self, token: Token) -> Result<(), ProviderError> {
         let under_way = self.recorder.enter_provider("logout");
-        let at = self.recorder.elapsed();
+        let began = self.recorder.now();
         let token = number_of_token(&token);
-        self.recorder.record().logouts.push(Logout { at, token });
+        let number = {
+            let mut record = self.recorder.record();
+            record.logouts.push(Logout {
+                began,
+                token,
+                outcome: Over::NotYet,
+            });
+            record.logouts.len() - 1
+        };
         self.recorder
             .note(format!("logout of token {token:?} begins"));
         if self.is_a_loop() {
             std::future::pending::<()>().await;
         }
         let asked = Asked {
-            at,
+            at: began.at,
             passwords: &[],
             token,
         };
@@ -400,6 +431,17 @@ impl CredentialProvider for ScriptedProvider {
         if_it_answers(&answer, under_way)
             .await
             .answers(format!("{:?}", answer.answer));
+        self.recorder.record().logouts[number].outcome = match answer.answer {
+            Kind::Ok | Kind::TokenRejected => Over::Dead,
+            Kind::Refused
+            | Kind::Unavailable
+            | Kind::Protocol
+            | Kind::Uncertain
+            | Kind::Unsupported
+            | Kind::Panic
+            | Kind::Never
+            | Kind::SameToken => Over::Failed,
+        };
         scripted_error(&answer).map_or(Ok(()), Err)
     }
 
@@ -485,6 +527,11 @@ fn profile(given: &Given) -> Profile {
     if given.plain_http {
         profile = profile.allow_plain_http();
     }
+    profile = profile.logout_ends(match given.logout_ends {
+        Ends::Token => LogoutEnds::Token,
+        Ends::Session => LogoutEnds::Session,
+        Ends::User => LogoutEnds::User,
+    });
     let mut rejection: Option<Rejection> = None;
     for clause in &given.rejection {
         let mut next = match (rejection, clause.condition.clone()) {
@@ -532,6 +579,9 @@ pub(crate) struct ScriptedSource {
     username: String,
     writable: bool,
     kept: Arc<Mutex<Kept>>,
+    readings: Vec<Reading>,
+    /// How many reads fitted each of `readings`.
+    fitted: Arc<Mutex<Vec<u64>>>,
     recorder: Recorder,
 }
 
@@ -550,6 +600,8 @@ impl ScriptedSource {
                 password: given.password.clone(),
                 prepared: None,
             })),
+            readings: given.reads.clone(),
+            fitted: Arc::new(Mutex::new(vec![0; given.reads.len()])),
             recorder,
         }
     }
@@ -566,6 +618,27 @@ impl ScriptedSource {
             .clone()
     }
 
+    /// How it behaves when it is read at `at`.
+    fn reading(&self, at: Duration) -> Option<Reading> {
+        let mut fitted = self.fitted.lock().expect("no panic under it");
+        let mut found = None;
+        for (reading, fitted) in self.readings.iter().zip(&mut *fitted) {
+            let fits = reading.from.is_none_or(|from| from.0 <= at)
+                && reading.until.is_none_or(|until| at < until.0);
+            if fits {
+                *fitted += 1;
+                let counts = reading
+                    .calls
+                    .as_ref()
+                    .is_none_or(|calls| calls.contains(*fitted));
+                if counts && found.is_none() {
+                    found = Some(reading.clone());
+                }
+            }
+        }
+        found
+    }
+
     fn write(&self, what: &str) -> Result<(), SourceError> {
         self.recorder.note(format!("the source is told: {what}"));
         match self.writable {
@@ -577,9 +650,27 @@ impl ScriptedSource {
 
 impl CredentialSource for ScriptedSource {
     async fn fetch(&self) -> Result<Credentials, SourceError> {
-        let name = self.password();
         let at = self.recorder.elapsed();
-        self.recorder.record().reads.push((at, name.clone()));
+        let number = {
+            let mut record = self.recorder.record();
+            record.reads.push((at, None));
+            record.reads.len() - 1
+        };
+        if let Some(reading) = self.reading(at) {
+            self.recorder.note("the source is read");
+            if let Some(after) = reading.after {
+                tokio::time::sleep(after.0).await;
+            }
+            if reading.never {
+                std::future::pending::<()>().await;
+            }
+            if let Some(says) = reading.fails {
+                self.recorder.note(format!("the source fails: {says:?}"));
+                return Err(SourceError::unavailable(says));
+            }
+        }
+        let name = self.password();
+        self.recorder.record().reads[number].1 = Some(name.clone());
         self.recorder.note(format!("the source yields {name:?}"));
         Ok(Credentials::new(self.username.clone(), password(&name)))
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::{Method, StatusCode, Uri};
 use tokio::time::Instant;
-use tower_reauth::{BoxError, Error, Reauth, Status};
+use tower_reauth::{BoxError, CloseError, Error, Reauth, Stats, Status, TokenEnd};
 
 use super::values::show_time;
 
@@ -24,22 +24,57 @@ pub(crate) struct Record {
     pub(crate) logouts: Vec<Logout>,
     pub(crate) changes: Vec<Change>,
     pub(crate) arrivals: Vec<Arrival>,
-    /// When the source was read, and what it said.
-    pub(crate) reads: Vec<(Duration, String)>,
+    /// When the source was read, and what it said, if it said something.
+    pub(crate) reads: Vec<(Duration, Option<String>)>,
     pub(crate) callers: Vec<Caller>,
     /// How many callers share a name.
     groups: BTreeMap<String, usize>,
     /// When `login()` and `logout()` were called.
     pub(crate) opened: Vec<(Moment, bool)>,
+    /// When `close()` was called.
+    pub(crate) closed: Vec<Moment>,
+    /// When the last handles were dropped; at the run's end at the latest.
+    pub(crate) dropped: Option<Moment>,
+    /// The tokens that callers of `token()` held.
+    pub(crate) holds: Vec<Hold>,
+    /// The tokens that were rejected by hand.
+    pub(crate) rejected: Vec<u64>,
+    /// How tokens ended, as the session's events tell it.
+    pub(crate) ends: Vec<(Moment, u64, TokenEnd)>,
+    /// What lies behind these numbers came after the run's end.
+    pub(crate) until: Counts,
+    /// How many tasks were left long after the last handle was dropped.
+    pub(crate) tasks_left: usize,
     /// What was seen to be wrong at once.
     pub(crate) wrong: Vec<String>,
     /// All that a log might show.
     pub(crate) shown: Vec<String>,
     pub(crate) status: Option<Status>,
+    pub(crate) stats: Option<Stats>,
     pub(crate) source: Option<String>,
     /// How many calls of the provider are under way.
-    under_way: usize,
+    pub(crate) under_way: usize,
     order: usize,
+}
+
+/// How much of everything there was at the run's end.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Counts {
+    pub(crate) logins: usize,
+    pub(crate) logouts: usize,
+    pub(crate) changes: usize,
+    pub(crate) arrivals: usize,
+    pub(crate) reads: usize,
+    /// Calls of the provider that were under way then.
+    pub(crate) under_way: usize,
+}
+
+/// A token that somebody held.
+pub(crate) struct Hold {
+    pub(crate) caller: usize,
+    pub(crate) token: u64,
+    pub(crate) from: Moment,
+    pub(crate) until: Option<Moment>,
 }
 
 /// When something happened. The order tells apart what has the same time.
@@ -57,6 +92,10 @@ pub(crate) struct Login {
     pub(crate) brought: Brought,
     /// How long the token lives that it brought.
     pub(crate) lives_for: Option<Duration>,
+    /// How long it lives without being used.
+    pub(crate) idles_out_after: Option<Duration>,
+    /// Whether it goes on with the session of the one before.
+    pub(crate) continues: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,8 +108,18 @@ pub(crate) enum Brought {
 }
 
 pub(crate) struct Logout {
-    pub(crate) at: Duration,
+    pub(crate) began: Moment,
     pub(crate) token: Option<u64>,
+    pub(crate) outcome: Over,
+}
+
+/// How a logout went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Over {
+    NotYet,
+    /// The token is dead, by this or already.
+    Dead,
+    Failed,
 }
 
 pub(crate) struct Change {
@@ -94,6 +143,7 @@ pub(crate) struct Arrival {
 }
 
 pub(crate) struct Answered {
+    pub(crate) at: Moment,
     pub(crate) status: StatusCode,
     pub(crate) headers: http::HeaderMap,
     pub(crate) body: String,
@@ -103,6 +153,7 @@ pub(crate) struct Caller {
     pub(crate) name: String,
     /// Which of those who share the name it is, from 1.
     number: usize,
+    pub(crate) began: Moment,
     /// What it sends, if it sends something.
     pub(crate) sends: Option<Sent>,
     pub(crate) ended: Option<(Duration, Ended)>,
@@ -204,6 +255,7 @@ impl Recorder {
     }
 
     pub(crate) fn add_caller(&self, name: &str, sends: Option<Sent>) -> usize {
+        let began = self.now();
         let mut record = self.record();
         let size = record.groups.entry(name.to_owned()).or_default();
         *size += 1;
@@ -211,6 +263,7 @@ impl Recorder {
         record.callers.push(Caller {
             name: name.to_owned(),
             number,
+            began,
             sends,
             ended: None,
         });
@@ -231,6 +284,32 @@ impl Recorder {
             .timeline
             .push((at, format!("{name} ends: {}", ended.show())));
         record.callers[caller].ended = Some((at, ended));
+    }
+
+    /// Nobody's word counts any more but the unasked assertions'.
+    pub(crate) fn end(&self) {
+        self.note("the run ends");
+        let mut record = self.record();
+        record.until = Counts {
+            logins: record.logins.len(),
+            logouts: record.logouts.len(),
+            changes: record.changes.len(),
+            arrivals: record.arrivals.len(),
+            reads: record.reads.len(),
+            under_way: record.under_way,
+        };
+    }
+
+    /// The last handles are dropped.
+    pub(crate) fn drop_handles(&self) {
+        let now = self.now();
+        let mut record = self.record();
+        if record.dropped.is_none() {
+            record.dropped = Some(now);
+            record
+                .timeline
+                .push((now.at, "the last handles are dropped".to_owned()));
+        }
     }
 
     pub(crate) fn take(&self) -> Record {
@@ -307,6 +386,7 @@ impl Ended {
             }
             Ended::Status(status) => format!("{status:?}"),
             Ended::Done => "ok".to_owned(),
+            Ended::Failed(error) if error.is::<CloseError>() => chain(&**error),
             Ended::Failed(error) => match Error::find(&**error) {
                 Some(ours) => format!("{:?}: {}", ours.kind(), chain(&**error)),
                 None => format!("the service's error: {}", chain(&**error)),

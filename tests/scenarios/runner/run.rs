@@ -3,23 +3,29 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use http::{Request, Response, Uri};
 use http_body_util::BodyExt;
-use tokio::time::{sleep_until, timeout_at};
+use tokio::time::{Instant, advance, sleep, sleep_until, timeout_at};
 use tower::{Layer, ServiceExt};
 use tower_reauth::{
-    Anonymous, BoxError, IfEmpty, Never, PasswordChange, Reauth, ReplayBody, Session, Source,
-    Token, replay_fn,
+    Anonymous, BoxError, Event, Events, IfEmpty, Never, PasswordChange, Reauth, ReplayBody,
+    Session, Source, Token, replay_fn,
 };
 
-use super::format::{Action, Call, Scenario, Sending, Strategy};
-use super::provider::{OwnSession, ScriptedProvider, ScriptedSource, number_of_token, password};
-use super::record::{Ended, Record, Recorder, Sent};
+use super::format::{Action, Call, Scenario, Sending, Step, Strategy};
+use super::provider::{
+    OwnSession, ScriptedProvider, ScriptedSource, number_of_token, password, with_lifetimes,
+};
+use super::record::{Ended, Hold, Record, Recorder, Sent};
 use super::service::{Body, Scripted, SentBy};
 
-/// The tokens that `token()` gave, by the name of who asked.
-type Held = Arc<Mutex<BTreeMap<String, Token>>>;
+/// The tokens that callers of `token()` hold, by their names and numbers.
+type Held = Arc<Mutex<BTreeMap<String, BTreeMap<usize, Token>>>>;
+
+/// Longer than anything takes that a session may still have to do.
+const FOR_GOOD: Duration = Duration::from_secs(600);
 
 /// Runs `scenario` and tells what happened.
 pub(crate) fn run(scenario: &Scenario) -> Record {
@@ -57,28 +63,31 @@ async fn play(scenario: &Scenario) -> Record {
     }
     if let Some(initial) = &given.session.initial {
         let token = super::provider::token(1);
-        builder = builder.initial(match initial.lives_for {
-            Some(lifetime) => token.lives_for(lifetime.0),
-            None => token,
-        });
+        let token = with_lifetimes(token, initial.lives_for, initial.idles_out_after);
+        builder = builder.initial(token);
+    }
+    if given.session.keep_alive {
+        builder = builder.keep_alive(true);
     }
     let session = builder.build();
+    tokio::spawn(listen(session.events(), recorder.clone()));
     let own = |session| {
         let mut own = own_session.lock().unwrap_or_else(PoisonError::into_inner);
         *own = session;
     };
     own(Some(session.clone()));
 
-    let world = World {
+    let mut world = World {
         recorder: recorder.clone(),
-        session: session.clone(),
+        session: Some(session),
+        rejects: scenario.when.iter().filter_map(rejected_at).collect(),
         service,
         home: home(scenario),
         held: Held::default(),
     };
     let mut steps: Vec<_> = scenario.when.iter().collect();
     steps.sort_by_key(|step| step.at);
-    let mut callers = Vec::new();
+    let mut tasks = Vec::new();
     for step in steps {
         if recorder.elapsed() < step.at {
             sleep_until(recorder.moment(step.at)).await;
@@ -92,9 +101,22 @@ async fn play(scenario: &Scenario) -> Record {
                     }
                     continue;
                 }
+                Action::Block(time) => {
+                    recorder.note("from here on nothing runs");
+                    block(*time).await;
+                    recorder.note("now it runs again");
+                    continue;
+                }
+                Action::DropSession => {
+                    world.session = None;
+                    own(None);
+                    recorder.drop_handles();
+                    continue;
+                }
                 Action::Request(sending) => world.send(sending, &step.name),
                 Action::Call(call) => world.call(call, &step.name),
             };
+            let holds = world.holds(&step.action, &step.name);
             let what = recorder.record().name_of(caller);
             recorder.note(format!("{what} begins"));
             let dropped = step.drop_at.map(|drop_at| recorder.moment(drop_at));
@@ -104,29 +126,127 @@ async fn play(scenario: &Scenario) -> Record {
                     None => work.await,
                 }
             });
+            tasks.push(work.abort_handle());
             let recorder = recorder.clone();
-            callers.push(tokio::spawn(async move {
+            let held = world.held.clone();
+            let waits = tokio::spawn(async move {
                 let ended = work.await.unwrap_or(Ended::Panicked);
                 recorder.end_caller(caller, ended);
-            }));
+                if let Some(holds) = holds {
+                    holds.until_it_ends(caller, &held, &recorder).await;
+                }
+            });
+            tasks.push(waits.abort_handle());
         }
-        // So that what stands first in the file is polled first.
-        tokio::task::yield_now().await;
+        // So that what stands first in the file is polled first; but what was
+        // due while nothing ran comes after the next step.
+        if !matches!(step.action, Action::Block(_)) {
+            tokio::task::yield_now().await;
+        }
     }
     sleep_until(recorder.moment(scenario.end())).await;
 
-    // Whoever waits still would keep the session alive.
-    for caller in callers {
-        caller.abort();
+    recorder.end();
+    let source = source.map(|source| source.password());
+    let mut status = None;
+    let mut stats = None;
+    if let Some(session) = world.session.take() {
+        let now = session.status();
+        recorder.show(format!("{now:?} {now}"));
+        recorder.show(format!("{session:?} {:?}", session.layer()));
+        status = Some(now);
+        stats = Some(session.stats());
     }
-    let status = session.status();
-    recorder.show(format!("{status:?} {status}"));
-    recorder.show(format!("{session:?} {:?}", session.layer()));
-    let mut record = recorder.take();
-    record.status = Some(status);
-    record.source = source.map(|source| source.password());
+    // Whoever waits still would keep the session alive.
+    for task in tasks {
+        task.abort();
+    }
+    world.lock().clear();
     own(None);
+    recorder.drop_handles();
+    drop(world);
+    sleep(FOR_GOOD).await;
+    let tasks_left = tokio::runtime::Handle::current()
+        .metrics()
+        .num_alive_tasks();
+    let mut record = recorder.take();
+    record.tasks_left = tasks_left;
+    record.status = status;
+    record.stats = stats;
+    record.source = source;
     record
+}
+
+/// Writes down how tokens end, until the session is gone.
+async fn listen(mut events: Events, recorder: Recorder) {
+    while let Some(event) = events.recv().await {
+        match event {
+            Event::TokenEnded {
+                generation, end, ..
+            } => {
+                let now = recorder.now();
+                recorder.note(format!("token {generation} has ended: {end:?}"));
+                recorder.record().ends.push((now, generation, end));
+            }
+            Event::Missed { count, .. } => recorder.wrong(&format!("{count} events were missed")),
+            other => recorder.show(format!("{other:?}")),
+        }
+    }
+}
+
+/// Lets the time pass at once. What was due meanwhile is late.
+async fn block(time: Duration) {
+    let mut passing = Box::pin(advance(time));
+    // It passes at the first poll; what is left would give way to others.
+    std::future::poll_fn(|cx| {
+        let _ = passing.as_mut().poll(cx);
+        std::task::Poll::Ready(())
+    })
+    .await;
+}
+
+/// When, and whose, token a step rejects.
+fn rejected_at(step: &Step) -> Option<(String, Duration)> {
+    match &step.action {
+        Action::Call(Call::Reject { token_of }) => Some((token_of.clone(), step.at)),
+        _ => None,
+    }
+}
+
+/// How long a caller of `token()` holds what it got.
+struct Holds {
+    name: String,
+    hold: Duration,
+    /// Until this moment in any case: somebody is to reject it.
+    at_least_until: Option<Instant>,
+}
+
+impl Holds {
+    async fn until_it_ends(self, caller: usize, held: &Held, recorder: &Recorder) {
+        let until = Instant::now() + self.hold;
+        sleep_until(self.at_least_until.map_or(until, |least| least.max(until))).await;
+        let name = recorder.record().name_of(caller);
+        let released = {
+            let mut held = held.lock().expect("no panic under it");
+            held.get_mut(&self.name)
+                .and_then(|tokens| tokens.remove(&caller))
+        };
+        let Some(number) = released.as_ref().and_then(number_of_token) else {
+            return;
+        };
+        recorder.note(format!("{name} lets go of token {number}"));
+        let now = recorder.now();
+        let mut record = recorder.record();
+        let hold = record
+            .holds
+            .iter_mut()
+            .find(|hold| hold.token == number && hold.caller == caller);
+        if let Some(hold) = hold {
+            hold.until = Some(now);
+        }
+        drop(record);
+        drop(released);
+    }
 }
 
 /// What a path is put behind.
@@ -140,15 +260,40 @@ fn home(scenario: &Scenario) -> String {
 
 struct World {
     recorder: Recorder,
-    session: Session,
+    session: Option<Session>,
     service: Scripted,
     home: String,
     held: Held,
+    /// Whose token is rejected by hand, and when.
+    rejects: Vec<(String, Duration)>,
 }
 
 type Work = std::pin::Pin<Box<dyn Future<Output = Ended> + Send>>;
 
 impl World {
+    fn session(&self) -> Session {
+        let session = self.session.clone();
+        session.expect("no caller comes after the last handle is dropped")
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, BTreeMap<usize, Token>>> {
+        self.held.lock().expect("no panic under it")
+    }
+
+    fn holds(&self, action: &Action, name: &str) -> Option<Holds> {
+        let Action::Call(Call::Token { hold }) = action else {
+            return None;
+        };
+        let rejected = self.rejects.iter().filter(|(of, _)| of == name);
+        // A millisecond more, so that it is there at that very moment.
+        let rejected = rejected.map(|(_, at)| *at + Duration::from_millis(1)).max();
+        Some(Holds {
+            name: name.to_owned(),
+            hold: *hold,
+            at_least_until: rejected.map(|at| self.recorder.moment(at)),
+        })
+    }
+
     fn send(&self, sending: &Sending, name: &str) -> (usize, Work) {
         let body = match sending.body {
             super::format::BodyKind::Empty => String::new(),
@@ -183,21 +328,25 @@ impl World {
         let request = request
             .body(Body::new(sending.body, &body))
             .expect("made of checked parts");
-        let layer = self.session.layer();
+        let layer = self.session().layer();
         let service = self.service.clone();
+        let late = sending.read_after;
         let work: Work = match sending.replay {
-            Strategy::Auto => Box::pin(response_of(layer.layer(service).oneshot(request))),
+            Strategy::Auto => Box::pin(response_of(layer.layer(service).oneshot(request), late)),
             Strategy::IfEmpty => Box::pin(response_of(
                 layer.replay(IfEmpty).layer(service).oneshot(request),
+                late,
             )),
             Strategy::Never => Box::pin(response_of(
                 layer.replay(Never).layer(service).oneshot(request),
+                late,
             )),
             Strategy::Function => Box::pin(response_of(
                 layer
                     .replay(replay_fn(|body: &Body| body.try_clone()))
                     .layer(service)
                     .oneshot(request),
+                late,
             )),
         };
         (caller, work)
@@ -205,21 +354,30 @@ impl World {
 
     fn call(&self, call: &Call, name: &str) -> (usize, Work) {
         let caller = self.recorder.add_caller(name, None);
-        let session = self.session.clone();
+        let session = self.session();
         let recorder = self.recorder.clone();
         let held = self.held.clone();
         let name = name.to_owned();
-        let lock = |held: &Held| held.lock().expect("no panic under it").clone();
         let work: Work = match call {
-            Call::Token => Box::pin(async move {
+            Call::Token { .. } => Box::pin(async move {
                 match session.token().await {
                     Ok(token) => {
+                        if let Some(number) = number_of_token(&token) {
+                            let from = recorder.now();
+                            recorder.record().holds.push(Hold {
+                                caller,
+                                token: number,
+                                from,
+                                until: None,
+                            });
+                        }
                         let ended = Ended::Token {
                             number: number_of_token(&token),
                             generation: token.generation(),
                         };
                         recorder.show(format!("{token:?}"));
-                        held.lock().expect("no panic under it").insert(name, token);
+                        let mut held = held.lock().expect("no panic under it");
+                        held.entry(name).or_default().insert(caller, token);
                         ended
                     }
                     Err(error) => Ended::Failed(error.into()),
@@ -234,12 +392,33 @@ impl World {
                 self.opens(false);
                 Box::pin(async move { done(session.logout().await) })
             }
+            Call::Close { deadline } => {
+                let now = self.recorder.now();
+                self.recorder.record().closed.push(now);
+                let deadline = *deadline;
+                Box::pin(async move {
+                    match session.close(deadline).await {
+                        Ok(()) => Ended::Done,
+                        Err(error) => Ended::Failed(error.into()),
+                    }
+                })
+            }
             Call::Status => Box::pin(async move { Ended::Status(session.status()) }),
             Call::Reject { token_of } => {
                 let token_of = token_of.clone();
                 Box::pin(async move {
-                    match lock(&held).get(&token_of) {
-                        Some(token) => session.reject(token),
+                    let token = held
+                        .lock()
+                        .expect("no panic under it")
+                        .get(&token_of)
+                        .and_then(|tokens| tokens.values().last().cloned());
+                    match token {
+                        Some(token) => {
+                            let mut record = recorder.record();
+                            record.rejected.extend(number_of_token(&token));
+                            drop(record);
+                            session.reject(&token);
+                        }
                         None => recorder.wrong(&format!("{token_of:?} was given no token")),
                     }
                     Ended::Done
@@ -276,6 +455,7 @@ pub(crate) fn done(outcome: Result<(), tower_reauth::Error>) -> Ended {
 /// A response with its body, or how it failed to come.
 pub(crate) async fn response_of<B>(
     response: impl Future<Output = Result<Response<B>, BoxError>>,
+    read_after: Option<Duration>,
 ) -> Ended
 where
     B: http_body::Body<Error: std::fmt::Debug>,
@@ -283,6 +463,9 @@ where
     match response.await {
         Ok(response) => {
             let (head, body) = response.into_parts();
+            if let Some(time) = read_after {
+                sleep(time).await;
+            }
             let body = body.collect().await.expect("a scripted body never fails");
             Ended::Response {
                 status: head.status,

@@ -251,8 +251,10 @@ impl Service<Request<Body>> for Scripted {
                     body._place = place;
                 }
             }
+            let at = script.recorder.now();
             let mut record = script.recorder.record();
             record.arrivals[arrival].answer = Some(Answered {
+                at,
                 status: response.status(),
                 headers: response.headers().clone(),
                 body: String::from_utf8_lossy(&response.body().data).into_owned(),

@@ -1,0 +1,374 @@
+//! What became of each token, told from what provider and service saw.
+
+use std::time::Duration;
+
+use tower_reauth::TokenEnd;
+
+use super::check::rejects;
+use super::format::{Ends, Scenario};
+use super::record::{Brought, Login, Logout, Moment, Over, Record};
+use super::values::show_time;
+
+/// A renewal ahead comes this soon before the end at the earliest.
+const LONGEST_AHEAD: Duration = Duration::from_secs(5 * 60);
+
+/// And this soon after the login before it.
+const BETWEEN_LOGINS: Duration = Duration::from_secs(1);
+
+/// What is wrong with the account of the tokens.
+pub(super) fn check(scenario: &Scenario, record: &Record) -> Vec<String> {
+    let book = Book { scenario, record };
+    let mut wrong = Vec::new();
+    for login in &record.logins {
+        if login.reason == "Expiring" {
+            wrong.extend(book.ahead_of_time(login));
+        }
+    }
+    for logout in &record.logouts {
+        wrong.extend(book.logged_out(logout));
+    }
+    for (at, token, end) in &record.ends {
+        wrong.extend(book.ended(*at, *token, *end));
+    }
+    for token in book.issued() {
+        wrong.extend(book.accounted_for(token));
+    }
+    wrong
+}
+
+/// When a token's life is over, by what is known at `at`: the last thing that
+/// the provider said of it, and the responses that it was good for.
+pub(super) fn end_of(
+    scenario: &Scenario,
+    record: &Record,
+    token: u64,
+    at: Moment,
+) -> Option<Duration> {
+    let life = Book { scenario, record }.life(token, at)?;
+    match (life.absolute(), life.idle()) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    }
+}
+
+struct Book<'a> {
+    scenario: &'a Scenario,
+    record: &'a Record,
+}
+
+/// A token's lifetimes.
+struct Life {
+    from: Duration,
+    lives_for: Option<Duration>,
+    idles_out_after: Option<Duration>,
+    /// When the last request was sent that was accepted.
+    fed: Duration,
+}
+
+impl Life {
+    fn absolute(&self) -> Option<Duration> {
+        Some(self.from.saturating_add(self.lives_for?))
+    }
+
+    fn idle(&self) -> Option<Duration> {
+        Some(
+            self.fed
+                .max(self.from)
+                .saturating_add(self.idles_out_after?),
+        )
+    }
+}
+
+impl Book<'_> {
+    fn life(&self, token: u64, at: Moment) -> Option<Life> {
+        let brought = self.record.logins.iter().rfind(|login| {
+            let is_it = login.brought == Brought::Token(token)
+                || login.brought == Brought::SameToken(token);
+            is_it && login.ended.is_some_and(|ended| ended < at)
+        });
+        let fed = self
+            .record
+            .arrivals
+            .iter()
+            .filter(|arrival| arrival.token == Some(token))
+            .filter(|arrival| {
+                let answer = arrival.answer.as_ref();
+                answer.is_some_and(|answer| answer.at < at && !self.rejects(answer))
+            })
+            .map(|arrival| arrival.when.at)
+            .max()
+            .unwrap_or_default();
+        let initial = &self.scenario.given.session.initial;
+        match (brought, initial) {
+            (Some(login), _) => Some(Life {
+                from: login.began.at,
+                lives_for: login.lives_for,
+                idles_out_after: login.idles_out_after,
+                fed,
+            }),
+            (None, Some(initial)) if token == 1 => Some(Life {
+                from: Duration::ZERO,
+                lives_for: initial.lives_for.map(|time| time.0),
+                idles_out_after: initial.idles_out_after.map(|time| time.0),
+                fed,
+            }),
+            (None, _) => None,
+        }
+    }
+
+    fn rejects(&self, answer: &super::record::Answered) -> bool {
+        rejects(&self.scenario.given.profile.rejection, answer)
+    }
+
+    /// All tokens that there were.
+    fn issued(&self) -> Vec<u64> {
+        let initial = self.scenario.given.session.initial.is_some();
+        let logins = self.record.logins.iter();
+        initial
+            .then_some(1)
+            .into_iter()
+            .chain(logins.filter_map(|login| match login.brought {
+                Brought::Token(token) => Some(token),
+                Brought::Nothing | Brought::Refusal | Brought::SameToken(_) => None,
+            }))
+            .collect()
+    }
+
+    /// The token that the last login before `at` brought, and that login's end.
+    fn newest(&self, at: Moment) -> Option<(u64, Duration)> {
+        let mut logins = self.record.logins.iter().filter_map(|login| {
+            let ended = login.ended.filter(|ended| *ended < at)?;
+            match login.brought {
+                Brought::Token(token) | Brought::SameToken(token) => Some((token, ended.at)),
+                Brought::Nothing | Brought::Refusal => None,
+            }
+        });
+        let initial = self.scenario.given.session.initial.as_ref();
+        logins.next_back().or(initial.map(|_| (1, Duration::ZERO)))
+    }
+
+    fn was_asked_to_end(&self, since: Option<Moment>, until: Moment) -> bool {
+        let logouts = self.record.opened.iter().filter(|(_, opens)| !opens);
+        logouts
+            .map(|(at, _)| at)
+            .chain(&self.record.closed)
+            .any(|at| since.is_none_or(|since| since < *at) && *at < until)
+    }
+
+    /// A renewal ahead of time is made in the last part of a life, of a token
+    /// that was used.
+    fn ahead_of_time(&self, login: &Login) -> Option<String> {
+        let at = login.began;
+        let what = format!("at {}: a renewal ahead of time", show_time(at.at));
+        let Some((token, landed)) = self.newest(at) else {
+            return Some(format!("{what} of no token"));
+        };
+        let life = self.life(token, at)?;
+        let keep_alive = self.scenario.given.session.keep_alive;
+        let ahead_of = |end: Option<Duration>, length: Option<Duration>| {
+            Some(end?.saturating_sub((length? / 5).min(LONGEST_AHEAD)))
+        };
+        let absolute = ahead_of(life.absolute(), life.lives_for);
+        // Its use alone keeps it alive, unless nobody uses it.
+        let idle = ahead_of(life.idle(), life.idles_out_after).filter(|_| keep_alive);
+        let due = match (absolute, idle) {
+            (Some(one), Some(other)) => one.min(other),
+            (one, other) => match one.or(other) {
+                Some(due) => due,
+                None => return Some(format!("{what} of token {token}, which has no end")),
+            },
+        };
+        // The end of an idle life is known a little too early.
+        let early = life
+            .idles_out_after
+            .filter(|_| keep_alive)
+            .unwrap_or_default()
+            / 20;
+        if at.at + early < due {
+            return Some(format!(
+                "{what} of token {token}, which is due at {}",
+                show_time(due)
+            ));
+        }
+        if at.at < landed + BETWEEN_LOGINS {
+            return Some(format!(
+                "{what} of token {token}, which came at {}",
+                show_time(landed)
+            ));
+        }
+        let carried = self.record.arrivals.iter().any(|arrival| {
+            arrival.token == Some(token) && arrival.when < at && landed <= arrival.when.at
+        });
+        let handed_out = self
+            .record
+            .holds
+            .iter()
+            .any(|hold| hold.token == token && hold.from < at && landed <= hold.from.at);
+        if keep_alive || carried || handed_out {
+            return None;
+        }
+        Some(format!("{what} of token {token}, which nobody has used"))
+    }
+
+    /// A token is logged out only by a logout, or after it was replaced and
+    /// nobody uses it any more.
+    fn logged_out(&self, logout: &Logout) -> Option<String> {
+        let at = logout.began;
+        let token = logout.token?;
+        let what = format!("at {}: token {token} is logged out", show_time(at.at));
+        let brought = self
+            .record
+            .logins
+            .iter()
+            .find(|login| login.brought == Brought::Token(token));
+        let earlier = self.record.logouts.iter().filter(|other| {
+            other.token == Some(token) && other.began < at && other.outcome == Over::Dead
+        });
+        if earlier.count() > 0 {
+            return Some(format!("{what}, and was before"));
+        }
+        if self.was_asked_to_end(brought.map(|login| login.began), at) {
+            return None;
+        }
+        if self.record.dropped.is_some_and(|dropped| dropped < at) {
+            let landed = brought.and_then(|login| login.ended);
+            return match (landed, self.record.dropped) {
+                (Some(landed), Some(dropped)) if dropped < landed => None,
+                _ => Some(format!("{what} after the last handle was dropped")),
+            };
+        }
+        match self.newest(at) {
+            Some((newest, _)) if newest > token => {}
+            _ => return Some(format!("{what}, and is in use")),
+        }
+        if self.scenario.given.profile.logout_ends == Ends::User {
+            return Some(format!("{what}, which ends the one that replaced it"));
+        }
+        if end_of(self.scenario, self.record, token, at).is_some_and(|end| end < at.at) {
+            return Some(format!("{what}, and has expired"));
+        }
+        if self.is_continued(token) {
+            return Some(format!("{what}, and was continued"));
+        }
+        self.user_of(token, at)
+            .map(|user| format!("{what}, and {user} uses it still"))
+    }
+
+    fn is_continued(&self, token: u64) -> bool {
+        let next = self.record.logins.iter().find(|login| match login.brought {
+            Brought::Token(next) => next > token,
+            Brought::Nothing | Brought::Refusal | Brought::SameToken(_) => false,
+        });
+        next.is_some_and(|login| login.continues)
+    }
+
+    /// Who uses a token at `at`.
+    fn user_of(&self, token: u64, at: Moment) -> Option<String> {
+        for (number, caller) in self.record.callers.iter().enumerate() {
+            let last = self
+                .record
+                .arrivals_of(number)
+                .filter(|arrival| arrival.when < at)
+                .last();
+            let carries = last.is_some_and(|last| {
+                let given_back = last
+                    .answer
+                    .as_ref()
+                    .is_some_and(|answer| self.rejects(answer));
+                last.token == Some(token) && !given_back
+            });
+            // At that very millisecond either may be first.
+            let has_ended = caller.ended.as_ref().is_some_and(|(end, _)| *end <= at.at);
+            if carries && !has_ended {
+                return Some(self.record.name_of(number));
+            }
+        }
+        let held = self.record.holds.iter().any(|hold| {
+            hold.token == token && hold.from < at && hold.until.is_none_or(|until| at.at < until.at)
+        });
+        held.then(|| "a holder".to_owned())
+    }
+
+    fn was_rejected(&self, token: u64) -> bool {
+        let by_service = self.record.arrivals.iter().any(|arrival| {
+            let answer = arrival.answer.as_ref();
+            arrival.token == Some(token) && answer.is_some_and(|answer| self.rejects(answer))
+        });
+        let answers = &self.scenario.given.provider;
+        let by_provider = answers
+            .change_password
+            .iter()
+            .any(|answer| answer.0.answer == super::format::Kind::TokenRejected);
+        by_service || by_provider || self.record.rejected.contains(&token)
+    }
+
+    /// What the session says of a token's end must be so.
+    fn ended(&self, at: Moment, token: u64, end: TokenEnd) -> Option<String> {
+        let what = format!(
+            "at {}: token {token} is told to be {end:?}",
+            show_time(at.at)
+        );
+        let ends = self.record.ends.iter();
+        if ends.filter(|(_, other, _)| *other == token).count() > 1 {
+            return Some(format!("{what}, which is not its only end"));
+        }
+        let mut logouts = self
+            .record
+            .logouts
+            .iter()
+            .filter(|logout| logout.token == Some(token));
+        let is_so = match end {
+            TokenEnd::LoggedOut => logouts.any(|logout| logout.outcome == Over::Dead),
+            TokenEnd::Rejected => self.was_rejected(token),
+            TokenEnd::Continued => self.is_continued(token),
+            TokenEnd::Expired => {
+                let life = self.life(token, at);
+                life.is_some_and(|life| {
+                    let absolute = life.absolute().is_some_and(|end| end <= at.at);
+                    let early = life.idles_out_after.unwrap_or_default() / 20;
+                    absolute || life.idle().is_some_and(|end| end <= at.at + early)
+                })
+            }
+            TokenEnd::Abandoned => {
+                let ends_others = self.scenario.given.profile.logout_ends == Ends::User;
+                ends_others || logouts.any(|logout| logout.outcome != Over::Dead)
+            }
+            other => return Some(format!("{what}, and {other:?} is unknown here")),
+        };
+        (!is_so).then(|| format!("{what}, and was not"))
+    }
+
+    /// Every token is in use, or has ended.
+    fn accounted_for(&self, token: u64) -> Option<String> {
+        let what = format!("token {token} is not accounted for");
+        let mut logouts = self
+            .record
+            .logouts
+            .iter()
+            .filter(|logout| logout.token == Some(token));
+        let dropped = self.record.dropped?;
+        let brought = self
+            .record
+            .logins
+            .iter()
+            .find(|login| login.brought == Brought::Token(token));
+        let landed = brought.and_then(|login| login.ended);
+        if landed.is_some_and(|landed| dropped < landed) {
+            let is_logged_out = logouts.next().is_some();
+            return (!is_logged_out)
+                .then(|| format!("{what}: it came after the last handle was dropped"));
+        }
+        // A session that was dropped earlier has nothing left to tell.
+        let status = self.record.status.as_ref()?;
+        let has_ended = self.record.ends.iter().any(|(_, other, _)| *other == token);
+        let is_current = status.generation == Some(token);
+        if is_current || has_ended {
+            return None;
+        }
+        let is_waited_for = self.user_of(token, dropped).is_some();
+        let is_tried = logouts.next().is_some();
+        let waits_its_turn = self.record.until.under_way > 0;
+        (!is_waited_for && !is_tried && !waits_its_turn)
+            .then(|| format!("{what}: it was replaced, and nothing became of it"))
+    }
+}
