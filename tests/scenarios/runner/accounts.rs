@@ -331,7 +331,9 @@ impl Book<'_> {
             }
             TokenEnd::Abandoned => {
                 let ends_others = self.scenario.given.profile.logout_ends == Ends::User;
-                ends_others || logouts.any(|logout| logout.outcome != Over::Dead)
+                // With the last handle, what is in use is given up.
+                let is_dropped = self.record.dropped.is_some_and(|dropped| dropped < at);
+                ends_others || is_dropped || logouts.any(|logout| logout.outcome != Over::Dead)
             }
             other => return Some(format!("{what}, and {other:?} is unknown here")),
         };
@@ -358,11 +360,17 @@ impl Book<'_> {
             return (!is_logged_out)
                 .then(|| format!("{what}: it came after the last handle was dropped"));
         }
-        // A session that was dropped earlier has nothing left to tell.
+        let mut ends = self
+            .record
+            .ends
+            .iter()
+            .filter(|(_, other, _)| *other == token);
+        let Some((ended, ..)) = ends.next() else {
+            return Some(format!("{what}, though all handles were dropped"));
+        };
+        // A session that was dropped earlier told nothing more.
         let status = self.record.status.as_ref()?;
-        let has_ended = self.record.ends.iter().any(|(_, other, _)| *other == token);
-        let is_current = status.generation == Some(token);
-        if is_current || has_ended {
+        if status.generation == Some(token) || *ended < dropped {
             return None;
         }
         let is_waited_for = self.user_of(token, dropped).is_some();

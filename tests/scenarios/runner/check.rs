@@ -8,7 +8,8 @@ use tower_reauth::{CloseError, Error, TokenEnd, Why};
 
 use super::accounts;
 use super::format::{
-    Clause, Condition, ErrorOrNone, List, Outcome, Outcomes, Scenario, Then, Why as ExpectedWhy,
+    Action, Clause, Condition, ErrorOrNone, List, Outcome, Outcomes, Scenario, Then,
+    Why as ExpectedWhy,
 };
 use super::record::{Answered, Brought, Caller, Ended, Record, chain};
 use super::values::{Count, OrNone, show_time};
@@ -631,7 +632,12 @@ fn stale(
             login.brought == Brought::Token(token) || login.brought == Brought::SameToken(token)
         });
         let arrived = arrived.and_then(|login| login.ended).map(|ended| ended.at);
-        if end < when.at && arrived.is_none_or(|arrived| arrived < end) {
+        // Nor is one whose timer could not run.
+        let is_late = scenario.when.iter().any(|step| match &step.action {
+            Action::Block(time) => step.at <= end && when.at <= step.at + *time,
+            Action::Request(_) | Action::Call(_) | Action::Source(_) | Action::DropSession => false,
+        });
+        if end < when.at && !is_late && arrived.is_none_or(|arrived| arrived < end) {
             diff.wrong(format!("{what}: its lifetime ended at {}", show_time(end)));
         }
     }
