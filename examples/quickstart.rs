@@ -1,6 +1,7 @@
 //! A whole session against an embedded Control-M, without a network: log in,
 //! survive an expired token and a restart under load, change the password,
-//! log out. Exits non-zero if the server's own account does not add up.
+//! log out; then once more with tokens that are renewed ahead of their end.
+//! Exits non-zero if the server's own account does not add up.
 
 use std::fmt::Display;
 use std::process::ExitCode;
@@ -17,7 +18,7 @@ use tokio::time::{Instant, sleep};
 use tower::{ServiceBuilder, ServiceExt};
 use tower_reauth::controlm::ControlM;
 use tower_reauth::controlm::emulator::Emulator;
-use tower_reauth::{BoxError, Credentials, PasswordChange, Session, SessionService};
+use tower_reauth::{BoxError, Credentials, PasswordChange, Reason, Session, SessionService};
 
 const LIFETIME: Duration = Duration::from_secs(3);
 const CALLERS: u64 = 64;
@@ -117,12 +118,44 @@ async fn main() -> Result<ExitCode, BoxError> {
         refused == Err(Some(tower_reauth::ErrorKind::LoggedOut)),
     );
 
+    // The other session knew nothing of the lifetime; this one does.
+    let http: Http = Client::builder(TokioExecutor::new()).build_http();
+    let credentials = Credentials::new("emuser", "second-password");
+    let provider = ControlM::new(http.clone(), server.url().clone(), credentials)?;
+    let session = Session::new(provider.lifetime(LIFETIME));
+    let client = ServiceBuilder::new().layer(session.layer()).service(http);
+    let base = server.url().to_string();
+    let caller = Caller { client, base };
+    story.tell("another session is told how long a token lives");
+    let give_up = Instant::now() + 4 * LIFETIME;
+    let mut ahead_rounds = 0;
+    let mut failed = 0;
+    while session.stats().logins(Reason::Expiring).succeeded < 2 && Instant::now() < give_up {
+        ahead_rounds += 1;
+        failed += caller
+            .call_all(CALLERS, &format!("ahead-{ahead_rounds}"))
+            .await;
+        sleep(Duration::from_millis(50)).await;
+    }
+    let stats = session.stats();
+    story.tell(format_args!(
+        "  {} calls over two renewals, of which {} waited, for the first login",
+        ahead_rounds * CALLERS,
+        stats.waited
+    ));
+    story.check(
+        "none failed or was rejected, and none waited for a renewal",
+        failed == 0 && stats.rejections == 0 && stats.waited <= CALLERS,
+    );
+    let closed = session.close(Duration::from_secs(5)).await;
+    story.check("closed, with nothing left", closed.is_ok());
+
     let account = emulator.account();
     println!(
         "\nthe server's own account: a dead token is a call that was rejected, and sent again\n{account}\n"
     );
     // In each round, half of the callers order a job.
-    let ordered = (3 + rounds) * CALLERS / 2;
+    let ordered = (3 + rounds + ahead_rounds) * CALLERS / 2;
     story.check(
         "each job was ordered once",
         account.jobs_ordered == ordered

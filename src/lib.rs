@@ -2,9 +2,10 @@
 //!
 //! A [`SessionLayer`] wraps any tower HTTP client. It logs in through a
 //! [`CredentialProvider`] when the first request needs it, attaches the token
-//! to each request, logs in again when the server rejects it, and sends the
-//! rejected request once more. A [`Session`] is the handle to the same thing:
-//! it logs out, changes the password, and hands the token to other protocols.
+//! to each request, renews it in the background before it ends, logs in again
+//! when the server rejects it, and sends the rejected request once more. A
+//! [`Session`] is the handle to the same thing: it logs out, changes the
+//! password, tells how it is doing, and hands the token to other protocols.
 //!
 //! ```
 //! use bytes::Bytes;
@@ -45,6 +46,9 @@
 //! # What it keeps
 //!
 //! - All who need a token share one login, and its failure too.
+//! - A token that is used is renewed ahead of its end, and no request waits for
+//!   that. The one that it replaces is logged out when nobody uses it any more,
+//!   where a logout ends no other: see [`LogoutEnds`].
 //! - A late rejection of an old token does not throw a newer one away.
 //! - Only a request that the server *rejected* is sent again, at most once,
 //!   and only if its body can be had a second time: see [`Replay`]. What else
