@@ -17,8 +17,8 @@ use tokio::time::{sleep, timeout};
 use tower::{BoxError, Service, ServiceExt, service_fn, util::BoxCloneSyncService};
 use tower_reauth::{
     CredentialProvider, CredentialSource, Credentials, Error, ErrorKind, ExposeSecret, IfEmpty,
-    LoginContext, Never, PasswordChange, PasswordChanged, Profile, ProviderError, Reauth,
-    Rejection, Session, Source, SourceError, Token, Why,
+    LoginContext, LogoutEnds, Never, PasswordChange, PasswordChanged, Profile, ProviderError,
+    Reauth, Rejection, Session, Source, SourceError, Token, Why,
 };
 
 const HOME: &str = "https://api.test/x";
@@ -899,4 +899,28 @@ impl LayerOver for Session {
     fn layer_over<S: Clone>(&self, inner: &S) -> tower_reauth::SessionService<S> {
         tower::Layer::layer(&self.layer(), inner.clone())
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replaced_token_that_comes_back_is_not_logged_out() {
+    let provider = Scripted::of(Provider {
+        profile: Profile::default().logout_ends(LogoutEnds::Token),
+        ..Provider::default()
+    });
+    for name in ["a", "b", "a"] {
+        provider.on_login(move |_| async move { Ok(Token::bearer(name)?) });
+    }
+    let session = Session::new(provider.clone());
+    let held = session.token().await.unwrap();
+    session.renew().await.unwrap();
+    session.renew().await.unwrap();
+    sleep(Duration::from_secs(1)).await;
+    // The other was logged out, as it should be.
+    assert_eq!(
+        provider.log(),
+        ["login", "login", "login", "logout Bearer b"]
+    );
+    drop(held);
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(provider.log().len(), 4);
 }

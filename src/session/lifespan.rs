@@ -258,4 +258,10 @@ mod tests {
         let due = lifespan.due(true).unwrap();
         assert!(due >= NOW + seconds(160) && due <= NOW + seconds(170));
     }
+
+    #[test]
+    fn an_idle_time_that_ends_within_a_second_is_not_renewed_ahead() {
+        assert_eq!(lifespan(None, Some(1)).due(true), None);
+        assert!(lifespan(None, Some(2)).due(true).is_some());
+    }
 }

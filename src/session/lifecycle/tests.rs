@@ -685,6 +685,16 @@ fn after_a_refusal_only_requests_ask_the_source_of_a_token_that_is_due() {
 }
 
 #[test]
+fn a_refused_renewal_of_a_token_that_is_not_due_asks_the_source_of_nothing() {
+    let mut rules = live_for_an_hour(SETTINGS);
+    rules.renew(NOW);
+    rules.take_launch();
+    rules.login_failed(fails(ErrorKind::Refused), NOW);
+    rules.carry(NOW + RECHECK_EVERY);
+    assert_eq!(launched(&mut rules), None);
+}
+
+#[test]
 fn a_rejection_during_a_renewal_ahead_joins_it() {
     let mut rules = live_for_an_hour(SETTINGS);
     rules.carry(NOW);
@@ -799,6 +809,54 @@ fn a_logout_that_fails_for_good_is_not_tried_again() {
     rules.retire_landed(Logout::Failed, NOW);
     assert_eq!(ends(&mut rules), [(1, TokenEnd::Abandoned)]);
     assert_eq!(rules.wake(), None);
+}
+
+#[test]
+fn a_logout_under_way_of_a_replaced_token_is_the_sessions_own_once_that_is_logged_out() {
+    let mut rules = renewed(RETIRING, false);
+    rules.released(1);
+    rules.tick(NOW);
+    assert_eq!(rules.take_launch(), Some(Flight::Retire { generation: 1 }));
+    rules.logout(NOW);
+    assert_eq!(rules.ending(), [2]);
+    rules.retire_landed(Logout::Postponed, NOW);
+    assert_eq!(rules.ending(), [2, 1]);
+    assert_eq!(rules.take_launch(), Some(Flight::Logout));
+}
+
+#[test]
+fn sixty_four_replaced_tokens_are_waited_for_and_the_oldest_is_given_up() {
+    let mut rules = live_for_an_hour(RETIRING);
+    for generation in 2..=66 {
+        rules.renew(NOW);
+        rules.take_launch();
+        rules.login_landed(issued(None), NOW);
+        let given_up = ends(&mut rules);
+        match generation {
+            66 => assert_eq!(given_up, [(1, TokenEnd::Abandoned)]),
+            _ => assert_eq!(given_up, []),
+        }
+    }
+}
+
+#[test]
+fn sixty_four_failed_logouts_are_remembered_and_the_oldest_is_given_up() {
+    let mut rules = idle();
+    for generation in 1..=65 {
+        rules.login(rules.logouts(), NOW);
+        rules.take_launch();
+        rules.login_landed(issued(None), NOW);
+        rules.logout(NOW);
+        rules.take_launch();
+        let left = rules.ending().to_vec();
+        rules.logout_landed(left, &[], Err(fails(ErrorKind::Unavailable)));
+        let given_up = ends(&mut rules);
+        match generation {
+            65 => assert_eq!(given_up, [(1, TokenEnd::Abandoned)]),
+            _ => assert_eq!(given_up, []),
+        }
+    }
+    assert_eq!(rules.left(), 64);
 }
 
 /// A session whose token 1 was replaced by token 2, since `/a` rejected it.
