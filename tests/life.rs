@@ -574,7 +574,9 @@ async fn closing_waits_for_who_waits_for_a_login() {
     let client = client(&session, &server);
     let waits = tokio::spawn(async move { ask(&client, "/x").await });
     settle().await;
+    let since = Instant::now();
     session.close(MINUTE).await.unwrap();
+    assert!(since.elapsed() < Duration::from_secs(3), "no longer");
     assert_eq!(waits.await.unwrap().unwrap(), 200);
     assert_eq!(server.live(), NONE);
 }
@@ -813,4 +815,52 @@ async fn a_status_tells_a_probe_and_a_person_how_the_session_is_doing() {
     assert!(!status.usable);
     assert_eq!(status.next_attempt_in, None);
     assert!(status.to_string().starts_with("billing: closed"));
+}
+
+#[test]
+fn a_timer_that_was_lost_with_its_runtime_is_set_anew_on_the_next() {
+    let runtime = || {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .start_paused(true)
+            .build()
+            .unwrap()
+    };
+    let server = Server::living_for(HOUR);
+    let session = Session::new(server.clone());
+    let client = client(&session, &server);
+    let first = runtime();
+    first.block_on(async {
+        assert_eq!(ask(&client, "/x").await.unwrap(), 200);
+    });
+    drop(first);
+    let second = runtime();
+    second.block_on(async {
+        let tasks = || Handle::current().metrics().num_alive_tasks();
+        // Nothing on the request path notices, so nothing is set.
+        assert_eq!(ask(&client, "/x").await.unwrap(), 200);
+        assert_eq!(tasks(), 0);
+        // The token ends unseen, and the rejection is absorbed.
+        server.revoke_all();
+        assert_eq!(ask(&client, "/x").await.unwrap(), 200);
+        assert_eq!(session.stats().helpful_replays, 1);
+        settle().await;
+        assert_eq!(tasks(), 1);
+        sleep(HOUR - MINUTE).await;
+        assert_eq!(session.stats().logins(Reason::Expiring).succeeded, 1);
+    });
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_runtime_that_was_blocked_past_a_tokens_end_costs_no_request() {
+    let server = Server::living_for(HOUR);
+    let session = Session::new(server.clone());
+    let client = client(&session, &server);
+    assert_eq!(ask(&client, "/x").await.unwrap(), 200);
+    tokio::time::advance(HOUR * 2).await;
+    for _ in 0..10 {
+        assert_eq!(ask(&client, "/x").await.unwrap(), 200);
+    }
+    assert!(session.stats().rejections <= 1);
+    assert_eq!(session.stats().all_logins().succeeded, 2);
 }
