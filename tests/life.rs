@@ -864,3 +864,35 @@ async fn a_runtime_that_was_blocked_past_a_tokens_end_costs_no_request() {
     assert!(session.stats().rejections <= 1);
     assert_eq!(session.stats().all_logins().succeeded, 2);
 }
+
+#[tokio::test(start_paused = true)]
+async fn closing_waits_for_who_waits_for_the_service_to_be_ready() {
+    let server = Server::new(Desk {
+        login_takes: Duration::from_secs(2),
+        ..Desk::default()
+    });
+    let session = Session::new(server.clone());
+    let one_at_a_time = tower::limit::ConcurrencyLimit::new(server.http(), 1);
+    let client = session.layer().layer(one_at_a_time);
+    let waits = tokio::spawn(client.clone().oneshot(to("/x")));
+    settle().await;
+    // Takes the only place while the other logs in.
+    let mut anonymous = to("/slow");
+    anonymous.extensions_mut().insert(tower_reauth::Anonymous);
+    let token = "Bearer 7".parse().unwrap();
+    anonymous.headers_mut().insert("authorization", token);
+    let first = tokio::spawn(client.clone().oneshot(anonymous));
+    sleep(Duration::from_secs(3)).await;
+    let closing = tokio::spawn(async move { session.close(HOUR).await });
+    settle().await;
+    assert!(!waits.is_finished() && !closing.is_finished());
+    server.0.gate.notify_one();
+    assert_eq!(first.await.unwrap().unwrap().status(), 401);
+    let response = waits.await.unwrap().unwrap();
+    assert_eq!(response.status(), 200);
+    drop(response);
+    let since = Instant::now();
+    closing.await.unwrap().unwrap();
+    assert_eq!(since.elapsed(), Duration::ZERO);
+    assert_eq!(server.live(), NONE);
+}
