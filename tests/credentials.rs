@@ -668,6 +668,21 @@ async fn a_server_that_restarts_meanwhile_changes_nothing_about_that() {
 }
 
 #[tokio::test]
+async fn a_login_system_that_is_down_says_nothing_of_the_passwords() {
+    let world = World::new();
+    let lost = Fault::close().after_execution();
+    world.emulator.fault(Operation::UpdatePassword, lost);
+    let session = world.session();
+    assert_eq!(change(&session, "new").await, Err(ErrorKind::Uncertain));
+    let busy = Fault::status(StatusCode::SERVICE_UNAVAILABLE);
+    world.emulator.fault(Operation::Login, busy);
+    session.login().await.unwrap_err();
+    session.login().await.unwrap();
+    assert_eq!(world.emulator.account().failed_logins, 0);
+    world.comes_back_with("new").await;
+}
+
+#[tokio::test]
 async fn what_an_earlier_run_left_open_is_resolved_before_another_change() {
     let world = World::new();
     world
@@ -814,4 +829,54 @@ async fn after_a_crash_the_passwords_are_tried_in_the_order_that_sends_no_wrong_
         assert_eq!(token.is_ok(), resolved, "{left:?}, {right}");
         assert_eq!(*source.kept.lock().unwrap(), notes, "{left:?}, {right}");
     }
+}
+
+#[tokio::test]
+async fn a_login_that_somebody_asks_for_tries_the_refused_one_of_the_two_as_well() {
+    for (left, notes) in [
+        (Trying::OnlyOld, ["only_old", "only_new", "promote"]),
+        (Trying::New, ["old", "only_new", "promote"]),
+    ] {
+        let emulator = Emulator::builder().user("emuser", "new").build();
+        let world = World {
+            emulator,
+            directory: Directory::new(),
+        };
+        let source = std::sync::Arc::new(Noted {
+            unresolved: Some(left),
+            ..Noted::default()
+        });
+        let session = world.session_of(SharedNotes(source.clone()));
+        session.login().await.unwrap();
+        assert_eq!(*source.kept.lock().unwrap(), notes);
+    }
+}
+
+/// A source that keeps what it is given, and loses its answer.
+struct Unsure(std::sync::Arc<Noted>);
+
+impl CredentialSource for Unsure {
+    async fn fetch(&self) -> Result<Credentials, SourceError> {
+        Ok(Credentials::new("emuser", "old"))
+    }
+
+    async fn prepare(&self, _: Credentials) -> Result<(), SourceError> {
+        self.0.note("prepare");
+        Err(SourceError::unavailable("no answer"))
+    }
+
+    async fn withdraw(&self) -> Result<(), SourceError> {
+        self.0.note("withdraw");
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn what_a_source_may_have_kept_of_a_change_that_was_not_made_is_withdrawn() {
+    let world = World::new();
+    let source = std::sync::Arc::new(Noted::default());
+    let session = world.session_of(Unsure(source.clone()));
+    assert_eq!(change(&session, "new").await, Err(ErrorKind::Unavailable));
+    assert_eq!(*source.kept.lock().unwrap(), ["prepare", "withdraw"]);
+    assert_eq!(world.changes(), 0);
 }
