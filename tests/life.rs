@@ -896,3 +896,12 @@ async fn closing_waits_for_who_waits_for_the_service_to_be_ready() {
     assert_eq!(since.elapsed(), Duration::ZERO);
     assert_eq!(server.live(), NONE);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_somebody_takes_counts_as_used() {
+    let server = Server::living_for(HOUR);
+    let session = Session::new(server.clone());
+    let _held = session.token().await.unwrap();
+    sleep(HOUR - MINUTE).await;
+    assert_eq!(session.stats().logins(Reason::Expiring).succeeded, 1);
+}
