@@ -147,12 +147,19 @@ impl Book<'_> {
         logins.next_back().or(initial.map(|_| (1, Duration::ZERO)))
     }
 
+    /// Whether `logout()` was called since then, or `close()` at any time.
     fn was_asked_to_end(&self, since: Option<Moment>, until: Moment) -> bool {
-        let logouts = self.record.opened.iter().filter(|(_, opens)| !opens);
-        logouts
-            .map(|(at, _)| at)
-            .chain(&self.record.closed)
-            .any(|at| since.is_none_or(|since| since < *at) && *at < until)
+        let mut logouts = self.record.opened.iter().filter(|(_, opens)| !opens);
+        logouts.any(|(at, _)| since.is_none_or(|since| since < *at) && *at < until)
+            || self.record.closed.iter().any(|closed| *closed < until)
+    }
+
+    /// Whether no handle is left at `at`; a caller under way has one, too.
+    fn all_are_gone(&self, at: Moment) -> bool {
+        let mut callers = self.record.callers.iter();
+        self.record.dropped.is_some_and(|dropped| dropped < at)
+            // Whoever waits still at the run's end is dropped then.
+            && callers.all(|caller| caller.ended.as_ref().is_none_or(|(end, _)| *end < at.at))
     }
 
     /// A renewal ahead of time is made in the last part of a life, of a token
@@ -233,7 +240,7 @@ impl Book<'_> {
         if self.record.dropped.is_some_and(|dropped| dropped < at) {
             let landed = brought.and_then(|login| login.ended);
             return match (landed, self.record.dropped) {
-                (Some(landed), Some(dropped)) if dropped < landed => None,
+                (Some(landed), Some(_)) if self.all_are_gone(landed) => None,
                 _ => Some(format!("{what} after the last handle was dropped")),
             };
         }
@@ -355,7 +362,7 @@ impl Book<'_> {
             .iter()
             .find(|login| login.brought == Brought::Token(token));
         let landed = brought.and_then(|login| login.ended);
-        if landed.is_some_and(|landed| dropped < landed) {
+        if landed.is_some_and(|landed| self.all_are_gone(landed)) {
             let is_logged_out = logouts.next().is_some();
             return (!is_logged_out)
                 .then(|| format!("{what}: it came after the last handle was dropped"));
@@ -366,7 +373,9 @@ impl Book<'_> {
             .iter()
             .filter(|(_, other, _)| *other == token);
         let Some((ended, ..)) = ends.next() else {
-            return Some(format!("{what}, though all handles were dropped"));
+            // Nobody is told of a logout that outlives the last handle.
+            return (logouts.next().is_none())
+                .then(|| format!("{what}, though all handles were dropped"));
         };
         // A session that was dropped earlier told nothing more.
         let status = self.record.status.as_ref()?;
@@ -376,7 +385,9 @@ impl Book<'_> {
         let is_waited_for = self.user_of(token, dropped).is_some();
         let is_tried = logouts.next().is_some();
         let waits_its_turn = self.record.until.under_way > 0;
-        (!is_waited_for && !is_tried && !waits_its_turn)
+        // Whether it was dead shows only when that request is made again.
+        let waits_for_a_verdict = self.was_rejected(token);
+        (!is_waited_for && !is_tried && !waits_its_turn && !waits_for_a_verdict)
             .then(|| format!("{what}: it was replaced, and nothing became of it"))
     }
 }
