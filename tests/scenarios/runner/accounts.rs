@@ -150,7 +150,7 @@ impl Book<'_> {
     /// Whether `logout()` was called since then, or `close()` at any time.
     fn was_asked_to_end(&self, since: Option<Moment>, until: Moment) -> bool {
         let mut logouts = self.record.opened.iter().filter(|(_, opens)| !opens);
-        logouts.any(|(at, _)| since.is_none_or(|since| since < *at) && *at < until)
+        logouts.any(|(at, _)| since.is_none_or(|since| since.at <= at.at) && *at < until)
             || self.record.closed.iter().any(|closed| *closed < until)
     }
 
@@ -211,7 +211,11 @@ impl Book<'_> {
             .holds
             .iter()
             .any(|hold| hold.token == token && hold.from < at && landed <= hold.from.at);
-        if keep_alive || carried || handed_out {
+        let changed =
+            self.record.changes.iter().any(|change| {
+                change.token == Some(token) && landed <= change.at && change.at <= at.at
+            });
+        if keep_alive || carried || handed_out || changed {
             return None;
         }
         Some(format!("{what} of token {token}, which nobody has used"))
@@ -237,11 +241,11 @@ impl Book<'_> {
         if self.was_asked_to_end(brought.map(|login| login.began), at) {
             return None;
         }
-        if self.record.dropped.is_some_and(|dropped| dropped < at) {
+        if self.all_are_gone(at) {
             let landed = brought.and_then(|login| login.ended);
-            return match (landed, self.record.dropped) {
-                (Some(landed), Some(_)) if self.all_are_gone(landed) => None,
-                _ => Some(format!("{what} after the last handle was dropped")),
+            return match landed {
+                Some(landed) if self.all_are_gone(landed) => None,
+                Some(_) | None => Some(format!("{what} after the last handle was dropped")),
             };
         }
         match self.newest(at) {
@@ -251,7 +255,13 @@ impl Book<'_> {
         if self.scenario.given.profile.logout_ends == Ends::User {
             return Some(format!("{what}, which ends the one that replaced it"));
         }
-        if end_of(self.scenario, self.record, token, at).is_some_and(|end| end < at.at) {
+        // One that was over when it came is used for a moment all the same,
+        // and one that idles out may have been used in ways that nobody knows.
+        let landed = brought
+            .and_then(|login| login.ended)
+            .map_or(Duration::ZERO, |landed| landed.at);
+        let end = self.life(token, at).and_then(|life| life.absolute());
+        if end.is_some_and(|end| landed < end && end < at.at) {
             return Some(format!("{what}, and has expired"));
         }
         if self.is_continued(token) {

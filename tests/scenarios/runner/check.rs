@@ -631,7 +631,10 @@ fn stale(
         let arrived = record.logins.iter().rfind(|login| {
             login.brought == Brought::Token(token) || login.brought == Brought::SameToken(token)
         });
-        let arrived = arrived.and_then(|login| login.ended).map(|ended| ended.at);
+        let arrived = match arrived {
+            Some(login) => login.ended.map(|ended| ended.at),
+            None => Some(Duration::ZERO),
+        };
         // Nor is one whose timer could not run.
         let is_late = scenario.when.iter().any(|step| match &step.action {
             Action::Block(time) => step.at <= end && when.at <= step.at + *time,
@@ -662,7 +665,11 @@ fn stale(
             diff.wrong(format!("{what}: it is suspended"));
         }
     }
-    let opened = record.opened.iter().rfind(|(at, _)| at.at < when.at);
+    // Of what happens in one millisecond, only an opening surely comes first.
+    let opened = record.opened.iter().rfind(|(at, opens)| match opens {
+        true => *at < when,
+        false => at.at < when.at,
+    });
     if let Some((_, false)) = opened {
         diff.wrong(format!("{what}: the session is logged out"));
     }
