@@ -207,8 +207,8 @@ async fn run(backend: Arc<Backend>, plan: Plan, guard: Guard) {
             attempt,
             previous,
         } => {
-            let sent = Instant::now();
-            let login = log_in(&backend, &mut wallet, reason, attempt, previous);
+            let mut sent = Instant::now();
+            let login = log_in(&backend, &mut wallet, reason, attempt, previous, &mut sent);
             let token = match within(deadline, login).await {
                 Ok((token, taken)) => {
                     // The token is good whatever becomes of the source, and the
@@ -284,6 +284,7 @@ async fn log_in<'a>(
     reason: Reason,
     attempt: Attempt,
     previous: Option<Token>,
+    sent: &mut Instant,
 ) -> Result<(Token, Option<(Credentials, &'a Source)>), ProviderError> {
     let mut context = LoginContext::new(reason);
     let mut secrets = Vec::new();
@@ -312,6 +313,8 @@ async fn log_in<'a>(
         let _ = wallet.trying(&candidate, source).await;
         let credentials = candidate.credentials;
         let context = context.clone().with_credentials(credentials.clone());
+        // A lifetime counts from the login that brought the token.
+        *sent = Instant::now();
         let login = backend.provider.login(context).await;
         match login.map_err(|error| error.without(&secrets)) {
             Ok(token) => return Ok((token, Some((credentials, source)))),
@@ -357,7 +360,7 @@ fn sorted(outcome: &Result<(), Error>) -> Logout {
     };
     match error.kind() {
         ErrorKind::Unavailable | ErrorKind::DeadlineExceeded | ErrorKind::Uncertain => {
-            Logout::Postponed
+            Logout::Postponed(error.retry_after())
         }
         ErrorKind::LoggedOut
         | ErrorKind::Closed
@@ -396,7 +399,7 @@ impl LoggedOut {
         let outcome = log_out(backend, &token, backend.deadline()).await;
         match sorted(&outcome) {
             Logout::Done => {}
-            Logout::Postponed => self.left.push(token.generation()),
+            Logout::Postponed(_) => self.left.push(token.generation()),
             Logout::Failed => self.lost.push(token.generation()),
         }
         if self.outcome.is_ok() {
@@ -484,7 +487,7 @@ impl Drop for Guard {
                 lost: Vec::new(),
                 outcome: Err(lost),
             },
-            lifecycle::Flight::Retire { .. } => Outcome::Retire(Logout::Postponed),
+            lifecycle::Flight::Retire { .. } => Outcome::Retire(Logout::Postponed(None)),
             lifecycle::Flight::ChangePassword => {
                 Outcome::ChangePassword(Err(ProviderError::uncertain(lost).into()))
             }

@@ -310,7 +310,7 @@ impl Lifecycle {
         // The source is asked anew only while requests come.
         let is_due = self.due().is_some_and(|due| due <= now);
         if is_due && matches!(self.trouble, Some(Trouble::Refused { .. })) {
-            let _ = self.trouble(now);
+            let _ = self.trouble(Reason::Expiring, now);
         }
         self.tick(now);
     }
@@ -328,7 +328,7 @@ impl Lifecycle {
         if self.flight.is_some() && !self.is_rechecking() {
             return Acquire::Wait;
         }
-        if let Some(error) = self.trouble(now) {
+        if let Some(error) = self.trouble(self.missing, now) {
             return Acquire::Fail(error);
         }
         self.start(
@@ -491,7 +491,7 @@ impl Lifecycle {
             Some(Flight::Logout) => return Rejected::Wait,
             Some(Flight::Login { .. }) | None => {}
         }
-        if let Some(error) = self.trouble(now) {
+        if let Some(error) = self.trouble(Reason::Rejected, now) {
             return Rejected::Return(Why::RenewalFailed(error));
         }
         if !self.cooldowns.spend(target, generation, now) {
@@ -580,7 +580,7 @@ impl Lifecycle {
             }
             None => {}
         }
-        if let Some(error) = self.trouble(now) {
+        if let Some(error) = self.trouble(Reason::Requested, now) {
             return Begin::Fail(error);
         }
         self.start(
@@ -799,7 +799,7 @@ impl Lifecycle {
                 generation,
                 match logout {
                     Logout::Done => TokenEnd::LoggedOut,
-                    Logout::Postponed | Logout::Failed => TokenEnd::Abandoned,
+                    Logout::Postponed(_) | Logout::Failed => TokenEnd::Abandoned,
                 },
             );
         }
@@ -943,8 +943,8 @@ impl Lifecycle {
     }
 
     /// The error that stands in the way of a login, and the question to the
-    /// source that may remove it.
-    fn trouble(&mut self, now: Moment) -> Option<Error> {
+    /// source that may remove it, asked for this `reason`.
+    fn trouble(&mut self, reason: Reason, now: Moment) -> Option<Error> {
         let (error, recheck) = match self.trouble.as_ref()? {
             Trouble::Failing { until, .. } if *until <= now => return None,
             Trouble::Failing { error, until } => {
@@ -954,10 +954,6 @@ impl Lifecycle {
         };
         let is_time = recheck.is_some_and(|recheck| recheck <= now);
         if is_time && self.settings.has_source && self.flight.is_none() {
-            let reason = match &self.current {
-                Some(_) => Reason::Expiring,
-                None => self.missing,
-            };
             let attempt = Attempt::Recheck;
             self.start(Flight::Login { reason, attempt }, now);
         }

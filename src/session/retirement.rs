@@ -5,6 +5,8 @@
 //! dead, unless its renewal did not help: then the rejection was about the
 //! request.
 
+use std::time::Duration;
+
 use super::backoff::Backoff;
 use super::jitter::Jitter;
 use super::lifecycle::Moment;
@@ -42,8 +44,8 @@ struct Retired {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Logout {
     Done,
-    /// It failed, and may be tried again.
-    Postponed,
+    /// It failed, and may be tried again, after this time if the server says so.
+    Postponed(Option<Duration>),
     /// It failed for good.
     Failed,
 }
@@ -127,10 +129,12 @@ impl Retirement {
         let place = self.retired.iter().position(|retired| retired.under_way)?;
         let retired = &mut self.retired[place];
         retired.under_way = false;
-        retired.next = now + retired.backoff.next(None, jitter);
         let is_over = match logout {
             Logout::Done | Logout::Failed => true,
-            Logout::Postponed => retired.backoff.failures() >= TRIES,
+            Logout::Postponed(asked_for) => {
+                retired.next = now + retired.backoff.next(asked_for, jitter);
+                retired.backoff.failures() >= TRIES
+            }
         };
         is_over.then(|| self.retired.remove(place).generation)
     }

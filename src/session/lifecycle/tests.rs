@@ -793,7 +793,7 @@ fn a_logout_that_fails_for_now_is_tried_again_and_at_last_given_up() {
         now = now.max(at);
         rules.tick(now);
         assert_eq!(rules.take_launch(), Some(Flight::Retire { generation: 1 }));
-        rules.retire_landed(Logout::Postponed, now);
+        rules.retire_landed(Logout::Postponed(None), now);
         tries += 1;
     }
     assert_eq!(tries, 8);
@@ -819,7 +819,7 @@ fn a_logout_under_way_of_a_replaced_token_is_the_sessions_own_once_that_is_logge
     assert_eq!(rules.take_launch(), Some(Flight::Retire { generation: 1 }));
     rules.logout(NOW);
     assert_eq!(rules.ending(), [2]);
-    rules.retire_landed(Logout::Postponed, NOW);
+    rules.retire_landed(Logout::Postponed(None), NOW);
     assert_eq!(rules.ending(), [2, 1]);
     assert_eq!(rules.take_launch(), Some(Flight::Logout));
 }
@@ -1070,7 +1070,7 @@ fn whatever_happens_there_is_one_flight_and_no_token_is_lost() {
                         rules.logout_landed(left, &lost, Ok(()));
                     }
                     Some(Flight::Retire { .. }) => {
-                        let logouts = [Logout::Done, Logout::Postponed, Logout::Failed];
+                        let logouts = [Logout::Done, Logout::Postponed(None), Logout::Failed];
                         rules.retire_landed(logouts[roll(3) as usize], now);
                     }
                     Some(Flight::ChangePassword) => {
