@@ -1,0 +1,131 @@
+//! Schedules that were made to break a session. On virtual time throughout.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body_util::Full;
+use tokio::time::{Instant, sleep};
+use tower::{Layer, ServiceExt, service_fn};
+use tower_reauth::{
+    CredentialProvider, LoginContext, LogoutEnds, Profile, ProviderError, Session, Token,
+};
+
+const HOME: &str = "https://api.test/x";
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A login system that says what the test puts into it.
+#[derive(Clone, Default)]
+struct Desk(Arc<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    /// What the next logins yield; numbers once it is empty.
+    tokens: Mutex<VecDeque<&'static str>>,
+    issued: Mutex<u32>,
+    lives_for: Mutex<Option<Duration>>,
+    down: Mutex<bool>,
+    logout_takes: Mutex<Duration>,
+    log: Mutex<Vec<String>>,
+}
+
+impl Desk {
+    fn log(&self) -> Vec<String> {
+        self.0.log.lock().unwrap().clone()
+    }
+}
+
+impl CredentialProvider for Desk {
+    fn profile(&self) -> Profile {
+        Profile::at(HOME.parse().unwrap()).logout_ends(LogoutEnds::Token)
+    }
+
+    async fn login(&self, _: LoginContext) -> Result<Token, ProviderError> {
+        if *self.0.down.lock().unwrap() {
+            self.0.log.lock().unwrap().push("login fails".into());
+            return Err(ProviderError::unavailable("down"));
+        }
+        let name = match self.0.tokens.lock().unwrap().pop_front() {
+            Some(name) => name.to_owned(),
+            None => {
+                let mut issued = self.0.issued.lock().unwrap();
+                *issued += 1;
+                issued.to_string()
+            }
+        };
+        self.0.log.lock().unwrap().push(format!("login {name}"));
+        let token = Token::bearer(name)?;
+        Ok(match *self.0.lives_for.lock().unwrap() {
+            Some(lifetime) => token.lives_for(lifetime),
+            None => token,
+        })
+    }
+
+    async fn logout(&self, token: Token) -> Result<(), ProviderError> {
+        let name = name(&token);
+        self.0.log.lock().unwrap().push(format!("logout {name}"));
+        let takes = *self.0.logout_takes.lock().unwrap();
+        sleep(takes).await;
+        Ok(())
+    }
+}
+
+fn name(token: &Token) -> String {
+    let (_, value) = token.headers().next().unwrap();
+    let value = value.to_str().unwrap();
+    value.strip_prefix("Bearer ").unwrap().to_owned()
+}
+
+/// Ten replaced tokens, whose logouts hang, and a current one with this lifetime.
+async fn with_ten_hanging_logouts(desk: &Desk, lives_for: Option<Duration>) -> Session {
+    *desk.0.logout_takes.lock().unwrap() = 3600 * SECOND;
+    let session = Session::new(desk.clone());
+    let mut held = Vec::new();
+    for number in 1..=10 {
+        held.push(session.token().await.unwrap());
+        if number == 10 {
+            *desk.0.lives_for.lock().unwrap() = lives_for;
+        }
+        session.renew().await.unwrap();
+    }
+    // That it was used is what makes it due.
+    drop(session.token().await.unwrap());
+    drop(held);
+    sleep(Duration::from_millis(10)).await;
+    assert_eq!(desk.log().last().unwrap(), "logout 1");
+    session
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_operators_login_waits_for_one_hanging_logout_and_not_for_all() {
+    let desk = Desk::default();
+    let session = with_ten_hanging_logouts(&desk, None).await;
+    let since = Instant::now();
+    session.login().await.unwrap();
+    let waited = since.elapsed();
+    assert!(waited <= 6 * SECOND, "{waited:?}: {:?}", desk.log());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_without_a_token_waits_for_one_hanging_logout_and_not_for_all() {
+    let desk = Desk::default();
+    let session = with_ten_hanging_logouts(&desk, Some(SECOND)).await;
+    sleep(2 * SECOND).await;
+    let since = Instant::now();
+    session.token().await.unwrap();
+    let waited = since.elapsed();
+    assert!(waited <= 6 * SECOND, "{waited:?}: {:?}", desk.log());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_renewal_ahead_waits_for_one_hanging_logout_and_not_for_all() {
+    let desk = Desk::default();
+    // Due after 80 to 85 s.
+    let session = with_ten_hanging_logouts(&desk, Some(100 * SECOND)).await;
+    sleep(92 * SECOND).await;
+    let log = desk.log();
+    assert_eq!(session.status().generation, Some(12), "{log:?}");
+}
