@@ -129,3 +129,23 @@ async fn a_renewal_ahead_waits_for_one_hanging_logout_and_not_for_all() {
     let log = desk.log();
     assert_eq!(session.status().generation, Some(12), "{log:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn while_backing_off_nobody_waits_for_a_retirement() {
+    let desk = Desk::default();
+    let session = Session::new(desk.clone());
+    let held = session.token().await.unwrap();
+    *desk.0.lives_for.lock().unwrap() = Some(SECOND);
+    session.renew().await.unwrap();
+    *desk.0.logout_takes.lock().unwrap() = 3600 * SECOND;
+    *desk.0.down.lock().unwrap() = true;
+    sleep(SECOND).await;
+    session.token().await.unwrap_err();
+    // The login system is backed off from, and a logout begins that hangs.
+    drop(held);
+    sleep(Duration::from_millis(10)).await;
+    assert_eq!(desk.log().last().unwrap(), "logout 1");
+    let since = Instant::now();
+    session.token().await.unwrap_err();
+    assert_eq!(since.elapsed(), Duration::ZERO);
+}
