@@ -149,3 +149,72 @@ async fn while_backing_off_nobody_waits_for_a_retirement() {
     session.token().await.unwrap_err();
     assert_eq!(since.elapsed(), Duration::ZERO);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_came_back_is_not_logged_out_while_an_early_user_has_it() {
+    let desk = Desk::default();
+    desk.0.tokens.lock().unwrap().extend(["A", "B", "A", "C"]);
+    let session = Session::new(desk.clone());
+    let held = session.token().await.unwrap();
+    for _ in 0..3 {
+        session.renew().await.unwrap();
+    }
+    sleep(SECOND).await;
+    assert_eq!(name(&held), "A");
+    let log = desk.log();
+    assert!(!log.contains(&"logout A".into()), "in use: {log:?}");
+    drop(held);
+    sleep(SECOND).await;
+    assert!(desk.log().contains(&"logout A".into()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_came_back_after_its_end_is_not_logged_out_while_an_early_user_has_it() {
+    let desk = Desk::default();
+    desk.0.tokens.lock().unwrap().extend(["A", "A", "C"]);
+    *desk.0.lives_for.lock().unwrap() = Some(SECOND);
+    let session = Session::new(desk.clone());
+    let held = session.token().await.unwrap();
+    sleep(2 * SECOND).await;
+    // The server has extended it.
+    *desk.0.lives_for.lock().unwrap() = None;
+    session.token().await.unwrap();
+    session.renew().await.unwrap();
+    sleep(SECOND).await;
+    assert_eq!(name(&held), "A");
+    let log = desk.log();
+    assert!(!log.contains(&"logout A".into()), "in use: {log:?}");
+    drop(held);
+    sleep(SECOND).await;
+    assert!(desk.log().contains(&"logout A".into()));
+}
+
+/// A client whose requests to `/forbidden` are rejected, and no others.
+async fn answer(request: Request<Full<Bytes>>) -> Result<Response<Full<Bytes>>, Infallible> {
+    let mut response = Response::new(Full::default());
+    if request.uri().path() == "/forbidden" {
+        *response.status_mut() = StatusCode::UNAUTHORIZED;
+    }
+    Ok(response)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_logout_leaves_no_session_behind_that_a_forbidden_target_rejected() {
+    let desk = Desk::default();
+    let session = Session::new(desk.clone());
+    let client = session.layer().replay(tower_reauth::Never);
+    let client = client.layer(service_fn(answer));
+    // Nobody can tell whether the renewal helped: nothing is replayed.
+    for number in 0..4 {
+        let request = Request::post("https://api.test/forbidden").header("n", number);
+        let request = request.body(Full::default()).unwrap();
+        let response = client.clone().oneshot(request).await.unwrap();
+        assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+        drop(response);
+        sleep(Duration::from_millis(10)).await;
+    }
+    session.logout().await.unwrap();
+    let log = desk.log();
+    let all = |what: &str| log.iter().filter(|entry| entry.starts_with(what)).count();
+    assert_eq!(all("login"), all("logout"), "{log:?}");
+}
