@@ -26,6 +26,8 @@ mod close;
 mod cooldown;
 mod event;
 mod flight;
+#[cfg(test)]
+mod hostile;
 mod jitter;
 mod lifecycle;
 mod lifespan;

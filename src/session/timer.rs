@@ -126,3 +126,12 @@ impl Drop for Timer {
         }
     }
 }
+
+/// What a timer does that has gone off.
+#[cfg(test)]
+pub(super) async fn gone_off(session: &Arc<Shared>) {
+    let now = Instant::now();
+    let session = Arc::downgrade(session);
+    let uses = session.upgrade().expect("alive").uses.clone();
+    run(session, uses, Some(now), false).await;
+}

@@ -1,0 +1,97 @@
+//! Schedules that were made to break a session, from within.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Waker};
+use std::time::Duration;
+
+use super::flight::Wait;
+use super::lifecycle::Acquire;
+use super::*;
+use crate::{FixedToken, LoginContext, Profile, ProviderError, provider_fn};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// Whose logins yield a number each.
+fn counting() -> Session {
+    let issued = AtomicU64::new(0);
+    let provider = provider_fn(Profile::default(), move |_: LoginContext| {
+        let number = issued.fetch_add(1, Ordering::Relaxed);
+        async move { Ok::<_, ProviderError>(Token::bearer(number.to_string())?.lives_for(HOUR)) }
+    });
+    Session::new(provider)
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_same_token_once_more_leaves_nothing_behind() {
+    let session = Session::new(FixedToken::bearer(Profile::default(), "3f9a"));
+    for _ in 0..1000 {
+        session.renew().await.unwrap();
+    }
+    let leases = session.shared.lock().leases.len();
+    assert!(leases <= 2, "{leases} leases of nobody");
+}
+
+/// A timer that was replaced while it had gone off already, and waited for
+/// the lock, as one does on another thread.
+#[tokio::test(start_paused = true)]
+async fn a_timer_that_was_replaced_as_it_went_off_leaves_the_next_one_alone() {
+    let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    let session = counting();
+    session.token().await.unwrap();
+    tokio::task::yield_now().await;
+    assert_eq!(tasks(), 1, "the timer");
+    let replaced = timer::gone_off(&session.shared);
+    replaced.await;
+    tokio::task::yield_now().await;
+    assert_eq!(tasks(), 1, "and no second one");
+    drop(session);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(tasks(), 0, "and none after the last handle");
+}
+
+/// `arc_swap` has eight places a thread for what was loaded and is borrowed.
+/// Beyond that it counts as owned.
+///
+/// On a thread of its own, since what fails here never ends.
+#[test]
+fn closing_ends_on_a_thread_that_borrows_much() {
+    let (done, ended) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        let closed = runtime.block_on(async {
+            let session = counting();
+            session.token().await.unwrap();
+            let other = arc_swap::ArcSwap::from_pointee(());
+            let borrowed: Vec<_> = (0..8).map(|_| other.load()).collect();
+            let closed = session.close(HOUR).await;
+            drop(borrowed);
+            closed.is_ok() || matches!(closed, Err(left) if left.in_use() == 0)
+        });
+        done.send(closed).unwrap();
+    });
+    let closed = ended.recv_timeout(Duration::from_secs(10));
+    assert_eq!(closed, Ok(true), "it never ends");
+}
+
+/// Between a request's word to the rules and its wait for the flight, as
+/// another thread can.
+#[tokio::test(start_paused = true)]
+async fn a_logout_between_the_start_of_a_wait_and_the_wait_is_not_missed() {
+    let provider = provider_fn(Profile::default(), |_: LoginContext| {
+        std::future::pending::<Result<Token, ProviderError>>()
+    });
+    let session = Session::new(provider);
+    let now = session.now();
+    let (acquire, flight) = session.step(|guarded, _| guarded.rules.acquire(now));
+    assert!(matches!(acquire, Acquire::Wait));
+    let mut logout = Box::pin(session.logout());
+    let mut cx = Context::from_waker(Waker::noop());
+    assert!(logout.as_mut().poll(&mut cx).is_pending());
+    let since = tokio::time::Instant::now();
+    Wait::on(flight.unwrap()).await;
+    assert_eq!(since.elapsed(), Duration::ZERO);
+}
