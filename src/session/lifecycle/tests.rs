@@ -1109,3 +1109,35 @@ fn whatever_happens_there_is_one_flight_and_no_token_is_lost() {
         }
     }
 }
+
+#[test]
+fn the_last_handles_end_accounts_for_a_token_whose_logout_is_under_way_too() {
+    let mut rules = renewed(RETIRING, false);
+    rules.released(1);
+    rules.tick(NOW);
+    assert_eq!(rules.take_launch(), Some(Flight::Retire { generation: 1 }));
+    rules.abandon();
+    let mut ended: Vec<u64> = ends(&mut rules).into_iter().map(|(one, _)| one).collect();
+    ended.sort_unstable();
+    assert_eq!(ended, [1, 2]);
+}
+
+/// Rule 15, where the flight under way is not a login.
+#[test]
+fn a_renewal_that_is_due_goes_before_a_retirement() {
+    let mut rules = Lifecycle::new(RETIRING, 1);
+    for _ in 0..2 {
+        rules.renew(NOW);
+        rules.take_launch();
+        rules.login_landed(issued(Some(HOUR)), NOW);
+    }
+    rules.carry(NOW);
+    rules.take_events();
+    let due = due(&rules);
+    rules.released(1);
+    rules.tick(due);
+    assert_eq!(
+        launched(&mut rules),
+        Some((Reason::Expiring, Attempt::Usual))
+    );
+}
