@@ -11,7 +11,7 @@
 //!   joined, is under way.
 //! - A flight is launched by exactly one event, which leaves it in `launch`
 //!   for its caller to take.
-//! - What time brings is in [`Lifecycle::next_act`], and nowhere else: it says
+//! - What time brings is in [`Lifecycle::acts`], and nowhere else: it says
 //!   what is done next and when, [`Lifecycle::tick`] does it, and whoever
 //!   drives this needs one timer.
 
@@ -33,6 +33,10 @@ pub(crate) type Moment = Duration;
 
 /// How often the source of the credentials is asked anew after a refusal.
 const RECHECK_EVERY: Duration = Duration::from_secs(10);
+
+/// How long no replaced token is logged out after somebody had to wait for that
+/// of another: whoever waited comes first.
+const REST: Duration = Duration::from_secs(1);
 
 /// How many tokens are kept whose logout failed and may be tried again.
 const MOST_ENDING: usize = 64;
@@ -76,6 +80,10 @@ pub(crate) struct Lifecycle {
     ending: Vec<u64>,
     /// Tokens that were replaced.
     retirement: Retirement,
+    /// Whether somebody waits for the end of a replaced token's logout.
+    held_up: bool,
+    /// When the next one may be logged out.
+    rested: Moment,
     /// What happened since somebody asked.
     events: Vec<Event>,
 }
@@ -280,6 +288,8 @@ impl Lifecycle {
             logouts: 0,
             ending: Vec::new(),
             retirement: Retirement::default(),
+            held_up: false,
+            rested: Moment::ZERO,
             events: Vec::new(),
         }
     }
@@ -325,11 +335,16 @@ impl Lifecycle {
             self.carry(now);
             return Acquire::Use;
         }
-        if self.flight.is_some() && !self.is_rechecking() {
+        let is_retiring = self.is_retiring();
+        if self.flight.is_some() && !self.is_rechecking() && !is_retiring {
             return Acquire::Wait;
         }
         if let Some(error) = self.trouble(self.missing, now) {
             return Acquire::Fail(error);
+        }
+        if is_retiring {
+            self.held_up = true;
+            return Acquire::Wait;
         }
         self.start(
             Flight::Login {
@@ -343,7 +358,12 @@ impl Lifecycle {
 
     /// Time has passed: does what it brought.
     pub(crate) fn tick(&mut self, now: Moment) {
-        while let Some((_, act)) = self.next_act().filter(|(at, _)| *at <= now) {
+        // A login goes before a logout that nobody waits for.
+        while let Some((_, act)) = self
+            .acts()
+            .filter(|(at, _)| *at <= now)
+            .min_by_key(|(at, act)| (*act == Act::Retire, *at))
+        {
             // Each changes what the next act is, so that this ends.
             match act {
                 Act::Expire => self.end_current(TokenEnd::Expired),
@@ -374,10 +394,11 @@ impl Lifecycle {
 
     /// When [`Lifecycle::tick`] has something to do next.
     pub(crate) fn wake(&self) -> Option<Moment> {
-        self.next_act().map(|(at, _)| at)
+        self.acts().map(|(at, _)| at).min()
     }
 
-    fn next_act(&self) -> Option<(Moment, Act)> {
+    /// What time brings, and when, as things are.
+    fn acts(&self) -> impl Iterator<Item = (Moment, Act)> {
         let current = self.current.as_ref();
         // A suspended token stays until its renewal ends, which decides.
         let good = current.filter(|current| current.standing == Standing::Good);
@@ -402,13 +423,14 @@ impl Lifecycle {
             .zip(allowed)
             .map(|((at, act), allowed)| (at.max(allowed), act));
         let retires = self.retirement.next().filter(|_| self.flight.is_none());
+        let retires = retires.map(|at| at.max(self.rested));
         let acts = [
             expires.map(|at| (at, Act::Expire)),
             starves.map(|at| (at, Act::Starve)),
             renews.filter(|_| may_log_in),
             retires.map(|at| (at, Act::Retire)),
         ];
-        acts.into_iter().flatten().min_by_key(|(at, _)| *at)
+        acts.into_iter().flatten()
     }
 
     fn due(&self) -> Option<Moment> {
@@ -484,7 +506,12 @@ impl Lifecycle {
             }
             // Neither brings a token. Whoever waits asks again once it has
             // landed; but nobody may wait.
-            Some(Flight::ChangePassword | Flight::Retire { .. }) => {
+            Some(flight @ (Flight::ChangePassword | Flight::Retire { .. })) => {
+                if flight != Flight::ChangePassword {
+                    if let Some(error) = self.trouble(Reason::Rejected, now) {
+                        return Rejected::Return(Why::RenewalFailed(error));
+                    }
+                }
                 self.owed = Some((generation, target));
                 return Rejected::Wait;
             }
@@ -553,7 +580,7 @@ impl Lifecycle {
                 | Flight::Logout
                 | Flight::Retire { .. }
                 | Flight::ChangePassword,
-            ) => Begin::Busy,
+            ) => self.busy(),
             None => {
                 self.reopen();
                 self.start(
@@ -575,13 +602,14 @@ impl Lifecycle {
         }
         match self.flight.map(|under_way| under_way.flight) {
             Some(Flight::Login { .. }) => return Begin::Join,
-            Some(Flight::Logout | Flight::Retire { .. } | Flight::ChangePassword) => {
-                return Begin::Busy;
-            }
-            None => {}
+            Some(Flight::Logout | Flight::ChangePassword) => return Begin::Busy,
+            Some(Flight::Retire { .. }) | None => {}
         }
         if let Some(error) = self.trouble(Reason::Requested, now) {
             return Begin::Fail(error);
+        }
+        if self.is_retiring() {
+            return self.busy();
         }
         self.start(
             Flight::Login {
@@ -599,7 +627,7 @@ impl Lifecycle {
             return Begin::Fail(self.over());
         }
         if self.flight.is_some() {
-            return Begin::Busy;
+            return self.busy();
         }
         if !self.is_usable() {
             return Begin::NeedsToken;
@@ -794,6 +822,9 @@ impl Lifecycle {
     /// The logout of a replaced token has ended.
     pub(crate) fn retire_landed(&mut self, logout: Logout, now: Moment) {
         self.flight = None;
+        if std::mem::take(&mut self.held_up) {
+            self.rested = now + REST;
+        }
         if let Some(generation) = self.retirement.landed(logout, now, &mut self.jitter) {
             self.ended(
                 generation,
@@ -1079,6 +1110,17 @@ impl Lifecycle {
 
     fn is_open(&self) -> bool {
         matches!(self.phase, Phase::Open)
+    }
+
+    /// Another flight is under way.
+    fn busy(&mut self) -> Begin {
+        self.held_up |= self.is_retiring();
+        Begin::Busy
+    }
+
+    fn is_retiring(&self) -> bool {
+        let flight = self.flight.map(|under_way| under_way.flight);
+        matches!(flight, Some(Flight::Retire { .. }))
     }
 
     fn is_rechecking(&self) -> bool {
