@@ -159,6 +159,10 @@ impl Past {
         self.leases
     }
 
+    pub(super) fn leases(&mut self) -> &mut Vec<Weak<Live>> {
+        &mut self.leases
+    }
+
     /// How many requests, bodies and tokens handed out still use it.
     pub(super) fn users(&self) -> usize {
         users(&self.leases)

@@ -285,12 +285,22 @@ impl Shared {
     /// Publishes `token`, the token in use.
     fn put(&self, guarded: &mut Guarded, token: Token) {
         guarded.previous = Some(token.clone());
-        // One that is used again must not be logged out as one that was replaced.
-        for past in &guarded.past {
+        // One that is used again must not be logged out as one that was
+        // replaced; and who has used it since then uses it still.
+        for past in &mut guarded.past {
             if past.token.sends_the_same_as(&token) {
                 guarded.rules.returned(past.token.generation());
+                guarded.leases.append(past.leases());
             }
         }
+        let (same, strays) = std::mem::take(&mut guarded.strays)
+            .into_iter()
+            .partition::<Vec<_>, _>(|stray| {
+                let live = stray.upgrade();
+                live.is_some_and(|live| live.token().sends_the_same_as(&token))
+            });
+        guarded.leases.extend(same);
+        guarded.strays = strays;
         let signal = guarded.rules.signal().unwrap_or(Signal::Ended);
         self.publish_anew(guarded, Live::new(token, signal, self.uses.clone()));
     }
@@ -316,6 +326,7 @@ impl Shared {
     fn publish_anew(&self, guarded: &mut Guarded, live: Live) {
         if let Some(replaced) = self.live.swap(Some(Arc::new(live))) {
             replaced.set(Signal::Ended);
+            guarded.leases.retain(|lease| lease.strong_count() > 0);
             guarded.leases.push(Arc::downgrade(&replaced));
         }
     }
