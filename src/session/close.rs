@@ -90,11 +90,11 @@ impl Session {
             // Made before the session is looked at: no word can fall between.
             let mut changed = pin!(self.shared.uses.changed.notified());
             changed.as_mut().enable();
-            let (is_quiet, _) = self.step(|guarded, _| {
+            let (is_quiet, _) = self.step(|guarded, live| {
                 // No new user comes once nobody waits for a token, so that
                 // whoever is left uses one that is published no longer.
                 let nobody_waits = self.shared.uses.waiting() == 0;
-                if nobody_waits && self.shared.is_used() {
+                if nobody_waits && self.shared.is_used(live) {
                     self.shared.part(guarded);
                 }
                 nobody_waits && guarded.users() == 0 && guarded.rules.has_retired_all()

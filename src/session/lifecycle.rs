@@ -908,6 +908,8 @@ impl Lifecycle {
         left.extend(current);
         let (good, dead) = self.retirement.end();
         left.extend(good);
+        // One whose logout is under way, of which nobody will hear how it ended.
+        left.extend(self.retirement.abandon());
         for generation in left {
             self.ended(generation, TokenEnd::Abandoned);
         }

@@ -147,6 +147,11 @@ impl Retirement {
         (good, dead)
     }
 
+    /// Takes out whatever is left.
+    pub(super) fn abandon(&mut self) -> Vec<u64> {
+        self.take(|_| true)
+    }
+
     pub(super) fn contains(&self, generation: u64) -> bool {
         self.retired
             .iter()

@@ -151,7 +151,11 @@ impl Shared {
         event: impl FnOnce(&mut Guarded, Option<&Arc<Live>>) -> T,
     ) -> (T, Option<Arc<Flight>>) {
         let mut guarded = self.lock();
-        let answer = event(&mut guarded, self.live.load().as_ref());
+        // Owned, so that what it does to the count does not depend on how much
+        // else this thread has borrowed.
+        let live = self.live.load_full();
+        let answer = event(&mut guarded, live.as_ref());
+        drop(live);
         let launch = self.publish(&mut guarded);
         let flight = guarded.flight.clone();
         let events = guarded.tell();
@@ -305,11 +309,11 @@ impl Shared {
         self.publish_anew(guarded, Live::new(token, signal, self.uses.clone()));
     }
 
-    /// Whether anybody who has read the published token still holds it.
-    pub(super) fn is_used(&self) -> bool {
-        let live = self.live.load_full();
-        // One for us, and one for being published.
-        live.is_some_and(|live| Arc::strong_count(&live) > 2)
+    /// Whether anybody but an event, which this is part of, holds the published
+    /// token.
+    pub(super) fn is_used(&self, live: Option<&Arc<Live>>) -> bool {
+        // One for the event, and one for being published.
+        live.is_some_and(|live| Arc::strong_count(live) > 2)
     }
 
     /// Publishes the token in use once more, so that those who use it now can

@@ -21,6 +21,8 @@ use super::live::Uses;
 #[derive(Debug, Default)]
 pub(super) struct Timer {
     set: Option<(Next, AbortHandle)>,
+    /// Which one that is.
+    number: u64,
 }
 
 /// What a session waits for.
@@ -50,13 +52,18 @@ impl Timer {
             return;
         };
         let uses = session.uses.clone();
-        let task = runtime.spawn(run(Arc::downgrade(session), uses, at, next.users));
+        self.number += 1;
+        let gone_off = run(Arc::downgrade(session), uses, at, next.users, self.number);
+        let task = runtime.spawn(gone_off);
         self.set = Some((next, task.abort_handle()));
     }
 
-    /// It has gone off.
-    fn forget(&mut self) {
-        self.set = None;
+    /// That one has gone off. Another one may have taken its place while it
+    /// waited for the lock, when it could not be aborted any more.
+    fn forget(&mut self, number: u64) {
+        if self.number == number {
+            self.set = None;
+        }
     }
 }
 
@@ -71,7 +78,13 @@ impl Next {
     }
 }
 
-async fn run(session: Weak<Shared>, uses: Arc<Uses>, at: Option<Instant>, users: bool) {
+async fn run(
+    session: Weak<Shared>,
+    uses: Arc<Uses>,
+    at: Option<Instant>,
+    users: bool,
+    number: u64,
+) {
     if users {
         loop {
             // Made before the session is looked at: no word can fall between.
@@ -95,7 +108,7 @@ async fn run(session: Weak<Shared>, uses: Arc<Uses>, at: Option<Instant>, users:
     if let Some(session) = session.upgrade() {
         let now = session.now();
         session.step(|guarded, _| {
-            guarded.timer.forget();
+            guarded.timer.forget(number);
             guarded.rules.tick(now);
         });
     }
@@ -133,5 +146,5 @@ pub(super) async fn gone_off(session: &Arc<Shared>) {
     let now = Instant::now();
     let session = Arc::downgrade(session);
     let uses = session.upgrade().expect("alive").uses.clone();
-    run(session, uses, Some(now), false).await;
+    run(session, uses, Some(now), false, 0).await;
 }
