@@ -278,3 +278,18 @@ fn a_flight_on_a_runtime_that_nobody_drives_holds_no_other_up_beyond_its_deadlin
     assert!(waited, "two minutes, and its deadline is 30 s: {:?}", desk.log());
     drop(first);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_was_rejected_during_a_retirement_is_on_no_new_request() {
+    let desk = Desk::default();
+    *desk.0.logout_takes.lock().unwrap() = 3600 * SECOND;
+    let session = Session::new(desk.clone());
+    session.token().await.unwrap();
+    session.renew().await.unwrap();
+    let rejected = session.token().await.unwrap();
+    sleep(Duration::from_millis(10)).await;
+    assert_eq!(desk.log().last().unwrap(), "logout 1");
+    session.reject(&rejected);
+    let next = session.token().await.unwrap();
+    assert_ne!(name(&next), name(&rejected));
+}
