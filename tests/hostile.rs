@@ -275,7 +275,11 @@ fn a_flight_on_a_runtime_that_nobody_drives_holds_no_other_up_beyond_its_deadlin
         let login = tokio::time::timeout(120 * SECOND, session.login());
         login.await.is_ok()
     });
-    assert!(waited, "two minutes, and its deadline is 30 s: {:?}", desk.log());
+    assert!(
+        waited,
+        "two minutes, and its deadline is 30 s: {:?}",
+        desk.log()
+    );
     drop(first);
 }
 

@@ -62,14 +62,17 @@ impl Session {
             self.shared.part(guarded);
         });
         // Without a runtime there is no time to wait for, and no logout.
-        if Handle::try_current().is_ok() {
-            // Whether all has ended is asked below, once it has been logged out.
-            let _ = timeout(deadline, self.quiet()).await;
-        }
+        let is_quiet =
+            Handle::try_current().is_ok() && timeout(deadline, self.quiet()).await.is_ok();
         let logout = self.logout().await.err();
         let guarded = self.shared.lock();
         let error = CloseError {
-            in_use: guarded.users() + self.shared.uses.waiting(),
+            in_use: match is_quiet {
+                // Nobody came since: whoever holds the token now is a request
+                // that has read it and is being turned away.
+                true => 0,
+                false => guarded.users() + self.shared.uses.waiting(),
+            },
             tokens: guarded.rules.left(),
             logout,
         };

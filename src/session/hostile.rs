@@ -35,7 +35,11 @@ async fn the_same_token_once_more_leaves_nothing_behind() {
 /// the lock, as one does on another thread.
 #[tokio::test(start_paused = true)]
 async fn a_timer_that_was_replaced_as_it_went_off_leaves_the_next_one_alone() {
-    let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    let tasks = || {
+        tokio::runtime::Handle::current()
+            .metrics()
+            .num_alive_tasks()
+    };
     let session = counting();
     session.token().await.unwrap();
     tokio::task::yield_now().await;
