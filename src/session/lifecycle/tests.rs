@@ -1141,3 +1141,100 @@ fn a_renewal_that_is_due_goes_before_a_retirement() {
         Some((Reason::Expiring, Attempt::Usual))
     );
 }
+
+/// A session whose tokens 1 and 2 were replaced by token 3.
+fn renewed_twice() -> Lifecycle {
+    let mut rules = renewed(RETIRING, false);
+    rules.renew(NOW);
+    rules.take_launch();
+    rules.login_landed(issued(None), NOW);
+    rules
+}
+
+#[test]
+fn an_acceptance_of_the_rejected_token_itself_is_no_proof_that_it_is_dead() {
+    let mut rules = renewed_after_a_rejection();
+    rules.accepted(1, target("/a"), NOW, NOW);
+    assert_eq!(ends(&mut rules), []);
+}
+
+#[test]
+fn a_replay_that_another_target_rejects_says_nothing_of_this_one() {
+    let mut rules = renewed_after_a_rejection();
+    rules.replay_rejected(2, target("/b"), NOW);
+    rules.tick(NOW);
+    assert_eq!(rules.take_launch(), None);
+}
+
+#[test]
+fn while_one_logout_is_backed_off_from_another_token_is_logged_out_and_not_that_one() {
+    let mut rules = renewed_twice();
+    rules.released(1);
+    rules.tick(NOW);
+    assert_eq!(rules.take_launch(), Some(Flight::Retire { generation: 1 }));
+    rules.retire_landed(Logout::Postponed(None), NOW);
+    rules.released(2);
+    rules.tick(NOW);
+    assert_eq!(rules.take_launch(), Some(Flight::Retire { generation: 2 }));
+}
+
+#[test]
+fn who_was_let_go_of_is_waited_for_no_more_though_the_logout_is_to_come() {
+    let mut rules = renewed(RETIRING, false);
+    assert!(rules.is_waiting_for(1) && rules.is_waiting_for_users());
+    assert!(!rules.has_retired_all());
+    rules.released(1);
+    assert!(!rules.is_waiting_for(1) && !rules.is_waiting_for_users());
+    assert!(!rules.has_retired_all());
+}
+
+#[test]
+fn a_replaced_token_whose_logout_is_under_way_is_not_the_one_given_up() {
+    let mut rules = live_for_an_hour(RETIRING);
+    for _ in 2..=65 {
+        rules.renew(NOW);
+        rules.take_launch();
+        rules.login_landed(issued(None), NOW);
+    }
+    rules.released(1);
+    rules.tick(NOW);
+    assert_eq!(rules.take_launch(), Some(Flight::Retire { generation: 1 }));
+    let mut retirement = std::mem::take(&mut rules.retirement);
+    assert_eq!(retirement.add(66, None, None), Some(2));
+}
+
+#[test]
+fn a_token_kept_alive_is_renewed_ahead_of_whichever_end_is_sooner() {
+    for (absolute, idle) in [(HOUR, HOUR * 10), (HOUR * 10, HOUR)] {
+        let keep_alive = Settings {
+            keep_alive: true,
+            ..SETTINGS
+        };
+        let mut rules = Lifecycle::new(keep_alive, 1);
+        rules.acquire(NOW);
+        rules.take_launch();
+        let lifetimes = Lifetimes {
+            absolute: Some(absolute),
+            idle: Some(idle),
+        };
+        let issued = Issued {
+            lifetimes,
+            ..issued(None)
+        };
+        rules.login_landed(issued, NOW);
+        let due = due(&rules);
+        assert!(due < NOW + HOUR && due >= NOW + HOUR - HOUR / 5, "{due:?}");
+    }
+}
+
+#[test]
+fn a_suspended_token_is_neither_ended_nor_renewed_by_time() {
+    let mut rules = live_for_an_hour(RETIRING);
+    rules.carry(NOW);
+    rules.rejected(1, Some(target("/a")), NOW);
+    rules.take_launch();
+    assert_eq!(rules.wake(), None);
+    rules.tick(NOW + HOUR);
+    assert_eq!(ends(&mut rules), []);
+    assert_eq!(rules.signal(), Some(Signal::Suspended));
+}
