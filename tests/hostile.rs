@@ -28,6 +28,7 @@ struct Inner {
     issued: Mutex<u32>,
     lives_for: Mutex<Option<Duration>>,
     down: Mutex<bool>,
+    login_takes: Mutex<Duration>,
     logout_takes: Mutex<Duration>,
     log: Mutex<Vec<String>>,
 }
@@ -44,6 +45,10 @@ impl CredentialProvider for Desk {
     }
 
     async fn login(&self, _: LoginContext) -> Result<Token, ProviderError> {
+        let takes = *self.0.login_takes.lock().unwrap();
+        if !takes.is_zero() {
+            sleep(takes).await;
+        }
         if *self.0.down.lock().unwrap() {
             self.0.log.lock().unwrap().push("login fails".into());
             return Err(ProviderError::unavailable("down"));
@@ -296,4 +301,16 @@ async fn a_token_that_was_rejected_during_a_retirement_is_on_no_new_request() {
     session.reject(&rejected);
     let next = session.token().await.unwrap();
     assert_ne!(name(&next), name(&rejected));
+}
+
+#[tokio::test(start_paused = true)]
+async fn closing_counts_who_waits_for_a_token_and_holds_none() {
+    let desk = Desk::default();
+    *desk.0.login_takes.lock().unwrap() = 10 * SECOND;
+    let session = Session::new(desk.clone());
+    let mut waiting = Box::pin(session.token());
+    let _ = futures_poll_once(&mut waiting).await;
+    let left = session.close(SECOND).await.unwrap_err();
+    assert_eq!(left.in_use(), 1);
+    drop(waiting);
 }

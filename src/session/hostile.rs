@@ -99,3 +99,56 @@ async fn a_logout_between_the_start_of_a_wait_and_the_wait_is_not_missed() {
     Wait::on(flight.unwrap()).await;
     assert_eq!(since.elapsed(), Duration::ZERO);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_timer_that_goes_off_early_enough_is_left_and_one_for_nothing_is_not() {
+    let tasks = || {
+        tokio::runtime::Handle::current()
+            .metrics()
+            .num_alive_tasks()
+    };
+    let session = counting();
+    session.token().await.unwrap();
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    let number = session.shared.lock().timer.number();
+    // The end of one that nobody uses is later than the last one was due.
+    session.renew().await.unwrap();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let later = session.shared.lock().timer.number();
+    assert_eq!(later, number, "set anew though the last one will do");
+    assert_eq!(tasks(), 1);
+    let _ = session.logout().await;
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    assert_eq!(tasks(), 0, "a timer with nothing to wait for");
+}
+
+#[test]
+fn without_a_runtime_a_session_closes_all_the_same() {
+    let session = counting();
+    let mut closing = std::pin::pin!(session.close(HOUR));
+    let mut cx = Context::from_waker(Waker::noop());
+    let closed = closing.as_mut().poll(&mut cx);
+    assert!(matches!(closed, std::task::Poll::Ready(Ok(()))));
+}
+
+/// A timer that is lost with its runtime is set anew by the next event.
+#[test]
+fn a_timer_of_a_runtime_that_is_gone_covers_nothing() {
+    let runtime = || {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .unwrap()
+    };
+    let session = counting();
+    let first = runtime();
+    first.block_on(async { drop(session.token().await.unwrap()) });
+    drop(first);
+    let second = runtime();
+    second.block_on(async {
+        drop(session.token().await.unwrap());
+        let metrics = tokio::runtime::Handle::current().metrics();
+        assert_eq!(metrics.num_alive_tasks(), 1);
+    });
+}

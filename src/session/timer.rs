@@ -58,6 +58,11 @@ impl Timer {
         self.set = Some((next, task.abort_handle()));
     }
 
+    #[cfg(test)]
+    pub(super) fn number(&self) -> u64 {
+        self.number
+    }
+
     /// That one has gone off. Another one may have taken its place while it
     /// waited for the lock, when it could not be aborted any more.
     fn forget(&mut self, number: u64) {
