@@ -144,6 +144,15 @@ impl Wait {
         let woken = Box::pin(flight.wake.clone().notified_owned());
         Self { flight, woken }
     }
+
+    /// Another one on the same flight.
+    pub(super) fn again(&self) -> Self {
+        Self::on(self.flight.clone())
+    }
+
+    pub(super) fn into_flight(self) -> Arc<Flight> {
+        self.flight
+    }
 }
 
 impl Future for Wait {

@@ -4,7 +4,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
-use super::flight::Wait;
 use super::lifecycle::Acquire;
 use super::*;
 use crate::{FixedToken, LoginContext, Profile, ProviderError, provider_fn};
@@ -96,7 +95,7 @@ async fn a_logout_between_the_start_of_a_wait_and_the_wait_is_not_missed() {
     let mut cx = Context::from_waker(Waker::noop());
     assert!(logout.as_mut().poll(&mut cx).is_pending());
     let since = tokio::time::Instant::now();
-    Wait::on(flight.unwrap()).await;
+    flight.unwrap().await;
     assert_eq!(since.elapsed(), Duration::ZERO);
 }
 

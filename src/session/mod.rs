@@ -64,7 +64,7 @@ use crate::provider::{CredentialProvider, PasswordChange, PasswordChanged};
 use crate::rejection::{Rejection, Why};
 use crate::replay::Auto;
 use crate::token::Token;
-use flight::{Flight, Landed, Wait};
+use flight::{Landed, Wait};
 use lifecycle::{Acquire, Begin, Lifecycle, Rejected};
 use shared::{Guarded, Shared};
 
@@ -241,7 +241,7 @@ impl Session {
                 }
                 None => {
                     let flight = self.shared.lock().flight.clone();
-                    self.wait_for_another(flight).await?;
+                    self.wait_for_another(flight.map(Wait::on)).await?;
                     continue;
                 }
             }
@@ -253,14 +253,15 @@ impl Session {
                 begin
             });
             let landed = match started {
-                (Begin::Started, Some(flight)) => loop {
+                (Begin::Started, Some(mut wait)) => loop {
                     // A logout does not undo what the server has changed.
-                    if let Some(landed) = Wait::on(flight.clone()).await {
+                    let again = wait.again();
+                    if let Some(landed) = std::mem::replace(&mut wait, again).await {
                         break landed;
                     }
                 },
-                (Begin::Busy | Begin::Join | Begin::Started, flight) => {
-                    self.wait_for_another(flight).await?;
+                (Begin::Busy | Begin::Join | Begin::Started, wait) => {
+                    self.wait_for_another(wait).await?;
                     continue;
                 }
                 (Begin::NeedsToken, _) => continue,
@@ -317,10 +318,11 @@ impl Session {
     /// the server is done without the caller.
     pub async fn logout(&self) -> Result<(), Error> {
         self.shared.not_within()?;
-        let (_, mut flight) = self.step(|guarded, _| {
+        let (_, wait) = self.step(|guarded, _| {
             guarded.rules.logout(self.shared.now());
             guarded.previous = None;
         });
+        let mut flight = wait.map(Wait::into_flight);
         if let Some(flight) = &flight {
             flight.tell_of_logout();
         }
@@ -406,25 +408,25 @@ impl Session {
         loop {
             let now = self.shared.now();
             match self.step(|guarded, _| event(&mut guarded.rules, now)) {
-                (Begin::Started | Begin::Join, Some(flight)) => {
+                (Begin::Started | Begin::Join, Some(wait)) => {
                     self.shared.not_within()?;
                     // Logged out meanwhile: the event says what that means.
-                    if let Some(landed) = Wait::on(flight).await {
+                    if let Some(landed) = wait.await {
                         return Ok(landed);
                     }
                 }
-                (Begin::Busy | Begin::Started | Begin::Join | Begin::NeedsToken, flight) => {
-                    self.wait_for_another(flight).await?;
+                (Begin::Busy | Begin::Started | Begin::Join | Begin::NeedsToken, wait) => {
+                    self.wait_for_another(wait).await?;
                 }
                 (Begin::Fail(error), _) => return Err(error),
             }
         }
     }
 
-    async fn wait_for_another(&self, flight: Option<Arc<Flight>>) -> Result<(), Error> {
+    async fn wait_for_another(&self, wait: Option<Wait>) -> Result<(), Error> {
         self.shared.not_within()?;
-        if let Some(flight) = flight {
-            Wait::on(flight).await;
+        if let Some(wait) = wait {
+            wait.await;
         }
         Ok(())
     }
@@ -498,7 +500,7 @@ impl Session {
         }
         match self.step(|guarded, _| guarded.rules.acquire(now)) {
             (Acquire::Use, _) => Ok(None),
-            (Acquire::Wait, flight) => Ok(flight.map(Wait::on)),
+            (Acquire::Wait, wait) => Ok(wait),
             (Acquire::Fail(error), _) => Err(error),
         }
     }
@@ -524,8 +526,8 @@ impl Session {
         let now = self.shared.now();
         match self.step(|guarded, _| guarded.rules.rejected(generation, target, now)) {
             (Rejected::Replay, _) => Ok(None),
-            (Rejected::Wait, flight) => match self.shared.not_within() {
-                Ok(()) => Ok(flight.map(Wait::on)),
+            (Rejected::Wait, wait) => match self.shared.not_within() {
+                Ok(()) => Ok(wait),
                 Err(recursive) => Err(Why::RenewalFailed(recursive)),
             },
             (Rejected::Return(why), _) => Err(why),
@@ -565,7 +567,7 @@ impl Session {
     fn step<T>(
         &self,
         event: impl FnOnce(&mut Guarded, Option<&Arc<Live>>) -> T,
-    ) -> (T, Option<Arc<Flight>>) {
+    ) -> (T, Option<Wait>) {
         self.shared.step(event)
     }
 }

@@ -11,7 +11,7 @@ use arc_swap::ArcSwapOption;
 use tokio::time::Instant;
 
 use super::event::{Event, Listeners};
-use super::flight::{self, Backend, Flight, Landed, Outcome, Plan};
+use super::flight::{self, Backend, Flight, Landed, Outcome, Plan, Wait};
 use super::lifecycle::{self, Fate, Issued, Lifecycle, Moment, Settings, Signal};
 use super::lifespan::Lifetimes;
 use super::live::{Live, Past, Uses, users};
@@ -145,11 +145,12 @@ impl Shared {
     }
 
     /// Applies one event, publishes what follows from it, and launches the
-    /// flight that it started. Answers with the flight under way.
+    /// flight that it started. Answers with a wait for the flight under way,
+    /// which hears of whatever happens after this event.
     pub(super) fn step<T>(
         self: &Arc<Self>,
         event: impl FnOnce(&mut Guarded, Option<&Arc<Live>>) -> T,
-    ) -> (T, Option<Arc<Flight>>) {
+    ) -> (T, Option<Wait>) {
         let mut guarded = self.lock();
         // Owned, so that what it does to the count does not depend on how much
         // else this thread has borrowed.
@@ -157,7 +158,7 @@ impl Shared {
         let answer = event(&mut guarded, live.as_ref());
         drop(live);
         let launch = self.publish(&mut guarded);
-        let flight = guarded.flight.clone();
+        let wait = guarded.flight.clone().map(Wait::on);
         let events = guarded.tell();
         drop(guarded);
         // A subscriber is somebody else's code: never under the lock.
@@ -168,7 +169,7 @@ impl Shared {
         if let Some((flight, plan)) = launch {
             flight::launch(self, flight, plan);
         }
-        (answer, flight)
+        (answer, wait)
     }
 
     /// Brings what the request path reads in line with the rules, and prepares
