@@ -1238,3 +1238,56 @@ fn a_suspended_token_is_neither_ended_nor_renewed_by_time() {
     assert_eq!(ends(&mut rules), []);
     assert_eq!(rules.signal(), Some(Signal::Suspended));
 }
+
+#[test]
+fn a_token_kept_alive_that_ends_at_once_is_had_again_once_a_second() {
+    let mut rules = Lifecycle::new(KEPT_ALIVE, 1);
+    rules.acquire(NOW);
+    rules.take_launch();
+    let moment = Duration::from_millis(10);
+    rules.login_landed(issued(Some(moment)), NOW);
+    rules.tick(NOW + BRIEFLY - Duration::from_nanos(1));
+    assert_eq!(launched(&mut rules), None);
+    rules.tick(NOW + BRIEFLY);
+    assert_eq!(
+        launched(&mut rules),
+        Some((Reason::Expired, Attempt::Usual))
+    );
+}
+
+#[test]
+fn a_request_that_comes_after_the_end_starts_no_renewal_ahead() {
+    let mut rules = live_for_an_hour(SETTINGS);
+    rules.carry(NOW + HOUR);
+    assert_eq!(launched(&mut rules), None);
+}
+
+#[test]
+fn a_request_that_waits_for_a_renewal_has_not_used_the_token() {
+    let mut rules = live_for_an_hour(SETTINGS);
+    rules.rejected(1, Some(target("/a")), NOW);
+    rules.take_launch();
+    rules.carry(NOW);
+    rules.login_failed(fails(ErrorKind::NoRuntime), NOW);
+    assert_eq!(rules.wake(), Some(NOW + HOUR), "its end");
+}
+
+/// Rule 17, of a token that is all but over as it arrives.
+#[test]
+fn a_token_that_is_all_but_over_causes_no_loop_of_logins() {
+    let mut rules = idle();
+    let mut logins = 0;
+    for millisecond in 0..1000 {
+        let now = NOW + Duration::from_millis(millisecond);
+        if let Acquire::Wait = rules.acquire(now) {
+            rules.take_launch().expect("a login");
+            let issued = Issued {
+                sent: now,
+                ..issued(Some(Duration::from_millis(2)))
+            };
+            rules.login_landed(issued, now);
+            logins += 1;
+        }
+    }
+    assert_eq!(logins, 1);
+}
