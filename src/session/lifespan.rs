@@ -53,12 +53,12 @@ impl Lifespan {
         now: Moment,
         jitter: &mut Jitter,
     ) -> Self {
-        // A lifetime beyond what a clock can tell is none. One that is over
-        // when it arrives is used for a moment all the same: were it dropped
-        // at once, each request would log in.
+        // A lifetime beyond what a clock can tell is none. One that is over, or
+        // all but over, when it arrives is used for a moment all the same: were
+        // it dropped at once, each request would log in.
         let end_of = |lifetime: Duration| {
             let ends = sent.checked_add(lifetime)?;
-            Some(if ends > now { ends } else { now + BRIEFLY })
+            Some(ends.max(now + BRIEFLY))
         };
         let mut ahead_of = |lifetime: Duration| {
             let ahead = (lifetime / 5).min(LONGEST_AHEAD);
