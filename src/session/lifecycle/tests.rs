@@ -1291,3 +1291,36 @@ fn a_token_that_is_all_but_over_causes_no_loop_of_logins() {
     }
     assert_eq!(logins, 1);
 }
+
+#[test]
+fn a_suspended_token_does_not_end_while_its_renewal_runs() {
+    let mut rules = live_for_an_hour(RETIRING);
+    rules.rejected(1, Some(target("/a")), NOW);
+    rules.take_launch();
+    assert!(matches!(rules.acquire(NOW + HOUR), Acquire::Wait));
+    assert_eq!(ends(&mut rules), []);
+    rules.login_failed(fails(ErrorKind::Unavailable), NOW + HOUR);
+    assert_eq!(ends(&mut rules), [(1, TokenEnd::Expired)]);
+}
+
+/// Its users may have kept it alive.
+#[test]
+fn a_replaced_token_is_logged_out_though_its_idle_time_may_be_over() {
+    let mut rules = Lifecycle::new(RETIRING, 1);
+    for _ in 0..2 {
+        rules.renew(NOW);
+        rules.take_launch();
+        let lifetimes = Lifetimes {
+            absolute: None,
+            idle: Some(HOUR),
+        };
+        let issued = Issued {
+            lifetimes,
+            ..issued(None)
+        };
+        rules.login_landed(issued, NOW);
+    }
+    rules.released(1);
+    rules.tick(NOW + HOUR);
+    assert_eq!(rules.take_launch(), Some(Flight::Retire { generation: 1 }));
+}
