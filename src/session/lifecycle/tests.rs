@@ -1324,3 +1324,10 @@ fn a_replaced_token_is_logged_out_though_its_idle_time_may_be_over() {
     rules.tick(NOW + HOUR);
     assert_eq!(rules.take_launch(), Some(Flight::Retire { generation: 1 }));
 }
+
+#[test]
+fn a_token_that_is_used_again_under_a_new_generation_is_accounted_for_under_its_old_one() {
+    let mut rules = renewed(RETIRING, false);
+    rules.returned(1);
+    assert_eq!(ends(&mut rules), [(1, TokenEnd::Continued)]);
+}
