@@ -877,7 +877,9 @@ impl Lifecycle {
 
     /// The token in use is the replaced one of this generation once more.
     pub(crate) fn returned(&mut self, generation: u64) {
-        self.retirement.forget(generation);
+        if self.retirement.forget(generation) {
+            self.ended(generation, TokenEnd::Continued);
+        }
     }
 
     /// Whether the token of this generation is still to be dealt with, though

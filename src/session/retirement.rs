@@ -95,9 +95,10 @@ impl Retirement {
         }
     }
 
-    /// That token is in use again.
-    pub(super) fn forget(&mut self, generation: u64) {
-        self.take(|retired| retired.generation == generation);
+    /// That token is in use again. Whether it was still to be dealt with.
+    pub(super) fn forget(&mut self, generation: u64) -> bool {
+        let forgotten = self.take(|retired| retired.generation == generation);
+        !forgotten.is_empty()
     }
 
     /// Takes out what has ended by itself.
