@@ -151,3 +151,18 @@ fn a_timer_of_a_runtime_that_is_gone_covers_nothing() {
         assert_eq!(metrics.num_alive_tasks(), 1);
     });
 }
+
+/// So that a request which read it before is told from one that reads it now.
+#[tokio::test(start_paused = true)]
+async fn what_was_published_before_a_close_is_used_by_no_new_request() {
+    let session = counting();
+    drop(session.token().await.unwrap());
+    let read = session.usable().unwrap();
+    assert!(read.is_live());
+    let mut closing = Box::pin(session.close(HOUR));
+    let mut cx = Context::from_waker(Waker::noop());
+    assert!(closing.as_mut().poll(&mut cx).is_pending(), "it is in use");
+    assert!(!read.is_live() && !read.is_usable());
+    drop(read);
+    let _ = closing.await;
+}
