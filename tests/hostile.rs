@@ -314,3 +314,21 @@ async fn closing_counts_who_waits_for_a_token_and_holds_none() {
     assert_eq!(left.in_use(), 1);
     drop(waiting);
 }
+
+#[tokio::test(start_paused = true)]
+async fn once_all_are_retired_no_task_waits_for_their_users() {
+    let tasks = || {
+        tokio::runtime::Handle::current()
+            .metrics()
+            .num_alive_tasks()
+    };
+    let desk = Desk::default();
+    let session = Session::new(desk.clone());
+    let held = session.token().await.unwrap();
+    session.renew().await.unwrap();
+    assert_eq!(tasks(), 1, "who waits for the end of its use");
+    drop(held);
+    sleep(SECOND).await;
+    assert_eq!(desk.log().last().unwrap(), "logout 1");
+    assert_eq!(tasks(), 0);
+}
