@@ -332,3 +332,20 @@ async fn once_all_are_retired_no_task_waits_for_their_users() {
     assert_eq!(desk.log().last().unwrap(), "logout 1");
     assert_eq!(tasks(), 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn after_a_logout_no_task_waits_for_the_users_of_a_replaced_token() {
+    let tasks = || {
+        tokio::runtime::Handle::current()
+            .metrics()
+            .num_alive_tasks()
+    };
+    let session = Session::new(Desk::default());
+    let held = session.token().await.unwrap();
+    session.renew().await.unwrap();
+    assert_eq!(tasks(), 1, "who waits for the end of its use");
+    session.logout().await.unwrap();
+    sleep(SECOND).await;
+    assert_eq!(tasks(), 0);
+    drop(held);
+}
