@@ -224,24 +224,6 @@ async fn a_logout_leaves_no_session_behind_that_a_forbidden_target_rejected() {
     assert_eq!(all("login"), all("logout"), "{log:?}");
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_request_that_waits_for_its_replay_is_left_once_and_not_twice() {
-    let desk = Desk::default();
-    let session = Session::new(desk.clone());
-    let client = session.layer().layer(service_fn(answer));
-    session.token().await.unwrap();
-    // Its renewal fails, so that the rejected response is kept until then.
-    *desk.0.down.lock().unwrap() = true;
-    let request = Request::get("https://api.test/forbidden");
-    let request = request.body(Full::<Bytes>::default()).unwrap();
-    let mut request = Box::pin(client.oneshot(request));
-    // Polled once, and then left alone, as a caller that is busy does.
-    let _ = futures_poll_once(&mut request).await;
-    let left = session.close(SECOND).await.unwrap_err();
-    assert_eq!(left.in_use(), 1, "{left}");
-    drop(request);
-}
-
 async fn futures_poll_once<F: Future + Unpin>(future: &mut F) -> Option<F::Output> {
     std::future::poll_fn(|cx| {
         std::task::Poll::Ready(match std::pin::Pin::new(&mut *future).poll(cx) {
@@ -250,57 +232,6 @@ async fn futures_poll_once<F: Future + Unpin>(future: &mut F) -> Option<F::Outpu
         })
     })
     .await
-}
-
-/// Two threads, each of which drives a runtime of its own only while it waits
-/// for an answer, as a blocking facade does.
-#[test]
-fn a_flight_on_a_runtime_that_nobody_drives_holds_no_other_up_beyond_its_deadline() {
-    let runtime = || {
-        tokio::runtime::Builder::new_current_thread()
-            .enable_time()
-            .start_paused(true)
-            .build()
-            .unwrap()
-    };
-    let (first, second) = (runtime(), runtime());
-    let desk = Desk::default();
-    *desk.0.logout_takes.lock().unwrap() = SECOND;
-    let session = Session::new(desk.clone());
-    first.block_on(async {
-        let held = session.token().await.unwrap();
-        session.renew().await.unwrap();
-        drop(held);
-        // The logout of the replaced token has begun.
-        sleep(Duration::from_millis(10)).await;
-        assert_eq!(desk.log().last().unwrap(), "logout 1");
-    });
-    // From here on nobody drives the first.
-    let waited = second.block_on(async {
-        let login = tokio::time::timeout(120 * SECOND, session.login());
-        login.await.is_ok()
-    });
-    assert!(
-        waited,
-        "two minutes, and its deadline is 30 s: {:?}",
-        desk.log()
-    );
-    drop(first);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_token_that_was_rejected_during_a_retirement_is_on_no_new_request() {
-    let desk = Desk::default();
-    *desk.0.logout_takes.lock().unwrap() = 3600 * SECOND;
-    let session = Session::new(desk.clone());
-    session.token().await.unwrap();
-    session.renew().await.unwrap();
-    let rejected = session.token().await.unwrap();
-    sleep(Duration::from_millis(10)).await;
-    assert_eq!(desk.log().last().unwrap(), "logout 1");
-    session.reject(&rejected);
-    let next = session.token().await.unwrap();
-    assert_ne!(name(&next), name(&rejected));
 }
 
 #[tokio::test(start_paused = true)]

@@ -123,7 +123,8 @@ pub struct CloseError {
 
 impl CloseError {
     /// How many requests, response bodies and tokens handed out were not done
-    /// with their token when the deadline passed.
+    /// with their token when the deadline passed. One that waits between its
+    /// rejection and its replay may count twice, since it holds that response too.
     #[must_use]
     pub fn in_use(&self) -> usize {
         self.in_use

@@ -908,15 +908,10 @@ impl Lifecycle {
         let current = self.current.take().map(|current| current.generation);
         let mut left = std::mem::take(&mut self.ending);
         left.extend(current);
-        let (good, dead) = self.retirement.end();
-        left.extend(good);
-        // One whose logout is under way, of which nobody will hear how it ended.
+        // With one whose logout is under way, of which nobody will hear how it ended.
         left.extend(self.retirement.abandon());
         for generation in left {
             self.ended(generation, TokenEnd::Abandoned);
-        }
-        for generation in dead {
-            self.ended(generation, TokenEnd::Rejected);
         }
     }
 
@@ -1074,11 +1069,7 @@ impl Lifecycle {
 
     /// Replaced tokens are to be logged out with the one in use.
     fn end_replaced(&mut self) {
-        let (good, dead) = self.retirement.end();
-        self.ending.extend(good);
-        for generation in dead {
-            self.ended(generation, TokenEnd::Rejected);
-        }
+        self.ending.extend(self.retirement.end());
     }
 
     fn reopen(&mut self) {

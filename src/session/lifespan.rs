@@ -14,6 +14,9 @@ use super::lifecycle::Moment;
 /// time between two renewals ahead.
 pub(super) const BRIEFLY: Duration = Duration::from_secs(1);
 
+/// What a token has left at most that counts as over when it arrives.
+const ALL_BUT_OVER: Duration = Duration::from_millis(100);
+
 const LONGEST_AHEAD: Duration = Duration::from_secs(300);
 
 /// What the login that brought a token says of its lifetimes.
@@ -58,7 +61,10 @@ impl Lifespan {
         // it dropped at once, each request would log in.
         let end_of = |lifetime: Duration| {
             let ends = sent.checked_add(lifetime)?;
-            Some(ends.max(now + BRIEFLY))
+            Some(match ends > now + ALL_BUT_OVER {
+                true => ends,
+                false => now + BRIEFLY,
+            })
         };
         let mut ahead_of = |lifetime: Duration| {
             let ahead = (lifetime / 5).min(LONGEST_AHEAD);

@@ -2,8 +2,8 @@
 //!
 //! A replaced token that may still be good is logged out once nobody uses it
 //! any more. One that was replaced because the server rejected it counts as
-//! dead, unless its renewal did not help: then the rejection was about the
-//! request.
+//! dead once its renewal has helped. If it did not, the rejection was about the
+//! request; and as long as nobody knows, a logout of the session ends it too.
 
 use std::time::Duration;
 
@@ -140,12 +140,10 @@ impl Retirement {
         is_over.then(|| self.retired.remove(place).generation)
     }
 
-    /// Takes out all that are to be logged out now, whoever uses them, and
-    /// those that count as dead.
-    pub(super) fn end(&mut self) -> (Vec<u64>, Vec<u64>) {
-        let dead = self.take(|retired| retired.rejected_by.is_some());
-        let good = self.take(|retired| !retired.under_way);
-        (good, dead)
+    /// Takes out all that are to be logged out now, whoever uses them: those
+    /// that were rejected too, since nobody knows yet whether they are dead.
+    pub(super) fn end(&mut self) -> Vec<u64> {
+        self.take(|retired| !retired.under_way)
     }
 
     /// Takes out whatever is left.
