@@ -428,6 +428,13 @@ impl World {
         account.requests_to(Operation::UpdatePassword)
     }
 
+    /// The server changes the password to `new`, and its answer never comes.
+    async fn changed_and_lost_the_answer(&self, session: &Session) {
+        let lost = Fault::close().after_execution();
+        self.emulator.fault(Operation::UpdatePassword, lost);
+        assert_eq!(change(session, "new").await, Err(ErrorKind::Uncertain));
+    }
+
     /// What the next start finds, once it has logged in.
     async fn comes_back_with(&self, password: &str) {
         self.session().login().await.unwrap();
@@ -652,11 +659,8 @@ async fn an_answer_that_was_lost_is_found_out_by_the_next_start() {
 #[tokio::test]
 async fn a_server_that_restarts_meanwhile_changes_nothing_about_that() {
     let world = World::new();
-    world
-        .emulator
-        .fault(Operation::UpdatePassword, Fault::close().after_execution());
     let session = world.session();
-    assert_eq!(change(&session, "new").await, Err(ErrorKind::Uncertain));
+    world.changed_and_lost_the_answer(&session).await;
     world.emulator.restart();
     let busy = Fault::status(StatusCode::SERVICE_UNAVAILABLE);
     world.emulator.fault(Operation::Login, busy);
@@ -670,10 +674,8 @@ async fn a_server_that_restarts_meanwhile_changes_nothing_about_that() {
 #[tokio::test]
 async fn a_login_system_that_is_down_says_nothing_of_the_passwords() {
     let world = World::new();
-    let lost = Fault::close().after_execution();
-    world.emulator.fault(Operation::UpdatePassword, lost);
     let session = world.session();
-    assert_eq!(change(&session, "new").await, Err(ErrorKind::Uncertain));
+    world.changed_and_lost_the_answer(&session).await;
     let busy = Fault::status(StatusCode::SERVICE_UNAVAILABLE);
     world.emulator.fault(Operation::Login, busy);
     session.login().await.unwrap_err();
@@ -685,13 +687,7 @@ async fn a_login_system_that_is_down_says_nothing_of_the_passwords() {
 #[tokio::test]
 async fn what_an_earlier_run_left_open_is_resolved_before_another_change() {
     let world = World::new();
-    world
-        .emulator
-        .fault(Operation::UpdatePassword, Fault::close().after_execution());
-    assert_eq!(
-        change(&world.session(), "new").await,
-        Err(ErrorKind::Uncertain)
-    );
+    world.changed_and_lost_the_answer(&world.session()).await;
     // A process that begins with a token logs nobody in by itself.
     let token = {
         let other = world.session_of(Memory::new(Credentials::new("emuser", "new")));
@@ -710,13 +706,7 @@ async fn what_an_earlier_run_left_open_is_resolved_before_another_change() {
 #[tokio::test]
 async fn a_locked_account_makes_neither_password_forgotten() {
     let world = World::new();
-    world
-        .emulator
-        .fault(Operation::UpdatePassword, Fault::close().after_execution());
-    assert_eq!(
-        change(&world.session(), "new").await,
-        Err(ErrorKind::Uncertain)
-    );
+    world.changed_and_lost_the_answer(&world.session()).await;
     world.emulator.lock("emuser");
     let error = world.session().login().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Refused);

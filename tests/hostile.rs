@@ -84,6 +84,12 @@ fn name(token: &Token) -> String {
     value.strip_prefix("Bearer ").unwrap().to_owned()
 }
 
+/// How many tasks the runtime has.
+fn tasks() -> usize {
+    let runtime = tokio::runtime::Handle::current();
+    runtime.metrics().num_alive_tasks()
+}
+
 /// Ten replaced tokens, whose logouts hang, and a current one with this lifetime.
 async fn with_ten_hanging_logouts(desk: &Desk, lives_for: Option<Duration>) -> Session {
     *desk.0.logout_takes.lock().unwrap() = 3600 * SECOND;
@@ -248,11 +254,6 @@ async fn closing_counts_who_waits_for_a_token_and_holds_none() {
 
 #[tokio::test(start_paused = true)]
 async fn once_all_are_retired_no_task_waits_for_their_users() {
-    let tasks = || {
-        tokio::runtime::Handle::current()
-            .metrics()
-            .num_alive_tasks()
-    };
     let desk = Desk::default();
     let session = Session::new(desk.clone());
     let held = session.token().await.unwrap();
@@ -266,11 +267,6 @@ async fn once_all_are_retired_no_task_waits_for_their_users() {
 
 #[tokio::test(start_paused = true)]
 async fn after_a_logout_no_task_waits_for_the_users_of_a_replaced_token() {
-    let tasks = || {
-        tokio::runtime::Handle::current()
-            .metrics()
-            .num_alive_tasks()
-    };
     let session = Session::new(Desk::default());
     let held = session.token().await.unwrap();
     session.renew().await.unwrap();

@@ -116,6 +116,12 @@ pub trait CredentialProvider: Send + Sync + 'static {
 
     /// Ends `token` on the server.
     ///
+    /// Called when the session is logged out and, where
+    /// [`Profile::logout_ends`] allows it, in the background for each token that
+    /// was replaced and that nobody uses any more. Such a call is dropped after
+    /// 5 s, since a login that is needed meanwhile waits for it, and made again
+    /// later.
+    ///
     /// The default says that this login system has no logout.
     ///
     /// # Errors

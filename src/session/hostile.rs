@@ -10,6 +10,12 @@ use crate::{FixedToken, LoginContext, Profile, ProviderError, provider_fn};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
+/// How many tasks the runtime has.
+fn tasks() -> usize {
+    let runtime = tokio::runtime::Handle::current();
+    runtime.metrics().num_alive_tasks()
+}
+
 /// Whose logins yield a number each.
 fn counting() -> Session {
     let issued = AtomicU64::new(0);
@@ -34,11 +40,6 @@ async fn the_same_token_once_more_leaves_nothing_behind() {
 /// the lock, as one does on another thread.
 #[tokio::test(start_paused = true)]
 async fn a_timer_that_was_replaced_as_it_went_off_leaves_the_next_one_alone() {
-    let tasks = || {
-        tokio::runtime::Handle::current()
-            .metrics()
-            .num_alive_tasks()
-    };
     let session = counting();
     session.token().await.unwrap();
     tokio::task::yield_now().await;
@@ -101,11 +102,6 @@ async fn a_logout_between_the_start_of_a_wait_and_the_wait_is_not_missed() {
 
 #[tokio::test(start_paused = true)]
 async fn a_timer_that_goes_off_early_enough_is_left_and_one_for_nothing_is_not() {
-    let tasks = || {
-        tokio::runtime::Handle::current()
-            .metrics()
-            .num_alive_tasks()
-    };
     let session = counting();
     session.token().await.unwrap();
     tokio::time::sleep(Duration::from_millis(10)).await;
@@ -147,8 +143,7 @@ fn a_timer_of_a_runtime_that_is_gone_covers_nothing() {
     let second = runtime();
     second.block_on(async {
         drop(session.token().await.unwrap());
-        let metrics = tokio::runtime::Handle::current().metrics();
-        assert_eq!(metrics.num_alive_tasks(), 1);
+        assert_eq!(tasks(), 1);
     });
 }
 

@@ -358,6 +358,8 @@ impl Lifecycle {
 
     /// Time has passed: does what it brought.
     pub(crate) fn tick(&mut self, now: Moment) {
+        // First: one that is over already is not renewed ahead of its end.
+        self.expire(now);
         // A login goes before a logout that nobody waits for.
         while let Some((_, act)) = self
             .acts()

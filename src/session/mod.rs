@@ -180,7 +180,9 @@ impl Session {
 
     /// Gets a new token although the current one may be good.
     ///
-    /// Requests go on with the current one until the new one is there.
+    /// Requests go on with the current one until the new one is there. What
+    /// becomes of the replaced one then says
+    /// [`Profile::logout_ends`](crate::Profile::logout_ends).
     ///
     /// # Errors
     ///

@@ -1335,3 +1335,12 @@ fn a_token_that_is_used_again_under_a_new_generation_is_accounted_for_under_its_
     rules.returned(1);
     assert_eq!(ends(&mut rules), [(1, TokenEnd::Continued)]);
 }
+
+#[test]
+fn a_timer_that_comes_after_a_tokens_end_renews_nothing_ahead() {
+    let mut rules = live_for_an_hour(SETTINGS);
+    rules.carry(NOW);
+    rules.tick(NOW + HOUR);
+    assert_eq!(launched(&mut rules), None, "nobody needs a token now");
+    assert_eq!(ends(&mut rules), [(1, TokenEnd::Expired)]);
+}
