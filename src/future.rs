@@ -85,7 +85,7 @@ pin_project! {
         /// Polling for a newer token. Neither a readied service nor an inner future is held.
         Renewing {
             renewing: Renewing,
-            unsent: Option<Unsent<S, R, B, RB>>,
+            spared: Option<Spared<S, R, B, RB>>,
         },
         /// Nothing was sent, and this is why.
         Failed { error: Option<Error> },
@@ -136,6 +136,13 @@ struct Spare<S, R: Replay<B>, B> {
     service: S,
     head: request::Parts,
     kept: R::Kept,
+}
+
+/// A rejected request that waits for a newer token.
+struct Spared<S, R: Replay<B>, B, RB: Body> {
+    spare: Spare<S, R, B>,
+    rejected: Rejected<RB>,
+    admitted: Admitted,
 }
 
 /// Sends a request for the first time, through a service that is ready.
@@ -226,14 +233,6 @@ impl<S, R: Replay<B>, B, RB: Body> Unsent<S, R, B, RB> {
         }
     }
 
-    /// Lets the rejected response go where its body did not fit into memory:
-    /// the service may not be ready again before its connection is free.
-    fn free_the_connection(&mut self) {
-        if let Payload::Again { rejected, .. } = &mut self.payload {
-            rejected.take_if(|rejected| !rejected.response.body().is_read());
-        }
-    }
-
     /// The rejected response, where the request was sent before and it is
     /// still there.
     fn into_rejected(self) -> Option<Rejected<RB>> {
@@ -241,6 +240,37 @@ impl<S, R: Replay<B>, B, RB: Body> Unsent<S, R, B, RB> {
             Payload::First { .. } => None,
             Payload::Again { rejected, .. } => rejected,
         }
+    }
+}
+
+impl<S, R: Replay<B>, B, RB: Body> Spared<S, R, B, RB> {
+    /// The request to send once more, or the response to return.
+    #[allow(clippy::result_large_err, reason = "moved once, off the request path")]
+    fn after(
+        self,
+        renewed: Result<(), Why>,
+    ) -> Result<Unsent<S, R, B, RB>, Response<SessionBody<RB>>> {
+        let Self {
+            spare,
+            rejected,
+            admitted,
+        } = self;
+        if let Err(why) = renewed {
+            return Err(rejected.because(why));
+        }
+        // Not before: a body that is still being sent may be taken back for it.
+        let Some(body) = R::again(spare.kept) else {
+            return Err(rejected.because(Why::NotReplayable));
+        };
+        // Where its body did not fit into memory, it holds its connection, and
+        // the service may not be ready again before that is free.
+        let rejected = rejected.response.body().is_read().then_some(rejected);
+        Ok(Unsent {
+            service: spare.service,
+            head: spare.head,
+            payload: Payload::Again { body, rejected },
+            admitted,
+        })
     }
 }
 
@@ -460,37 +490,25 @@ where
                     let spare = sent
                         .spare
                         .expect("only what can be replayed is renewed for");
-                    let Some(body) = R::again(spare.kept) else {
-                        this.state.set(State::Done);
-                        return Poll::Ready(Ok(rejected.because(Why::NotReplayable)));
-                    };
                     State::Renewing {
                         renewing: renewing.take().expect(TAKEN),
-                        unsent: Some(Unsent {
-                            service: spare.service,
-                            head: spare.head,
-                            payload: Payload::Again {
-                                body,
-                                rejected: Some(rejected),
-                            },
+                        spared: Some(Spared {
+                            spare,
+                            rejected,
                             admitted: session.readmit(),
                         }),
                     }
                 }
-                StateProj::Renewing { renewing, unsent } => {
+                StateProj::Renewing { renewing, spared } => {
                     let renewed = ready!(renewing.poll(session, cx));
-                    let mut unsent = unsent.take().expect(TAKEN);
-                    match renewed {
-                        Ok(()) => {
-                            unsent.free_the_connection();
-                            State::Readying {
-                                unsent: Some(unsent),
-                            }
-                        }
-                        Err(why) => {
+                    let spared = spared.take().expect(TAKEN);
+                    match spared.after(renewed) {
+                        Ok(unsent) => State::Readying {
+                            unsent: Some(unsent),
+                        },
+                        Err(returned) => {
                             this.state.set(State::Done);
-                            let rejected = unsent.into_rejected().expect("it was rejected");
-                            return Poll::Ready(Ok(rejected.because(why)));
+                            return Poll::Ready(Ok(returned));
                         }
                     }
                 }
@@ -543,6 +561,7 @@ fn after_rejection<S, R: Replay<B>, B>(
     };
     let may_be_replayed = match (&sent.spare, certainty) {
         (None, _) => Err(Why::NotReplayable),
+        (Some(spare), _) if !R::is_kept(&spare.kept) => Err(Why::NotReplayable),
         (Some(_), Certainty::Sure) => Ok(()),
         (Some(spare), Certainty::Unsure) if is_idempotent(&spare.head.method) => Ok(()),
         (Some(_), Certainty::Unsure) => Err(Why::Unsure),

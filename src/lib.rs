@@ -82,6 +82,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod body;
+mod buffer;
 #[cfg(feature = "controlm")]
 #[cfg_attr(docsrs, doc(cfg(feature = "controlm")))]
 pub mod controlm;
@@ -102,6 +103,7 @@ mod token;
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 pub use body::SessionBody;
+pub use buffer::{Buffer, BufferInto, BufferKept, Buffered};
 pub use credentials::{CredentialSource, Credentials, Source, SourceError};
 pub use error::{Error, ErrorKind};
 pub use future::ResponseFuture;
