@@ -370,7 +370,7 @@ where
                     match session.rejection().judge(&head) {
                         Verdict::Accepted => {
                             this.state.set(State::Done);
-                            tell_if_watched(session, &sent);
+                            tell_if_watched(session, &sent, &head);
                             let body = SessionBody::whole(body, Some(sent.lease));
                             return Poll::Ready(Ok(Response::from_parts(head, body)));
                         }
@@ -451,7 +451,7 @@ where
                     match session.rejection().judge_body(&head, &start) {
                         Verdict::Accepted | Verdict::Ask { .. } => {
                             this.state.set(State::Done);
-                            tell_if_watched(session, &sent);
+                            tell_if_watched(session, &sent, &head);
                             let body = reading.into_body(Some(sent.lease));
                             return Poll::Ready(Ok(Response::from_parts(head, body)));
                         }
@@ -534,10 +534,14 @@ where
 }
 
 /// Tells the session of an accepted request, if it wants to hear of it.
-fn tell_if_watched<S, R: Replay<B>, B>(session: &Session, sent: &Sent<S, R, B>) {
+fn tell_if_watched<S, R: Replay<B>, B>(
+    session: &Session,
+    sent: &Sent<S, R, B>,
+    head: &response::Parts,
+) {
     if let Some(at) = sent.watched {
         let generation = sent.lease.token().generation();
-        session.accepted(generation, sent.target, at);
+        session.accepted(generation, sent.target, at, head);
     }
     if sent.replayed {
         session.replay_helped();

@@ -86,8 +86,9 @@ where
 
     #[inline]
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let anonymous =
-            !request.extensions().is_empty() && request.extensions().get::<Anonymous>().is_some();
+        let anonymous = (!request.extensions().is_empty()
+            && request.extensions().get::<Anonymous>().is_some())
+            || self.session.is_left_alone(request.headers());
         if !anonymous {
             if let Some(live) = self.session.live_for(request.uri()) {
                 let session = self.session.clone();
