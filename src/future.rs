@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use http::{Request, Response, request, response};
+use http::{Request, Response, StatusCode, request, response};
 use http_body::Body;
 use pin_project_lite::pin_project;
 use tower_service::Service;
@@ -366,11 +366,15 @@ where
                         }
                     };
                     let sent = sent.take().expect(TAKEN);
-                    let (head, body) = response.into_parts();
+                    let (mut head, body) = response.into_parts();
                     match session.rejection().judge(&head) {
                         Verdict::Accepted => {
                             this.state.set(State::Done);
                             tell_if_watched(session, &sent, &head);
+                            if head.status == StatusCode::SWITCHING_PROTOCOLS {
+                                // The body ends here, and the use of the token does not.
+                                head.extensions.insert(sent.lease.hand_out());
+                            }
                             let body = SessionBody::whole(body, Some(sent.lease));
                             return Poll::Ready(Ok(Response::from_parts(head, body)));
                         }

@@ -19,6 +19,13 @@ use crate::session::Session;
 ///
 /// See the [crate's docs](crate).
 ///
+/// # Upgrades
+///
+/// The response to an upgrade (101, RFC 9110, section 7.8) brings the
+/// [`Token`](crate::Token) of its request as an extension. The connection uses
+/// it for as long as that, or a copy, is kept: a token that was replaced
+/// meanwhile is not logged out before.
+///
 /// # "The method exists, but its trait bounds were not satisfied"
 ///
 /// is what the compiler says of `client.oneshot(..)` or `client.ready()` where
