@@ -37,13 +37,158 @@ pub(crate) fn header_value(parts: &[&[u8]]) -> Result<HeaderValue, InvalidHeader
 
 /// `text` with each of `secrets` replaced, for what a server says may echo what it was sent.
 pub(crate) fn redact<'a>(text: &'a str, secrets: &[&str]) -> Cow<'a, str> {
-    let mut text = Cow::Borrowed(text);
-    for secret in secrets {
-        if !secret.is_empty() && text.contains(secret) {
-            text = Cow::Owned(text.replace(secret, REDACTED));
+    match redact_bytes(text.as_bytes(), secrets) {
+        Cow::Borrowed(_) => Cow::Borrowed(text),
+        Cow::Owned(redacted) => {
+            Cow::Owned(String::from_utf8(redacted).expect("a text without some of its texts"))
         }
     }
-    text
+}
+
+/// As [`redact`], of bytes that may be no text.
+///
+/// All secrets are found before the first is replaced, so that no copy is made
+/// that lacks one and still holds another.
+pub(crate) fn redact_bytes<'a>(text: &'a [u8], secrets: &[&str]) -> Cow<'a, [u8]> {
+    let mut hidden = Vec::new();
+    for secret in secrets.iter().filter(|secret| !secret.is_empty()) {
+        for (at, found) in text.windows(secret.len()).enumerate() {
+            if found == secret.as_bytes() {
+                hidden.resize(text.len(), false);
+                hidden[at..at + secret.len()].fill(true);
+            }
+        }
+    }
+    if hidden.is_empty() {
+        return Cow::Borrowed(text);
+    }
+    let mut redacted = Vec::with_capacity(text.len());
+    for (at, byte) in text.iter().enumerate() {
+        match hidden[at] {
+            false => redacted.push(*byte),
+            true if at > 0 && hidden[at - 1] => {}
+            true => redacted.extend_from_slice(REDACTED.as_bytes()),
+        }
+    }
+    Cow::Owned(redacted)
+}
+
+/// Reads secrets from JSON.
+///
+/// What `serde_json` reads of a text with escapes in it, it keeps in a buffer
+/// of its own, which grows and is not wiped. So such a text is taken raw, and
+/// unescaped here.
+#[cfg(feature = "json")]
+pub(crate) mod json {
+    use secrecy::SecretString;
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer};
+    use serde_json::value::RawValue;
+    use zeroize::Zeroizing;
+
+    /// A text, for `#[serde(deserialize_with)]`. The JSON must be in memory.
+    pub(crate) fn secret<'de, D: Deserializer<'de>>(json: D) -> Result<SecretString, D::Error> {
+        let raw = <&RawValue>::deserialize(json)?.get();
+        unescaped(raw).ok_or_else(|| D::Error::custom("a text was expected"))
+    }
+
+    /// A text or `null`, for `#[serde(default, deserialize_with)]`.
+    pub(crate) fn optional<'de, D: Deserializer<'de>>(
+        json: D,
+    ) -> Result<Option<SecretString>, D::Error> {
+        match <&RawValue>::deserialize(json)?.get() {
+            "null" => Ok(None),
+            raw => match unescaped(raw) {
+                Some(secret) => Ok(Some(secret)),
+                None => Err(D::Error::custom("a text was expected")),
+            },
+        }
+    }
+
+    fn unescaped(raw: &str) -> Option<SecretString> {
+        let mut rest = raw.strip_prefix('"')?.strip_suffix('"')?;
+        let mut text = Zeroizing::new(String::with_capacity(rest.len()));
+        while let Some(at) = rest.find('\\') {
+            text.push_str(&rest[..at]);
+            let length = escape_length(&rest[at..]);
+            let (escape, after) = rest[at..].split_at_checked(length)?;
+            // One character is no secret.
+            let character: char = serde_json::from_str(&format!("\"{escape}\"")).ok()?;
+            text.push(character);
+            rest = after;
+        }
+        text.push_str(rest);
+        Some(SecretString::from(text.as_str()))
+    }
+
+    /// A character above U+FFFF takes two escapes (RFC 8259, section 7).
+    fn escape_length(escape: &str) -> usize {
+        let is_first_of_two = |digits: &str| {
+            u16::from_str_radix(digits, 16).is_ok_and(|unit| (0xD800..0xDC00).contains(&unit))
+        };
+        match escape
+            .strip_prefix("\\u")
+            .and_then(|digits| digits.get(..4))
+        {
+            Some(digits) if is_first_of_two(digits) => 12,
+            Some(_) => 6,
+            None => 2,
+        }
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use secrecy::ExposeSecret;
+
+        use super::*;
+
+        #[derive(Deserialize)]
+        struct Message {
+            #[serde(deserialize_with = "secret")]
+            one: SecretString,
+            #[serde(default, deserialize_with = "optional")]
+            other: Option<SecretString>,
+        }
+
+        fn read(json: &str) -> Result<Message, serde_json::Error> {
+            serde_json::from_str(json)
+        }
+
+        #[test]
+        fn a_secret_is_read_from_json_as_any_text_is() {
+            for text in [
+                r#""""#,
+                r#""plain""#,
+                r#""\" \\ \/ \b\f\n\r\t""#,
+                r#""\u00e9\u0022 \uD83D\uDE00 \ud83d\ude00 \\u0041""#,
+                "\"\u{e9} \u{1F600}\\\\\\\"\"",
+            ] {
+                let message = read(&format!(r#"{{"one":{text},"other":{text}}}"#)).unwrap();
+                let expected: String = serde_json::from_str(text).unwrap();
+                assert_eq!(message.one.expose_secret(), expected);
+                assert_eq!(message.other.unwrap().expose_secret(), expected);
+            }
+        }
+
+        #[test]
+        fn what_is_no_text_is_no_secret() {
+            for json in [
+                r#"{"one":1}"#,
+                r#"{"one":null}"#,
+                r#"{"one":["a"]}"#,
+                r#"{"one":"\ud83d"}"#,
+                r#"{"one":"\ud83d\u0041"}"#,
+                r#"{"one":"\x"}"#,
+                r#"{"one":"a","other":1}"#,
+                r#"{"other":"a"}"#,
+            ] {
+                assert!(read(json).is_err(), "{json}");
+            }
+            let null = read(r#"{"one":"a","other":null}"#).unwrap();
+            assert!(null.other.is_none());
+            assert!(read(r#"{"one":"a"}"#).unwrap().other.is_none());
+        }
+    }
 }
 
 #[cfg(test)]
@@ -75,5 +220,12 @@ mod tests {
             "[redacted] is [redacted], not B"
         );
         assert_eq!(redact("nothing here", &["A3F5", ""]), "nothing here");
+    }
+
+    #[test]
+    fn of_secrets_that_overlap_nothing_is_left() {
+        assert_eq!(redact("an abcabcd", &["abc", "bcd"]), "an [redacted]");
+        assert_eq!(redact("aaaaa.", &["aaa"]), "[redacted].");
+        assert_eq!(redact("redacted", &["redacted", "red"]), "[redacted]");
     }
 }

@@ -4,11 +4,12 @@
 use std::borrow::Cow;
 
 use secrecy::{ExposeSecret, SecretString};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use zeroize::Zeroizing;
 
 use super::model::{ErrorData, ErrorList};
-use crate::secret::redact;
+use crate::secret::{redact, redact_bytes};
 
 /// How many characters of a text are kept.
 const KEPT: usize = 512;
@@ -78,8 +79,16 @@ impl Secrets {
         }
     }
 
+    fn forms(&self) -> Vec<&str> {
+        self.forms.iter().map(|form| form.as_str()).collect()
+    }
+
+    fn redact_bytes<'a>(&self, bytes: &'a [u8]) -> Cow<'a, [u8]> {
+        redact_bytes(bytes, &self.forms())
+    }
+
     fn redact<'a>(&self, text: &'a str, extent: Extent) -> Cow<'a, str> {
-        let forms: Vec<&str> = self.forms.iter().map(|form| form.as_str()).collect();
+        let forms = self.forms();
         let mut redacted = redact(text, &forms);
         if extent == Extent::Cut {
             let begun = forms
@@ -105,9 +114,23 @@ fn begun_at_the_end(text: &str, secret: &str) -> usize {
         .unwrap_or(0)
 }
 
+/// What is JSON in `body`.
+///
+/// What it echoes is taken out before it is parsed, since the parser keeps
+/// texts in memory that is not wiped. Where that leaves no JSON, because a
+/// secret is a field's name, say, it is parsed as it is.
+fn parse<T: DeserializeOwned>(body: &[u8], secrets: &Secrets) -> Option<T> {
+    match secrets.redact_bytes(body) {
+        Cow::Borrowed(body) => serde_json::from_slice(body).ok(),
+        Cow::Owned(redacted) => serde_json::from_slice(&redacted)
+            .or_else(|_| serde_json::from_slice(body))
+            .ok(),
+    }
+}
+
 /// The error list that `body` is, if it is one with something in it.
 pub(super) fn error_list(body: &[u8], secrets: &Secrets) -> Option<ErrorList> {
-    let list: ErrorList = serde_json::from_slice(body).ok()?;
+    let list: ErrorList = parse(body, secrets)?;
     let clean = |text: Option<String>| text.and_then(|text| secrets.clean(&text, Extent::Whole));
     let errors: Vec<_> = list
         .errors
@@ -128,7 +151,7 @@ pub(super) fn error_list(body: &[u8], secrets: &Secrets) -> Option<ErrorList> {
 /// The text for a person in `body`, whatever it is: an error list, what a
 /// gateway makes of JSON, HTML, or plain text.
 pub(super) fn best_text(body: &[u8], extent: Extent, secrets: &Secrets) -> Option<String> {
-    if let Ok(value) = serde_json::from_slice::<Value>(body) {
+    if let Some(value) = parse::<Value>(body, secrets) {
         if let Some(text) = text_in(&value) {
             return secrets.clean(text, extent);
         }
@@ -136,8 +159,9 @@ pub(super) fn best_text(body: &[u8], extent: Extent, secrets: &Secrets) -> Optio
             return None;
         }
     }
-    let body = String::from_utf8_lossy(body);
     // Before tags are dropped, for a part of a secret may look like one.
+    let body = secrets.redact_bytes(body);
+    let body = String::from_utf8_lossy(&body);
     let body = secrets.redact(&body, extent);
     let text = if body.trim_start().starts_with('<') {
         Cow::Owned(text_of_html(&body))
