@@ -1,0 +1,501 @@
+//! The lives that a secret may have, each in a process of its own.
+
+use std::convert::Infallible;
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Mutex;
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header, request};
+use http_body_util::{BodyExt, Full};
+use tower::{Layer, Service, ServiceExt};
+use tower_reauth::controlm::ControlM;
+use tower_reauth::credentials::{File, FileStore};
+use tower_reauth::{
+    CredentialProvider, Credentials, Error, ErrorKind, ExposeSecret, FixedToken, LoginContext,
+    PasswordChange, PasswordChanged, Profile, ProviderError, Session, Source, Token,
+};
+use zeroize::Zeroizing;
+
+use crate::scan::{Canary, search};
+
+const ORIGIN: &str = "https://ctm.example.com:8443";
+
+type Case = fn(&Secrets);
+
+const CASES: &[(&str, Case)] = &[
+    (
+        "a_copy_that_was_freed_is_found",
+        a_copy_that_was_freed_is_found,
+    ),
+    ("control_m_from_its_login_to_its_logout", control_m),
+    ("a_fixed_token", fixed_token),
+    ("a_provider_of_ones_own", own_provider),
+    ("a_password_in_a_file", plain_file),
+    ("a_password_in_a_json_file", json_file),
+    ("a_password_that_is_changed_in_a_file", file_store),
+    ("a_login_that_is_refused", refused_login),
+    ("a_request_that_is_replayed", replayed_request),
+    ("answers_that_echo_what_was_sent", echoes),
+    ("secrets_that_json_escapes", escapes),
+];
+
+pub(crate) fn names() -> impl Iterator<Item = &'static str> {
+    CASES.iter().map(|(name, _)| *name)
+}
+
+/// Runs a case, and searches for what it left.
+pub(crate) fn run(name: &str) {
+    let (_, case) = CASES
+        .iter()
+        .find(|(known, _)| *known == name)
+        .expect("a case");
+    let secrets = Secrets::new();
+    case(&secrets);
+    assert!(
+        !SEEN.lock().unwrap().is_empty(),
+        "a case that looked for nothing"
+    );
+    let left = search(&secrets.all());
+    assert!(left.is_empty(), "left behind:\n{left:#?}");
+}
+
+#[derive(Clone, Copy)]
+struct Secrets {
+    password: Canary,
+    new_password: Canary,
+    token: Canary,
+    next_token: Canary,
+    cookie: Canary,
+    data: Canary,
+}
+
+impl Secrets {
+    fn new() -> Self {
+        Self {
+            password: Canary::new("password"),
+            new_password: Canary::new("new password"),
+            token: Canary::new("token"),
+            next_token: Canary::new("next token"),
+            cookie: Canary::new("cookie"),
+            data: Canary::new("data"),
+        }
+    }
+
+    fn all(&self) -> [Canary; 6] {
+        let Self {
+            password,
+            new_password,
+            token,
+            next_token,
+            cookie,
+            data,
+        } = *self;
+        [password, new_password, token, next_token, cookie, data]
+    }
+
+    fn credentials(&self) -> Credentials {
+        Credentials::new("emuser", self.password.secret())
+    }
+}
+
+/// What a case has found, so that none passes because it has nothing to find.
+static SEEN: Mutex<Vec<&str>> = Mutex::new(Vec::new());
+
+/// Says that the search does find what is there.
+#[track_caller]
+fn expect(canaries: &[Canary]) {
+    let found = search(canaries);
+    for canary in canaries {
+        let is_there = found.iter().any(|copy| copy.name == canary.name);
+        assert!(is_there, "{} is nowhere", canary.name);
+        SEEN.lock().unwrap().push(canary.name);
+    }
+}
+
+/// Runs `case` on a runtime that is gone afterwards, threads included.
+fn block_on(case: impl Future<Output = ()>) {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    runtime.enable_all().build().unwrap().block_on(case);
+}
+
+/// What a server answers: a status and a body.
+type Answer = (StatusCode, Zeroizing<Vec<u8>>);
+
+/// `parts` in one buffer that is wiped and never grows.
+fn text(parts: &[&[u8]]) -> Zeroizing<Vec<u8>> {
+    let mut text = Zeroizing::new(Vec::with_capacity(
+        parts.iter().map(|part| part.len()).sum(),
+    ));
+    for part in parts {
+        text.extend_from_slice(part);
+    }
+    text
+}
+
+/// A client without a network, and a server behind it, that copies nothing.
+fn http(
+    answer: impl Fn(&request::Parts, &[u8]) -> Answer + Clone + Send + Sync + 'static,
+) -> impl Service<
+    Request<Full<Bytes>>,
+    Response = Response<Full<Bytes>>,
+    Error = Infallible,
+    Future: Send,
+> + Clone
++ Send
++ Sync
++ 'static {
+    tower::service_fn(move |request: Request<Full<Bytes>>| {
+        let answer = answer.clone();
+        async move {
+            let (head, body) = request.into_parts();
+            let body = body.collect().await?.to_bytes();
+            let (status, said) = answer(&head, &body);
+            let mut response = Response::new(Full::new(Bytes::from_owner(said)));
+            *response.status_mut() = status;
+            Ok(response)
+        }
+    })
+}
+
+/// What the session service says.
+fn session_service(secrets: Secrets, token: Canary, head: &request::Parts, body: &[u8]) -> Answer {
+    let said = match head.uri.path() {
+        "/session/login" => {
+            assert!(secrets.password.is_in(body) || secrets.new_password.is_in(body));
+            text(&[
+                br#"{"username":"emuser","token":""#,
+                &token.json(),
+                br#"","version":"9.21"}"#,
+            ])
+        }
+        "/session/logout" => {
+            let begin = br#"{"message":"Successfully logged out from session "#;
+            text(&[begin, &token.json(), br#""}"#])
+        }
+        "/session/user/password/update" => {
+            assert!(secrets.new_password.is_in(body));
+            text(&[br#"{"message":"Successfully updated the password"}"#])
+        }
+        _ => text(&[b"[]"]),
+    };
+    (StatusCode::OK, said)
+}
+
+fn get() -> Request<Full<Bytes>> {
+    let uri = const_str(ORIGIN, "/config/servers");
+    Request::get(uri).body(Full::default()).unwrap()
+}
+
+fn const_str(origin: &str, path: &str) -> String {
+    [origin, path].concat()
+}
+
+fn a_copy_that_was_freed_is_found(secrets: &Secrets) {
+    let canary = secrets.password;
+    assert!(search(&[canary]).is_empty());
+    let mut held = Zeroizing::new(Vec::with_capacity(1000));
+    held.extend_from_slice(&canary.bytes());
+    expect(&[canary]);
+    let freed = held.to_vec();
+    drop(held);
+    drop(freed);
+    expect(&[canary]);
+    // For the search that follows each case: what was freed is handed out again.
+    for length in 0..2000 {
+        drop(Zeroizing::new(vec![1_u8; length]));
+    }
+}
+
+fn control_m(secrets: &Secrets) {
+    let secrets = *secrets;
+    let Secrets {
+        password,
+        new_password,
+        token,
+        ..
+    } = secrets;
+    block_on(async move {
+        let http = http(move |head, body| {
+            if head.uri.path() == "/session/login" {
+                expect(&[match password.is_in(body) {
+                    true => password,
+                    false => new_password,
+                }]);
+            }
+            session_service(secrets, token, head, body)
+        });
+        let provider = ControlM::new(http.clone(), ORIGIN.parse().unwrap(), secrets.credentials());
+        let session = Session::new(provider.unwrap());
+        let mut client = session.layer().layer(http);
+        let response = client.ready().await.unwrap().call(get()).await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+        expect(&[password, token]);
+
+        let change = PasswordChange::to(new_password.secret()).from(password.secret());
+        session.change_password(change).await.unwrap();
+        expect(&[new_password]);
+        session.login().await.unwrap();
+        drop(client.ready().await.unwrap().call(get()).await.unwrap());
+        drop(session.token().await.unwrap());
+        session.logout().await.unwrap();
+    });
+}
+
+fn fixed_token(secrets: &Secrets) {
+    let token = secrets.token;
+    block_on(async move {
+        let http = http(move |head, _| {
+            assert!(token.is_in(head.headers["x-api-key"].as_bytes()));
+            (StatusCode::UNAUTHORIZED, text(&[]))
+        });
+        let profile = Profile::at(ORIGIN.parse().unwrap());
+        let session = Session::new(FixedToken::api_key(profile, token.secret()));
+        let client = session.layer().layer(http);
+        drop(client.oneshot(get()).await.unwrap());
+        expect(&[token]);
+    });
+}
+
+/// Logs in to nowhere.
+struct Own {
+    secrets: Secrets,
+    source: Source,
+}
+
+impl CredentialProvider for Own {
+    fn profile(&self) -> Profile {
+        Profile::at(ORIGIN.parse().unwrap())
+    }
+
+    fn source(&self) -> Option<&Source> {
+        Some(&self.source)
+    }
+
+    async fn login(&self, login: LoginContext) -> Result<Token, ProviderError> {
+        let password = login.credentials()?.password().expose_secret();
+        let Secrets {
+            password: old,
+            new_password: new,
+            ..
+        } = self.secrets;
+        expect(&[match old.is_in(password.as_bytes()) {
+            true => old,
+            false => new,
+        }]);
+        Ok(Token::bearer(self.secrets.token.secret())?
+            .and_cookie("sid", self.secrets.cookie.secret())?
+            .with_data(self.secrets.data.secret()))
+    }
+
+    async fn logout(&self, token: Token) -> Result<(), ProviderError> {
+        assert!(token.data().is_some());
+        Ok(())
+    }
+
+    async fn change_password(
+        &self,
+        _: Token,
+        change: PasswordChange,
+    ) -> Result<PasswordChanged, ProviderError> {
+        assert!(change.current_password().is_some());
+        expect(&[self.secrets.new_password, self.secrets.password]);
+        Ok(PasswordChanged::new())
+    }
+}
+
+/// A life of a session whose credentials come from `source`.
+async fn live(secrets: Secrets, source: impl Into<Source>) {
+    let Secrets {
+        new_password,
+        token,
+        cookie,
+        data,
+        ..
+    } = secrets;
+    let http = http(move |head, _| {
+        assert!(token.is_in(head.headers[header::AUTHORIZATION].as_bytes()));
+        assert!(cookie.is_in(head.headers[header::COOKIE].as_bytes()));
+        expect(&[token, cookie, data]);
+        (StatusCode::OK, text(&[]))
+    });
+    let source = source.into();
+    let session = Session::new(Own { secrets, source });
+    let client = session.layer().layer(http);
+    let mut request = get();
+    let theme = HeaderValue::from_static("theme=dark; sid=none");
+    request.headers_mut().insert(header::COOKIE, theme);
+    drop(client.oneshot(request).await.unwrap());
+    let change = PasswordChange::to(new_password.secret()).even_if_it_cannot_be_stored();
+    session.change_password(change).await.unwrap();
+    session.login().await.unwrap();
+    session.logout().await.unwrap();
+}
+
+fn own_provider(secrets: &Secrets) {
+    block_on(live(*secrets, secrets.credentials()));
+}
+
+/// A file that is gone afterwards.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str, text: &[u8]) -> Self {
+        let directory = std::env::temp_dir().join(const_str("tower-reauth-memory-", name));
+        let _ = fs::remove_dir_all(&directory);
+        fs::create_dir_all(&directory).unwrap();
+        let path = directory.join("credentials");
+        fs::write(&path, text).unwrap();
+        Self(path)
+    }
+
+    fn json(name: &str, password: &Canary) -> Self {
+        let begin = br#"{"username":"emuser","password":""#;
+        Self::new(name, &text(&[begin, &password.json(), br#""}"#]))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(self.0.parent().unwrap());
+    }
+}
+
+fn plain_file(secrets: &Secrets) {
+    let file = Scratch::new("plain", &text(&[&secrets.password.bytes(), b"\n"]));
+    block_on(live(*secrets, Source::new(File::plain("emuser", &file.0))));
+}
+
+fn json_file(secrets: &Secrets) {
+    let file = Scratch::json("json", &secrets.password);
+    block_on(live(*secrets, Source::new(File::json(&file.0))));
+}
+
+fn file_store(secrets: &Secrets) {
+    let file = Scratch::json("store", &secrets.password);
+    block_on(live(*secrets, Source::new(FileStore::new(&file.0))));
+    let kept = Zeroizing::new(fs::read(&file.0).unwrap());
+    assert!(secrets.new_password.is_in(&kept));
+}
+
+fn refused_login(secrets: &Secrets) {
+    let secrets = *secrets;
+    block_on(async move {
+        let http = http(move |_, body| {
+            expect(&[secrets.password]);
+            (
+                StatusCode::UNAUTHORIZED,
+                text(&[br#"{"errors":[{"message":""#, body, br#""}]}"#]),
+            )
+        });
+        let provider = ControlM::new(http.clone(), ORIGIN.parse().unwrap(), secrets.credentials());
+        let session = Session::new(provider.unwrap());
+        let client = session.layer().layer(http);
+        let error = client.oneshot(get()).await.unwrap_err();
+        let error = Error::find(&*error).unwrap();
+        assert_eq!(error.kind(), ErrorKind::Refused);
+    });
+}
+
+fn replayed_request(secrets: &Secrets) {
+    let secrets = *secrets;
+    let Secrets {
+        token,
+        next_token,
+        data,
+        ..
+    } = secrets;
+    block_on(async move {
+        let http = http(move |head, body| {
+            let carries = |token: &Canary| {
+                let value = head.headers.get(header::AUTHORIZATION);
+                value.is_some_and(|value| token.is_in(value.as_bytes()))
+            };
+            if carries(&token) {
+                expect(&[token, data]);
+                assert!(data.is_in(body));
+                return (StatusCode::UNAUTHORIZED, text(&[]));
+            }
+            if carries(&next_token) && head.method == Method::GET {
+                expect(&[next_token, data]);
+                assert!(data.is_in(body));
+            }
+            session_service(secrets, next_token, head, body)
+        });
+        let provider = ControlM::new(http.clone(), ORIGIN.parse().unwrap(), secrets.credentials());
+        let initial = Token::bearer(token.secret()).unwrap();
+        let session = Session::builder(provider.unwrap()).initial(initial).build();
+        let client = session.layer().layer(http);
+        let mut request = get();
+        *request.body_mut() = Full::new(Bytes::from_owner(data.bytes()));
+        let response = client.oneshot(request).await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+        session.logout().await.unwrap();
+    });
+}
+
+/// Each call is answered with all that it was sent, in each form that is read.
+fn echoes(secrets: &Secrets) {
+    let secrets = *secrets;
+    let Secrets {
+        password,
+        new_password,
+        token,
+        data,
+        ..
+    } = secrets;
+    let forms: [[&'static [u8]; 2]; 3] = [
+        [b"", b""],
+        [br#"{"errors":[{"message":""#, br#""}]}"#],
+        [b"<html><title>", b"</title></html>"],
+    ];
+    for [begin, end] in forms {
+        for status in [
+            StatusCode::OK,
+            StatusCode::BAD_REQUEST,
+            StatusCode::BAD_GATEWAY,
+        ] {
+            block_on(async move {
+                let http = http(move |head, body| {
+                    let mut sent = vec![body];
+                    sent.extend(head.headers.values().map(HeaderValue::as_bytes));
+                    let was_sent = |secret: &Canary| sent.iter().any(|sent| secret.is_in(sent));
+                    let said = |secret| match was_sent(&secret) {
+                        true => secret.bytes(),
+                        false => Zeroizing::default(),
+                    };
+                    let [password, new] = [said(password), said(new_password)];
+                    let [token, key] = [said(token), said(data)];
+                    let said = [begin, &password, b" ", &new, b" ", &token, b" ", &key, end];
+                    (status, text(&said))
+                });
+                let provider = ControlM::new(http, ORIGIN.parse().unwrap(), secrets.credentials());
+                let key = HeaderValue::from_maybe_shared(Bytes::from_owner(data.bytes()));
+                let provider = provider
+                    .unwrap()
+                    .extra_header(HeaderName::from_static("x-key"), key.unwrap());
+                let initial = Token::bearer(token.secret()).unwrap();
+                let session = Session::builder(provider).initial(initial).build();
+                expect(&[password, token]);
+                let change = PasswordChange::to(new_password.secret());
+                let _ = session.change_password(change).await;
+                let _ = session.login().await;
+                let _ = session.logout().await;
+            });
+        }
+    }
+}
+
+fn escapes(secrets: &Secrets) {
+    let quoted = Secrets {
+        password: secrets.password.quoted(),
+        ..*secrets
+    };
+    let file = Scratch::json("escapes", &quoted.password);
+    block_on(live(quoted, Source::new(File::json(&file.0))));
+    block_on(live(quoted, Source::new(FileStore::new(&file.0))));
+    control_m(&Secrets {
+        token: secrets.token.quoted(),
+        ..*secrets
+    });
+}
