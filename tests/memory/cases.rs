@@ -6,14 +6,16 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header, request};
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header, request};
 use http_body_util::{BodyExt, Full};
+use tower::util::BoxCloneSyncService;
 use tower::{Layer, Service, ServiceExt};
 use tower_reauth::controlm::ControlM;
 use tower_reauth::credentials::{File, FileStore};
 use tower_reauth::{
-    CredentialProvider, Credentials, Error, ErrorKind, ExposeSecret, FixedToken, LoginContext,
-    PasswordChange, PasswordChanged, Profile, ProviderError, Session, Source, Token,
+    BoxError, Buffer, Buffered, CredentialProvider, Credentials, Error, ErrorKind, ExposeSecret,
+    FixedToken, LoginContext, PasswordChange, PasswordChanged, Profile, ProviderError, Rolling,
+    Session, Source, Token, provider_fn,
 };
 use zeroize::Zeroizing;
 
@@ -36,6 +38,8 @@ const CASES: &[(&str, Case)] = &[
     ("a_password_that_is_changed_in_a_file", file_store),
     ("a_login_that_is_refused", refused_login),
     ("a_request_that_is_replayed", replayed_request),
+    ("a_streamed_request_that_is_replayed", streamed_request),
+    ("a_cookie_that_rolls", rolling_cookie),
     ("answers_that_echo_what_was_sent", echoes),
     ("secrets_that_json_escapes", escapes),
 ];
@@ -133,19 +137,11 @@ fn text(parts: &[&[u8]]) -> Zeroizing<Vec<u8>> {
     text
 }
 
+type Http = BoxCloneSyncService<Request<Full<Bytes>>, Response<Full<Bytes>>, Infallible>;
+
 /// A client without a network, and a server behind it, that copies nothing.
-fn http(
-    answer: impl Fn(&request::Parts, &[u8]) -> Answer + Clone + Send + Sync + 'static,
-) -> impl Service<
-    Request<Full<Bytes>>,
-    Response = Response<Full<Bytes>>,
-    Error = Infallible,
-    Future: Send,
-> + Clone
-+ Send
-+ Sync
-+ 'static {
-    tower::service_fn(move |request: Request<Full<Bytes>>| {
+fn http(answer: impl Fn(&request::Parts, &[u8]) -> Answer + Clone + Send + Sync + 'static) -> Http {
+    Http::new(tower::service_fn(move |request: Request<Full<Bytes>>| {
         let answer = answer.clone();
         async move {
             let (head, body) = request.into_parts();
@@ -155,7 +151,7 @@ fn http(
             *response.status_mut() = status;
             Ok(response)
         }
-    })
+    }))
 }
 
 /// What the session service says.
@@ -197,14 +193,12 @@ fn a_copy_that_was_freed_is_found(secrets: &Secrets) {
     let mut held = Zeroizing::new(Vec::with_capacity(1000));
     held.extend_from_slice(&canary.bytes());
     expect(&[canary]);
-    let freed = held.to_vec();
-    drop(held);
-    drop(freed);
+    let copies = [(); 8].map(|()| held.to_vec());
+    drop((held, copies));
     expect(&[canary]);
     // For the search that follows each case: what was freed is handed out again.
-    for length in 0..2000 {
-        drop(Zeroizing::new(vec![1_u8; length]));
-    }
+    let again = [(); 64].map(|()| Zeroizing::new(canary.bytes().to_vec()));
+    drop(again);
 }
 
 fn control_m(secrets: &Secrets) {
@@ -398,39 +392,80 @@ fn refused_login(secrets: &Secrets) {
 }
 
 fn replayed_request(secrets: &Secrets) {
-    let secrets = *secrets;
-    let Secrets {
-        token,
-        next_token,
-        data,
-        ..
-    } = secrets;
-    block_on(async move {
-        let http = http(move |head, body| {
-            let carries = |token: &Canary| {
-                let value = head.headers.get(header::AUTHORIZATION);
-                value.is_some_and(|value| token.is_in(value.as_bytes()))
-            };
-            if carries(&token) {
-                expect(&[token, data]);
-                assert!(data.is_in(body));
-                return (StatusCode::UNAUTHORIZED, text(&[]));
-            }
-            if carries(&next_token) && head.method == Method::GET {
-                expect(&[next_token, data]);
-                assert!(data.is_in(body));
-            }
-            session_service(secrets, next_token, head, body)
-        });
-        let provider = ControlM::new(http.clone(), ORIGIN.parse().unwrap(), secrets.credentials());
-        let initial = Token::bearer(token.secret()).unwrap();
-        let session = Session::builder(provider.unwrap()).initial(initial).build();
+    let data = secrets.data;
+    block_on(rejected_once(*secrets, async move |session, http| {
         let client = session.layer().layer(http);
-        let mut request = get();
-        *request.body_mut() = Full::new(Bytes::from_owner(data.bytes()));
-        let response = client.oneshot(request).await.unwrap();
-        assert_eq!(response.status(), StatusCode::OK);
-        session.logout().await.unwrap();
+        let request = get().map(|_| Full::new(Bytes::from_owner(data.bytes())));
+        client.oneshot(request).await.unwrap().status()
+    }));
+}
+
+fn streamed_request(secrets: &Secrets) {
+    block_on(rejected_once(*secrets, async |session, http| {
+        let inner = tower::service_fn(move |request: Request<Buffered<Full<Bytes>>>| {
+            let http = http.clone();
+            async move {
+                let (head, body) = request.into_parts();
+                let body = body.collect().await?.to_bytes();
+                http.oneshot(Request::from_parts(head, Full::new(body)))
+                    .await
+                    .map_err(BoxError::from)
+            }
+        });
+        let client = session.layer().replay(Buffer::up_to(1024)).layer(inner);
+        let request = get().map(|_| Full::from("a job"));
+        client.oneshot(request).await.unwrap().status()
+    }));
+}
+
+/// A request whose token is rejected, and which `send` sends.
+async fn rejected_once(secrets: Secrets, send: impl AsyncFnOnce(&Session, Http) -> StatusCode) {
+    let Secrets {
+        token, next_token, ..
+    } = secrets;
+    let http = http(move |head, body| {
+        let authorization = head.headers.get(header::AUTHORIZATION);
+        let carries =
+            |token: &Canary| authorization.is_some_and(|value| token.is_in(value.as_bytes()));
+        if carries(&token) {
+            expect(&[token]);
+            return (StatusCode::UNAUTHORIZED, text(&[]));
+        }
+        if carries(&next_token) {
+            expect(&[next_token]);
+        }
+        session_service(secrets, next_token, head, body)
+    });
+    let provider = ControlM::new(http.clone(), ORIGIN.parse().unwrap(), secrets.credentials());
+    let initial = Token::bearer(token.secret()).unwrap();
+    let session = Session::builder(provider.unwrap()).initial(initial).build();
+    assert_eq!(send(&session, http).await, StatusCode::OK);
+    session.logout().await.unwrap();
+}
+
+fn rolling_cookie(secrets: &Secrets) {
+    let Secrets { token, cookie, .. } = *secrets;
+    block_on(async move {
+        let http = tower::service_fn(move |request: Request<Full<Bytes>>| {
+            let sent = request.headers()[header::COOKIE].as_bytes();
+            let is_rolled = cookie.is_in(sent);
+            assert!(is_rolled || token.is_in(sent));
+            expect(&[if is_rolled { cookie } else { token }]);
+            let line = text(&[b"sid=", &cookie.bytes(), b"; Path=/; Max-Age=1800"]);
+            let line = HeaderValue::from_maybe_shared(Bytes::from_owner(line)).unwrap();
+            let mut response = Response::new(Full::<Bytes>::default());
+            response.headers_mut().insert(header::SET_COOKIE, line);
+            std::future::ready(Ok::<_, Infallible>(response))
+        });
+        let profile = Profile::at(ORIGIN.parse().unwrap()).rolling(Rolling::cookies());
+        let provider = provider_fn(profile, move |_| async move {
+            Ok(Token::cookie("sid", token.secret())?)
+        });
+        let session = Session::new(provider);
+        let client = session.layer().layer(http);
+        for _ in 0..3 {
+            drop(client.clone().oneshot(get()).await.unwrap());
+        }
     });
 }
 

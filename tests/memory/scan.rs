@@ -17,8 +17,9 @@ const PIECE: usize = 8;
 /// Flipped in each byte of a canary that is kept.
 const MASK: u8 = 0x80;
 
-/// The same for what stands around a copy, where kept canaries may be.
-const OTHER_MASK: u8 = 0x55;
+/// Added to each byte of what stands around a copy. Flipping bits twice would
+/// undo it, and what stands around may have stood around another copy before.
+const SHIFT: u8 = 1;
 
 /// How much memory is read at once.
 const WINDOW: usize = 1 << 20;
@@ -100,7 +101,7 @@ pub(crate) struct Copy {
     pub(crate) name: &'static str,
     pieces: RangeInclusive<usize>,
     mapping: String,
-    /// What stands around it, which most often says who put it there. Masked,
+    /// What stands around it, which most often says who put it there. Shifted,
     /// since another canary may be next to it.
     around: Vec<u8>,
 }
@@ -113,7 +114,7 @@ impl fmt::Debug for Copy {
             mapping,
             around,
         } = self;
-        let shown = around.iter().map(|byte| match byte ^ OTHER_MASK {
+        let shown = around.iter().map(|byte| match byte.wrapping_sub(SHIFT) {
             byte @ b' '..=b'~' => char::from(byte),
             _ => '.',
         });
@@ -202,5 +203,5 @@ fn range(mapping: &str) -> (u64, u64) {
 
 fn around(window: &[u8], at: usize) -> Vec<u8> {
     let around = &window[at.saturating_sub(64)..window.len().min(at + 128)];
-    around.iter().map(|byte| byte ^ OTHER_MASK).collect()
+    around.iter().map(|byte| byte.wrapping_add(SHIFT)).collect()
 }
