@@ -9,7 +9,7 @@ use serde_json::Value;
 use zeroize::Zeroizing;
 
 use super::model::{ErrorData, ErrorList};
-use crate::secret::{redact, redact_bytes};
+use crate::secret::{forms, redact, redact_bytes};
 
 /// How many characters of a text are kept.
 const KEPT: usize = 512;
@@ -43,14 +43,8 @@ impl Secrets {
     }
 
     pub(super) fn and_str(mut self, secret: &str) -> Self {
-        for form in [
-            secret.to_owned(),
-            json_escaped(secret),
-            html_escaped(secret),
-            percent_encoded(secret),
-            printable(secret),
-        ] {
-            let form = Zeroizing::new(form);
+        let printable = Zeroizing::new(printable(secret));
+        for form in forms(secret).into_iter().chain([printable]) {
             if !form.is_empty() && !self.forms.contains(&form) {
                 self.forms.push(form);
             }
@@ -310,44 +304,6 @@ fn changes_direction(character: char) -> bool {
         character,
         '\u{200E}' | '\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}' | '\u{FEFF}'
     )
-}
-
-fn json_escaped(text: &str) -> String {
-    // All of the room at once: one byte takes at most six (RFC 8259, section 7).
-    let mut quoted = Zeroizing::new(Vec::with_capacity(6 * text.len() + 2));
-    serde_json::to_writer(&mut *quoted, text).expect("a text is JSON");
-    let escaped = quoted[1..quoted.len() - 1].to_vec();
-    String::from_utf8(escaped).expect("JSON is UTF-8")
-}
-
-fn html_escaped(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len() * 6);
-    for character in text.chars() {
-        match character {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
-            '\'' => escaped.push_str("&#39;"),
-            other => escaped.push(other),
-        }
-    }
-    escaped
-}
-
-fn percent_encoded(text: &str) -> String {
-    const HEX: &[u8; 16] = b"0123456789ABCDEF";
-    let mut encoded = String::with_capacity(text.len() * 3);
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            encoded.push(char::from(byte));
-        } else {
-            encoded.push('%');
-            encoded.push(char::from(HEX[usize::from(byte >> 4)]));
-            encoded.push(char::from(HEX[usize::from(byte & 15)]));
-        }
-    }
-    encoded
 }
 
 #[cfg(test)]
