@@ -37,6 +37,7 @@ const CASES: &[(&str, Case)] = &[
     ("a_password_in_a_json_file", json_file),
     ("a_password_that_is_changed_in_a_file", file_store),
     ("a_login_that_is_refused", refused_login),
+    ("a_login_that_nobody_waits_for", abandoned_login),
     ("a_request_that_is_replayed", replayed_request),
     ("a_streamed_request_that_is_replayed", streamed_request),
     ("a_cookie_that_rolls", rolling_cookie),
@@ -388,6 +389,29 @@ fn refused_login(secrets: &Secrets) {
         let error = client.oneshot(get()).await.unwrap_err();
         let error = Error::find(&*error).unwrap();
         assert_eq!(error.kind(), ErrorKind::Refused);
+    });
+}
+
+fn abandoned_login(secrets: &Secrets) {
+    let secrets = *secrets;
+    block_on(async move {
+        let (asked, mut asking) = tokio::sync::mpsc::unbounded_channel();
+        let http = tower::service_fn(move |request: Request<Full<Bytes>>| {
+            let asked = asked.clone();
+            async move {
+                expect(&[secrets.password]);
+                asked.send(()).unwrap();
+                let _held = request;
+                std::future::pending::<Result<Response<Full<Bytes>>, Infallible>>().await
+            }
+        });
+        let provider = ControlM::new(http.clone(), ORIGIN.parse().unwrap(), secrets.credentials());
+        let session = Session::new(provider.unwrap());
+        let request = session.layer().layer(http).oneshot(get());
+        tokio::select! {
+            _ = request => panic!("nothing was answered"),
+            asked = asking.recv() => asked.unwrap(),
+        }
     });
 }
 
