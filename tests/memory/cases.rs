@@ -25,24 +25,27 @@ const ORIGIN: &str = "https://ctm.example.com:8443";
 
 type Case = fn(&Secrets);
 
-const CASES: &[(&str, Case)] = &[
-    (
-        "a_copy_that_was_freed_is_found",
-        a_copy_that_was_freed_is_found,
-    ),
-    ("control_m_from_its_login_to_its_logout", control_m),
-    ("a_fixed_token", fixed_token),
-    ("a_provider_of_ones_own", own_provider),
-    ("a_password_in_a_file", plain_file),
-    ("a_password_in_a_json_file", json_file),
-    ("a_password_that_is_changed_in_a_file", file_store),
-    ("a_login_that_is_refused", refused_login),
-    ("a_login_that_nobody_waits_for", abandoned_login),
-    ("a_request_that_is_replayed", replayed_request),
-    ("a_streamed_request_that_is_replayed", streamed_request),
-    ("a_cookie_that_rolls", rolling_cookie),
-    ("answers_that_echo_what_was_sent", echoes),
-    ("secrets_that_json_escapes", escapes),
+macro_rules! named {
+    ($($case:ident,)*) => {
+        &[$((stringify!($case), $case)),*]
+    };
+}
+
+const CASES: &[(&str, Case)] = named![
+    a_copy_that_was_freed_is_found,
+    control_m_from_its_login_to_its_logout,
+    a_fixed_token,
+    a_provider_of_ones_own,
+    a_password_in_a_file,
+    a_password_in_a_json_file,
+    a_password_that_is_changed_in_a_file,
+    a_login_that_is_refused,
+    a_login_that_nobody_waits_for,
+    a_request_that_is_replayed,
+    a_streamed_request_that_is_replayed,
+    a_cookie_that_rolls,
+    answers_that_echo_what_was_sent,
+    secrets_that_json_escapes,
 ];
 
 pub(crate) fn names() -> impl Iterator<Item = &'static str> {
@@ -180,12 +183,16 @@ fn session_service(secrets: Secrets, token: Canary, head: &request::Parts, body:
 }
 
 fn get() -> Request<Full<Bytes>> {
-    let uri = const_str(ORIGIN, "/config/servers");
+    let uri = [ORIGIN, "/config/servers"].concat();
     Request::get(uri).body(Full::default()).unwrap()
 }
 
-fn const_str(origin: &str, path: &str) -> String {
-    [origin, path].concat()
+fn origin() -> Profile {
+    Profile::at(ORIGIN.parse().unwrap())
+}
+
+fn control_m(http: Http, secrets: &Secrets) -> ControlM<Http, Full<Bytes>> {
+    ControlM::new(http, ORIGIN.parse().unwrap(), secrets.credentials()).unwrap()
 }
 
 fn a_copy_that_was_freed_is_found(secrets: &Secrets) {
@@ -202,7 +209,7 @@ fn a_copy_that_was_freed_is_found(secrets: &Secrets) {
     drop(again);
 }
 
-fn control_m(secrets: &Secrets) {
+fn control_m_from_its_login_to_its_logout(secrets: &Secrets) {
     let secrets = *secrets;
     let Secrets {
         password,
@@ -220,8 +227,8 @@ fn control_m(secrets: &Secrets) {
             }
             session_service(secrets, token, head, body)
         });
-        let provider = ControlM::new(http.clone(), ORIGIN.parse().unwrap(), secrets.credentials());
-        let session = Session::new(provider.unwrap());
+        let provider = control_m(http.clone(), &secrets);
+        let session = Session::new(provider);
         let mut client = session.layer().layer(http);
         let response = client.ready().await.unwrap().call(get()).await.unwrap();
         assert_eq!(response.status(), StatusCode::OK);
@@ -237,15 +244,14 @@ fn control_m(secrets: &Secrets) {
     });
 }
 
-fn fixed_token(secrets: &Secrets) {
+fn a_fixed_token(secrets: &Secrets) {
     let token = secrets.token;
     block_on(async move {
         let http = http(move |head, _| {
             assert!(token.is_in(head.headers["x-api-key"].as_bytes()));
             (StatusCode::UNAUTHORIZED, text(&[]))
         });
-        let profile = Profile::at(ORIGIN.parse().unwrap());
-        let session = Session::new(FixedToken::api_key(profile, token.secret()));
+        let session = Session::new(FixedToken::api_key(origin(), token.secret()));
         let client = session.layer().layer(http);
         drop(client.oneshot(get()).await.unwrap());
         expect(&[token]);
@@ -260,7 +266,7 @@ struct Own {
 
 impl CredentialProvider for Own {
     fn profile(&self) -> Profile {
-        Profile::at(ORIGIN.parse().unwrap())
+        origin()
     }
 
     fn source(&self) -> Option<&Source> {
@@ -327,7 +333,7 @@ async fn live(secrets: Secrets, source: impl Into<Source>) {
     session.logout().await.unwrap();
 }
 
-fn own_provider(secrets: &Secrets) {
+fn a_provider_of_ones_own(secrets: &Secrets) {
     block_on(live(*secrets, secrets.credentials()));
 }
 
@@ -336,7 +342,8 @@ struct Scratch(PathBuf);
 
 impl Scratch {
     fn new(name: &str, text: &[u8]) -> Self {
-        let directory = std::env::temp_dir().join(const_str("tower-reauth-memory-", name));
+        let directory =
+            std::env::temp_dir().join(format!("tower-reauth-memory-{name}-{}", std::process::id()));
         let _ = fs::remove_dir_all(&directory);
         fs::create_dir_all(&directory).unwrap();
         let path = directory.join("credentials");
@@ -356,24 +363,24 @@ impl Drop for Scratch {
     }
 }
 
-fn plain_file(secrets: &Secrets) {
+fn a_password_in_a_file(secrets: &Secrets) {
     let file = Scratch::new("plain", &text(&[&secrets.password.bytes(), b"\n"]));
     block_on(live(*secrets, Source::new(File::plain("emuser", &file.0))));
 }
 
-fn json_file(secrets: &Secrets) {
+fn a_password_in_a_json_file(secrets: &Secrets) {
     let file = Scratch::json("json", &secrets.password);
     block_on(live(*secrets, Source::new(File::json(&file.0))));
 }
 
-fn file_store(secrets: &Secrets) {
+fn a_password_that_is_changed_in_a_file(secrets: &Secrets) {
     let file = Scratch::json("store", &secrets.password);
     block_on(live(*secrets, Source::new(FileStore::new(&file.0))));
     let kept = Zeroizing::new(fs::read(&file.0).unwrap());
     assert!(secrets.new_password.is_in(&kept));
 }
 
-fn refused_login(secrets: &Secrets) {
+fn a_login_that_is_refused(secrets: &Secrets) {
     let secrets = *secrets;
     block_on(async move {
         let http = http(move |_, body| {
@@ -383,8 +390,8 @@ fn refused_login(secrets: &Secrets) {
                 text(&[br#"{"errors":[{"message":""#, body, br#""}]}"#]),
             )
         });
-        let provider = ControlM::new(http.clone(), ORIGIN.parse().unwrap(), secrets.credentials());
-        let session = Session::new(provider.unwrap());
+        let provider = control_m(http.clone(), &secrets);
+        let session = Session::new(provider);
         let client = session.layer().layer(http);
         let error = client.oneshot(get()).await.unwrap_err();
         let error = Error::find(&*error).unwrap();
@@ -392,21 +399,21 @@ fn refused_login(secrets: &Secrets) {
     });
 }
 
-fn abandoned_login(secrets: &Secrets) {
+fn a_login_that_nobody_waits_for(secrets: &Secrets) {
     let secrets = *secrets;
     block_on(async move {
         let (asked, mut asking) = tokio::sync::mpsc::unbounded_channel();
-        let http = tower::service_fn(move |request: Request<Full<Bytes>>| {
+        let http = Http::new(tower::service_fn(move |request: Request<Full<Bytes>>| {
             let asked = asked.clone();
             async move {
                 expect(&[secrets.password]);
                 asked.send(()).unwrap();
                 let _held = request;
-                std::future::pending::<Result<Response<Full<Bytes>>, Infallible>>().await
+                std::future::pending().await
             }
-        });
-        let provider = ControlM::new(http.clone(), ORIGIN.parse().unwrap(), secrets.credentials());
-        let session = Session::new(provider.unwrap());
+        }));
+        let provider = control_m(http.clone(), &secrets);
+        let session = Session::new(provider);
         let request = session.layer().layer(http).oneshot(get());
         tokio::select! {
             _ = request => panic!("nothing was answered"),
@@ -415,7 +422,7 @@ fn abandoned_login(secrets: &Secrets) {
     });
 }
 
-fn replayed_request(secrets: &Secrets) {
+fn a_request_that_is_replayed(secrets: &Secrets) {
     let data = secrets.data;
     block_on(rejected_once(*secrets, async move |session, http| {
         let client = session.layer().layer(http);
@@ -424,7 +431,7 @@ fn replayed_request(secrets: &Secrets) {
     }));
 }
 
-fn streamed_request(secrets: &Secrets) {
+fn a_streamed_request_that_is_replayed(secrets: &Secrets) {
     block_on(rejected_once(*secrets, async |session, http| {
         let inner = tower::service_fn(move |request: Request<Buffered<Full<Bytes>>>| {
             let http = http.clone();
@@ -460,14 +467,14 @@ async fn rejected_once(secrets: Secrets, send: impl AsyncFnOnce(&Session, Http) 
         }
         session_service(secrets, next_token, head, body)
     });
-    let provider = ControlM::new(http.clone(), ORIGIN.parse().unwrap(), secrets.credentials());
+    let provider = control_m(http.clone(), &secrets);
     let initial = Token::bearer(token.secret()).unwrap();
-    let session = Session::builder(provider.unwrap()).initial(initial).build();
+    let session = Session::builder(provider).initial(initial).build();
     assert_eq!(send(&session, http).await, StatusCode::OK);
     session.logout().await.unwrap();
 }
 
-fn rolling_cookie(secrets: &Secrets) {
+fn a_cookie_that_rolls(secrets: &Secrets) {
     let Secrets { token, cookie, .. } = *secrets;
     block_on(async move {
         let http = tower::service_fn(move |request: Request<Full<Bytes>>| {
@@ -481,7 +488,7 @@ fn rolling_cookie(secrets: &Secrets) {
             response.headers_mut().insert(header::SET_COOKIE, line);
             std::future::ready(Ok::<_, Infallible>(response))
         });
-        let profile = Profile::at(ORIGIN.parse().unwrap()).rolling(Rolling::cookies());
+        let profile = origin().rolling(Rolling::cookies());
         let provider = provider_fn(profile, move |_| async move {
             Ok(Token::cookie("sid", token.secret())?)
         });
@@ -494,7 +501,7 @@ fn rolling_cookie(secrets: &Secrets) {
 }
 
 /// Each call is answered with all that it was sent, in each form that is read.
-fn echoes(secrets: &Secrets) {
+fn answers_that_echo_what_was_sent(secrets: &Secrets) {
     let secrets = *secrets;
     let Secrets {
         password,
@@ -528,11 +535,10 @@ fn echoes(secrets: &Secrets) {
                     let said = [begin, &password, b" ", &new, b" ", &token, b" ", &key, end];
                     (status, text(&said))
                 });
-                let provider = ControlM::new(http, ORIGIN.parse().unwrap(), secrets.credentials());
+                let provider = control_m(http, &secrets);
                 let key = HeaderValue::from_maybe_shared(Bytes::from_owner(data.bytes()));
-                let provider = provider
-                    .unwrap()
-                    .extra_header(HeaderName::from_static("x-key"), key.unwrap());
+                let provider =
+                    provider.extra_header(HeaderName::from_static("x-key"), key.unwrap());
                 let initial = Token::bearer(token.secret()).unwrap();
                 let session = Session::builder(provider).initial(initial).build();
                 expect(&[password, token]);
@@ -545,7 +551,7 @@ fn echoes(secrets: &Secrets) {
     }
 }
 
-fn escapes(secrets: &Secrets) {
+fn secrets_that_json_escapes(secrets: &Secrets) {
     let quoted = Secrets {
         password: secrets.password.quoted(),
         ..*secrets
@@ -553,7 +559,7 @@ fn escapes(secrets: &Secrets) {
     let file = Scratch::json("escapes", &quoted.password);
     block_on(live(quoted, Source::new(File::json(&file.0))));
     block_on(live(quoted, Source::new(FileStore::new(&file.0))));
-    control_m(&Secrets {
+    control_m_from_its_login_to_its_logout(&Secrets {
         token: secrets.token.quoted(),
         ..*secrets
     });
