@@ -53,10 +53,13 @@ pub(crate) fn redact<'a>(text: &'a str, secrets: &[&str]) -> Cow<'a, str> {
 pub(crate) fn redact_bytes<'a>(text: &'a [u8], secrets: &[&str]) -> Cow<'a, [u8]> {
     let mut hidden = Vec::new();
     for secret in secrets.iter().filter(|secret| !secret.is_empty()) {
+        let mut end = 0;
         for (at, found) in text.windows(secret.len()).enumerate() {
             if found == secret.as_bytes() {
                 hidden.resize(text.len(), false);
-                hidden[at..at + secret.len()].fill(true);
+                // Of those that overlap, each byte once.
+                hidden[end.max(at)..at + secret.len()].fill(true);
+                end = at + secret.len();
             }
         }
     }
