@@ -75,6 +75,10 @@ impl Origins {
         self.plain_http = true;
     }
 
+    pub(crate) fn allows_plain_http(&self) -> bool {
+        self.plain_http
+    }
+
     /// Whether `uri` is home, told by the bytes alone.
     ///
     /// `false` means that it takes a closer look, in [`Origins::locate`].

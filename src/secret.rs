@@ -29,6 +29,32 @@ pub(crate) fn into_bytes(secret: Zeroizing<Vec<u8>>) -> Bytes {
     Bytes::from_owner(secret)
 }
 
+/// `message` as JSON, in a buffer that is wiped.
+///
+/// It is written twice, first to count its bytes, so that the buffer never grows.
+#[cfg(feature = "json")]
+pub(crate) fn json(message: &impl serde::Serialize) -> serde_json::Result<Bytes> {
+    struct Count(usize);
+
+    impl std::io::Write for Count {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    let mut count = Count(0);
+    serde_json::to_writer(&mut count, message)?;
+    let mut json = Zeroizing::new(Vec::with_capacity(count.0));
+    serde_json::to_writer(&mut *json, message)?;
+    debug_assert!(json.capacity() == count.0, "the buffer has grown");
+    Ok(into_bytes(json))
+}
+
 /// A header value of `parts`, marked as sensitive, wiped when its last copy drops.
 pub(crate) fn header_value(parts: &[&[u8]]) -> Result<HeaderValue, InvalidHeaderValue> {
     let mut value = HeaderValue::from_maybe_shared(into_bytes(join(parts)))?;

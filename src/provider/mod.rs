@@ -23,8 +23,10 @@
 //! A provider with a user and a password names their [`Source`] in
 //! [`CredentialProvider::source`] and takes what to send from
 //! [`LoginContext::credentials`]: the session decides which, so that refused
-//! credentials are not sent again.
+//! credentials are not sent again. [`Api`] makes the calls of most login
+//! systems short to write.
 
+mod api;
 mod context;
 mod erased;
 mod error;
@@ -34,12 +36,15 @@ mod profile;
 
 use std::future::{Future, ready};
 
+pub use api::{Answer, Api, Call};
 pub use context::{LoginContext, PasswordChange, PasswordChanged, Reason};
 pub use error::{ProviderError, ProviderErrorKind};
 pub use fixed::FixedToken;
 pub use function::{ProviderFn, provider_fn};
 pub use profile::{LogoutEnds, Profile};
 
+#[cfg(feature = "controlm")]
+pub(crate) use api::nobody_listened;
 pub(crate) use context::Storing;
 pub(crate) use erased::ErasedProvider;
 
