@@ -17,7 +17,7 @@ use tower_reauth::controlm::emulator::{
 use tower_reauth::controlm::model::{LoginCredentials, LoginResult, PasswordsObject, SuccessData};
 use tower_reauth::controlm::{ControlM, InvalidBase, SessionApi};
 use tower_reauth::credentials::{Chain, Env, File, FileStore, Memory, Trying, Unresolved};
-use tower_reauth::provider::ProviderFn;
+use tower_reauth::provider::{Answer, Api, ProviderFn};
 use tower_reauth::{
     Auto, Buffer, BufferInto, BufferKept, Buffered, CloseError, CredentialProvider,
     CredentialSource, Credentials, Error, ErrorKind, Event, Events, ExposeSecret, FixedToken,
@@ -354,6 +354,19 @@ fn values_that_hold_secrets_do_not_show_them() {
     let provider: ProviderFn<_> = provider_fn(origin(), async |_| Ok(Token::bearer(TOKEN)?));
     shown.debug(&provider.with_source(credentials.clone()));
 
+    let http = tower::service_fn(async |_: Request<Full<Bytes>>| {
+        Ok::<_, Infallible>(Response::new(Full::<Bytes>::default()))
+    });
+    let api: Api<_> = Api::new(http, ORIGIN.parse().unwrap());
+    let api = api.extra_header(
+        HeaderName::from_static("x-api-key"),
+        HeaderValue::from_static(API_KEY),
+    );
+    shown.debug(&api);
+    let call = api.post("/login?key=canary").basic(&credentials);
+    shown.debug(&call.header(HeaderName::from_static("x-csrf"), TOKEN));
+    shown.debug(&api.post("/login").form([("password", PASSWORD)]));
+
     let set =
         HeaderMap::from_iter([(header::SET_COOKIE, format!("sid={COOKIE}").parse().unwrap())]);
     shown.debug(&SetCookie::find(&set, "sid").unwrap());
@@ -464,6 +477,28 @@ async fn a_file_of_credentials_that_cannot_be_read_is_not_quoted() {
     std::fs::remove_file(&path).unwrap();
     let nowhere = Chain::new(File::json(&path)).or(FileStore::new(&path));
     show(Source::new(nowhere)).await;
+}
+
+#[tokio::test]
+async fn an_answer_to_a_provider_is_not_quoted() {
+    let shown = Shown::default();
+    let api = |status| {
+        let http = echo(status, |said| format!("{said} {TOKEN}"));
+        Api::new(http, ORIGIN.parse().unwrap())
+    };
+    let credentials = Credentials::new("emuser", PASSWORD);
+    let call = |status| api(status).post("/login?canary").basic(&credentials);
+    let answer: Answer = call(200).login().await.unwrap();
+    shown.debug(&answer);
+    shown.error(&answer.header("x-auth-token").unwrap_err());
+    shown.error(&answer.cookie("sid").unwrap_err());
+    shown.error(&answer.json::<String>().unwrap_err());
+    for status in [400, 401, 403, 404, 409, 429, 500, 503] {
+        shown.error(&call(status).login().await.unwrap_err());
+        shown.error(&call(status).logout().await.unwrap_err());
+        shown.error(&call(status).change().await.unwrap_err());
+        shown.error(&call(status).exchange().await.unwrap_err());
+    }
 }
 
 #[tokio::test]

@@ -1,21 +1,23 @@
 //! The lives that a secret may have, each in a process of its own.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Mutex;
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header, request};
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header, request};
 use http_body_util::{BodyExt, Full};
 use tower::util::BoxCloneSyncService;
 use tower::{Layer, Service, ServiceExt};
 use tower_reauth::controlm::ControlM;
 use tower_reauth::credentials::{File, FileStore};
+use tower_reauth::provider::Api;
 use tower_reauth::{
     BoxError, Buffer, Buffered, CredentialProvider, Credentials, Error, ErrorKind, ExposeSecret,
     FixedToken, LoginContext, PasswordChange, PasswordChanged, Profile, ProviderError, Rolling,
-    Session, Source, Token, provider_fn,
+    SecretString, Session, Source, Token, provider_fn,
 };
 use zeroize::Zeroizing;
 
@@ -36,6 +38,7 @@ const CASES: &[(&str, Case)] = named![
     control_m_from_its_login_to_its_logout,
     a_fixed_token,
     a_provider_of_ones_own,
+    a_provider_on_top_of_api,
     a_password_in_a_file,
     a_password_in_a_json_file,
     a_password_that_is_changed_in_a_file,
@@ -335,6 +338,86 @@ async fn live(secrets: Secrets, source: impl Into<Source>) {
 
 fn a_provider_of_ones_own(secrets: &Secrets) {
     block_on(live(*secrets, secrets.credentials()));
+}
+
+/// Logs in by JSON, by a form and with `Basic`, and reads two kinds of answers.
+struct OnTop {
+    api: Api<Http>,
+    source: Source,
+}
+
+impl CredentialProvider for OnTop {
+    fn profile(&self) -> Profile {
+        self.api.profile()
+    }
+
+    fn source(&self) -> Option<&Source> {
+        Some(&self.source)
+    }
+
+    async fn login(&self, login: LoginContext) -> Result<Token, ProviderError> {
+        #[derive(serde::Deserialize)]
+        struct LoggedIn {
+            token: SecretString,
+        }
+
+        let user = login.credentials()?;
+        let password = user.password().expose_secret();
+        let fields = [("user", user.username()), ("password", password)];
+        let call = || self.api.post("/login");
+        call().form(fields).login().await?;
+        call().basic(user).login().await?;
+        let json = BTreeMap::from(fields);
+        let answer = call().json(&json).login().await?;
+        let token = answer.json::<LoggedIn>()?.token;
+        Ok(Token::bearer(token)?
+            .and_cookie("sid", answer.cookie("sid")?.into_value())?
+            .with_data(answer.header("x-data")?))
+    }
+
+    async fn logout(&self, token: Token) -> Result<(), ProviderError> {
+        self.api.delete("/login").token(&token).logout().await?;
+        Ok(())
+    }
+}
+
+fn a_provider_on_top_of_api(secrets: &Secrets) {
+    let secrets = *secrets;
+    let Secrets {
+        password,
+        token,
+        cookie,
+        data,
+        ..
+    } = secrets;
+    block_on(async move {
+        let http = tower::service_fn(move |request: Request<Full<Bytes>>| async move {
+            let (head, body) = request.into_parts();
+            let body = body.collect().await?.to_bytes();
+            expect(&[match head.uri.path() {
+                "/login" if head.method == Method::POST => password,
+                _ => token,
+            }]);
+            assert!(head.headers.contains_key(header::AUTHORIZATION) || password.is_in(&body));
+            let token = text(&[br#"{"token":""#, &token.json(), br#""}"#]);
+            let mut response = Response::new(Full::new(Bytes::from_owner(token)));
+            let value = |text| HeaderValue::from_maybe_shared(Bytes::from_owner(text)).unwrap();
+            let cookie = value(text(&[b"sid=", &cookie.bytes(), b"; Path=/"]));
+            response.headers_mut().insert(header::SET_COOKIE, cookie);
+            response.headers_mut().insert("x-data", value(data.bytes()));
+            Ok::<_, Infallible>(response)
+        });
+        let http = Http::new(http);
+        let provider = OnTop {
+            api: Api::new(http.clone(), ORIGIN.parse().unwrap()),
+            source: secrets.credentials().into(),
+        };
+        let session = Session::new(provider);
+        let client = session.layer().layer(http);
+        drop(client.oneshot(get()).await.unwrap());
+        expect(&[token, cookie, data]);
+        session.logout().await.unwrap();
+    });
 }
 
 /// A file that is gone afterwards.
