@@ -56,7 +56,12 @@ impl CredentialProvider for OAuth2 {
             }
         }
         let grant = self.client.exchange_client_credentials();
-        token(&grant.request_async(&http).await.map_err(failed)?)
+        token(
+            &grant
+                .request_async(&http)
+                .await
+                .map_err(|error| failed(&error))?,
+        )
     }
 }
 
@@ -72,8 +77,8 @@ fn token(answer: &BasicTokenResponse) -> Result<Token, ProviderError> {
 }
 
 /// Its text only: the error itself may hold the whole answer.
-fn failed(error: Failed) -> ProviderError {
-    match &error {
+fn failed(error: &Failed) -> ProviderError {
+    match error {
         RequestTokenError::ServerResponse(response) => match response.error() {
             BasicErrorResponseType::InvalidClient | BasicErrorResponseType::UnauthorizedClient => {
                 ProviderError::refused(error.to_string())

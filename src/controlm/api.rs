@@ -8,7 +8,7 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Response, Uri};
 use http_body::Body;
 use secrecy::{ExposeSecret, SecretString};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tower_service::Service;
 
 use super::answer::Answer;
@@ -74,6 +74,17 @@ struct Endpoints {
     login: Uri,
     logout: Uri,
     update_my_password: Uri,
+}
+
+/// A [`LoginResult`] that is read without leaving a copy of the token.
+#[derive(Deserialize)]
+struct LoggedIn {
+    #[serde(default)]
+    username: Option<String>,
+    #[serde(default, deserialize_with = "secret::json::optional")]
+    token: Option<SecretString>,
+    #[serde(default)]
+    version: Option<String>,
 }
 
 /// Whether requests go over plain `http` to another machine, and may.
@@ -282,7 +293,16 @@ where
         let body = json(credentials);
         let answer = self.send(call, None, body, &secrets).await?;
 
-        let result: LoginResult = answer.message(call, &secrets)?;
+        let LoggedIn {
+            username,
+            token,
+            version,
+        } = answer.message(call, &secrets)?;
+        let result = LoginResult {
+            username,
+            token,
+            version,
+        };
         let Some(token) = result
             .token
             .as_ref()
