@@ -227,7 +227,8 @@ pub(crate) mod json {
         }
     }
 
-    fn unescaped(raw: &str) -> Option<SecretString> {
+    /// The text that `raw` is, if it is one.
+    pub(crate) fn unescaped(raw: &str) -> Option<SecretString> {
         let mut rest = raw.strip_prefix('"')?.strip_suffix('"')?;
         let mut text = Zeroizing::new(String::with_capacity(rest.len()));
         while let Some(at) = rest.find('\\') {

@@ -382,12 +382,19 @@ async fn an_answer_is_read_by_name() {
     struct Right {
         token: tower_reauth::SecretString,
     }
+    assert_eq!(answer.secret("/token").unwrap().expose_secret(), "canary");
+    assert_eq!(answer.at::<u64>("/n").unwrap(), 1);
     let right: Right = answer.json().unwrap();
     assert_eq!(right.token.expose_secret(), "canary");
 
     let wrong = [
         answer.header("location").err(),
         answer.cookie("gone").err(),
+        answer.secret("/n").err(),
+        answer.secret("token").err(),
+        answer.secret("/token/x").err(),
+        answer.at::<bool>("/token").err(),
+        answer.at::<u64>("/m").err(),
         answer.json::<u32>().err(),
         answer.json::<BTreeMap<String, u32>>().err(),
     ];
@@ -417,6 +424,39 @@ async fn an_answer_is_read_by_name() {
                 .unwrap_err()
         )
         .contains("no JSON")
+    );
+}
+
+#[tokio::test]
+async fn a_value_is_found_by_its_pointer() {
+    let json = r#"{"a":{"b/c":["x",{"~":"\u0041\""}]},"":"empty"}"#;
+    let (api, _) = saying(200, &[], json);
+    let answer = api.get("x").send().await.unwrap();
+    let secret = |pointer: &str| {
+        let found = answer.secret(pointer).ok()?;
+        Some(found.expose_secret().to_owned())
+    };
+    assert_eq!(secret("/a/b~1c/0").as_deref(), Some("x"));
+    assert_eq!(secret("/a/b~1c/1/~0").as_deref(), Some("A\""));
+    assert_eq!(secret("/").as_deref(), Some("empty"));
+    for none in ["", "/a", "/a/b", "/a/b~1c/2", "/a/b~1c/-", "a"] {
+        assert_eq!(secret(none), None, "{none}");
+    }
+    let (api, _) = saying(200, &[], "\"just a text\"");
+    let answer = api.get("x").send().await.unwrap();
+    assert_eq!(answer.secret("").unwrap().expose_secret(), "just a text");
+    assert_eq!(answer.at::<String>("").unwrap(), "just a text");
+}
+
+#[tokio::test]
+async fn the_address_of_an_answer_is_not_shown() {
+    let (api, _) = answering(500);
+    let call = api.delete("https://api.example.com/sessions/canary");
+    assert!(!format!("{call:?}").contains("canary"));
+    let error = call.logout().await.unwrap_err();
+    assert_eq!(
+        said(&error),
+        "DELETE was answered with 500 Internal Server Error"
     );
 }
 

@@ -15,6 +15,8 @@ use crate::BoxError;
 use crate::cookie::SetCookie;
 use crate::date;
 use crate::provider::{ProviderError, ProviderErrorKind};
+#[cfg(feature = "json")]
+use crate::secret;
 
 /// How many bytes of an answer are read. Login pages are smaller.
 const MOST: usize = 1024 * 1024;
@@ -127,7 +129,8 @@ impl Answer {
 
     /// Its body as JSON.
     ///
-    /// Read secrets into [`SecretString`]s, which are wiped.
+    /// What the parser unescapes is not wiped: read secrets by
+    /// [`Answer::secret`].
     ///
     /// # Errors
     ///
@@ -145,6 +148,59 @@ impl Answer {
             };
             self.unexpected(format_args!("is {what}, at line {line}, column {column}"))
         })
+    }
+
+    /// A text of its JSON body, by its JSON Pointer (RFC 6901): `/auth/token`,
+    /// or nothing for a body that is a text itself. It is wiped.
+    ///
+    /// # Errors
+    ///
+    /// [`Protocol`](crate::ProviderErrorKind::Protocol) if there is none.
+    #[cfg(feature = "json")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "json")))]
+    pub fn secret(&self, pointer: &str) -> Result<SecretString, ProviderError> {
+        let found = self.find(pointer).and_then(secret::json::unescaped);
+        found.ok_or_else(|| self.unexpected(format_args!("has no text at {pointer:?}")))
+    }
+
+    /// A value of its JSON body, by its JSON Pointer (RFC 6901), such as
+    /// `at::<u64>("/expires_in")`. Secrets are read by [`Answer::secret`].
+    ///
+    /// # Errors
+    ///
+    /// [`Protocol`](crate::ProviderErrorKind::Protocol) if there is none of
+    /// that type.
+    #[cfg(feature = "json")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "json")))]
+    pub fn at<T: serde::de::DeserializeOwned>(&self, pointer: &str) -> Result<T, ProviderError> {
+        let found = self.find(pointer);
+        let value = found.and_then(|json| serde_json::from_str(json).ok());
+        value.ok_or_else(|| self.unexpected(format_args!("has no such value at {pointer:?}")))
+    }
+
+    /// The JSON at that place, as it was written: nothing of it is copied.
+    #[cfg(feature = "json")]
+    fn find(&self, pointer: &str) -> Option<&str> {
+        use serde_json::value::RawValue;
+        use std::collections::BTreeMap;
+
+        let mut found: &RawValue = serde_json::from_slice(&self.body).ok()?;
+        let mut names = pointer.split('/');
+        if !names.next()?.is_empty() {
+            return None;
+        }
+        for name in names {
+            let json = found.get();
+            found = if json.starts_with('[') {
+                let list: Vec<&RawValue> = serde_json::from_str(json).ok()?;
+                *list.get(name.parse::<usize>().ok()?)?
+            } else {
+                let name = name.replace("~1", "/").replace("~0", "~");
+                let object: BTreeMap<String, &RawValue> = serde_json::from_str(json).ok()?;
+                *object.get(&name)?
+            };
+        }
+        Some(found.get())
     }
 
     /// The answer is not what the provider takes it for.

@@ -184,9 +184,10 @@ impl<S: Clone, B> Api<S, B> {
     pub fn call(&self, method: Method, to: &str) -> Call<S, B> {
         let uri = self.resolve(to);
         let what = match &uri {
-            // Without the query, which may hold anything.
-            Ok(uri) => format!("{method} {}", uri.path()),
-            Err(_) => method.to_string(),
+            // Without the query, which may hold anything. A whole URI comes
+            // from an answer, and may hold what that keeps secret.
+            Ok(uri) if !to.contains("://") => format!("{method} {}", uri.path()),
+            Ok(_) | Err(_) => method.to_string(),
         };
         Call {
             http: self.http.clone(),
