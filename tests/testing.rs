@@ -377,8 +377,8 @@ async fn a_server_that_is_down_is_unavailable() {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Wrong {
     Nothing,
-    WrongPasswordIsUnavailable,
-    WrongPasswordIsSentTwice,
+    RefusalIsUnavailable,
+    RefusedIsSentTwice,
     TokenIsDead,
     OpensTwoSessions,
     NeverAnswers,
@@ -490,14 +490,14 @@ impl CredentialProvider for Vault {
         yield_now().await;
         let password = login.credentials()?.password().expose_secret();
         let mut opened = self.open(password);
-        if opened.is_none() && self.is(Wrong::WrongPasswordIsSentTwice) {
+        if opened.is_none() && self.is(Wrong::RefusedIsSentTwice) {
             opened = self.open(password);
         }
         yield_now().await;
         std::mem::forget(bomb);
         self.busy.store(false, SeqCst);
         let Some(opened) = opened else {
-            return Err(match self.is(Wrong::WrongPasswordIsUnavailable) {
+            return Err(match self.is(Wrong::RefusalIsUnavailable) {
                 true => ProviderError::unavailable("status 401"),
                 false => ProviderError::refused("status 401"),
             });
@@ -608,13 +608,13 @@ async fn a_provider_that_does_nothing_wrong_conforms() {
 async fn each_wrong_is_found_and_told_and_is_the_only_one() {
     for (wrong, check_that_fails, found, contract) in [
         (
-            Wrong::WrongPasswordIsUnavailable,
+            Wrong::RefusalIsUnavailable,
             Check::WrongPassword,
             "failed as Unavailable",
             "is `ProviderError::refused`",
         ),
         (
-            Wrong::WrongPasswordIsSentTwice,
+            Wrong::RefusedIsSentTwice,
             Check::WrongPassword,
             "counted 2 attempts",
             "sends the credentials once",
