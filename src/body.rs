@@ -70,6 +70,11 @@ impl<B: Body> SessionBody<B> {
 
     /// The inner service's own body.
     ///
+    /// The token of the request counts as used no longer, though the body goes
+    /// on: if it is replaced meanwhile, it may be logged out. Where that would
+    /// end the body too, keep a [`Session::token`](crate::Session::token)
+    /// beside it.
+    ///
     /// # Errors
     ///
     /// Gives this body back where its start was read already, to tell whether

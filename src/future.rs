@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use http::{Request, Response, request, response};
+use http::{Request, Response, StatusCode, request, response};
 use http_body::Body;
 use pin_project_lite::pin_project;
 use tower_service::Service;
@@ -85,7 +85,7 @@ pin_project! {
         /// Polling for a newer token. Neither a readied service nor an inner future is held.
         Renewing {
             renewing: Renewing,
-            unsent: Option<Unsent<S, R, B, RB>>,
+            spared: Option<Spared<S, R, B, RB>>,
         },
         /// Nothing was sent, and this is why.
         Failed { error: Option<Error> },
@@ -136,6 +136,13 @@ struct Spare<S, R: Replay<B>, B> {
     service: S,
     head: request::Parts,
     kept: R::Kept,
+}
+
+/// A rejected request that waits for a newer token.
+struct Spared<S, R: Replay<B>, B, RB: Body> {
+    spare: Spare<S, R, B>,
+    rejected: Rejected<RB>,
+    admitted: Admitted,
 }
 
 /// Sends a request for the first time, through a service that is ready.
@@ -226,14 +233,6 @@ impl<S, R: Replay<B>, B, RB: Body> Unsent<S, R, B, RB> {
         }
     }
 
-    /// Lets the rejected response go where its body did not fit into memory:
-    /// the service may not be ready again before its connection is free.
-    fn free_the_connection(&mut self) {
-        if let Payload::Again { rejected, .. } = &mut self.payload {
-            rejected.take_if(|rejected| !rejected.response.body().is_read());
-        }
-    }
-
     /// The rejected response, where the request was sent before and it is
     /// still there.
     fn into_rejected(self) -> Option<Rejected<RB>> {
@@ -241,6 +240,37 @@ impl<S, R: Replay<B>, B, RB: Body> Unsent<S, R, B, RB> {
             Payload::First { .. } => None,
             Payload::Again { rejected, .. } => rejected,
         }
+    }
+}
+
+impl<S, R: Replay<B>, B, RB: Body> Spared<S, R, B, RB> {
+    /// The request to send once more, or the response to return.
+    #[allow(clippy::result_large_err, reason = "moved once, off the request path")]
+    fn after(
+        self,
+        renewed: Result<(), Why>,
+    ) -> Result<Unsent<S, R, B, RB>, Response<SessionBody<RB>>> {
+        let Self {
+            spare,
+            rejected,
+            admitted,
+        } = self;
+        if let Err(why) = renewed {
+            return Err(rejected.because(why));
+        }
+        // Not before: a body that is still being sent may be taken back for it.
+        let Some(body) = R::again(spare.kept) else {
+            return Err(rejected.because(Why::NotReplayable));
+        };
+        // Where its body did not fit into memory, it holds its connection, and
+        // the service may not be ready again before that is free.
+        let rejected = rejected.response.body().is_read().then_some(rejected);
+        Ok(Unsent {
+            service: spare.service,
+            head: spare.head,
+            payload: Payload::Again { body, rejected },
+            admitted,
+        })
     }
 }
 
@@ -336,11 +366,15 @@ where
                         }
                     };
                     let sent = sent.take().expect(TAKEN);
-                    let (head, body) = response.into_parts();
+                    let (mut head, body) = response.into_parts();
                     match session.rejection().judge(&head) {
                         Verdict::Accepted => {
                             this.state.set(State::Done);
-                            tell_if_watched(session, &sent);
+                            tell_if_watched(session, &sent, &head);
+                            if head.status == StatusCode::SWITCHING_PROTOCOLS {
+                                // The body ends here, and the use of the token does not.
+                                head.extensions.insert(sent.lease.hand_out());
+                            }
                             let body = SessionBody::whole(body, Some(sent.lease));
                             return Poll::Ready(Ok(Response::from_parts(head, body)));
                         }
@@ -421,7 +455,7 @@ where
                     match session.rejection().judge_body(&head, &start) {
                         Verdict::Accepted | Verdict::Ask { .. } => {
                             this.state.set(State::Done);
-                            tell_if_watched(session, &sent);
+                            tell_if_watched(session, &sent, &head);
                             let body = reading.into_body(Some(sent.lease));
                             return Poll::Ready(Ok(Response::from_parts(head, body)));
                         }
@@ -460,37 +494,25 @@ where
                     let spare = sent
                         .spare
                         .expect("only what can be replayed is renewed for");
-                    let Some(body) = R::again(spare.kept) else {
-                        this.state.set(State::Done);
-                        return Poll::Ready(Ok(rejected.because(Why::NotReplayable)));
-                    };
                     State::Renewing {
                         renewing: renewing.take().expect(TAKEN),
-                        unsent: Some(Unsent {
-                            service: spare.service,
-                            head: spare.head,
-                            payload: Payload::Again {
-                                body,
-                                rejected: Some(rejected),
-                            },
+                        spared: Some(Spared {
+                            spare,
+                            rejected,
                             admitted: session.readmit(),
                         }),
                     }
                 }
-                StateProj::Renewing { renewing, unsent } => {
+                StateProj::Renewing { renewing, spared } => {
                     let renewed = ready!(renewing.poll(session, cx));
-                    let mut unsent = unsent.take().expect(TAKEN);
-                    match renewed {
-                        Ok(()) => {
-                            unsent.free_the_connection();
-                            State::Readying {
-                                unsent: Some(unsent),
-                            }
-                        }
-                        Err(why) => {
+                    let spared = spared.take().expect(TAKEN);
+                    match spared.after(renewed) {
+                        Ok(unsent) => State::Readying {
+                            unsent: Some(unsent),
+                        },
+                        Err(returned) => {
                             this.state.set(State::Done);
-                            let rejected = unsent.into_rejected().expect("it was rejected");
-                            return Poll::Ready(Ok(rejected.because(why)));
+                            return Poll::Ready(Ok(returned));
                         }
                     }
                 }
@@ -516,10 +538,14 @@ where
 }
 
 /// Tells the session of an accepted request, if it wants to hear of it.
-fn tell_if_watched<S, R: Replay<B>, B>(session: &Session, sent: &Sent<S, R, B>) {
+fn tell_if_watched<S, R: Replay<B>, B>(
+    session: &Session,
+    sent: &Sent<S, R, B>,
+    head: &response::Parts,
+) {
     if let Some(at) = sent.watched {
         let generation = sent.lease.token().generation();
-        session.accepted(generation, sent.target, at);
+        session.accepted(generation, sent.target, at, head);
     }
     if sent.replayed {
         session.replay_helped();
@@ -543,6 +569,7 @@ fn after_rejection<S, R: Replay<B>, B>(
     };
     let may_be_replayed = match (&sent.spare, certainty) {
         (None, _) => Err(Why::NotReplayable),
+        (Some(spare), _) if !R::is_kept(&spare.kept) => Err(Why::NotReplayable),
         (Some(_), Certainty::Sure) => Ok(()),
         (Some(spare), Certainty::Unsure) if is_idempotent(&spare.head.method) => Ok(()),
         (Some(_), Certainty::Unsure) => Err(Why::Unsure),

@@ -83,9 +83,11 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod body;
+mod buffer;
 #[cfg(feature = "controlm")]
 #[cfg_attr(docsrs, doc(cfg(feature = "controlm")))]
 pub mod controlm;
+mod cookie;
 pub mod credentials;
 mod error;
 mod future;
@@ -94,6 +96,7 @@ mod origin;
 pub mod provider;
 mod rejection;
 mod replay;
+mod rolling;
 mod secret;
 mod service;
 mod session;
@@ -106,6 +109,8 @@ mod token;
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 pub use body::SessionBody;
+pub use buffer::{Buffer, BufferInto, BufferKept, Buffered};
+pub use cookie::SetCookie;
 pub use credentials::{CredentialSource, Credentials, Source, SourceError};
 pub use error::{Error, ErrorKind};
 pub use future::ResponseFuture;
@@ -117,6 +122,7 @@ pub use provider::{
 };
 pub use rejection::{Reauth, Rejection, Why};
 pub use replay::{Auto, IfEmpty, Never, Replay, ReplayBody, ReplayFn, replay_fn};
+pub use rolling::Rolling;
 pub use service::SessionService;
 pub use session::{
     CloseError, Event, Events, Logins, Session, SessionBuilder, State, Stats, Status, TokenEnd,

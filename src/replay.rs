@@ -19,13 +19,15 @@ use http_body_util::{BodyExt, Either, Empty, Full};
 /// |---|---|---|
 /// | [`Auto`] | bodies that are cheap to clone | [`Full`], [`Empty`], `String`, boxed bodies where empty |
 /// | [`IfEmpty`] | empty bodies | any body with a `Default`, such as axum's, tonic's, reqwest's |
+/// | [`Buffer`](crate::Buffer) | any body, up to a size | streams, at the cost of a copy |
 /// | [`Never`] | nothing | uploads, or where a replay is not wanted |
 /// | [`replay_fn`] | what a function clones | everything else |
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot replay a request body of type `{B}`",
     label = "no way to send this body a second time",
     note = "for a body type with a `Default`, such as axum's, say `session.layer().replay(IfEmpty)`",
-    note = "for any other, say `.replay(Never)`, or `.replay(replay_fn(|body: &{B}| ..))`"
+    note = "for any other, say `.replay(Buffer::up_to(65536))`, with `.into_body(..)` for a client that takes only its own body type",
+    note = "or `.replay(Never)`, or `.replay(replay_fn(|body: &{B}| ..))`"
 )]
 pub trait Replay<B> {
     /// The body that the inner service is sent.
@@ -37,7 +39,15 @@ pub trait Replay<B> {
     /// Takes a request's body apart: what to send, and what to keep for a replay.
     fn keep(&self, body: B) -> (Self::Body, Option<Self::Kept>);
 
-    /// The body once more, or `None` if it cannot be had after all.
+    /// Whether [`again`](Replay::again) can still make a body. Asked at a
+    /// rejection, whose response is returned at once if it cannot.
+    fn is_kept(kept: &Self::Kept) -> bool {
+        let _ = kept;
+        true
+    }
+
+    /// The body once more, or `None` if it cannot be had after all. Called
+    /// right before it is sent.
     fn again(kept: Self::Kept) -> Option<Self::Body>;
 }
 
@@ -61,7 +71,8 @@ pub trait Replay<B> {
     message = "`Auto` cannot replay a request body of type `{Self}`",
     label = "this body cannot be cloned",
     note = "for a body type with a `Default`, such as axum's, say `session.layer().replay(IfEmpty)`",
-    note = "for any other, say `.replay(Never)`, or `.replay(replay_fn(|body: &{Self}| ..))`"
+    note = "for any other, say `.replay(Buffer::up_to(65536))`, with `.into_body(..)` for a client that takes only its own body type",
+    note = "or `.replay(Never)`, or `.replay(replay_fn(|body: &{Self}| ..))`"
 )]
 pub trait ReplayBody: Sized {
     /// The same body, or `None` if this one cannot be had twice.

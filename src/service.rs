@@ -19,6 +19,13 @@ use crate::session::Session;
 ///
 /// See the [crate's docs](crate).
 ///
+/// # Upgrades
+///
+/// The response to an upgrade (101, RFC 9110, section 7.8) brings the
+/// [`Token`](crate::Token) of its request as an extension. The connection uses
+/// it for as long as that, or a copy, is kept: a token that was replaced
+/// meanwhile is not logged out before.
+///
 /// # "The method exists, but its trait bounds were not satisfied"
 ///
 /// is what the compiler says of `client.oneshot(..)` or `client.ready()` where
@@ -86,8 +93,9 @@ where
 
     #[inline]
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let anonymous =
-            !request.extensions().is_empty() && request.extensions().get::<Anonymous>().is_some();
+        let anonymous = (!request.extensions().is_empty()
+            && request.extensions().get::<Anonymous>().is_some())
+            || self.session.is_left_alone(request.headers());
         if !anonymous {
             if let Some(live) = self.session.live_for(request.uri()) {
                 let session = self.session.clone();

@@ -255,6 +255,19 @@ impl Token {
         self.inner.continues_previous
     }
 
+    /// The names of its cookies.
+    pub(crate) fn cookie_names(&self) -> impl Iterator<Item = &str> {
+        self.inner.cookies.iter().map(|cookie| cookie.name.as_str())
+    }
+
+    /// The token with that lifetime, or none.
+    pub(crate) fn with_lifetime(mut self, lifetime: Option<Duration>) -> Self {
+        if self.inner.lifetime != lifetime {
+            Arc::make_mut(&mut self.inner).lifetime = lifetime;
+        }
+        self
+    }
+
     /// Whether both tokens put the same into a request.
     pub(crate) fn sends_the_same_as(&self, other: &Token) -> bool {
         self.inner.headers == other.inner.headers && self.inner.cookies == other.inner.cookies

@@ -112,7 +112,8 @@ impl Server {
         live
     }
 
-    /// A client of it: `/slow` waits for the gate, `/forbidden` takes no token.
+    /// A client of it: `/slow` waits for the gate, `/forbidden` takes no token,
+    /// `/upgrade` switches protocols.
     fn http(&self) -> Http {
         let server = self.clone();
         BoxCloneSyncService::new(service_fn(move |request: Request<Full<Bytes>>| {
@@ -127,6 +128,8 @@ impl Server {
                 let mut response = Response::new(Full::from("a body"));
                 if !taken {
                     *response.status_mut() = StatusCode::UNAUTHORIZED;
+                } else if path == "/upgrade" {
+                    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
                 }
                 Ok(response)
             }
@@ -387,6 +390,28 @@ async fn a_replaced_token_is_logged_out_when_its_last_body_has_ended() {
     settle().await;
     assert_eq!(server.logouts(), ["logout 1"]);
     assert_eq!(server.live(), [2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upgraded_connection_uses_its_token_for_as_long_as_that_is_kept() {
+    let server = Server::living_for(HOUR);
+    let session = Session::new(server.clone());
+    let client = client(&session, &server);
+    let response = client.clone().oneshot(to("/upgrade")).await.unwrap();
+    let (head, body) = response.into_parts();
+    body.collect().await.unwrap();
+    let token = head.extensions.get::<Token>().unwrap().clone();
+    assert_eq!(token.generation(), 1);
+    drop(head);
+    session.renew().await.unwrap();
+    settle().await;
+    assert_eq!(server.logouts(), NOTHING);
+    drop(token);
+    settle().await;
+    assert_eq!(server.logouts(), ["logout 1"]);
+
+    let response = client.clone().oneshot(to("/x")).await.unwrap();
+    assert!(response.extensions().get::<Token>().is_none());
 }
 
 #[tokio::test(start_paused = true)]

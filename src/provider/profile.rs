@@ -4,6 +4,7 @@ use http::Uri;
 
 use crate::origin::Origins;
 use crate::rejection::Rejection;
+use crate::rolling::Rolling;
 
 /// The static facts of a login system: where its tokens may go, and how a
 /// server says that one is dead.
@@ -25,6 +26,7 @@ pub struct Profile {
     pub(crate) origins: Origins,
     pub(crate) rejection: Rejection,
     pub(crate) logout_ends: LogoutEnds,
+    pub(crate) rolling: Option<Rolling>,
 }
 
 /// Which tokens a successful logout ends on the server.
@@ -95,6 +97,13 @@ impl Profile {
     /// itself.
     pub fn logout_ends(mut self, ends: LogoutEnds) -> Self {
         self.logout_ends = ends;
+        self
+    }
+
+    /// Says how a response may carry the next value of the token, as sliding
+    /// session cookies do. Without it, none does.
+    pub fn rolling(mut self, rolling: Rolling) -> Self {
+        self.rolling = Some(rolling);
         self
     }
 }

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::Uri;
+use http::{HeaderName, Uri};
 use tokio::sync::Mutex;
 
+use super::Session;
 use super::flight::Backend;
 use super::lifecycle::Settings;
+use super::shared::{Facts, Shared};
 use super::wallet::Wallet;
-use super::{Session, Shared};
 use crate::provider::{CredentialProvider, ErasedProvider, Profile};
 use crate::token::Token;
 
@@ -37,6 +38,7 @@ pub struct SessionBuilder {
     initial: Option<Token>,
     login_deadline: Duration,
     keep_alive: bool,
+    kept: Vec<HeaderName>,
 }
 
 impl SessionBuilder {
@@ -48,6 +50,7 @@ impl SessionBuilder {
             initial: None,
             login_deadline: LOGIN_DEADLINE,
             keep_alive: false,
+            kept: Vec::new(),
         }
     }
 
@@ -92,6 +95,27 @@ impl SessionBuilder {
         self
     }
 
+    /// Lets a request pass as it is that brings the header `name` itself.
+    ///
+    /// By default the token replaces what a request brings under the token's
+    /// names. One that is kept goes without the token, as an
+    /// [`Anonymous`](crate::Anonymous) one does, and its rejection is its
+    /// caller's affair. May be said of several headers.
+    ///
+    /// ```
+    /// # use tower_reauth::{FixedToken, Profile, Session};
+    /// use http::header;
+    ///
+    /// # let provider = FixedToken::bearer(Profile::default(), "3f9a");
+    /// let session = Session::builder(provider)
+    ///     .keep_own(header::AUTHORIZATION)
+    ///     .build();
+    /// ```
+    pub fn keep_own(mut self, name: HeaderName) -> Self {
+        self.kept.push(name);
+        self
+    }
+
     /// Makes the session. Nothing is sent before a request, or somebody else,
     /// needs a token.
     #[must_use]
@@ -100,6 +124,7 @@ impl SessionBuilder {
             has_source: self.provider.source().is_some(),
             keep_alive: self.keep_alive,
             logout_ends: self.profile.logout_ends,
+            rolls: self.profile.rolling.is_some(),
         };
         let backend = Backend {
             provider: self.provider,
@@ -109,9 +134,11 @@ impl SessionBuilder {
         Session {
             shared: Arc::new(Shared::new(
                 backend,
-                self.profile.origins,
-                self.profile.rejection,
-                self.name,
+                Facts {
+                    profile: self.profile,
+                    name: self.name,
+                    kept: self.kept,
+                },
                 self.initial,
                 settings,
             )),
@@ -128,6 +155,7 @@ impl std::fmt::Debug for SessionBuilder {
             .field("initial", &self.initial)
             .field("login_deadline", &self.login_deadline)
             .field("keep_alive", &self.keep_alive)
+            .field("kept", &self.kept)
             .finish_non_exhaustive()
     }
 }

@@ -191,7 +191,7 @@ pub(super) fn launch(shared: &Arc<Shared>, flight: Arc<Flight>, plan: Plan) {
     };
     let backend = shared.backend.clone();
     let task = run(backend, plan, guard);
-    let task = trace::within_span(shared.name.as_deref(), kind, task);
+    let task = trace::within_span(shared.facts.name.as_deref(), kind, task);
     let task = WITHIN.scope(within, task);
     match Handle::try_current() {
         // A runtime that shuts down drops the task, and the guard lands it.

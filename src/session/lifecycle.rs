@@ -49,6 +49,8 @@ pub(crate) struct Settings {
     /// Whether the token is renewed although nobody uses it.
     pub(crate) keep_alive: bool,
     pub(crate) logout_ends: LogoutEnds,
+    /// Whether responses may carry the token's next value.
+    pub(crate) rolls: bool,
 }
 
 /// The state of one session.
@@ -560,6 +562,15 @@ impl Lifecycle {
         }
     }
 
+    /// A response has carried the next value of the token in use, and a new
+    /// lifetime if there is one, which counts from when its request was sent.
+    pub(crate) fn rolled(&mut self, lifetime: Option<Duration>, sent: Moment, now: Moment) {
+        if let (Some(current), Some(lifetime)) = (&mut self.current, lifetime) {
+            let jitter = &mut self.jitter;
+            current.lifespan.lives_for(lifetime, sent, now, jitter);
+        }
+    }
+
     /// How often somebody has asked for the session's end until now.
     pub(crate) fn logouts(&self) -> u64 {
         self.logouts
@@ -930,7 +941,8 @@ impl Lifecycle {
     /// How the token may be used, or `None` without one.
     pub(crate) fn signal(&self) -> Option<Signal> {
         let current = self.current.as_ref()?;
-        let is_watched = self.cooldowns.are_watching()
+        let is_watched = self.settings.rolls
+            || self.cooldowns.are_watching()
             || current.lifespan.is_watched()
             || matches!(self.trouble, Some(Trouble::Refused { .. }));
         Some(match current.standing {

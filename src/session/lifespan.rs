@@ -56,41 +56,41 @@ impl Lifespan {
         now: Moment,
         jitter: &mut Jitter,
     ) -> Self {
-        // A lifetime beyond what a clock can tell is none. One that is over, or
-        // all but over, when it arrives is used for a moment all the same: were
-        // it dropped at once, each request would log in.
-        let end_of = |lifetime: Duration| {
-            let ends = sent.checked_add(lifetime)?;
-            Some(match ends > now + ALL_BUT_OVER {
-                true => ends,
-                false => now + BRIEFLY,
-            })
+        let mut lifespan = Self {
+            ends: None,
+            due: None,
+            used: false,
+            idle: None,
         };
-        let mut ahead_of = |lifetime: Duration| {
-            let ahead = (lifetime / 5).min(LONGEST_AHEAD);
-            ahead - jitter.quarter_of(ahead)
-        };
-        let ends = lifetimes.absolute.and_then(end_of);
-        let due = ends.zip(lifetimes.absolute).map(|(ends, lifetime)| {
-            let due = ends.saturating_sub(ahead_of(lifetime));
-            due.max(now + BRIEFLY)
-        });
-        let idle = lifetimes.idle.and_then(|lifetime| {
+        if let Some(lifetime) = lifetimes.absolute {
+            lifespan.lives_for(lifetime, sent, now, jitter);
+        }
+        lifespan.idle = lifetimes.idle.and_then(|lifetime| {
             Some(Idle {
                 lifetime,
-                ahead: ahead_of(lifetime),
+                ahead: ahead_of(lifetime, jitter),
                 obtained: now,
-                ends: end_of(lifetime)?,
+                ends: end_of(lifetime, sent, now)?,
                 fed_until: now,
                 fed: false,
             })
         });
-        Self {
-            ends,
-            due,
-            used: false,
-            idle,
-        }
+        lifespan
+    }
+
+    /// It has this lifetime from `sent` on, whatever it had before.
+    pub(super) fn lives_for(
+        &mut self,
+        lifetime: Duration,
+        sent: Moment,
+        now: Moment,
+        jitter: &mut Jitter,
+    ) {
+        self.ends = end_of(lifetime, sent, now);
+        self.due = self.ends.map(|ends| {
+            let due = ends.saturating_sub(ahead_of(lifetime, jitter));
+            due.max(now + BRIEFLY)
+        });
     }
 
     /// When the token is over, if nothing else happens.
@@ -158,6 +158,25 @@ impl Lifespan {
     pub(super) fn is_watched(&self) -> bool {
         !self.used || self.idle.as_ref().is_some_and(|idle| !idle.fed)
     }
+}
+
+/// When a lifetime that began at `sent` is over.
+///
+/// One beyond what a clock can tell is none. What is over, or all but over, when
+/// it arrives is used for a moment all the same: were it dropped at once, each
+/// request would log in.
+fn end_of(lifetime: Duration, sent: Moment, now: Moment) -> Option<Moment> {
+    let ends = sent.checked_add(lifetime)?;
+    Some(match ends > now + ALL_BUT_OVER {
+        true => ends,
+        false => now + BRIEFLY,
+    })
+}
+
+/// How long before its end it is renewed.
+fn ahead_of(lifetime: Duration, jitter: &mut Jitter) -> Duration {
+    let ahead = (lifetime / 5).min(LONGEST_AHEAD);
+    ahead - jitter.quarter_of(ahead)
 }
 
 #[cfg(test)]

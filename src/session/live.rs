@@ -56,7 +56,7 @@ impl Live {
     }
 
     /// The token for somebody outside, counted as used until it drops.
-    pub(super) fn hand_out(self: &Arc<Self>) -> Token {
+    pub(crate) fn hand_out(self: &Arc<Self>) -> Token {
         self.token.leased(self.clone())
     }
 }

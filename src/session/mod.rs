@@ -44,7 +44,7 @@ mod wallet;
 use std::fmt;
 use std::sync::Arc;
 
-use http::Uri;
+use http::{HeaderMap, Uri, response};
 
 pub use builder::SessionBuilder;
 pub use close::CloseError;
@@ -63,6 +63,7 @@ use crate::origin::{Destination, Target};
 use crate::provider::{CredentialProvider, PasswordChange, PasswordChanged};
 use crate::rejection::{Rejection, Why};
 use crate::replay::Auto;
+use crate::rolling::Rolling;
 use crate::token::Token;
 use flight::{Landed, Wait};
 use lifecycle::{Acquire, Begin, Lifecycle, Rejected};
@@ -354,7 +355,7 @@ impl Session {
         let is_over = rules.ends().is_some_and(|ends| ends <= now);
         let state = rules.state();
         Status {
-            name: self.shared.name.clone(),
+            name: self.shared.facts.name.clone(),
             state,
             usable: state == State::Live && !is_over,
             generation: rules.generation(),
@@ -436,7 +437,7 @@ impl Session {
     /// The token, if a request to `uri` may carry it and that is all there is to it.
     #[inline]
     pub(crate) fn live_for(&self, uri: &Uri) -> Option<Arc<Live>> {
-        if !self.shared.origins.is_plainly_home(uri) {
+        if !self.shared.facts.profile.origins.is_plainly_home(uri) {
             return None;
         }
         let live = self.shared.live.load_full()?;
@@ -486,11 +487,11 @@ impl Session {
     }
 
     pub(crate) fn locate(&self, uri: &Uri) -> Destination {
-        self.shared.origins.locate(uri)
+        self.shared.facts.profile.origins.locate(uri)
     }
 
     pub(crate) fn rejection(&self) -> &Rejection {
-        &self.shared.rejection
+        &self.shared.facts.profile.rejection
     }
 
     /// What a request does that found no usable token.
@@ -552,7 +553,7 @@ impl Session {
     /// A rejected request is sent once more.
     pub(crate) fn replaying(&self, generation: u64) {
         self.shared.lock().stats.replays += 1;
-        trace::replay(self.shared.name.as_deref(), generation);
+        trace::replay(self.shared.facts.name.as_deref(), generation);
     }
 
     /// The server accepted a replay.
@@ -560,10 +561,56 @@ impl Session {
         self.shared.lock().stats.helpful_replays += 1;
     }
 
-    /// The server accepted a request that was sent at `sent`.
-    pub(crate) fn accepted(&self, generation: u64, target: Target, sent: Moment) {
+    /// The server accepted a request that was sent at `sent`, by this response.
+    pub(crate) fn accepted(
+        &self,
+        generation: u64,
+        target: Target,
+        sent: Moment,
+        response: &response::Parts,
+    ) {
         let now = self.shared.now();
         self.step(|guarded, _| guarded.rules.accepted(generation, target, sent, now));
+        if let Some(rolling) = &self.shared.facts.profile.rolling {
+            self.roll(rolling, generation, sent, response);
+        }
+    }
+
+    /// Takes the next value of the token from a response, if it carries one.
+    fn roll(&self, rolling: &Rolling, generation: u64, sent: Moment, response: &response::Parts) {
+        let mut rolled = false;
+        while !rolled {
+            let Some(live) = self.shared.live.load_full() else {
+                return;
+            };
+            let token = live.token();
+            if token.generation() != generation {
+                return;
+            }
+            // Somebody else's code, so not under the lock: if another response
+            // comes first, this one is looked at anew.
+            let Some(next) = rolling.next(&token.clone().with_lifetime(None), response) else {
+                return;
+            };
+            let lifetime = next.lifetime();
+            let next = next.with_lifetime(lifetime.or(token.lifetime()));
+            let now = self.shared.now();
+            (rolled, _) = self.step(|guarded, published| {
+                let first = published.is_some_and(|published| Arc::ptr_eq(published, &live));
+                if first {
+                    guarded.rules.rolled(lifetime, sent, now);
+                    self.shared.roll(guarded, next.of_generation(generation));
+                }
+                first
+            });
+        }
+    }
+
+    /// Whether a request is to go as it is, since it brings what it needs.
+    #[inline]
+    pub(crate) fn is_left_alone(&self, headers: &HeaderMap) -> bool {
+        let kept = &self.shared.facts.kept;
+        !kept.is_empty() && kept.iter().any(|name| headers.contains_key(name))
     }
 
     fn step<T>(

@@ -8,6 +8,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use arc_swap::ArcSwapOption;
+use http::HeaderName;
 use tokio::time::Instant;
 
 use super::event::{Event, Listeners};
@@ -19,9 +20,7 @@ use super::stats::Stats;
 use super::timer::{Next, Timer};
 use super::trace;
 use crate::error::{Error, ErrorKind};
-use crate::origin::Origins;
-use crate::provider::PasswordChange;
-use crate::rejection::Rejection;
+use crate::provider::{PasswordChange, Profile};
 use crate::token::Token;
 
 pub(super) struct Shared {
@@ -29,12 +28,18 @@ pub(super) struct Shared {
     pub(super) live: ArcSwapOption<Live>,
     /// Who uses a token, or waits for one.
     pub(super) uses: Arc<Uses>,
-    pub(super) origins: Origins,
-    pub(super) rejection: Rejection,
-    pub(super) name: Option<String>,
+    pub(super) facts: Facts,
     pub(super) backend: Arc<Backend>,
     guarded: Mutex<Guarded>,
     pub(super) made: Instant,
+}
+
+/// What was decided when the session was made.
+pub(super) struct Facts {
+    pub(super) profile: Profile,
+    pub(super) name: Option<String>,
+    /// The headers that a request keeps which brings them itself.
+    pub(super) kept: Vec<HeaderName>,
 }
 
 pub(super) struct Guarded {
@@ -106,9 +111,7 @@ impl Guarded {
 impl Shared {
     pub(super) fn new(
         backend: Backend,
-        origins: Origins,
-        rejection: Rejection,
-        name: Option<String>,
+        facts: Facts,
         initial: Option<Token>,
         settings: Settings,
     ) -> Self {
@@ -124,9 +127,7 @@ impl Shared {
         Self {
             live: ArcSwapOption::new(live),
             uses,
-            origins,
-            rejection,
-            name,
+            facts,
             backend: Arc::new(backend),
             guarded: Mutex::new(Guarded {
                 rules,
@@ -163,7 +164,7 @@ impl Shared {
         drop(guarded);
         // A subscriber is somebody else's code: never under the lock.
         for event in &events {
-            trace::event(self.name.as_deref(), event);
+            trace::event(self.facts.name.as_deref(), event);
         }
         // A launch may land at once, without a runtime: never under the lock.
         if let Some((flight, plan)) = launch {
@@ -326,6 +327,14 @@ impl Shared {
             self.publish_anew(guarded, Live::new(token, signal, self.uses.clone()));
         }
         guarded.leases.retain(|lease| lease.strong_count() > 0);
+    }
+
+    /// The token in use has another value from now on.
+    pub(super) fn roll(&self, guarded: &mut Guarded, token: Token) {
+        guarded.previous = Some(token.clone());
+        if let Some(signal) = guarded.rules.signal() {
+            self.publish_anew(guarded, Live::new(token, signal, self.uses.clone()));
+        }
     }
 
     fn publish_anew(&self, guarded: &mut Guarded, live: Live) {

@@ -9,6 +9,7 @@ const SETTINGS: Settings = Settings {
     has_source: true,
     keep_alive: false,
     logout_ends: LogoutEnds::User,
+    rolls: false,
 };
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -1016,6 +1017,7 @@ fn whatever_happens_there_is_one_flight_and_no_token_is_lost() {
             keep_alive: roll(2) == 0,
             logout_ends: [LogoutEnds::Token, LogoutEnds::Session, LogoutEnds::User]
                 [roll(3) as usize],
+            rolls: roll(2) == 0,
         };
         let mut rules = Lifecycle::new(settings, round);
         let mut now = NOW;

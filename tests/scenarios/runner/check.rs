@@ -106,7 +106,8 @@ fn expected(then: &Then, record: &Record, diff: &mut Diff) {
         .map(|arrival| {
             let at = show_time(arrival.when.at);
             let (method, uri, token) = (&arrival.method, &arrival.uri, arrival.token);
-            format!("{at} {method} {uri} with token {token:?}")
+            let value = arrival.value.as_deref().unwrap_or("none");
+            format!("{at} {method} {uri} with token {token:?} of value {value}")
         })
         .collect();
     each(
@@ -127,6 +128,10 @@ fn expected(then: &Then, record: &Record, diff: &mut Diff) {
                     .token
                     .as_ref()
                     .is_none_or(|carried| carried.fits(arrival.token))
+                && fits(
+                    &expected.value,
+                    Some(arrival.value.as_deref().unwrap_or("none")),
+                )
                 && fits(&expected.body, Some(&arrival.body))
         },
     );

@@ -69,6 +69,7 @@ pub(crate) struct GivenProfile {
     pub(crate) plain_http: bool,
     pub(crate) rejection: Vec<Clause>,
     pub(crate) logout_ends: Ends,
+    pub(crate) rolling: bool,
 }
 
 /// Which tokens a logout ends.
@@ -92,6 +93,7 @@ impl Default for GivenProfile {
                 sure: false,
             }],
             logout_ends: Ends::default(),
+            rolling: false,
         }
     }
 }
@@ -250,6 +252,7 @@ pub(crate) struct ServiceAnswer {
     pub(crate) status: Status,
     #[serde(default)]
     pub(crate) headers: Headers,
+    pub(crate) rolls_to: Option<String>,
     pub(crate) body: Option<String>,
     #[serde(default = "once")]
     pub(crate) repeat: usize,
@@ -480,6 +483,7 @@ pub(crate) struct ExpectedRequest {
     pub(crate) path: Option<String>,
     pub(crate) uri: Option<Address>,
     pub(crate) token: Option<Carried>,
+    pub(crate) value: Option<String>,
     pub(crate) body: Option<String>,
 }
 

@@ -3,12 +3,12 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use http::Request;
+use http::{HeaderValue, Request};
 use secrecy::{ExposeSecret, SecretString};
 use tower::ServiceExt;
 use tower_reauth::{
     Anonymous, CredentialProvider, CredentialSource, Credentials, LoginContext, LogoutEnds,
-    PasswordChange, PasswordChanged, Profile, ProviderError, Rejection, Session, Source,
+    PasswordChange, PasswordChanged, Profile, ProviderError, Rejection, Rolling, Session, Source,
     SourceError, Token,
 };
 
@@ -59,7 +59,28 @@ pub(crate) fn with_lifetimes(
 /// The number of the token in these headers.
 pub(crate) fn number_of(headers: &http::HeaderMap) -> Option<u64> {
     let value = headers.get(http::header::AUTHORIZATION)?.to_str().ok()?;
-    value.strip_prefix(TOKEN)?.parse().ok()
+    let value = value.strip_prefix(TOKEN)?;
+    value.split('-').next()?.parse().ok()
+}
+
+/// The value that a response has given that token, if one has.
+pub(crate) fn value_of(headers: &http::HeaderMap) -> Option<String> {
+    let value = headers.get(http::header::AUTHORIZATION)?.to_str().ok()?;
+    let (_, value) = value.strip_prefix(TOKEN)?.split_once('-')?;
+    Some(value.to_owned())
+}
+
+/// The header by which a response gives that token another value.
+pub(crate) fn rolled(number: u64, value: &str) -> HeaderValue {
+    let mut rolled = match value {
+        "" => HeaderValue::from_static(""),
+        value => {
+            let rolled = format!("{TOKEN}{number}-{value}");
+            rolled.parse().expect("a value for a header")
+        }
+    };
+    rolled.set_sensitive(true);
+    rolled
 }
 
 pub(crate) fn number_of_token(token: &Token) -> Option<u64> {
@@ -532,6 +553,9 @@ fn profile(given: &Given) -> Profile {
         Ends::Session => LogoutEnds::Session,
         Ends::User => LogoutEnds::User,
     });
+    if given.rolling {
+        profile = profile.rolling(Rolling::header(http::header::AUTHORIZATION));
+    }
     let mut rejection: Option<Rejection> = None;
     for clause in &given.rejection {
         let mut next = match (rejection, clause.condition.clone()) {

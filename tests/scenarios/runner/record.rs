@@ -138,6 +138,8 @@ pub(crate) struct Arrival {
     pub(crate) method: Method,
     pub(crate) uri: Uri,
     pub(crate) token: Option<u64>,
+    /// The value that a response has given the token.
+    pub(crate) value: Option<String>,
     pub(crate) body: String,
     pub(crate) answer: Option<Answered>,
 }

@@ -15,7 +15,7 @@ use tower::Service;
 use tower_reauth::{BoxError, ReplayBody};
 
 use super::format::{BodyKind, GivenService, PlaceUntil, ServiceAnswer, Window};
-use super::provider::number_of;
+use super::provider::{number_of, rolled, value_of};
 use super::record::{Answered, Arrival, Recorder};
 
 /// More requests than this are a loop.
@@ -146,6 +146,7 @@ impl Script {
             method: head.method,
             uri: head.uri,
             token,
+            value: value_of(&head.headers),
             body: read_whole(body),
             answer: None,
         });
@@ -240,6 +241,11 @@ impl Service<Request<Body>> for Scripted {
                 let status = answer.status.0;
                 *response.status_mut() = status;
                 response.headers_mut().extend(answer.headers.0);
+                let carried = script.recorder.record().arrivals[arrival].token;
+                if let (Some(value), Some(carried)) = (answer.rolls_to, carried) {
+                    let rolled = rolled(carried, &value);
+                    response.headers_mut().insert(header::AUTHORIZATION, rolled);
+                }
                 let text = answer
                     .body
                     .unwrap_or_else(|| status.as_u16().to_string())

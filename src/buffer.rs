@@ -1,0 +1,531 @@
+//! Keeps a streaming request body while it is sent, to send it once more.
+//!
+//! The source of the body is shared between the client that sends it and the
+//! request that may be replayed. A replay takes it over: what was sent already
+//! comes from the copy, the rest from the source. The body that the client
+//! still has then fails, so that it ends the rejected request and no part of
+//! the source goes two ways.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
+
+use bytes::{Buf, Bytes};
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+use pin_project_lite::pin_project;
+
+use crate::BoxError;
+use crate::replay::Replay;
+
+/// How much room a copy starts with where its length is not known.
+const FIRST_BLOCK: usize = 1024;
+
+/// What a trailer takes beside its name and value.
+const PER_TRAILER: usize = 64;
+
+/// Replays any body of up to so many bytes: a copy is made while it is sent.
+///
+/// Nothing waits for the copy, and a body that grows over the limit streams on
+/// without one: its request counts as one that cannot be replayed. The copy is
+/// given back when the response's head is accepted. At a rejection, a body that
+/// was not sent to its end is taken back from the client and goes on in the
+/// replay; the connection of the rejected request is then of no more use.
+///
+/// The inner service gets a [`Buffered`] body. A client that takes only its own
+/// body type gets that by [`Buffer::into_body`].
+///
+/// # Examples
+///
+/// ```
+/// # use std::convert::Infallible;
+/// # use http::{Request, Response};
+/// # use tower::{ServiceBuilder, ServiceExt};
+/// # use tower_reauth::{FixedToken, Profile, Session};
+/// use axum::body::Body;
+/// use tower_reauth::Buffer;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), tower_reauth::BoxError> {
+/// # let http = tower::service_fn(|request: Request<Body>| async {
+/// #     Ok::<_, Infallible>(Response::new(request.into_body()))
+/// # });
+/// # let profile = Profile::at("https://api.example.com".parse()?);
+/// # let session = Session::new(FixedToken::bearer(profile, "3f9a"));
+/// let layer = session
+///     .layer()
+///     .replay(Buffer::up_to(64 * 1024).into_body(Body::new));
+/// let client = ServiceBuilder::new().layer(layer).service(http);
+///
+/// let request = Request::post("https://api.example.com/jobs").body(Body::from("a job"))?;
+/// let response = client.oneshot(request).await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Buffer {
+    most: usize,
+}
+
+impl Buffer {
+    /// Keeps at most so many bytes of a request's body, trailers included.
+    #[must_use]
+    pub const fn up_to(bytes: usize) -> Self {
+        Self { most: bytes }
+    }
+
+    /// Gives the inner service its own body type, made by `wrap`: axum's,
+    /// tonic's and many others' is `Body::new`, reqwest's `Body::wrap`.
+    pub fn into_body<F, B, T>(self, wrap: F) -> BufferInto<F>
+    where
+        F: Fn(Buffered<B>) -> T + Clone,
+        B: Body,
+    {
+        BufferInto { buffer: self, wrap }
+    }
+}
+
+/// A [`Replay`] made by [`Buffer::into_body`].
+#[derive(Clone, Copy)]
+pub struct BufferInto<F> {
+    buffer: Buffer,
+    wrap: F,
+}
+
+impl<F> fmt::Debug for BufferInto<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BufferInto")
+            .field("buffer", &self.buffer)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<B> Replay<B> for Buffer
+where
+    B: Body,
+    B::Error: Into<BoxError>,
+{
+    type Body = Buffered<B>;
+    type Kept = BufferKept<B>;
+
+    fn keep(&self, body: B) -> (Buffered<B>, Option<BufferKept<B>>) {
+        if body.is_end_stream() {
+            let kept = BufferKept { tee: None };
+            return (Buffered::whole(body), Some(kept));
+        }
+        let hint = body.size_hint();
+        if hint.lower() > self.most as u64 {
+            return (Buffered::whole(body), None);
+        }
+        let tee = Arc::new(Mutex::new(Tee {
+            source: Some(Box::pin(body)),
+            copy: Some(Held::new(self.most, &hint)),
+            expected: Left::of(&hint),
+            ended: false,
+            sender: None,
+        }));
+        let kept = BufferKept {
+            tee: Some(tee.clone()),
+        };
+        let kind = Kind::Teed { tee };
+        (Buffered { kind }, Some(kept))
+    }
+
+    fn is_kept(kept: &BufferKept<B>) -> bool {
+        kept.tee.as_ref().is_none_or(|tee| lock(tee).copy.is_some())
+    }
+
+    fn again(kept: BufferKept<B>) -> Option<Buffered<B>> {
+        let again = match &kept.tee {
+            Some(tee) => lock(tee).take_over()?,
+            None => Again::empty(),
+        };
+        let kind = Kind::Again { again };
+        Some(Buffered { kind })
+    }
+}
+
+impl<B, F, T> Replay<B> for BufferInto<F>
+where
+    B: Body,
+    B::Error: Into<BoxError>,
+    F: Fn(Buffered<B>) -> T,
+    F: Clone,
+{
+    type Body = T;
+    type Kept = (BufferKept<B>, F);
+
+    fn keep(&self, body: B) -> (T, Option<(BufferKept<B>, F)>) {
+        let (body, kept) = self.buffer.keep(body);
+        let kept = kept.map(|kept| (kept, self.wrap.clone()));
+        ((self.wrap)(body), kept)
+    }
+
+    fn is_kept((kept, _): &(BufferKept<B>, F)) -> bool {
+        Buffer::is_kept(kept)
+    }
+
+    fn again((kept, wrap): (BufferKept<B>, F)) -> Option<T> {
+        Buffer::again(kept).map(wrap)
+    }
+}
+
+/// What [`Buffer`] keeps of a request's body. The copy goes when this drops.
+pub struct BufferKept<B: Body> {
+    /// `None` where the body is empty.
+    tee: Option<Arc<Mutex<Tee<B>>>>,
+}
+
+impl<B: Body> Drop for BufferKept<B> {
+    fn drop(&mut self) {
+        if let Some(tee) = &self.tee {
+            let mut tee = lock(tee);
+            let unused = (tee.copy.take(), tee.sender.take());
+            drop(tee);
+            drop(unused);
+        }
+    }
+}
+
+impl<B: Body> fmt::Debug for BufferKept<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BufferKept").finish_non_exhaustive()
+    }
+}
+
+pin_project! {
+    /// A request body of which [`Buffer`] may keep a copy.
+    ///
+    /// It yields what the original body yields. Its data are [`Bytes`], which
+    /// costs a copy only where the original's are something else.
+    ///
+    /// # Errors
+    ///
+    /// Those of the original. Besides, a body whose request was rejected before
+    /// it was sent to its end fails once the request is replayed: it tells the
+    /// client to give the rejected request up.
+    pub struct Buffered<B: Body> {
+        #[pin]
+        kind: Kind<B>,
+    }
+}
+
+pin_project! {
+    #[project = KindProj]
+    enum Kind<B: Body> {
+        /// No copy is made.
+        Whole { #[pin] body: B },
+        /// A copy may be made.
+        Teed { tee: Arc<Mutex<Tee<B>>> },
+        /// Sent once more.
+        Again { again: Again<B> },
+    }
+}
+
+impl<B: Body> Buffered<B> {
+    fn whole(body: B) -> Self {
+        let kind = Kind::Whole { body };
+        Self { kind }
+    }
+}
+
+impl<B> Body for Buffered<B>
+where
+    B: Body,
+    B::Error: Into<BoxError>,
+{
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match self.project().kind.project() {
+            KindProj::Whole { body } => body.poll_frame(cx).map(owned),
+            KindProj::Teed { tee } => lock(tee).poll_frame(cx),
+            KindProj::Again { again } => again.poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.kind {
+            Kind::Whole { body } => body.is_end_stream(),
+            Kind::Teed { tee } => lock(tee).is_end_stream(),
+            Kind::Again { again } => again.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.kind {
+            Kind::Whole { body } => body.size_hint(),
+            Kind::Teed { tee } => lock(tee).size_hint(),
+            Kind::Again { again } => again.left.hint(),
+        }
+    }
+}
+
+impl<B: Body> fmt::Debug for Buffered<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Buffered").finish_non_exhaustive()
+    }
+}
+
+/// A body that is being sent, and the copy of what was sent of it.
+struct Tee<B: Body> {
+    /// `None` once it has ended, or was taken over by the replay.
+    source: Option<Pin<Box<B>>>,
+    /// `None` once no replay is possible, or none is needed.
+    copy: Option<Held>,
+    /// What the body said of its size before any of it was sent.
+    expected: Left,
+    ended: bool,
+    /// Who waits for more of it, to be told when it is taken over.
+    sender: Option<Waker>,
+}
+
+impl<B: Body> Tee<B> {
+    fn take_over(&mut self) -> Option<Again<B>> {
+        let copy = self.copy.take()?;
+        let rest = self.source.take();
+        // Who has sent it all, but for asking whether it has, ends in peace.
+        let rest = rest.filter(|rest| !rest.is_end_stream());
+        self.ended |= rest.is_none();
+        if let Some(sender) = self.sender.take() {
+            sender.wake();
+        }
+        Some(Again {
+            blocks: copy.blocks.into_iter().map(Bytes::from).collect(),
+            trailers: copy.trailers,
+            rest,
+            left: self.expected,
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        let source = self.source.as_ref();
+        self.ended || source.is_some_and(|source| source.is_end_stream())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.source {
+            Some(source) => source.size_hint(),
+            None if self.ended => SizeHint::with_exact(0),
+            None => SizeHint::new(),
+        }
+    }
+}
+
+impl<B> Tee<B>
+where
+    B: Body,
+    B::Error: Into<BoxError>,
+{
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        let Some(source) = &mut self.source else {
+            return Poll::Ready(Some(Err(TakenOver.into())));
+        };
+        // Out of the way of a panic: a body that broke is not replayed.
+        let copy = self.copy.take();
+        let polled = source.as_mut().poll_frame(cx).map(owned);
+        self.copy = copy;
+        match &polled {
+            Poll::Pending => self.wait(cx.waker()),
+            Poll::Ready(None) => {
+                self.ended = true;
+                self.source = None;
+            }
+            Poll::Ready(Some(Ok(frame))) => {
+                let copy = self.copy.take();
+                self.copy = copy.and_then(|copy| copy.with(frame));
+            }
+            Poll::Ready(Some(Err(_))) => self.copy = None,
+        }
+        polled
+    }
+
+    fn wait(&mut self, waker: &Waker) {
+        match &mut self.sender {
+            _ if self.copy.is_none() => self.sender = None,
+            Some(sender) => sender.clone_from(waker),
+            None => self.sender = Some(waker.clone()),
+        }
+    }
+}
+
+/// A copy of what was sent, never more than `most` bytes.
+struct Held {
+    most: usize,
+    /// Each of them full, but for the last. None ever grows.
+    blocks: Vec<Vec<u8>>,
+    length: usize,
+    /// How much room the next block has.
+    next: usize,
+    trailers: Option<HeaderMap>,
+}
+
+impl Held {
+    fn new(most: usize, hint: &SizeHint) -> Self {
+        let exact = hint.exact().and_then(|exact| usize::try_from(exact).ok());
+        Self {
+            most,
+            blocks: Vec::new(),
+            length: 0,
+            next: exact.unwrap_or(FIRST_BLOCK).max(1),
+            trailers: None,
+        }
+    }
+
+    /// With that frame, or `None` if it grows too large.
+    fn with(mut self, frame: &Frame<Bytes>) -> Option<Self> {
+        if let Some(data) = frame.data_ref() {
+            if data.len() > self.most - self.length {
+                return None;
+            }
+            self.push(data);
+        } else {
+            let trailers = frame.trailers_ref()?;
+            let lengths = trailers
+                .iter()
+                .map(|(name, value)| name.as_str().len() + value.len() + PER_TRAILER);
+            if lengths.sum::<usize>() > self.most - self.length {
+                return None;
+            }
+            self.trailers = Some(trailers.clone());
+        }
+        Some(self)
+    }
+
+    fn push(&mut self, mut data: &[u8]) {
+        while !data.is_empty() {
+            let room = self
+                .blocks
+                .last()
+                .map_or(0, |last| last.capacity() - last.len());
+            if room == 0 {
+                let room = self.next.max(data.len()).min(self.most - self.length);
+                self.blocks.push(Vec::with_capacity(room));
+                self.next = self.length + room;
+                continue;
+            }
+            let (fits, rest) = data.split_at(data.len().min(room));
+            if let Some(last) = self.blocks.last_mut() {
+                last.extend_from_slice(fits);
+            }
+            self.length += fits.len();
+            data = rest;
+        }
+    }
+}
+
+/// A body that is sent once more: the copy, and then what was not sent yet.
+struct Again<B: Body> {
+    blocks: VecDeque<Bytes>,
+    trailers: Option<HeaderMap>,
+    rest: Option<Pin<Box<B>>>,
+    /// By what the body said of its size at first: it is the same body, so that
+    /// a client frames it in the same way.
+    left: Left,
+}
+
+impl<B: Body> Again<B> {
+    fn empty() -> Self {
+        Self {
+            blocks: VecDeque::new(),
+            trailers: None,
+            rest: None,
+            left: Left::of(&SizeHint::with_exact(0)),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.blocks.is_empty()
+            && self.trailers.is_none()
+            && self.rest.as_ref().is_none_or(|rest| rest.is_end_stream())
+    }
+}
+
+/// How much of a body is to come, as far as that is known.
+#[derive(Clone, Copy)]
+struct Left {
+    lower: u64,
+    upper: Option<u64>,
+}
+
+impl Left {
+    fn of(hint: &SizeHint) -> Self {
+        Self {
+            lower: hint.lower(),
+            upper: hint.upper(),
+        }
+    }
+
+    fn sent(&mut self, bytes: usize) {
+        let bytes = bytes as u64;
+        self.lower = self.lower.saturating_sub(bytes);
+        self.upper = self.upper.map(|upper| upper.saturating_sub(bytes));
+    }
+
+    fn hint(self) -> SizeHint {
+        let mut hint = SizeHint::new();
+        if let Some(upper) = self.upper {
+            hint.set_upper(upper);
+        }
+        hint.set_lower(self.lower);
+        hint
+    }
+}
+
+impl<B> Again<B>
+where
+    B: Body,
+    B::Error: Into<BoxError>,
+{
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let kept = self.blocks.pop_front().map(Frame::data);
+        let kept = kept.or_else(|| self.trailers.take().map(Frame::trailers));
+        let frame = match (kept, &mut self.rest) {
+            (Some(kept), _) => Some(Ok(kept)),
+            (None, Some(rest)) => owned(ready!(rest.as_mut().poll_frame(cx))),
+            (None, None) => None,
+        };
+        match &frame {
+            Some(Ok(frame)) => self.left.sent(frame.data_ref().map_or(0, Bytes::len)),
+            Some(Err(_)) => {}
+            None => self.rest = None,
+        }
+        Poll::Ready(frame)
+    }
+}
+
+/// A frame with its data as [`Bytes`].
+fn owned<D: Buf, E: Into<BoxError>>(
+    frame: Option<Result<Frame<D>, E>>,
+) -> Option<Result<Frame<Bytes>, BoxError>> {
+    frame.map(|frame| match frame {
+        Ok(frame) => Ok(frame.map_data(|mut data| data.copy_to_bytes(data.remaining()))),
+        Err(error) => Err(error.into()),
+    })
+}
+
+fn lock<B: Body>(tee: &Mutex<Tee<B>>) -> MutexGuard<'_, Tee<B>> {
+    // Only the source's own code can panic in there, and takes the copy along.
+    tee.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The request of this body was rejected, and is sent once more with it.
+#[derive(Debug)]
+struct TakenOver;
+
+impl fmt::Display for TakenOver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the request was rejected before its body was sent, which goes on in a replay")
+    }
+}
+
+impl std::error::Error for TakenOver {}

@@ -1,0 +1,366 @@
+//! What a server says of a cookie, for tokens that are cookies.
+
+use std::fmt;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use http::{HeaderMap, HeaderValue, header};
+use secrecy::SecretString;
+
+/// The cookie of one name that an answer sets (RFC 6265, section 5.2).
+///
+/// For providers whose token is a cookie, or comes in one. As in a browser, a
+/// later line replaces an earlier one of the same name, domain and path, and a
+/// line that deletes the cookie, or sets it to nothing, sets none.
+///
+/// ```
+/// use std::time::Duration;
+/// use http::{HeaderMap, header};
+/// use tower_reauth::{SetCookie, Token};
+///
+/// # let mut headers = HeaderMap::new();
+/// # headers.append(header::SET_COOKIE, "sid=3f9a; Path=/; Max-Age=1800; HttpOnly".parse()?);
+/// let sid = SetCookie::find(&headers, "sid").ok_or("the answer sets no `sid`")?;
+/// assert_eq!(sid.lifetime(), Some(Duration::from_secs(1800)));
+/// let token = Token::cookie("sid", sid.into_value())?;
+/// # Ok::<(), tower_reauth::BoxError>(())
+/// ```
+pub struct SetCookie {
+    value: SecretString,
+    lifetime: Option<Duration>,
+}
+
+impl SetCookie {
+    /// The cookie `name` that an answer with these headers sets, if it does.
+    /// The last one, where it sets several.
+    #[must_use]
+    pub fn find(headers: &HeaderMap, name: &str) -> Option<Self> {
+        let now = now(headers);
+        let mut set: Vec<Line<'_>> = Vec::new();
+        for line in headers.get_all(header::SET_COOKIE) {
+            let Some(line) = Line::parse(line, name, now) else {
+                continue;
+            };
+            set.retain(|earlier| !earlier.is_replaced_by(&line));
+            set.push(line);
+        }
+        let last = set.into_iter().rev().find(|line| !line.deletes())?;
+        Some(Self {
+            value: SecretString::from(last.value),
+            lifetime: last
+                .seconds
+                .and_then(|seconds| Some(Duration::from_secs(u64::try_from(seconds).ok()?))),
+        })
+    }
+
+    /// Its value, as it is to be sent back.
+    #[must_use]
+    pub fn into_value(self) -> SecretString {
+        self.value
+    }
+
+    /// How long it lives, by `Max-Age`, or by `Expires` and the answer's
+    /// `Date`. `None` for one that lives as long as the server likes.
+    #[must_use]
+    pub fn lifetime(&self) -> Option<Duration> {
+        self.lifetime
+    }
+}
+
+impl fmt::Debug for SetCookie {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SetCookie")
+            .field("lifetime", &self.lifetime)
+            .finish_non_exhaustive()
+    }
+}
+
+/// One line that sets or deletes the cookie.
+struct Line<'a> {
+    value: &'a str,
+    /// From now on; none or less deletes it.
+    seconds: Option<i64>,
+    domain: String,
+    path: &'a str,
+}
+
+impl<'a> Line<'a> {
+    fn parse(line: &'a HeaderValue, name: &str, now: i64) -> Option<Self> {
+        let line = std::str::from_utf8(line.as_bytes()).ok()?;
+        let mut parts = line.split(';');
+        let (its_name, value) = parts.next()?.split_once('=')?;
+        if its_name.trim() != name {
+            return None;
+        }
+        let mut max_age = None;
+        let mut expires = None;
+        let (mut domain, mut path) = (String::new(), "");
+        for attribute in parts {
+            let (attribute, value) = attribute.split_once('=').unwrap_or((attribute, ""));
+            let value = value.trim();
+            match attribute.trim() {
+                key if key.eq_ignore_ascii_case("max-age") => {
+                    max_age = seconds(value).or(max_age);
+                }
+                key if key.eq_ignore_ascii_case("expires") => {
+                    expires = date(value).map(|at| at.saturating_sub(now)).or(expires);
+                }
+                key if key.eq_ignore_ascii_case("domain") => {
+                    domain = value.trim_start_matches('.').to_ascii_lowercase();
+                }
+                key if key.eq_ignore_ascii_case("path") => path = value,
+                _ => {}
+            }
+        }
+        Some(Self {
+            value: value.trim(),
+            seconds: max_age.or(expires),
+            domain,
+            path,
+        })
+    }
+
+    fn deletes(&self) -> bool {
+        matches!(self.value, "" | "\"\"") || self.seconds.is_some_and(|seconds| seconds <= 0)
+    }
+
+    fn is_replaced_by(&self, later: &Self) -> bool {
+        self.domain == later.domain && self.path == later.path
+    }
+}
+
+/// A `Max-Age`, of which too much is as much as can be (section 5.2.2).
+fn seconds(text: &str) -> Option<i64> {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    Some(match text.starts_with('-') {
+        true => 0,
+        false => text.parse().unwrap_or(i64::MAX),
+    })
+}
+
+/// The time of the answer, by the clock that its dates are of, if it says so.
+fn now(headers: &HeaderMap) -> i64 {
+    let date = headers
+        .get(header::DATE)
+        .and_then(|value| date(value.to_str().ok()?));
+    date.unwrap_or_else(|| {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        now.map_or(0, |now| i64::try_from(now.as_secs()).unwrap_or(i64::MAX))
+    })
+}
+
+/// The seconds since 1970 that a date means, by the lenient rules for cookies
+/// (section 5.1.1), which the dates of HTTP obey too.
+fn date(text: &str) -> Option<i64> {
+    let (mut time, mut day, mut month, mut year) = (None, None, None, None);
+    let is_delimiter = |c: char| matches!(c, '\t' | ' '..='/' | ';'..='@' | '['..='`' | '{'..='~');
+    for token in text.split(is_delimiter).filter(|token| !token.is_empty()) {
+        if time.is_none() && time_of_day(token).is_some() {
+            time = time_of_day(token);
+        } else if day.is_none() && number(token, 1..=2).is_some() {
+            day = number(token, 1..=2);
+        } else if month.is_none() && month_of_year(token).is_some() {
+            month = month_of_year(token);
+        } else if year.is_none() {
+            year = number(token, 2..=4);
+        }
+    }
+    let year = match year? {
+        year @ 0..=69 => year + 2000,
+        year @ 70..=99 => year + 1900,
+        year => year,
+    };
+    let day = day.filter(|day| (1..=31).contains(day))?;
+    if year < 1601 {
+        return None;
+    }
+    Some(days(year, month?, day) * 86_400 + time?)
+}
+
+/// The number at the start of `token`, if it has so many digits.
+fn number(token: &str, digits: std::ops::RangeInclusive<usize>) -> Option<i64> {
+    let length = token.bytes().take_while(u8::is_ascii_digit).count();
+    digits
+        .contains(&length)
+        .then(|| token[..length].parse().ok())?
+}
+
+fn time_of_day(token: &str) -> Option<i64> {
+    let mut parts = token.splitn(3, ':');
+    let mut next = || number(parts.next()?, 1..=2);
+    let (hour, minute, second) = (next()?, next()?, next()?);
+    (hour < 24 && minute < 60 && second < 60).then_some(hour * 3600 + minute * 60 + second)
+}
+
+fn month_of_year(token: &str) -> Option<i64> {
+    const MONTHS: [&str; 12] = [
+        "jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec",
+    ];
+    let start = token.get(..3)?;
+    let month = MONTHS
+        .iter()
+        .position(|month| start.eq_ignore_ascii_case(month))?;
+    i64::try_from(month + 1).ok()
+}
+
+/// The days from 1970 to that day of the Gregorian calendar.
+fn days(year: i64, month: i64, day: i64) -> i64 {
+    // Years that begin in March, so that a leap day is the last of its year.
+    let year = year - i64::from(month <= 2);
+    let since_march = (month + 9) % 12;
+    let day_of_year = (153 * since_march + 2) / 5 + day - 1;
+    year * 365 + year / 4 - year / 100 + year / 400 + day_of_year - 719_468
+}
+
+#[cfg(test)]
+mod tests {
+    use secrecy::ExposeSecret;
+
+    use super::*;
+
+    fn find(lines: &[&str]) -> Option<(String, Option<u64>)> {
+        let mut headers = HeaderMap::new();
+        headers.append(
+            header::DATE,
+            "Sun, 06 Nov 1994 08:49:37 GMT".parse().unwrap(),
+        );
+        for line in lines {
+            headers.append(header::SET_COOKIE, line.parse().unwrap());
+        }
+        let found = SetCookie::find(&headers, "sid")?;
+        let lifetime = found.lifetime().map(|lifetime| lifetime.as_secs());
+        Some((found.into_value().expose_secret().to_owned(), lifetime))
+    }
+
+    fn value(lines: &[&str]) -> Option<String> {
+        find(lines).map(|(value, _)| value)
+    }
+
+    #[test]
+    fn the_cookie_of_that_name_is_found_among_others() {
+        let lines = [
+            "sidney=1",
+            "SID=2",
+            "other=sid=3",
+            " sid = a=b== ; Path=/; HttpOnly",
+        ];
+        assert_eq!(value(&lines).as_deref(), Some("a=b=="));
+        assert_eq!(value(&lines[..3]), None);
+        assert_eq!(value(&["sid", "=sid", ""]), None);
+    }
+
+    #[test]
+    fn its_lifetime_is_its_max_age_or_its_end_by_the_servers_clock() {
+        let lifetime = |attributes: &str| find(&[&format!("sid=1{attributes}")]).unwrap().1;
+        assert_eq!(lifetime(""), None);
+        assert_eq!(lifetime("; Max-Age=60"), Some(60));
+        assert_eq!(
+            lifetime("; max-age= 60 ; Expires=Sun, 06 Nov 2094 08:49:37 GMT"),
+            Some(60)
+        );
+        assert_eq!(
+            lifetime("; Expires=Sun, 06 Nov 1994 08:50:37 GMT"),
+            Some(60)
+        );
+        assert_eq!(lifetime("; Expires=never"), None);
+        assert_eq!(lifetime("; Max-Age=soon; Max-Age="), None);
+        assert_eq!(
+            lifetime("; Max-Age=99999999999999999999"),
+            Some(i64::MAX as u64)
+        );
+    }
+
+    #[test]
+    fn what_deletes_a_cookie_sets_none() {
+        for deletion in [
+            "sid=",
+            "sid=\"\"; Path=/",
+            "sid=x; Max-Age=0",
+            "sid=x; Max-Age=-1",
+            "sid=x; Max-Age=-99999999999999999999",
+            "sid=deleted; expires=Thu, 01-Jan-1970 00:00:01 GMT; Max-Age=0; path=/",
+            "sid=deleted; expires=Thu, 01-Jan-1970 00:00:01 GMT",
+            "sid=x; Expires=Thu, 01 Jan 1970 00:00:00 GMT",
+        ] {
+            assert_eq!(value(&[deletion]), None, "{deletion}");
+        }
+    }
+
+    #[test]
+    fn a_deletion_elsewhere_leaves_the_one_that_was_set() {
+        let deletion = "sid=; Max-Age=0; Path=/old";
+        assert_eq!(
+            value(&["sid=new; Path=/", deletion]).as_deref(),
+            Some("new")
+        );
+        assert_eq!(
+            value(&[deletion, "sid=new; Path=/"]).as_deref(),
+            Some("new")
+        );
+        let deletion = "sid=; Max-Age=0; Domain=.example.com";
+        assert_eq!(value(&["sid=new", deletion]).as_deref(), Some("new"));
+    }
+
+    #[test]
+    fn of_two_lines_for_the_same_place_the_last_counts() {
+        let (new, gone) = ("sid=new; Path=/", "sid=; Path=/; Max-Age=0");
+        assert_eq!(value(&[gone, new]).as_deref(), Some("new"));
+        assert_eq!(value(&[new, gone]), None);
+        assert_eq!(value(&["sid=1", "sid=2"]).as_deref(), Some("2"));
+        let domains = ["sid=1; Domain=.EXAMPLE.com", "sid=; domain=example.com"];
+        assert_eq!(value(&domains), None);
+    }
+
+    #[test]
+    fn a_value_that_is_no_text_is_none() {
+        let mut headers = HeaderMap::new();
+        let value = HeaderValue::from_bytes(b"sid=\xff").unwrap();
+        headers.append(header::SET_COOKIE, value);
+        assert!(SetCookie::find(&headers, "sid").is_none());
+    }
+
+    #[test]
+    fn dates_are_read_in_all_their_forms() {
+        for text in [
+            "Sun, 06 Nov 1994 08:49:37 GMT",
+            "Sunday, 06-Nov-94 08:49:37 GMT",
+            "Sun Nov  6 08:49:37 1994",
+            "Sun, 06-Nov-1994 08:49:37 GMT",
+            "6 november 1994 8:49:37",
+        ] {
+            assert_eq!(date(text), Some(784_111_777), "{text}");
+        }
+        assert_eq!(date("Thu, 01 Jan 1970 00:00:00 GMT"), Some(0));
+        assert_eq!(date("29 Feb 2000 00:00:00"), Some(951_782_400));
+        assert_eq!(date("1 Mar 2000 00:00:00"), Some(951_868_800));
+        assert_eq!(date("1 Jan 1601 00:00:00"), Some(-11_644_473_600));
+        assert_eq!(date("31 Dec 69 23:59:59"), date("31 Dec 2069 23:59:59"));
+        for text in [
+            "",
+            "06 Nov 1994",
+            "08:49:37",
+            "32 Nov 1994 08:49:37",
+            "0 Nov 1994 08:49:37",
+            "6 Nov 1600 08:49:37",
+            "6 Nov 1994 24:00:00",
+            "6 Nov 1994 08:60:00",
+            "6 Nov 1994 08:49:60",
+            "6 Nov 1994 08:49",
+            "6 Xyz 1994 08:49:37",
+            "6 Nov 19945 08:49:37",
+            "6 No\u{fc} 1994 08:49:37",
+        ] {
+            assert_eq!(date(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn debug_shows_no_value() {
+        let mut headers = HeaderMap::new();
+        headers.append(header::SET_COOKIE, "sid=canary; Max-Age=5".parse().unwrap());
+        let shown = format!("{:?}", SetCookie::find(&headers, "sid"));
+        assert!(shown.contains('5') && !shown.contains("canary"), "{shown}");
+    }
+}
