@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::future::poll_fn;
-use std::io;
 
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -19,6 +18,7 @@ use super::model::{LoginCredentials, LoginResult, PasswordsObject, SuccessData};
 use super::text::Secrets;
 use crate::BoxError;
 use crate::origin::{Destination, Origins};
+use crate::provider::was_not_sent;
 use crate::secret;
 use crate::token::{InvalidToken, Token};
 
@@ -376,7 +376,7 @@ where
             .map_err(|error| Error::new(call, ErrorKind::NotSent).caused_by(error))?;
         let response = http.call(request).await.map_err(|error| {
             let error = error.into();
-            let kind = if was_refused(&*error) {
+            let kind = if was_not_sent(&*error) {
                 ErrorKind::NotSent
             } else {
                 ErrorKind::NoAnswer
@@ -386,23 +386,6 @@ where
 
         Answer::read(call, response, secrets).await
     }
-}
-
-/// Whether nobody listened, so that no byte of the request was sent.
-///
-/// Other failures of a connection cannot be told from those of a request that
-/// was sent: the transport's error types are its own.
-fn was_refused(error: &(dyn std::error::Error + 'static)) -> bool {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(error) = error.downcast_ref::<io::Error>() {
-            if error.kind() == io::ErrorKind::ConnectionRefused {
-                return true;
-            }
-        }
-        next = error.source();
-    }
-    false
 }
 
 /// `message` in a buffer that is wiped, where `texts` are all the texts in it.

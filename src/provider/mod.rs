@@ -28,9 +28,11 @@
 mod context;
 mod erased;
 mod error;
+pub mod exchange;
 mod fixed;
 mod function;
 mod profile;
+mod retry_after;
 
 use std::future::{Future, ready};
 
@@ -42,6 +44,10 @@ pub use profile::{LogoutEnds, Profile};
 
 pub(crate) use context::Storing;
 pub(crate) use erased::ErasedProvider;
+#[cfg(feature = "controlm")]
+pub(crate) use exchange::was_not_sent;
+#[cfg(feature = "controlm")]
+pub(crate) use retry_after::retry_after;
 
 use crate::credentials::Source;
 use crate::token::Token;
