@@ -6,17 +6,17 @@
 //! as [`writing`](super::writing) tells; [`form`], [`json`] and [`basic`] make
 //! what goes into it. None of them leaves a copy of a secret behind.
 //!
-//! | what happened | [`login`] | [`logout`] | [`change_password`] |
-//! |---|---|---|---|
-//! | 2xx | the [`Reply`] | the [`Reply`] | the [`Reply`] |
-//! | a status that the provider names | `Refused` | `TokenRejected` | `TokenRejected` |
-//! | 425, 429 | `Unavailable` | `Unavailable` | `Unavailable` |
-//! | 408, any 5xx | `Unavailable` | `Unavailable` | `Uncertain` |
-//! | any other 4xx | `Protocol` | `Protocol` | `Refused` |
-//! | any other status | `Protocol` | `Protocol` | `Uncertain` |
-//! | nobody listens, or no connection is to be had | `Unavailable` | `Unavailable` | `Unavailable` |
-//! | the answer was lost | `Unavailable` | `Unavailable` | `Uncertain` |
-//! | a 2xx that is cut short, or longer than [`MAX_REPLY`] | `Protocol` | `Protocol` | `Uncertain` |
+//! | what happened | [`login`] | [`renew`] | [`logout`] | [`change_password`] |
+//! |---|---|---|---|---|
+//! | 2xx | the [`Reply`] | the [`Reply`] | the [`Reply`] | the [`Reply`] |
+//! | a status that the provider names | `Refused` | `TokenRejected` | `TokenRejected` | `TokenRejected` |
+//! | 425, 429 | `Unavailable` | `Unavailable` | `Unavailable` | `Unavailable` |
+//! | 408, any 5xx | `Unavailable` | `Uncertain` | `Unavailable` | `Uncertain` |
+//! | any other 4xx | `Protocol` | `Protocol` | `Protocol` | `Refused` |
+//! | any other status | `Protocol` | `Uncertain` | `Protocol` | `Uncertain` |
+//! | nobody listens, or the service is not ready | `Unavailable` | `Unavailable` | `Unavailable` | `Unavailable` |
+//! | the answer was lost | `Unavailable` | `Uncertain` | `Unavailable` | `Uncertain` |
+//! | a 2xx that is cut short, or longer than [`MAX_REPLY`] | `Protocol` | `Uncertain` | `Protocol` | `Uncertain` |
 //!
 //! A `Retry-After` goes along. An error names the status and quotes nothing of
 //! the answer, which may hold what was sent.
@@ -105,6 +105,28 @@ where
     RB::Error: Into<BoxError>,
 {
     exchange(Call::Login, http, request, refused).await
+}
+
+/// Sends the token before, or what is kept with it, in exchange for a new one.
+/// A status in `dead` says that it is dead, and that a login is needed.
+///
+/// # Errors
+///
+/// As the [table](self) says. Where the answer was lost the error is
+/// [`ProviderError::uncertain`], and the session does not offer that token
+/// again: some servers revoke everything when one is used twice.
+pub async fn renew<S, B, RB>(
+    http: &S,
+    request: Request<B>,
+    dead: &[u16],
+) -> Result<Reply, ProviderError>
+where
+    S: Service<Request<B>, Response = Response<RB>> + Clone,
+    S::Error: Into<BoxError>,
+    RB: Body,
+    RB::Error: Into<BoxError>,
+{
+    exchange(Call::Renew, http, request, dead).await
 }
 
 /// Sends a logout. A status in `dead` says that the token was dead already.
@@ -325,6 +347,7 @@ pub fn basic(credentials: &Credentials) -> HeaderValue {
 #[derive(Clone, Copy)]
 enum Call {
     Login,
+    Renew,
     Logout,
     ChangePassword,
 }
@@ -399,7 +422,7 @@ impl Call {
     fn lost(self, error: BoxError) -> ProviderError {
         match self {
             Call::Login | Call::Logout => ProviderError::unavailable(error),
-            Call::ChangePassword => ProviderError::uncertain(error),
+            Call::Renew | Call::ChangePassword => ProviderError::uncertain(error),
         }
     }
 
@@ -407,7 +430,7 @@ impl Call {
     fn unreadable(self, error: BoxError) -> ProviderError {
         match self {
             Call::Login | Call::Logout => ProviderError::protocol(error),
-            Call::ChangePassword => ProviderError::uncertain(error),
+            Call::Renew | Call::ChangePassword => ProviderError::uncertain(error),
         }
     }
 
@@ -416,7 +439,9 @@ impl Call {
         if named.contains(&status.as_u16()) {
             return match self {
                 Call::Login => ProviderError::refused(error),
-                Call::Logout | Call::ChangePassword => ProviderError::token_rejected(error),
+                Call::Renew | Call::Logout | Call::ChangePassword => {
+                    ProviderError::token_rejected(error)
+                }
             };
         }
         match status {
@@ -430,7 +455,7 @@ impl Call {
                 Call::Login => ProviderError::protocol(error).with_retry_after(NOT_SOON),
                 Call::Logout => ProviderError::protocol(error),
                 Call::ChangePassword if status.is_client_error() => ProviderError::refused(error),
-                Call::ChangePassword => ProviderError::uncertain(error),
+                Call::Renew | Call::ChangePassword => ProviderError::uncertain(error),
             },
         }
     }
@@ -462,6 +487,8 @@ mod tests {
     use super::*;
     use crate::provider::ProviderErrorKind::{self, *};
 
+    const CALLS: [Call; 4] = [Call::Login, Call::Renew, Call::Logout, Call::ChangePassword];
+
     async fn answered(call: Call, status: u16) -> Result<Reply, ProviderError> {
         let http = tower::service_fn(move |_: Request<()>| {
             let response = Response::builder().status(status);
@@ -473,17 +500,25 @@ mod tests {
 
     #[tokio::test]
     async fn each_status_is_what_the_table_says() {
-        let rows: [(&[u16], [ProviderErrorKind; 3]); 5] = [
-            (&[401], [Refused, TokenRejected, TokenRejected]),
-            (&[425, 429], [Unavailable; 3]),
-            (&[408, 500, 503], [Unavailable, Unavailable, Uncertain]),
-            (&[400, 403, 404, 409], [Protocol, Protocol, Refused]),
-            (&[302, 304], [Protocol, Protocol, Uncertain]),
+        let rows: [(&[u16], [ProviderErrorKind; 4]); 5] = [
+            (
+                &[401],
+                [Refused, TokenRejected, TokenRejected, TokenRejected],
+            ),
+            (&[425, 429], [Unavailable; 4]),
+            (
+                &[408, 500, 503],
+                [Unavailable, Uncertain, Unavailable, Uncertain],
+            ),
+            (
+                &[400, 403, 404, 409],
+                [Protocol, Protocol, Protocol, Refused],
+            ),
+            (&[302, 304], [Protocol, Uncertain, Protocol, Uncertain]),
         ];
         for (statuses, kinds) in rows {
             for status in statuses {
-                let calls = [Call::Login, Call::Logout, Call::ChangePassword];
-                for (call, kind) in calls.into_iter().zip(kinds) {
+                for (call, kind) in CALLS.into_iter().zip(kinds) {
                     let error = answered(call, *status).await.unwrap_err();
                     assert_eq!(error.kind(), kind, "{status}");
                     assert_eq!(error.retry_after(), Some(Duration::from_secs(7)));
@@ -502,15 +537,14 @@ mod tests {
         for (lost, kinds) in [
             (
                 io::ErrorKind::ConnectionReset,
-                [Unavailable, Unavailable, Uncertain],
+                [Unavailable, Uncertain, Unavailable, Uncertain],
             ),
-            (io::ErrorKind::ConnectionRefused, [Unavailable; 3]),
+            (io::ErrorKind::ConnectionRefused, [Unavailable; 4]),
         ] {
             let http = tower::service_fn(move |_: Request<()>| {
                 ready(Err::<Response<Full<Bytes>>, _>(io::Error::from(lost)))
             });
-            let calls = [Call::Login, Call::Logout, Call::ChangePassword];
-            for (call, kind) in calls.into_iter().zip(kinds) {
+            for (call, kind) in CALLS.into_iter().zip(kinds) {
                 let answer = exchange(call, &http, Request::new(()), &[]).await;
                 assert_eq!(answer.unwrap_err().kind(), kind, "{lost}");
             }
