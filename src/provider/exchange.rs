@@ -454,6 +454,7 @@ impl Call {
             _ => match self {
                 Call::Login => ProviderError::protocol(error).with_retry_after(NOT_SOON),
                 Call::Logout => ProviderError::protocol(error),
+                Call::Renew if status.is_client_error() => ProviderError::protocol(error),
                 Call::ChangePassword if status.is_client_error() => ProviderError::refused(error),
                 Call::Renew | Call::ChangePassword => ProviderError::uncertain(error),
             },
