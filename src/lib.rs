@@ -77,6 +77,7 @@
 //! | `json` | with `controlm` | credentials in JSON files, and in one that keeps a changed password |
 //! | `tracing` | yes | tells `tracing` what happens to a session |
 //! | `emulator` | no | an embedded Control-M server, for tests |
+//! | `testing` | no | a scripted provider and service, and a check of any provider, for tests |
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -100,6 +101,9 @@ mod rolling;
 mod secret;
 mod service;
 mod session;
+#[cfg(feature = "testing")]
+#[cfg_attr(docsrs, doc(cfg(feature = "testing")))]
+pub mod testing;
 mod token;
 
 /// Any error, boxed, as in tower.

@@ -1,5 +1,7 @@
 //! Login systems: the trait that speaks to one, and what is ready-made.
 //!
+//! **To write one, read [`writing`].**
+//!
 //! A [`CredentialProvider`] knows how to log in. Everything else is the
 //! session's: when to log in, with which credentials, how often after a
 //! failure, and who waits for it. The smallest provider is a [`Profile`] and
@@ -33,6 +35,17 @@ mod error;
 mod fixed;
 mod function;
 mod profile;
+pub mod writing {
+    #![doc = include_str!("writing.md")]
+
+    #[allow(unused_imports, reason = "the page links to them")]
+    use super::{
+        Answer, Api, Call, CredentialProvider, LoginContext, LogoutEnds, PasswordChange, Profile,
+        ProviderError, Reason,
+    };
+    #[allow(unused_imports, reason = "the page links to it")]
+    use crate::token::Token;
+}
 
 use std::future::{Future, ready};
 
@@ -52,6 +65,8 @@ use crate::credentials::Source;
 use crate::token::Token;
 
 /// Knows one login system: logs in and, where it can, logs out and changes the password.
+///
+/// [`writing`] is the guide to writing one.
 ///
 /// A session calls one of the three methods at a time, in a task of its own.
 ///

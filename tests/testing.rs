@@ -1,0 +1,730 @@
+//! What the feature `testing` offers: scripts, gates, and the check of any
+//! provider, which good ones pass and each broken one fails.
+
+use std::collections::HashSet;
+use std::future::pending;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderName, Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full};
+use tokio::task::yield_now;
+use tower::{BoxError, Layer, ServiceExt};
+use tower_reauth::controlm::ControlM;
+use tower_reauth::controlm::emulator::{Emulator, EmulatorService, PasswordChangeEnds};
+use tower_reauth::testing::{
+    Answer, Call, Check, Gate, NonConforming, Outcome, Report, ScriptedProvider, ScriptedService,
+    TestServer, conformance, conformance_unreachable,
+};
+use tower_reauth::{
+    CredentialProvider, Credentials, ErrorKind, ExposeSecret, FixedToken, LoginContext, LogoutEnds,
+    PasswordChange, PasswordChanged, Profile, ProviderError, Reason, Rejection, Session, Source,
+    Token,
+};
+
+const HOME: &str = "https://api.test/x";
+
+fn home() -> Profile {
+    Profile::at(HOME.parse().unwrap())
+}
+
+fn get() -> Request<Full<Bytes>> {
+    Request::get(HOME).body(Full::default()).unwrap()
+}
+
+// ---- Scripts and gates -----------------------------------------------------
+
+#[tokio::test(start_paused = true)]
+async fn all_who_wait_share_the_login_that_is_held_at_a_gate() {
+    let (provider, service, gate) = (
+        ScriptedProvider::new(home()),
+        ScriptedService::new(),
+        Gate::closed(),
+    );
+    provider.on_login(Answer::usual().held_at(&gate));
+    let session = Session::new(provider.clone());
+    let requests: Vec<_> = (0..50)
+        .map(|_| {
+            let client = session.layer().layer(service.clone());
+            tokio::spawn(client.oneshot(get()))
+        })
+        .collect();
+    gate.reached(1).await;
+    assert_eq!((gate.waiting(), service.requests()), (1, 0));
+    gate.open();
+    for request in requests {
+        assert_eq!(request.await.unwrap().unwrap().status(), 200);
+    }
+    assert_eq!((provider.logins(), service.accepted()), (1, 50));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_script_is_followed_in_order_and_all_calls_are_kept() {
+    let provider = ScriptedProvider::new(home())
+        .with_source(Credentials::new("emuser", "first"))
+        .issuing(|number| Token::cookie("sid", format!("{number}")).unwrap());
+    provider.on_login(ProviderError::unavailable("down"));
+    provider.on_login(Answer::panic());
+    provider.on_login(Answer::never());
+    provider.on_logout(ProviderError::token_rejected("dead"));
+    let session = Session::builder(provider.clone())
+        .login_deadline(Duration::from_secs(1))
+        .build();
+    for expected in [
+        ErrorKind::Unavailable,
+        ErrorKind::ProviderPanicked,
+        ErrorKind::DeadlineExceeded,
+    ] {
+        assert_eq!(session.login().await.unwrap_err().kind(), expected);
+    }
+    session.login().await.unwrap();
+    let change = PasswordChange::to("second");
+    session.change_password(change).await.unwrap();
+    session.logout().await.unwrap();
+
+    assert_eq!(provider.logins(), 4);
+    assert_eq!(provider.reasons(), [Reason::Requested; 4]);
+    assert_eq!((provider.logouts(), provider.password_changes()), (1, 1));
+    let calls = provider.calls();
+    let Call::Login(login) = &calls[3] else {
+        panic!("{calls:?}")
+    };
+    assert_eq!(login.credentials().unwrap().username(), "emuser");
+    let Call::ChangePassword(token, change) = &calls[4] else {
+        panic!("{calls:?}")
+    };
+    assert_eq!(token.generation(), 1);
+    assert_eq!(change.new_password().expose_secret(), "second");
+    assert!(matches!(&calls[5], Call::Logout(_)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_script_keeps_holds_no_logout_back() {
+    let provider = ScriptedProvider::new(home().logout_ends(LogoutEnds::Token));
+    let session = Session::new(provider.clone());
+    let gate = Gate::closed();
+    provider.on_logout(Answer::usual().held_at(&gate));
+    drop(session.token().await.unwrap());
+    session
+        .change_password(PasswordChange::to("x"))
+        .await
+        .unwrap();
+    session.renew().await.unwrap();
+    // The replaced token is logged out although its copies are in `calls`.
+    gate.reached(1).await;
+    assert_eq!((provider.calls().len(), provider.logouts()), (4, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_looks_where_it_is_told_and_answers_as_it_is_told() {
+    let service = ScriptedService::new()
+        .token_in_cookie("sid")
+        .answering(|head| Response::new(Bytes::from(head.method.to_string()).into()))
+        .rejecting_with(|_| {
+            let mut response = Response::default();
+            *response.status_mut() = StatusCode::FORBIDDEN;
+            response
+        });
+    service.accept_only(["2"]);
+    let ask = async |cookie: &str| {
+        let request = Request::post(HOME).header("cookie", cookie).body(());
+        let response = service.clone().oneshot(request.unwrap()).await.unwrap();
+        let status = response.status();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        (status.as_u16(), body)
+    };
+    assert_eq!(ask("theme=dark; sid=2").await, (200, "POST".into()));
+    assert_eq!(ask("sid=1").await, (403, Bytes::new()));
+    service.accept_any();
+    assert_eq!(ask("sid=1").await, (200, Method::POST.as_str().into()));
+    assert_eq!(ask("theme=dark").await.0, 403);
+    assert_eq!(service.tokens(), ["2", "1", "1", ""]);
+    assert_eq!((service.accepted(), service.rejected()), (2, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_is_held_alone_or_with_all_others() {
+    let service = ScriptedService::new().token_in_header(HeaderName::from_static("x-token"));
+    let (one, all) = (Gate::closed(), Gate::closed());
+    service.hold_all(&all);
+    service.hold_next(&one);
+    let send = || {
+        let request = Request::get(HOME).header("x-token", "t").body(()).unwrap();
+        tokio::spawn(service.clone().oneshot(request))
+    };
+    let first = send();
+    one.reached(1).await;
+    let others = [send(), send()];
+    all.reached(2).await;
+    all.open();
+    for other in others {
+        assert_eq!(other.await.unwrap().unwrap().status(), 200);
+    }
+    assert!(!first.is_finished());
+    // What is good is looked at behind the gate.
+    service.accept_only(["other"]);
+    one.open();
+    assert_eq!(first.await.unwrap().unwrap().status(), 401);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gate_lets_through_in_order_and_loses_no_turn_of_who_has_gone() {
+    let gate = Gate::closed();
+    let passed = Arc::new(Mutex::new(Vec::new()));
+    let mut tasks = Vec::new();
+    for number in 0..4 {
+        let (gate, passed) = (gate.clone(), passed.clone());
+        tasks.push(tokio::spawn({
+            let gate = gate.clone();
+            async move {
+                gate.pass().await;
+                passed.lock().unwrap().push(number);
+            }
+        }));
+        gate.reached(number + 1).await;
+    }
+    let gone = tasks.remove(0);
+    gone.abort();
+    assert!(gone.await.unwrap_err().is_cancelled());
+    assert_eq!(gate.waiting(), 3);
+
+    gate.let_through(1);
+    tasks.remove(0).await.unwrap();
+    assert_eq!(*passed.lock().unwrap(), [1]);
+    gate.let_through(3);
+    for task in tasks {
+        task.await.unwrap();
+    }
+    gate.pass().await; // the third that was let through
+    gate.open();
+    gate.pass().await;
+    gate.close();
+    let held = tokio::spawn({
+        let gate = gate.clone();
+        async move { gate.pass().await }
+    });
+    gate.reached(1).await;
+    assert!(!held.is_finished());
+}
+
+// ---- Providers that keep the contract --------------------------------------
+
+fn note(report: &Report, check: Check) -> Option<&str> {
+    match report.of(check) {
+        Some(Outcome::Kept { note }) => note.as_deref(),
+        other => panic!("{check}: {other:?}"),
+    }
+}
+
+fn is_skipped(report: &Report, check: Check) -> bool {
+    matches!(report.of(check), Some(Outcome::Skipped { .. }))
+}
+
+const BASE: &str = "https://ctm.test/automation-api";
+
+struct ControlMServer(Emulator);
+
+impl ControlMServer {
+    async fn ask(&self, token: &Token) -> Response<Bytes> {
+        let mut request = Request::get(format!("{BASE}/config/servers"))
+            .body(Full::<Bytes>::default())
+            .unwrap();
+        token.apply_to(request.headers_mut());
+        let response = self.0.service().oneshot(request).await.unwrap();
+        let (head, body) = response.into_parts();
+        Response::from_parts(head, body.collect().await.unwrap().to_bytes())
+    }
+}
+
+impl TestServer for ControlMServer {
+    async fn accepts(&self, token: &Token) -> bool {
+        self.ask(token).await.status() == StatusCode::OK
+    }
+
+    async fn revoke_all(&self) -> bool {
+        self.0.restart();
+        true
+    }
+
+    async fn response_to(&self, token: &Token) -> Option<Response<Bytes>> {
+        Some(self.ask(token).await)
+    }
+
+    async fn live_sessions(&self) -> Option<usize> {
+        self.0.account().live.try_into().ok()
+    }
+
+    async fn failed_logins(&self) -> Option<usize> {
+        self.0.account().failed_logins.try_into().ok()
+    }
+}
+
+fn controlm(emulator: &Emulator) -> ControlM<EmulatorService, Full<Bytes>> {
+    let credentials = Credentials::new("emuser", "s3cret-Password");
+    ControlM::new(emulator.service(), BASE.parse().unwrap(), credentials).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn control_m_conforms_however_a_dead_token_is_told_and_whatever_a_change_ends() {
+    for status in [StatusCode::UNAUTHORIZED, StatusCode::INTERNAL_SERVER_ERROR] {
+        for ends in [
+            PasswordChangeEnds::NoSession,
+            PasswordChangeEnds::OtherSessions,
+            PasswordChangeEnds::EverySession,
+        ] {
+            let emulator = Emulator::builder()
+                .user("emuser", "s3cret-Password")
+                .dead_token_as(status)
+                .password_change_ends(ends)
+                .lock_after(2)
+                .login_latency(Duration::from_millis(100))
+                .build();
+            let server = ControlMServer(emulator.clone());
+            let report = conformance(&controlm(&emulator), &server).await.unwrap();
+            for (check, _) in report.outcomes() {
+                assert!(report.kept(check), "{report}");
+            }
+            assert_eq!(report.outcomes().count(), 11);
+            assert!(emulator.account().balances());
+        }
+    }
+}
+
+struct Keys {
+    key: Arc<Mutex<String>>,
+    rotates: bool,
+}
+
+impl TestServer for Keys {
+    async fn accepts(&self, token: &Token) -> bool {
+        let (_, value) = token.headers().next().unwrap();
+        *value == **self.key.lock().unwrap()
+    }
+
+    async fn revoke_all(&self) -> bool {
+        if self.rotates {
+            self.key.lock().unwrap().push('x');
+        }
+        self.rotates
+    }
+}
+
+fn fixed(key: &Arc<Mutex<String>>) -> FixedToken {
+    let key = key.clone();
+    FixedToken::api_key_from(home(), move || {
+        let key = key.lock().unwrap().clone();
+        async move { Ok(key.into()) }
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fixed_key_conforms_in_what_it_can() {
+    for rotates in [false, true] {
+        let key = Arc::new(Mutex::new("3f9a".to_owned()));
+        let provider = fixed(&key);
+        let report = conformance(&provider, &Keys { key, rotates }).await;
+        let report = report.unwrap();
+        assert!(report.kept(Check::Login));
+        assert_eq!(report.kept(Check::Rejection), rotates, "{report}");
+        let same = Some("the token stays the same");
+        assert_eq!(note(&report, Check::Renewal), same);
+        for check in [
+            Check::RejectedResponse,
+            Check::Logout,
+            Check::DeadLogout,
+            Check::LogoutEnds,
+            Check::PasswordChange,
+            Check::DeadPasswordChange,
+            Check::WrongPassword,
+        ] {
+            assert!(is_skipped(&report, check), "{check}\n{report}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_that_is_never_read_anew_is_told_to_return_the_rejected_one() {
+    let key = Arc::new(Mutex::new("3f9a".to_owned()));
+    let provider = FixedToken::api_key(home(), "3f9a");
+    let server = Keys { key, rotates: true };
+    let error = conformance(&provider, &server).await.unwrap_err();
+    assert!(broken(&error, Check::Rejection).contains("the rejected token once more"));
+}
+
+#[tokio::test]
+async fn a_server_that_is_down_is_unavailable() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let closed = format!("http://{}", port.local_addr().unwrap());
+    drop(port);
+    let http = hyper_util::client::legacy::Client::builder(hyper_util::rt::TokioExecutor::new())
+        .build_http::<Full<Bytes>>();
+    let credentials = Credentials::new("emuser", "s3cret");
+    let provider = ControlM::new(http, closed.parse().unwrap(), credentials).unwrap();
+    let report = conformance_unreachable(&provider).await.unwrap();
+    assert!(report.kept(Check::Unreachable));
+
+    let provider = ScriptedProvider::new(home());
+    provider.on_login(ProviderError::refused("no answer"));
+    let error = conformance_unreachable(&provider).await.unwrap_err();
+    assert!(broken(&error, Check::Unreachable).contains("it failed as Refused"));
+}
+
+// ---- Providers that do not -------------------------------------------------
+
+/// What a provider does wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wrong {
+    Nothing,
+    RefusalIsUnavailable,
+    RefusedIsSentTwice,
+    TokenIsDead,
+    OpensTwoSessions,
+    NeverAnswers,
+    PanicsWithoutPrevious,
+    RepeatsTheRejectedToken,
+    SaysThatItContinues,
+    LogoutDoesNothing,
+    LogoutIsUnavailable,
+    DeadLogoutIsProtocol,
+    LogoutEndsTheUser,
+    PanicsWhenDropped,
+    StaysBusyWhenDropped,
+    TakesNo403ForARejection,
+    ChangeDoesNothing,
+    DeadChangeIsRefused,
+}
+
+/// A login system in memory, whose answer to a dead token is a 403, and its provider.
+#[derive(Clone)]
+struct Vault {
+    wrong: Wrong,
+    source: Source,
+    busy: Arc<AtomicBool>,
+    state: Arc<Mutex<State>>,
+}
+
+struct State {
+    password: String,
+    live: HashSet<String>,
+    issued: usize,
+    failed: usize,
+}
+
+impl Vault {
+    fn new(wrong: Wrong) -> Self {
+        Self {
+            wrong,
+            source: Credentials::new("root", "toor").into(),
+            busy: Arc::default(),
+            state: Arc::new(Mutex::new(State {
+                password: "toor".into(),
+                live: HashSet::new(),
+                issued: 0,
+                failed: 0,
+            })),
+        }
+    }
+
+    fn is(&self, wrong: Wrong) -> bool {
+        self.wrong == wrong
+    }
+
+    /// What the server makes of a login.
+    fn open(&self, password: &str) -> Option<String> {
+        let mut state = self.state.lock().unwrap();
+        if state.password != password {
+            state.failed += 1;
+            return None;
+        }
+        state.issued += 1;
+        let id = format!("id-{}", state.issued);
+        state.live.insert(id.clone());
+        Some(id)
+    }
+}
+
+fn id(token: &Token) -> String {
+    let (_, value) = token.headers().next().unwrap();
+    value.to_str().unwrap().to_owned()
+}
+
+struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        panic!("dropped half-way");
+    }
+}
+
+impl CredentialProvider for Vault {
+    fn profile(&self) -> Profile {
+        let profile = home().logout_ends(LogoutEnds::Token);
+        match self.is(Wrong::TakesNo403ForARejection) {
+            true => profile,
+            false => profile.rejection(Rejection::status(403)),
+        }
+    }
+
+    fn source(&self) -> Option<&Source> {
+        Some(&self.source)
+    }
+
+    async fn login(&self, login: LoginContext) -> Result<Token, ProviderError> {
+        if self.is(Wrong::NeverAnswers) {
+            return pending().await;
+        }
+        if self.is(Wrong::PanicsWithoutPrevious) && login.reason() != Reason::Initial {
+            login.previous().expect("a token before");
+        }
+        if self.is(Wrong::RepeatsTheRejectedToken) {
+            if let Some(previous) = login.previous() {
+                return Ok(previous.clone());
+            }
+        }
+        if self.is(Wrong::StaysBusyWhenDropped) && self.busy.swap(true, SeqCst) {
+            return Err(ProviderError::unavailable("a login is under way"));
+        }
+        let bomb = self.is(Wrong::PanicsWhenDropped).then(|| Bomb);
+        yield_now().await;
+        let password = login.credentials()?.password().expose_secret();
+        let mut opened = self.open(password);
+        if opened.is_none() && self.is(Wrong::RefusedIsSentTwice) {
+            opened = self.open(password);
+        }
+        yield_now().await;
+        std::mem::forget(bomb);
+        self.busy.store(false, SeqCst);
+        let Some(opened) = opened else {
+            return Err(match self.is(Wrong::RefusalIsUnavailable) {
+                true => ProviderError::unavailable("status 401"),
+                false => ProviderError::refused("status 401"),
+            });
+        };
+        if self.is(Wrong::TokenIsDead) {
+            self.state.lock().unwrap().live.clear();
+        }
+        if self.is(Wrong::OpensTwoSessions) {
+            self.open(password);
+        }
+        let token = Token::header(HeaderName::from_static("x-auth-token"), opened)?;
+        Ok(match self.is(Wrong::SaysThatItContinues) {
+            true => token.continues_previous(),
+            false => token,
+        })
+    }
+
+    async fn logout(&self, token: Token) -> Result<(), ProviderError> {
+        match self.wrong {
+            Wrong::LogoutDoesNothing => return Ok(()),
+            Wrong::LogoutIsUnavailable => return Err(ProviderError::unavailable("status 405")),
+            _ => {}
+        }
+        let mut state = self.state.lock().unwrap();
+        if !state.live.remove(&id(&token)) {
+            return Err(match self.is(Wrong::DeadLogoutIsProtocol) {
+                true => ProviderError::protocol("status 403"),
+                false => ProviderError::token_rejected("status 403"),
+            });
+        }
+        if self.is(Wrong::LogoutEndsTheUser) {
+            state.live.clear();
+        }
+        Ok(())
+    }
+
+    async fn change_password(
+        &self,
+        token: Token,
+        change: PasswordChange,
+    ) -> Result<PasswordChanged, ProviderError> {
+        let mut state = self.state.lock().unwrap();
+        if !state.live.contains(&id(&token)) {
+            return Err(match self.is(Wrong::DeadChangeIsRefused) {
+                true => ProviderError::refused("status 403"),
+                false => ProviderError::token_rejected("status 403"),
+            });
+        }
+        if !self.is(Wrong::ChangeDoesNothing) {
+            state.password = change.new_password().expose_secret().to_owned();
+        }
+        Ok(PasswordChanged::new())
+    }
+}
+
+impl TestServer for Vault {
+    async fn accepts(&self, token: &Token) -> bool {
+        self.state.lock().unwrap().live.contains(&id(token))
+    }
+
+    async fn revoke_all(&self) -> bool {
+        self.state.lock().unwrap().live.clear();
+        true
+    }
+
+    async fn response_to(&self, token: &Token) -> Option<Response<Bytes>> {
+        let mut response = Response::default();
+        if !self.accepts(token).await {
+            *response.status_mut() = StatusCode::FORBIDDEN;
+        }
+        Some(response)
+    }
+
+    async fn live_sessions(&self) -> Option<usize> {
+        Some(self.state.lock().unwrap().live.len())
+    }
+
+    async fn failed_logins(&self) -> Option<usize> {
+        Some(self.state.lock().unwrap().failed)
+    }
+}
+
+async fn check(wrong: Wrong) -> Result<Report, NonConforming> {
+    let vault = Vault::new(wrong);
+    conformance(&vault, &vault).await
+}
+
+fn broken(error: &NonConforming, check: Check) -> String {
+    match error.report().of(check) {
+        Some(Outcome::Broken { found, contract }) => format!("{check}: {found}. {contract}"),
+        other => panic!("{check}: {other:?}\n{}", error.report()),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_provider_that_does_nothing_wrong_conforms() {
+    let report = check(Wrong::Nothing).await.unwrap();
+    for (check, _) in report.outcomes() {
+        assert!(report.kept(check), "{report}");
+    }
+    assert_eq!(
+        note(&report, Check::DroppedLogin),
+        Some("dropped at 2 awaits, which left 1 sessions on the server")
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_wrong_is_found_and_told_and_is_the_only_one() {
+    for (wrong, check_that_fails, found, contract) in [
+        (
+            Wrong::RefusalIsUnavailable,
+            Check::WrongPassword,
+            "failed as Unavailable",
+            "is `ProviderError::refused`",
+        ),
+        (
+            Wrong::RefusedIsSentTwice,
+            Check::WrongPassword,
+            "counted 2 attempts",
+            "sends the credentials once",
+        ),
+        (
+            Wrong::TokenIsDead,
+            Check::Login,
+            "a token that the server does not accept",
+            "yields a token that the server accepts",
+        ),
+        (
+            Wrong::OpensTwoSessions,
+            Check::Login,
+            "opened 2 sessions",
+            "opens one session",
+        ),
+        (
+            Wrong::NeverAnswers,
+            Check::Login,
+            "not answered within 30s",
+            "yields a token",
+        ),
+        (
+            Wrong::PanicsWithoutPrevious,
+            Check::Renewal,
+            "it panicked",
+            "works without `previous()`",
+        ),
+        (
+            Wrong::RepeatsTheRejectedToken,
+            Check::Rejection,
+            "the rejected token once more",
+            "`previous()` is dead",
+        ),
+        (
+            Wrong::SaysThatItContinues,
+            Check::Renewal,
+            "and opened a session",
+            "is then never logged out",
+        ),
+        (
+            Wrong::LogoutDoesNothing,
+            Check::Logout,
+            "still accepts the token",
+            "has ended the token",
+        ),
+        (
+            Wrong::DeadLogoutIsProtocol,
+            Check::DeadLogout,
+            "failed as Protocol",
+            "`Ok` or `ProviderError::token_rejected`",
+        ),
+        (
+            Wrong::LogoutEndsTheUser,
+            Check::LogoutEnds,
+            "ended that of another",
+            "must not take it along",
+        ),
+        (
+            Wrong::PanicsWhenDropped,
+            Check::DroppedLogin,
+            "panicked when dropped at await 1",
+            "may be dropped at any await",
+        ),
+        (
+            Wrong::StaysBusyWhenDropped,
+            Check::DroppedLogin,
+            "after a login that was dropped at await 1, it failed as Unavailable",
+            "the next one must work",
+        ),
+        (
+            Wrong::TakesNo403ForARejection,
+            Check::RejectedResponse,
+            "the 403 Forbidden to a dead token counts as no rejection",
+            "renews nothing",
+        ),
+        (
+            Wrong::ChangeDoesNothing,
+            Check::PasswordChange,
+            "the old password still works",
+            "the one that works",
+        ),
+        (
+            Wrong::DeadChangeIsRefused,
+            Check::DeadPasswordChange,
+            "failed as Refused",
+            "renews the token and calls once more",
+        ),
+    ] {
+        let error = check(wrong).await.expect_err(&format!("{wrong:?}"));
+        let told = broken(&error, check_that_fails);
+        assert!(told.contains(found), "{wrong:?}: {told}");
+        assert!(told.contains(contract), "{wrong:?}: {told}");
+        assert!(error.to_string().contains(&told), "{error}");
+        let others = error.report().outcomes().filter(|(check, outcome)| {
+            *check != check_that_fails && matches!(outcome, Outcome::Broken { .. })
+        });
+        assert_eq!(others.count(), 0, "{wrong:?}: {error}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_logout_that_always_fails_is_told_wherever_it_matters() {
+    let error = check(Wrong::LogoutIsUnavailable).await.unwrap_err();
+    for check in [Check::Logout, Check::DeadLogout, Check::LogoutEnds] {
+        assert!(
+            broken(&error, check)
+                .contains("failed as Unavailable (the login system is unavailable: status 405)")
+        );
+    }
+    let shown: BoxError = error.into();
+    assert_eq!(format!("{shown:?}"), shown.to_string());
+}
