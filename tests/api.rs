@@ -91,7 +91,7 @@ fn said(error: &ProviderError) -> String {
 async fn a_status_means_what_the_table_says() {
     use ProviderErrorKind::{Protocol, Refused, TokenRejected, Unavailable, Uncertain};
     for (statuses, login, logout, change, exchange) in [
-        (&[200, 201, 204, 302, 303][..], None, None, None, None),
+        (&[200, 201, 204][..], None, None, None, None),
         (
             &[401],
             Some(Refused),
@@ -113,8 +113,16 @@ async fn a_status_means_what_the_table_says() {
             Some(Protocol),
             Some(Protocol),
         ),
+        (&[302, 303], None, None, Some(Uncertain), Some(Uncertain)),
         (
-            &[408, 425, 429],
+            &[408, 500, 502, 503, 504, 599],
+            Some(Unavailable),
+            Some(Unavailable),
+            Some(Uncertain),
+            Some(Uncertain),
+        ),
+        (
+            &[425, 429],
             Some(Unavailable),
             Some(Unavailable),
             Some(Unavailable),
@@ -133,13 +141,6 @@ async fn a_status_means_what_the_table_says() {
             Some(Protocol),
             Some(Refused),
             Some(Protocol),
-        ),
-        (
-            &[500, 502, 503, 504, 599],
-            Some(Unavailable),
-            Some(Unavailable),
-            Some(Uncertain),
-            Some(Uncertain),
         ),
         (
             &[405, 418],
@@ -211,6 +212,8 @@ async fn an_answer_that_is_lost_is_uncertain_where_the_call_cannot_be_repeated()
             assert_eq!(kind(&api.post("x").logout().await), Some(Unavailable));
             assert_eq!(kind(&api.post("x").change().await), Some(Uncertain));
             assert_eq!(kind(&api.post("x").exchange().await), Some(Uncertain));
+            assert_eq!(kind(&api.post("x").send().await), Some(Unavailable));
+            assert_eq!(kind(&api.post("x").send_once().await), Some(Uncertain));
         };
     }
     let lost: Http = BoxCloneSyncService::new(lost);

@@ -1,6 +1,8 @@
 //! What a provider is told when it is called.
 
 use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use secrecy::SecretString;
 
@@ -45,6 +47,8 @@ pub struct LoginContext {
     reason: Reason,
     credentials: Option<Credentials>,
     previous: Option<Token>,
+    /// Whether anybody has asked for the credentials.
+    asked: Arc<AtomicBool>,
 }
 
 impl LoginContext {
@@ -55,6 +59,7 @@ impl LoginContext {
             reason,
             credentials: None,
             previous: None,
+            asked: Arc::default(),
         }
     }
 
@@ -80,12 +85,16 @@ impl LoginContext {
 
     /// The credentials to send, chosen by the session.
     ///
+    /// Ask for them only to send them: a login that succeeds without having
+    /// asked, as one by a refresh token, says nothing of the password.
+    ///
     /// # Errors
     ///
     /// [`ProviderErrorKind::Unsupported`](super::ProviderErrorKind::Unsupported)
     /// if the provider names no
     /// [`source`](super::CredentialProvider::source).
     pub fn credentials(&self) -> Result<&Credentials, ProviderError> {
+        self.asked.store(true, Ordering::Relaxed);
         self.credentials.as_ref().ok_or_else(|| {
             ProviderError::unsupported(
                 "the provider names no source of credentials: implement `CredentialProvider::source`",
@@ -95,9 +104,21 @@ impl LoginContext {
 
     /// The token that this login replaces, for login systems that extend or
     /// exchange it. It may be dead.
+    ///
+    /// It is not offered after an exchange whose answer was lost, nor while
+    /// nobody knows which of two passwords the server takes, since only a login
+    /// with one can tell.
     #[must_use]
     pub fn previous(&self) -> Option<&Token> {
         self.previous.as_ref()
+    }
+
+    /// The same for one call of the provider, and whether that has asked for
+    /// the credentials.
+    pub(crate) fn watched(mut self) -> (Self, impl Fn() -> bool + Send + use<>) {
+        let asked = Arc::new(AtomicBool::new(false));
+        self.asked = asked.clone();
+        (self, move || asked.load(Ordering::Relaxed))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::fmt;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -74,6 +75,16 @@ impl ProviderError {
         Self::new(ProviderErrorKind::Uncertain, cause)
     }
 
+    /// A client's error, for a call that must not be made twice: nothing has
+    /// happened if nobody listened, and nobody knows otherwise.
+    pub fn lost(cause: impl Into<BoxError>) -> Self {
+        let cause = cause.into();
+        match nobody_listened(&*cause) {
+            true => Self::unavailable(cause),
+            false => Self::uncertain(cause),
+        }
+    }
+
     /// This login system cannot do that.
     pub fn unsupported(cause: impl Into<BoxError>) -> Self {
         Self::new(ProviderErrorKind::Unsupported, cause)
@@ -138,6 +149,23 @@ impl ProviderError {
             retry_after: None,
         }
     }
+}
+
+/// Whether nobody listened, so that no byte of the request was sent.
+///
+/// Other failures of a connection cannot be told from those of a request that
+/// was sent: the transport's error types are its own.
+pub(crate) fn nobody_listened(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(error) = error.downcast_ref::<io::Error>() {
+            if error.kind() == io::ErrorKind::ConnectionRefused {
+                return true;
+            }
+        }
+        next = error.source();
+    }
+    false
 }
 
 impl fmt::Display for ProviderError {

@@ -56,10 +56,10 @@ pub use fixed::FixedToken;
 pub use function::{ProviderFn, provider_fn};
 pub use profile::{LogoutEnds, Profile};
 
-#[cfg(feature = "controlm")]
-pub(crate) use api::nobody_listened;
 pub(crate) use context::Storing;
 pub(crate) use erased::ErasedProvider;
+#[cfg(feature = "controlm")]
+pub(crate) use error::nobody_listened;
 
 use crate::credentials::Source;
 use crate::token::Token;

@@ -295,19 +295,23 @@ async fn log_in<'a>(
     previous: Option<Token>,
     sent: &mut Instant,
 ) -> Result<(Token, Option<(Credentials, &'a Source)>), ProviderError> {
+    let source = backend.provider.source();
+    let mut fetched = None;
+    if let Some(source) = source {
+        fetched = Some(source.fetch().await?);
+        wallet.recall(source).await?;
+    }
     let mut context = LoginContext::new(reason);
-    let mut secrets = Vec::new();
-    if let Some(previous) = previous {
-        secrets = previous.secrets();
+    let mut secrets = previous.as_ref().map(Token::secrets).unwrap_or_default();
+    // A login without a password does not tell which of two the server takes.
+    if let Some(previous) = previous.filter(|_| !wallet.is_uncertain()) {
         context = context.with_previous(previous);
     }
-    let Some(source) = backend.provider.source() else {
+    let (Some(source), Some(fetched)) = (source, fetched) else {
         let login = backend.provider.login(context).await;
         let token = login.map_err(|error| error.without(&secrets))?;
         return Ok((token, None));
     };
-    let fetched = source.fetch().await?;
-    wallet.recall(source).await?;
     let refused_too = match attempt {
         Attempt::Forced => true,
         Attempt::Usual | Attempt::Recheck => false,
@@ -322,11 +326,15 @@ async fn log_in<'a>(
         let _ = wallet.trying(&candidate, source).await;
         let credentials = candidate.credentials;
         let context = context.clone().with_credentials(credentials.clone());
+        let (context, has_asked) = context.watched();
         // A lifetime counts from the login that brought the token.
         *sent = Instant::now();
         let login = backend.provider.login(context).await;
         match login.map_err(|error| error.without(&secrets)) {
-            Ok(token) => return Ok((token, Some((credentials, source)))),
+            Ok(token) => {
+                let taken = has_asked().then_some((credentials, source));
+                return Ok((token, taken));
+            }
             Err(error) if error.kind() == ProviderErrorKind::Refused => {
                 wallet.refused(credentials, error);
             }

@@ -227,6 +227,7 @@ impl Session {
         // The wallet is held by the flight that this would be called from.
         self.shared.not_within()?;
         let mut renewed = false;
+        let mut asked = false;
         loop {
             let token = self.token().await?;
             // Never queues for the wallet: a caller that got it and is not
@@ -237,9 +238,12 @@ impl Session {
             };
             match uncertain {
                 Some(false) => {}
-                // Only a login can tell which password the server takes.
+                // Only a login can tell which password the server takes, and
+                // not one whose provider sends none.
+                Some(true) if asked => return Err(Error::new(ErrorKind::Uncertain)),
                 Some(true) => {
                     self.renew().await?;
+                    asked = true;
                     continue;
                 }
                 None => {

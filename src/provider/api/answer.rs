@@ -249,7 +249,7 @@ impl Answer {
         self.or_else(|status| match status.as_u16() {
             401 => Some(ProviderError::token_rejected),
             400 | 403 | 409 | 422 => Some(ProviderError::refused),
-            500.. => Some(ProviderError::uncertain),
+            300..=399 | 408 | 500.. => Some(ProviderError::uncertain),
             _ if is_later(status) => Some(ProviderError::unavailable),
             _ => None,
         })
@@ -264,7 +264,7 @@ impl Answer {
     pub fn of_exchange(self) -> Result<Self, ProviderError> {
         self.or_else(|status| match status.as_u16() {
             400 | 401 | 403 => Some(ProviderError::token_rejected),
-            500.. => Some(ProviderError::uncertain),
+            300..=399 | 408 | 500.. => Some(ProviderError::uncertain),
             _ if is_later(status) => Some(ProviderError::unavailable),
             _ => None,
         })
@@ -286,10 +286,14 @@ impl Answer {
         self,
         error_of: impl Fn(StatusCode) -> Option<fn(Said) -> ProviderError>,
     ) -> Result<Self, ProviderError> {
-        if self.status.is_success() || self.status.is_redirection() {
-            return Ok(self);
+        let status = self.status;
+        match error_of(status) {
+            _ if status.is_success() => Ok(self),
+            Some(error) => Err(self.failed(error)),
+            // After a form it says where to go on.
+            None if status.is_redirection() => Ok(self),
+            None => Err(self.failed(ProviderError::protocol)),
         }
-        Err(self.failed(error_of(self.status).unwrap_or(ProviderError::protocol)))
     }
 
     fn failed(&self, error: fn(Said) -> ProviderError) -> ProviderError {

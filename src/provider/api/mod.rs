@@ -5,7 +5,6 @@ mod form;
 
 use std::fmt;
 use std::future::poll_fn;
-use std::io;
 
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -38,15 +37,16 @@ use crate::token::Token;
 ///
 /// | status | [`login`](Call::login) | [`logout`](Call::logout) | [`change`](Call::change) | [`exchange`](Call::exchange) |
 /// |---|---|---|---|---|
-/// | 2xx, 3xx | done | done | done | done |
+/// | 2xx | done | done | done | done |
+/// | 3xx | done | done | `Uncertain` | `Uncertain` |
 /// | 401 | `Refused` | `TokenRejected` | `TokenRejected` | `TokenRejected` |
 /// | 403 | `Refused` | `Protocol` | `Refused` | `TokenRejected` |
 /// | 404, 410 | `Protocol` | `TokenRejected` | `Protocol` | `Protocol` |
-/// | 408, 425, 429 | `Unavailable` | `Unavailable` | `Unavailable` | `Unavailable` |
+/// | 425, 429 | `Unavailable` | `Unavailable` | `Unavailable` | `Unavailable` |
 /// | 400 | `Protocol` | `Protocol` | `Refused` | `TokenRejected` |
 /// | 409, 422 | `Protocol` | `Protocol` | `Refused` | `Protocol` |
 /// | [`denied_by`](Call::denied_by) | `Refused` | `TokenRejected` | `TokenRejected` | `TokenRejected` |
-/// | 5xx | `Unavailable` | `Unavailable` | `Uncertain` | `Uncertain` |
+/// | 408, 5xx | `Unavailable` | `Unavailable` | `Uncertain` | `Uncertain` |
 /// | no answer | `Unavailable` | `Unavailable` | `Uncertain` | `Uncertain` |
 /// | nobody listens | `Unavailable` | `Unavailable` | `Unavailable` | `Unavailable` |
 /// | other | `Protocol` | `Protocol` | `Protocol` | `Protocol` |
@@ -383,6 +383,16 @@ where
         self.send_or(ProviderError::unavailable).await
     }
 
+    /// As [`Call::send`], for what must not be sent twice.
+    ///
+    /// # Errors
+    ///
+    /// As [`Call::send`]; but if the answer is lost,
+    /// [`Uncertain`](super::ProviderErrorKind::Uncertain).
+    pub async fn send_once(self) -> Result<Answer, ProviderError> {
+        self.send_or(ProviderError::lost).await
+    }
+
     /// Sends it. `lost` makes the error for an answer that does not come.
     async fn send_or(self, lost: fn(BoxError) -> ProviderError) -> Result<Answer, ProviderError> {
         let Self {
@@ -412,13 +422,7 @@ where
             .await
             .map_err(ProviderError::unavailable)?;
         let response = http.call(request).await;
-        let response = response.map_err(|error| {
-            let error = error.into();
-            match nobody_listened(&*error) {
-                true => ProviderError::unavailable(error),
-                false => lost(error),
-            }
-        })?;
+        let response = response.map_err(|error| lost(error.into()))?;
         Answer::read(what, response, lost).await
     }
 
@@ -457,7 +461,7 @@ where
     /// [`Uncertain`](super::ProviderErrorKind::Uncertain).
     pub async fn change(self) -> Result<Answer, ProviderError> {
         let denied_by = self.denied_by;
-        let answer = self.send_or(ProviderError::uncertain).await?;
+        let answer = self.send_once().await?;
         answer
             .denied(denied_by, ProviderError::token_rejected)?
             .of_change()
@@ -475,28 +479,11 @@ where
     /// not offer that [`previous`](crate::LoginContext::previous) token again.
     pub async fn exchange(self) -> Result<Answer, ProviderError> {
         let denied_by = self.denied_by;
-        let answer = self.send_or(ProviderError::uncertain).await?;
+        let answer = self.send_once().await?;
         answer
             .denied(denied_by, ProviderError::token_rejected)?
             .of_exchange()
     }
-}
-
-/// Whether nobody listened, so that no byte of the request was sent.
-///
-/// Other failures of a connection cannot be told from those of a request that
-/// was sent: the transport's error types are its own.
-pub(crate) fn nobody_listened(error: &(dyn std::error::Error + 'static)) -> bool {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(error) = error.downcast_ref::<io::Error>() {
-            if error.kind() == io::ErrorKind::ConnectionRefused {
-                return true;
-            }
-        }
-        next = error.source();
-    }
-    false
 }
 
 impl<S: Clone, B> Clone for Api<S, B> {

@@ -1,0 +1,71 @@
+//! A login that refreshes sends no password, and so says nothing of one.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use tower_reauth::{
+    CredentialProvider, Credentials, ErrorKind, ExposeSecret, LoginContext, PasswordChange,
+    PasswordChanged, Profile, ProviderError, Session, Source, Token,
+};
+
+struct Refreshing {
+    source: Source,
+    refresh_is_dead: Arc<AtomicBool>,
+    sent: Arc<Mutex<Vec<String>>>,
+}
+
+impl CredentialProvider for Refreshing {
+    fn profile(&self) -> Profile {
+        Profile::default()
+    }
+
+    fn source(&self) -> Option<&Source> {
+        Some(&self.source)
+    }
+
+    async fn login(&self, login: LoginContext) -> Result<Token, ProviderError> {
+        let number = login.previous().map_or(0, Token::generation);
+        if number > 0 && !self.refresh_is_dead.load(Ordering::Relaxed) {
+            return Ok(Token::bearer(format!("refreshed-{number}"))?.continues_previous());
+        }
+        let password = login.credentials()?.password().expose_secret().to_owned();
+        self.sent.lock().unwrap().push(password.clone());
+        match password == "old" {
+            true => Ok(Token::bearer(format!("logged-in-{number}"))?),
+            false => Err(ProviderError::refused("wrong password")),
+        }
+    }
+
+    async fn change_password(
+        &self,
+        _: Token,
+        _: PasswordChange,
+    ) -> Result<PasswordChanged, ProviderError> {
+        Err(ProviderError::uncertain(
+            "the answer was lost, and the server did nothing",
+        ))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refresh_resolves_no_uncertain_password_change() {
+    let refresh_is_dead = Arc::<AtomicBool>::default();
+    let sent = Arc::<Mutex<Vec<String>>>::default();
+    let session = Session::new(Refreshing {
+        source: Credentials::new("alice", "old").into(),
+        refresh_is_dead: refresh_is_dead.clone(),
+        sent: sent.clone(),
+    });
+    session.token().await.unwrap();
+    let change = session.change_password(PasswordChange::to("new"));
+    assert_eq!(change.await.unwrap_err().kind(), ErrorKind::Uncertain);
+
+    // Both are tried, though the server would refresh the token.
+    session.renew().await.unwrap();
+    assert_eq!(*sent.lock().unwrap(), ["old", "new", "old"]);
+    // And then it may.
+    session.renew().await.unwrap();
+    refresh_is_dead.store(true, Ordering::Relaxed);
+    session.renew().await.unwrap();
+    assert_eq!(*sent.lock().unwrap(), ["old", "new", "old", "old"]);
+}
