@@ -34,7 +34,10 @@ async fn open(session: &Session, url: &str) -> Result<Socket, BoxError> {
         let mut request = url.into_client_request()?;
         token.apply_to(request.headers_mut());
         match connect_async(request).await {
-            Ok((stream, _)) => return Ok(Socket { stream, token }),
+            Ok((stream, _)) => {
+                session.accept(&token);
+                return Ok(Socket { stream, token });
+            }
             // Once: where a new token is rejected too, it is not the token.
             Err(Error::Http(answer))
                 if answer.status() == StatusCode::UNAUTHORIZED && !rejected =>

@@ -80,23 +80,27 @@ impl Buffer {
 
     /// Gives the inner service its own body type, made by `wrap`: axum's,
     /// tonic's and many others' is `Body::new`, reqwest's `Body::wrap`.
-    pub fn into_body<F, B, T>(self, wrap: F) -> BufferInto<F>
-    where
-        F: Fn(Buffered<B>) -> T + Clone,
-        B: Body,
-    {
+    pub fn into_body<B: Body, T>(self, wrap: fn(Buffered<B>) -> T) -> BufferInto<B, T> {
         BufferInto { buffer: self, wrap }
     }
 }
 
-/// A [`Replay`] made by [`Buffer::into_body`].
-#[derive(Clone, Copy)]
-pub struct BufferInto<F> {
+/// A [`Replay`] of bodies `B` that become a client's own `T`; made by
+/// [`Buffer::into_body`].
+pub struct BufferInto<B: Body, T> {
     buffer: Buffer,
-    wrap: F,
+    wrap: fn(Buffered<B>) -> T,
 }
 
-impl<F> fmt::Debug for BufferInto<F> {
+impl<B: Body, T> Clone for BufferInto<B, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<B: Body, T> Copy for BufferInto<B, T> {}
+
+impl<B: Body, T> fmt::Debug for BufferInto<B, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("BufferInto")
             .field("buffer", &self.buffer)
@@ -149,27 +153,24 @@ where
     }
 }
 
-impl<B, F, T> Replay<B> for BufferInto<F>
+impl<B, T> Replay<B> for BufferInto<B, T>
 where
     B: Body,
     B::Error: Into<BoxError>,
-    F: Fn(Buffered<B>) -> T,
-    F: Clone,
 {
     type Body = T;
-    type Kept = (BufferKept<B>, F);
+    type Kept = (BufferKept<B>, fn(Buffered<B>) -> T);
 
-    fn keep(&self, body: B) -> (T, Option<(BufferKept<B>, F)>) {
+    fn keep(&self, body: B) -> (T, Option<Self::Kept>) {
         let (body, kept) = self.buffer.keep(body);
-        let kept = kept.map(|kept| (kept, self.wrap.clone()));
-        ((self.wrap)(body), kept)
+        ((self.wrap)(body), kept.map(|kept| (kept, self.wrap)))
     }
 
-    fn is_kept((kept, _): &(BufferKept<B>, F)) -> bool {
+    fn is_kept((kept, _): &Self::Kept) -> bool {
         Buffer::is_kept(kept)
     }
 
-    fn again((kept, wrap): (BufferKept<B>, F)) -> Option<T> {
+    fn again((kept, wrap): Self::Kept) -> Option<T> {
         Buffer::again(kept).map(wrap)
     }
 }

@@ -64,10 +64,12 @@
 //! and a redirect follower there is safe: each hop is checked against the
 //! token's origins anew. A redirect follower *inside*, or one that the client
 //! brings along, carries the token's headers to wherever it is sent, where
-//! nobody can see it: switch it off. A timeout outside cuts a request that
-//! waits for a login; the login itself goes on for the next one. A concurrency
-//! limit inside is not held while a request waits for a login, so the login
-//! may go through it.
+//! nobody can see it: switch it off. (It drops `Authorization` at best, and an
+//! `x-api-key` never; and a 401 from there is taken for one from home.)
+//!
+//! A timeout outside cuts a request that waits for a login; the login itself
+//! goes on for the next one. A concurrency limit inside is not held while a
+//! request waits for a login, so the login may go through it.
 //!
 //! # Features
 //!

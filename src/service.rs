@@ -33,6 +33,13 @@ use crate::session::Session;
 /// `Default`, such as axum's, say `session.layer().replay(IfEmpty)`; for any
 /// other `.replay(Never)`, or see [`Replay`]. Written as
 /// `ServiceExt::oneshot(client, ..)`, the call gets an error that says so.
+///
+/// # "Implementation of `From` is not general enough"
+///
+/// is what the compiler says of `client.oneshot(..)` in a task of its own where
+/// the wrapped client's type names [`BoxError`], as a boxed one's does. It says
+/// so of tower's own layers too. Box the client with the layer around it, or
+/// write `client.ready().await?.call(..)`.
 #[derive(Clone, Debug)]
 pub struct SessionService<S, R = Auto> {
     inner: S,

@@ -923,6 +923,48 @@ async fn closing_waits_for_who_waits_for_the_service_to_be_ready() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn rejections_by_hand_are_answered_for_as_long_as_the_renewals_help() {
+    let server = Server::new(Desk::default());
+    let session = Session::new(server.clone());
+    let mut token = session.token().await.unwrap();
+    for round in 2..20 {
+        session.reject(&token);
+        token = session.token().await.unwrap();
+        assert_eq!(token.generation(), round);
+        session.accept(&token);
+    }
+    // Where nobody says that they helped, there are five, and one in 10 s.
+    let mut last = token.generation();
+    for _ in 0..20 {
+        session.reject(&token);
+        token = session.token().await.unwrap();
+    }
+    assert_eq!(token.generation(), last + 5);
+    sleep(Duration::from_secs(10)).await;
+    last = token.generation();
+    session.reject(&token);
+    assert_eq!(session.token().await.unwrap().generation(), last + 1);
+    // An old token's acceptance shows nothing.
+    session.accept(&token);
+    session.reject(&session.token().await.unwrap());
+    assert_eq!(session.token().await.unwrap().generation(), last + 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_acceptance_by_hand_starts_the_idle_time_anew() {
+    let server = Server::new(Desk {
+        idles_out_after: Some(MINUTE),
+        ..Desk::default()
+    });
+    let session = Session::new(server.clone());
+    let token = session.token().await.unwrap();
+    sleep(MINUTE / 2).await;
+    session.accept(&token);
+    let left = session.status().expires_in.unwrap();
+    assert!(left > MINUTE - Duration::from_secs(1), "{left:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_token_that_somebody_takes_counts_as_used() {
     let server = Server::living_for(HOUR);
     let session = Session::new(server.clone());

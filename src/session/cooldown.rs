@@ -28,6 +28,9 @@ pub(super) struct Cooldowns {
     refilled: Moment,
     /// What the login under way was paid with.
     payment: Option<Payment>,
+    /// The first generation whose acceptance shows that the renewal helped
+    /// which was started for no target.
+    proven_by_hand: Option<u64>,
 }
 
 #[derive(Clone, Debug)]
@@ -55,6 +58,7 @@ impl Cooldowns {
             budget: BUDGET,
             refilled: Moment::ZERO,
             payment: None,
+            proven_by_hand: None,
         }
     }
 
@@ -82,6 +86,9 @@ impl Cooldowns {
             return false;
         }
         self.budget -= 1;
+        if target.is_none() {
+            self.proven_by_hand = Some(generation + 1);
+        }
         let before = target.and_then(|target| self.forget(target));
         if let Some(target) = target {
             let delay = match &before {
@@ -154,11 +161,23 @@ impl Cooldowns {
             !proven
         });
         if helped {
-            self.budget = BUDGET;
-            self.refilled = now;
+            self.fill(now);
         }
         self.targets
             .retain(|cooling| now < cooling.until + FORGET_AFTER);
+    }
+
+    /// Somebody says that a server took the token of this generation.
+    pub(super) fn accepted_by_hand(&mut self, generation: u64, now: Moment) {
+        let proven = self.proven_by_hand.take_if(|by| generation >= *by);
+        if proven.is_some() {
+            self.fill(now);
+        }
+    }
+
+    fn fill(&mut self, now: Moment) {
+        self.budget = BUDGET;
+        self.refilled = now;
     }
 
     /// Whether it matters which requests are accepted.

@@ -562,6 +562,16 @@ impl Lifecycle {
         }
     }
 
+    /// Somebody says that a server took the token of this generation just now.
+    pub(crate) fn accepted_by_hand(&mut self, generation: u64, now: Moment) {
+        self.cooldowns.accepted_by_hand(generation, now);
+        if let Some(current) = &mut self.current {
+            if current.generation == generation {
+                current.lifespan.accepted(now, now);
+            }
+        }
+    }
+
     /// A response has carried the next value of the token in use, and a new
     /// lifetime if there is one, which counts from when its request was sent.
     pub(crate) fn rolled(&mut self, lifetime: Option<Duration>, sent: Moment, now: Moment) {

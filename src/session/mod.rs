@@ -153,8 +153,21 @@ impl Session {
     /// For other protocols, whose rejections the layer does not see. A renewal
     /// starts in the background unless `token` was replaced already;
     /// [`Session::token`] then waits for it.
+    ///
+    /// A server that rejects new tokens too is not to cause a login each time:
+    /// after five renewals in a row that did not help, there is one in 10 s.
+    /// Whether one helped, [`Session::accept`] says.
     pub fn reject(&self, token: &Token) {
         let _ = self.rejected(token.generation(), None);
+    }
+
+    /// Says that a server accepted `token`, as an accepted response does.
+    ///
+    /// For other protocols. It shows that the renewal before it helped, and
+    /// starts the token's idle time anew.
+    pub fn accept(&self, token: &Token) {
+        let now = self.shared.now();
+        self.step(|guarded, _| guarded.rules.accepted_by_hand(token.generation(), now));
     }
 
     /// Logs in once, whatever happened before: after a logout, and with
