@@ -55,8 +55,7 @@ impl CredentialProvider for Redfish {
         });
         let request = Request::post(format!("{}/redfish/v1/SessionService/Sessions", self.base))
             .header("content-type", exchange::JSON)
-            .body(Full::from(body))
-            .map_err(ProviderError::unsupported)?;
+            .body(Full::from(body))?;
         let reply = exchange::login(&self.http, request, &[401]).await?;
         let name = HeaderName::from_static("x-auth-token");
         let token = Token::header(name, reply.header("x-auth-token")?)?;
@@ -69,8 +68,7 @@ impl CredentialProvider for Redfish {
             ProviderError::unsupported("a token that no login of this provider brought")
         })?;
         let mut request = Request::delete(format!("{}{}", self.base, location.expose_secret()))
-            .body(Full::default())
-            .map_err(ProviderError::protocol)?;
+            .body(Full::default())?;
         token.apply_to(request.headers_mut());
         exchange::logout(&self.http, request, &[401, 404]).await?;
         Ok(())

@@ -160,6 +160,14 @@ impl Error for ProviderError {
     }
 }
 
+/// A request that could not be put together: the provider is set up for an
+/// address that is none, say.
+impl From<http::Error> for ProviderError {
+    fn from(error: http::Error) -> Self {
+        Self::unsupported(error)
+    }
+}
+
 impl From<InvalidToken> for ProviderError {
     fn from(error: InvalidToken) -> Self {
         Self::protocol(error)

@@ -42,8 +42,7 @@
 //!     ]);
 //!     let request = Request::post("https://torrents.example.com/api/v2/auth/login")
 //!         .header("content-type", exchange::FORM)
-//!         .body(Full::from(form))
-//!         .map_err(ProviderError::unsupported)?;
+//!         .body(Full::from(form))?;
 //!     let reply = exchange::login(http, request, &[403]).await?;
 //!     if reply.body() == b"Fails." {
 //!         return Err(ProviderError::refused("wrong user or password"));
