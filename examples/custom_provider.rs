@@ -4,18 +4,19 @@
 //!
 //! `cargo run --example custom_provider`
 //!
-//! In a crate of its own it needs `bytes`, `http`, `http-body-util`, `hyper`
-//! and `hyper-util` with their servers, `serde` with `derive`, `tokio`,
-//! `tower` and `tower-reauth`; its test, `tower-reauth` with `testing`.
+//! In a crate of its own it needs `bytes`, `http`, `http-body-util`, `hyper` and
+//! `hyper-util` with their clients and servers, `serde_json`, `tokio`, `tower`
+//! and `tower-reauth`, whose feature `testing` its tests need.
+
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use http::{HeaderName, Request, StatusCode, Uri};
+use http::{HeaderName, Request, StatusCode};
 use http_body_util::Full;
 use hyper_util::client::legacy::{Client, connect::HttpConnector};
 use hyper_util::rt::TokioExecutor;
-use serde::Serialize;
 use tower::{ServiceBuilder, ServiceExt};
-use tower_reauth::provider::exchange;
+use tower_reauth::provider::Api;
 use tower_reauth::{
     BoxError, CredentialProvider, Credentials, ExposeSecret, LoginContext, LogoutEnds, Profile,
     ProviderError, Session, Source, Token,
@@ -23,24 +24,17 @@ use tower_reauth::{
 
 type Http = Client<HttpConnector, Full<Bytes>>;
 
+const X_AUTH_TOKEN: HeaderName = HeaderName::from_static("x-auth-token");
+
 /// Logs in to one Redfish service.
 struct Redfish {
-    http: Http, // without a session layer: a login needs no token
-    base: String,
+    api: Api<Http>, // over a client without a session layer: a login needs no token
     source: Source,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "PascalCase")]
-struct OpenSession<'a> {
-    user_name: &'a str,
-    password: &'a str,
 }
 
 impl CredentialProvider for Redfish {
     fn profile(&self) -> Profile {
-        let base: Uri = self.base.parse().expect("checked by `Redfish::new`");
-        Profile::at(base).logout_ends(LogoutEnds::Token)
+        self.api.profile().logout_ends(LogoutEnds::Token)
     }
 
     fn source(&self) -> Option<&Source> {
@@ -49,37 +43,31 @@ impl CredentialProvider for Redfish {
 
     async fn login(&self, login: LoginContext) -> Result<Token, ProviderError> {
         let user = login.credentials()?;
-        let body = exchange::json(&OpenSession {
-            user_name: user.username(),
-            password: user.password().expose_secret(),
-        });
-        let request = Request::post(format!("{}/redfish/v1/SessionService/Sessions", self.base))
-            .header("content-type", exchange::JSON)
-            .body(Full::from(body))?;
-        let reply = exchange::login(&self.http, request, &[401]).await?;
-        let name = HeaderName::from_static("x-auth-token");
-        let token = Token::header(name, reply.header("x-auth-token")?)?;
-        // Where to log out is known from here on and by nothing else.
-        Ok(token.with_data(reply.header("location")?))
+        let message = BTreeMap::from([
+            ("UserName", user.username()),
+            ("Password", user.password().expose_secret()),
+        ]);
+        let sessions = self.api.post("/redfish/v1/SessionService/Sessions");
+        let answer = sessions.json(&message).login().await?;
+        let token = Token::header(X_AUTH_TOKEN, answer.header("x-auth-token")?)?;
+        // Where to log out: only this answer says it.
+        Ok(token.with_data(answer.header("location")?))
     }
 
     async fn logout(&self, token: Token) -> Result<(), ProviderError> {
         let location = token.data().ok_or_else(|| {
             ProviderError::unsupported("a token that no login of this provider brought")
         })?;
-        let mut request = Request::delete(format!("{}{}", self.base, location.expose_secret()))
-            .body(Full::default())?;
-        token.apply_to(request.headers_mut());
-        exchange::logout(&self.http, request, &[401, 404]).await?;
+        let session = self.api.delete(location.expose_secret());
+        session.token(&token).logout().await?;
         Ok(())
     }
 }
 
 impl Redfish {
-    fn new(http: Http, base: String, source: impl Into<Source>) -> Result<Self, BoxError> {
-        base.parse::<Uri>()?;
+    fn new(api: Api<Http>, source: impl Into<Source>) -> Self {
         let source = source.into();
-        Ok(Self { http, base, source })
+        Self { api, source }
     }
 }
 
@@ -88,8 +76,8 @@ async fn main() -> Result<(), BoxError> {
     let server = server::Redfish::serve("admin", "s3cret").await?;
     let http = Client::builder(TokioExecutor::new()).build_http();
     let credentials = Credentials::new("admin", "s3cret");
-    let provider = Redfish::new(http.clone(), server.base(), credentials)?;
-    let session = Session::new(provider);
+    let api = Api::new(http.clone(), server.base().parse()?);
+    let session = Session::new(Redfish::new(api, credentials));
     let client = ServiceBuilder::new().layer(session.layer()).service(http);
 
     let systems = format!("{}/redfish/v1/Systems", server.base());
@@ -292,8 +280,9 @@ mod tests {
         }
     }
 
-    fn provider(http: Http, base: String) -> Redfish {
-        Redfish::new(http, base, Credentials::new("admin", "s3cret")).unwrap()
+    fn provider(http: Http, base: &str) -> Redfish {
+        let api = Api::new(http, base.parse().unwrap());
+        Redfish::new(api, Credentials::new("admin", "s3cret"))
     }
 
     #[test]
@@ -305,7 +294,7 @@ mod tests {
     async fn the_provider_conforms() {
         let http: Http = Client::builder(TokioExecutor::new()).build_http();
         let server = server::Redfish::serve("admin", "s3cret").await.unwrap();
-        let provider = provider(http.clone(), server.base());
+        let provider = provider(http.clone(), &server.base());
         let report = conformance(&provider, &Tried { server, http }).await;
         let report = report.unwrap();
         println!("{report}");
@@ -330,7 +319,7 @@ mod tests {
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let closed = format!("http://{}", port.local_addr().unwrap());
         drop(port);
-        let tried = conformance_unreachable(&provider(http, closed)).await;
+        let tried = conformance_unreachable(&provider(http, &closed)).await;
         assert!(tried.unwrap().kept(Check::Unreachable));
     }
 }

@@ -16,9 +16,11 @@ use bytes::{Buf, Bytes};
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
+use zeroize::Zeroizing;
 
 use crate::BoxError;
 use crate::replay::Replay;
+use crate::secret;
 
 /// How much room a copy starts with where its length is not known.
 const FIRST_BLOCK: usize = 1024;
@@ -297,7 +299,7 @@ impl<B: Body> Tee<B> {
             sender.wake();
         }
         Some(Again {
-            blocks: copy.blocks.into_iter().map(Bytes::from).collect(),
+            blocks: copy.blocks.into_iter().map(secret::into_bytes).collect(),
             trailers: copy.trailers,
             rest,
             left: self.expected,
@@ -361,8 +363,9 @@ where
 /// A copy of what was sent, never more than `most` bytes.
 struct Held {
     most: usize,
-    /// Each of them full, but for the last. None ever grows.
-    blocks: Vec<Vec<u8>>,
+    /// Each of them full, but for the last. None ever grows, and all are wiped:
+    /// nobody knows what a body holds.
+    blocks: Vec<Zeroizing<Vec<u8>>>,
     length: usize,
     /// How much room the next block has.
     next: usize,
@@ -409,7 +412,7 @@ impl Held {
                 .map_or(0, |last| last.capacity() - last.len());
             if room == 0 {
                 let room = self.next.max(data.len()).min(self.most - self.length);
-                self.blocks.push(Vec::with_capacity(room));
+                self.blocks.push(Zeroizing::new(Vec::with_capacity(room)));
                 self.next = self.length + room;
                 continue;
             }

@@ -83,6 +83,29 @@ pub enum ErrorKind {
     InsecureOrigin,
 }
 
+impl ErrorKind {
+    /// The kind in `snake_case`, for logs and the labels of metrics. It never changes.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::LoggedOut => "logged_out",
+            Self::Closed => "closed",
+            Self::Refused => "refused",
+            Self::Unavailable => "unavailable",
+            Self::Protocol => "protocol",
+            Self::Uncertain => "uncertain",
+            Self::Unsupported => "unsupported",
+            Self::TokenRejected => "token_rejected",
+            Self::DeadlineExceeded => "deadline_exceeded",
+            Self::ProviderPanicked => "provider_panicked",
+            Self::NoRuntime => "no_runtime",
+            Self::Recursive => "recursive",
+            Self::NoOrigin => "no_origin",
+            Self::InsecureOrigin => "insecure_origin",
+        }
+    }
+}
+
 impl Error {
     pub(crate) fn new(kind: ErrorKind) -> Self {
         Self {

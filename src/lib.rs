@@ -89,6 +89,7 @@ mod buffer;
 pub mod controlm;
 mod cookie;
 pub mod credentials;
+mod date;
 mod error;
 mod future;
 mod layer;

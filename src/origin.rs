@@ -8,8 +8,9 @@ use http::uri::{Authority, Scheme};
 /// A request extension that opts one request out: it passes without a token,
 /// whatever its origin, and its response is not looked at.
 ///
-/// A redirect follower outside of the layer must keep the request's extensions,
-/// as tower-http's does: a request that it makes without them is a new one.
+/// A redirect follower outside of the layer makes new requests. tower-http's
+/// keeps the extensions of one that stays at its origin, and drops them of one
+/// that goes elsewhere: should that lead back home, the token goes along.
 ///
 /// ```
 /// use http::Request;
@@ -73,6 +74,10 @@ impl Origins {
 
     pub(crate) fn allow_plain_http(&mut self) {
         self.plain_http = true;
+    }
+
+    pub(crate) fn allows_plain_http(&self) -> bool {
+        self.plain_http
     }
 
     /// Whether `uri` is home, told by the bytes alone.

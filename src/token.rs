@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use secrecy::{ExposeSecret, SecretString};
-use zeroize::Zeroizing;
 
 use crate::secret;
 
@@ -54,7 +53,7 @@ struct Inner {
 struct Cookie {
     name: String,
     /// `name=value`, as it stands in the header.
-    pair: Zeroizing<Vec<u8>>,
+    pair: HeaderValue,
 }
 
 impl Token {
@@ -151,12 +150,11 @@ impl Token {
                 carrier: Carrier::Cookie(name),
             });
         }
-        let pair = secret::join(&[name.as_bytes(), b"=", value]);
-        if HeaderValue::from_bytes(&pair).is_err() {
+        let Ok(pair) = secret::header_value(&[name.as_bytes(), b"=", value]) else {
             return Err(InvalidToken {
                 carrier: Carrier::Cookie(name),
             });
-        }
+        };
         let inner = Arc::make_mut(&mut self.inner);
         inner.cookies.retain(|cookie| cookie.name != name);
         inner.cookies.push(Cookie { name, pair });
@@ -282,7 +280,7 @@ impl Token {
             .cookies
             .iter()
             .map(|cookie| (cookie, cookie.name.len() + 1));
-        let cookies = pairs.map(|(cookie, value)| &cookie.pair[value..]);
+        let cookies = pairs.map(|(cookie, value)| &cookie.pair.as_bytes()[value..]);
         let texts = headers
             .chain(cookies)
             .filter_map(|secret| std::str::from_utf8(secret).ok());
@@ -348,7 +346,7 @@ impl Token {
                 }
             }
         }
-        pairs.extend(ours.iter().map(|cookie| cookie.pair.as_slice()));
+        pairs.extend(ours.iter().map(|cookie| cookie.pair.as_bytes()));
 
         let mut parts: Vec<&[u8]> = Vec::with_capacity(pairs.len() * 2);
         for pair in pairs {

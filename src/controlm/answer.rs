@@ -9,14 +9,16 @@ use http::header::{self, HeaderValue};
 use http::{Response, StatusCode};
 use http_body::Body;
 use http_body_util::BodyExt;
-use serde::de::DeserializeOwned;
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use super::error::{Call, Error, ErrorKind, Unreadable};
 use super::model::{ErrorList, SuccessData};
 use super::text::{self, Extent, Secrets};
 use crate::BoxError;
-use crate::provider::retry_after;
+use crate::date::retry_after;
+use crate::secret;
 
 /// How many bytes of an answer are read, which is many times what the session
 /// service says.
@@ -33,6 +35,13 @@ pub(super) struct Answer {
     retry_after: Option<Duration>,
     content_type: Option<HeaderValue>,
     body: Zeroizing<Vec<u8>>,
+}
+
+/// A [`SuccessData`] as it came: the message of a logout quotes the token.
+#[derive(Deserialize)]
+struct Success {
+    #[serde(default, deserialize_with = "secret::json::optional")]
+    message: Option<SecretString>,
 }
 
 /// Where reading ended.
@@ -101,8 +110,8 @@ impl Answer {
     }
 
     /// The message that the answer is.
-    pub(super) fn message<T: DeserializeOwned>(
-        &self,
+    pub(super) fn message<'a, T: Deserialize<'a>>(
+        &'a self,
         call: Call,
         secrets: &Secrets,
     ) -> Result<T, Error> {
@@ -123,11 +132,11 @@ impl Answer {
         if self.is_empty() {
             return Ok(SuccessData::default());
         }
-        let success: SuccessData = self.message(call, secrets)?;
+        let success: Success = self.message(call, secrets)?;
         Ok(SuccessData {
             message: success
                 .message
-                .and_then(|message| secrets.clean(&message, Extent::Whole)),
+                .and_then(|message| secrets.clean(message.expose_secret(), Extent::Whole)),
         })
     }
 

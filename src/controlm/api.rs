@@ -8,9 +8,8 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Response, Uri};
 use http_body::Body;
 use secrecy::{ExposeSecret, SecretString};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tower_service::Service;
-use zeroize::Zeroizing;
 
 use super::answer::Answer;
 use super::error::{Call, Error, ErrorKind, InvalidBase, Unreadable};
@@ -18,7 +17,7 @@ use super::model::{LoginCredentials, LoginResult, PasswordsObject, SuccessData};
 use super::text::Secrets;
 use crate::BoxError;
 use crate::origin::{Destination, Origins};
-use crate::provider::was_not_sent;
+use crate::provider::nobody_listened;
 use crate::secret;
 use crate::token::{InvalidToken, Token};
 
@@ -75,6 +74,17 @@ struct Endpoints {
     login: Uri,
     logout: Uri,
     update_my_password: Uri,
+}
+
+/// A [`LoginResult`] that is read without leaving a copy of the token.
+#[derive(Deserialize)]
+struct LoggedIn {
+    #[serde(default)]
+    username: Option<String>,
+    #[serde(default, deserialize_with = "secret::json::optional")]
+    token: Option<SecretString>,
+    #[serde(default)]
+    version: Option<String>,
 }
 
 /// Whether requests go over plain `http` to another machine, and may.
@@ -280,14 +290,19 @@ where
     ) -> Result<(LoginResult, Token), Error> {
         let call = Call::Login;
         let secrets = self.secrets(None).and(&credentials.password);
-        let room = [
-            credentials.username.as_str(),
-            credentials.password.expose_secret(),
-        ];
-        let body = json(credentials, &room);
+        let body = json(credentials);
         let answer = self.send(call, None, body, &secrets).await?;
 
-        let result: LoginResult = answer.message(call, &secrets)?;
+        let LoggedIn {
+            username,
+            token,
+            version,
+        } = answer.message(call, &secrets)?;
+        let result = LoginResult {
+            username,
+            token,
+            version,
+        };
         let Some(token) = result
             .token
             .as_ref()
@@ -328,12 +343,7 @@ where
             .secrets(Some(token))
             .and(&passwords.current_password)
             .and(&passwords.new_password);
-        let room = [
-            passwords.user.as_deref().unwrap_or_default(),
-            passwords.current_password.expose_secret(),
-            passwords.new_password.expose_secret(),
-        ];
-        let body = json(passwords, &room);
+        let body = json(passwords);
         let answer = self.send(call, Some(token), body, &secrets).await?;
         answer.success(call, &secrets)
     }
@@ -376,7 +386,7 @@ where
             .map_err(|error| Error::new(call, ErrorKind::NotSent).caused_by(error))?;
         let response = http.call(request).await.map_err(|error| {
             let error = error.into();
-            let kind = if was_not_sent(&*error) {
+            let kind = if nobody_listened(&*error) {
                 ErrorKind::NotSent
             } else {
                 ErrorKind::NoAnswer
@@ -388,18 +398,9 @@ where
     }
 }
 
-/// `message` in a buffer that is wiped, where `texts` are all the texts in it.
-///
-/// The buffer never grows, since that would leave a copy of the password in
-/// the memory that it outgrew.
-fn json(message: &impl Serialize, texts: &[&str]) -> Bytes {
-    // JSON takes at most six bytes for one (RFC 8259, section 7); names,
-    // quotes and commas are fewer than 32 bytes a text.
-    let room = texts.iter().map(|text| 6 * text.len() + 32).sum();
-    let mut json = Zeroizing::new(Vec::with_capacity(room));
-    serde_json::to_writer(&mut *json, message).expect("messages are structs of strings");
-    debug_assert!(json.capacity() == room, "the buffer has grown");
-    secret::into_bytes(json)
+/// `message` in a buffer that is wiped.
+fn json(message: &impl Serialize) -> Bytes {
+    secret::json(message).expect("messages are structs of strings")
 }
 
 impl Endpoints {
@@ -469,30 +470,5 @@ impl<S, B> fmt::Debug for SessionApi<S, B> {
             .field("token_prefix", &self.token_prefix)
             .field("plain_http", &self.plain_http)
             .finish_non_exhaustive()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_request_body_never_outgrows_its_buffer() {
-        let worst = "\u{1}".repeat(1000);
-        let passwords = PasswordsObject {
-            user: Some(worst.clone()),
-            current_password: worst.clone().into(),
-            new_password: worst.clone().into(),
-        };
-        // The assertion is in `json`.
-        assert!(json(&passwords, &[worst.as_str(); 3]).len() > 18_000);
-        let credentials = LoginCredentials {
-            username: String::new(),
-            password: "".into(),
-        };
-        assert_eq!(
-            json(&credentials, &["", ""]),
-            r#"{"username":"","password":""}"#
-        );
     }
 }

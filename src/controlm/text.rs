@@ -4,11 +4,12 @@
 use std::borrow::Cow;
 
 use secrecy::{ExposeSecret, SecretString};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use zeroize::Zeroizing;
 
 use super::model::{ErrorData, ErrorList};
-use crate::secret::redact;
+use crate::secret::{forms, redact, redact_bytes};
 
 /// How many characters of a text are kept.
 const KEPT: usize = 512;
@@ -42,14 +43,8 @@ impl Secrets {
     }
 
     pub(super) fn and_str(mut self, secret: &str) -> Self {
-        for form in [
-            secret.to_owned(),
-            json_escaped(secret),
-            html_escaped(secret),
-            percent_encoded(secret),
-            printable(secret),
-        ] {
-            let form = Zeroizing::new(form);
+        let printable = Zeroizing::new(printable(secret));
+        for form in forms(secret).into_iter().chain([printable]) {
             if !form.is_empty() && !self.forms.contains(&form) {
                 self.forms.push(form);
             }
@@ -78,8 +73,16 @@ impl Secrets {
         }
     }
 
+    fn forms(&self) -> Vec<&str> {
+        self.forms.iter().map(|form| form.as_str()).collect()
+    }
+
+    fn redact_bytes<'a>(&self, bytes: &'a [u8]) -> Cow<'a, [u8]> {
+        redact_bytes(bytes, &self.forms())
+    }
+
     fn redact<'a>(&self, text: &'a str, extent: Extent) -> Cow<'a, str> {
-        let forms: Vec<&str> = self.forms.iter().map(|form| form.as_str()).collect();
+        let forms = self.forms();
         let mut redacted = redact(text, &forms);
         if extent == Extent::Cut {
             let begun = forms
@@ -105,9 +108,23 @@ fn begun_at_the_end(text: &str, secret: &str) -> usize {
         .unwrap_or(0)
 }
 
+/// What is JSON in `body`.
+///
+/// What it echoes is taken out before it is parsed, since the parser keeps
+/// texts in memory that is not wiped. Where that leaves no JSON, because a
+/// secret is a field's name, say, it is parsed as it is.
+fn parse<T: DeserializeOwned>(body: &[u8], secrets: &Secrets) -> Option<T> {
+    match secrets.redact_bytes(body) {
+        Cow::Borrowed(body) => serde_json::from_slice(body).ok(),
+        Cow::Owned(redacted) => serde_json::from_slice(&redacted)
+            .or_else(|_| serde_json::from_slice(body))
+            .ok(),
+    }
+}
+
 /// The error list that `body` is, if it is one with something in it.
 pub(super) fn error_list(body: &[u8], secrets: &Secrets) -> Option<ErrorList> {
-    let list: ErrorList = serde_json::from_slice(body).ok()?;
+    let list: ErrorList = parse(body, secrets)?;
     let clean = |text: Option<String>| text.and_then(|text| secrets.clean(&text, Extent::Whole));
     let errors: Vec<_> = list
         .errors
@@ -128,7 +145,7 @@ pub(super) fn error_list(body: &[u8], secrets: &Secrets) -> Option<ErrorList> {
 /// The text for a person in `body`, whatever it is: an error list, what a
 /// gateway makes of JSON, HTML, or plain text.
 pub(super) fn best_text(body: &[u8], extent: Extent, secrets: &Secrets) -> Option<String> {
-    if let Ok(value) = serde_json::from_slice::<Value>(body) {
+    if let Some(value) = parse::<Value>(body, secrets) {
         if let Some(text) = text_in(&value) {
             return secrets.clean(text, extent);
         }
@@ -136,8 +153,9 @@ pub(super) fn best_text(body: &[u8], extent: Extent, secrets: &Secrets) -> Optio
             return None;
         }
     }
-    let body = String::from_utf8_lossy(body);
     // Before tags are dropped, for a part of a secret may look like one.
+    let body = secrets.redact_bytes(body);
+    let body = String::from_utf8_lossy(&body);
     let body = secrets.redact(&body, extent);
     let text = if body.trim_start().starts_with('<') {
         Cow::Owned(text_of_html(&body))
@@ -286,44 +304,6 @@ fn changes_direction(character: char) -> bool {
         character,
         '\u{200E}' | '\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}' | '\u{FEFF}'
     )
-}
-
-fn json_escaped(text: &str) -> String {
-    // All of the room at once: one byte takes at most six (RFC 8259, section 7).
-    let mut quoted = Zeroizing::new(Vec::with_capacity(6 * text.len() + 2));
-    serde_json::to_writer(&mut *quoted, text).expect("a text is JSON");
-    let escaped = quoted[1..quoted.len() - 1].to_vec();
-    String::from_utf8(escaped).expect("JSON is UTF-8")
-}
-
-fn html_escaped(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len() * 6);
-    for character in text.chars() {
-        match character {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
-            '\'' => escaped.push_str("&#39;"),
-            other => escaped.push(other),
-        }
-    }
-    escaped
-}
-
-fn percent_encoded(text: &str) -> String {
-    const HEX: &[u8; 16] = b"0123456789ABCDEF";
-    let mut encoded = String::with_capacity(text.len() * 3);
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            encoded.push(char::from(byte));
-        } else {
-            encoded.push('%');
-            encoded.push(char::from(HEX[usize::from(byte >> 4)]));
-            encoded.push(char::from(HEX[usize::from(byte & 15)]));
-        }
-    }
-    encoded
 }
 
 #[cfg(test)]

@@ -260,13 +260,14 @@ pub(super) mod json {
 
     use secrecy::SecretString;
     use serde::Deserialize;
-    use serde::de::DeserializeOwned;
 
     use super::{Credentials, SourceError, invalid};
+    use crate::secret;
 
     #[derive(Deserialize)]
     struct Pair {
         username: String,
+        #[serde(deserialize_with = "secret::json::secret")]
         password: SecretString,
     }
 
@@ -275,8 +276,8 @@ pub(super) mod json {
         Ok(Credentials::new(pair.username, pair.password))
     }
 
-    pub(in crate::credentials) fn parse<T: DeserializeOwned>(
-        text: &[u8],
+    pub(in crate::credentials) fn parse<'a, T: Deserialize<'a>>(
+        text: &'a [u8],
         path: &Path,
     ) -> Result<T, SourceError> {
         // Not as it says: it may quote the password.

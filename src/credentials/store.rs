@@ -12,6 +12,7 @@ use zeroize::Zeroizing;
 use super::file::{blocking, failed, invalid, json, read_open};
 use super::source::{Trying, Unresolved};
 use super::{CredentialSource, Credentials, SourceError};
+use crate::secret;
 
 /// How often a file is read that is replaced meanwhile.
 const TRIES: u32 = 5;
@@ -68,7 +69,9 @@ struct Shared {
 #[serde(deny_unknown_fields)]
 struct Kept {
     username: String,
+    #[serde(deserialize_with = "secret::json::secret")]
     password: SecretString,
+    #[serde(default, deserialize_with = "secret::json::optional")]
     new_password: Option<SecretString>,
     trying: Option<Trying>,
 }

@@ -25,6 +25,20 @@ pub enum Reason {
     Requested,
 }
 
+impl Reason {
+    /// The reason in `snake_case`, for logs and the labels of metrics. It never changes.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Initial => "initial",
+            Self::Expiring => "expiring",
+            Self::Expired => "expired",
+            Self::Rejected => "rejected",
+            Self::Requested => "requested",
+        }
+    }
+}
+
 /// What a login is to be made with. Owned, so that it can move into any future.
 #[derive(Clone, Debug)]
 pub struct LoginContext {

@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 
 use crate::BoxError;
 use crate::credentials::{SourceError, SourceErrorKind};
-use crate::secret::redact;
+use crate::secret::{forms, redact};
 use crate::token::InvalidToken;
 
 /// Why a login, a logout or a password change failed.
@@ -102,11 +102,14 @@ impl ProviderError {
     /// The same without what it quotes of `secrets`: a server's message may echo
     /// what the server was sent, and a provider may keep it.
     ///
-    /// An error that quotes none keeps its source, and so its type. Secrets of
-    /// fewer than four bytes are not looked for, since any text holds those.
+    /// An error that quotes none, in any of its [`forms`], keeps its source, and
+    /// so its type. Secrets of fewer than four bytes are not looked for, since
+    /// any text holds those.
     pub(crate) fn without(self, secrets: &[SecretString]) -> Self {
         let secrets = secrets.iter().map(ExposeSecret::expose_secret);
-        let secrets: Vec<&str> = secrets.filter(|secret| secret.len() >= 4).collect();
+        let secrets = secrets.filter(|secret| secret.len() >= 4);
+        let forms: Vec<_> = secrets.flat_map(forms).collect();
+        let secrets: Vec<&str> = forms.iter().map(|form| form.as_str()).collect();
         let debug = Zeroizing::new(format!("{self:?}"));
         let mut said = Zeroizing::new(String::new());
         let mut next = Error::source(&self);
@@ -157,14 +160,6 @@ impl Error for ProviderError {
         self.source
             .as_deref()
             .map(|source| source as &(dyn Error + 'static))
-    }
-}
-
-/// A request that could not be put together: the provider is set up for an
-/// address that is none, say.
-impl From<http::Error> for ProviderError {
-    fn from(error: http::Error) -> Self {
-        Self::unsupported(error)
     }
 }
 

@@ -25,23 +25,23 @@
 //! A provider with a user and a password names their [`Source`] in
 //! [`CredentialProvider::source`] and takes what to send from
 //! [`LoginContext::credentials`]: the session decides which, so that refused
-//! credentials are not sent again.
+//! credentials are not sent again. [`Api`] makes the calls of most login
+//! systems short to write.
 
+mod api;
 mod context;
 mod erased;
 mod error;
-pub mod exchange;
 mod fixed;
 mod function;
 mod profile;
-mod retry_after;
 pub mod writing {
     #![doc = include_str!("writing.md")]
 
     #[allow(unused_imports, reason = "the page links to them")]
     use super::{
-        CredentialProvider, LoginContext, LogoutEnds, PasswordChange, Profile, ProviderError,
-        Reason, exchange,
+        Answer, Api, Call, CredentialProvider, LoginContext, LogoutEnds, PasswordChange, Profile,
+        ProviderError, Reason,
     };
     #[allow(unused_imports, reason = "the page links to it")]
     use crate::token::Token;
@@ -49,18 +49,17 @@ pub mod writing {
 
 use std::future::{Future, ready};
 
+pub use api::{Answer, Api, Call};
 pub use context::{LoginContext, PasswordChange, PasswordChanged, Reason};
 pub use error::{ProviderError, ProviderErrorKind};
 pub use fixed::FixedToken;
 pub use function::{ProviderFn, provider_fn};
 pub use profile::{LogoutEnds, Profile};
 
+#[cfg(feature = "controlm")]
+pub(crate) use api::nobody_listened;
 pub(crate) use context::Storing;
 pub(crate) use erased::ErasedProvider;
-#[cfg(feature = "controlm")]
-pub(crate) use exchange::was_not_sent;
-#[cfg(feature = "controlm")]
-pub(crate) use retry_after::retry_after;
 
 use crate::credentials::Source;
 use crate::token::Token;

@@ -101,6 +101,20 @@ pub enum TokenEnd {
     Abandoned,
 }
 
+impl TokenEnd {
+    /// The end in `snake_case`, for logs and the labels of metrics. It never changes.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::LoggedOut => "logged_out",
+            Self::Rejected => "rejected",
+            Self::Expired => "expired",
+            Self::Continued => "continued",
+            Self::Abandoned => "abandoned",
+        }
+    }
+}
+
 /// Receives the [`Event`]s of a session, in order.
 ///
 /// A receiver that is too slow misses events and is told how many; the session

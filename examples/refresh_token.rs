@@ -1,0 +1,304 @@
+//! A server like Matrix: a login brings two tokens, a refresh changes both, a
+//! logout ends all that came of one login, a password change kills the refresh
+//! tokens, and not every 401 is a dead token.
+//!
+//! ```sh
+//! cargo run --example refresh_token
+//! ```
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Request;
+use http_body_util::Full;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use tower::{ServiceBuilder, ServiceExt};
+use tower_reauth::provider::{Answer, Api};
+use tower_reauth::{
+    BoxError, CredentialProvider, Credentials, ExposeSecret, LoginContext, LogoutEnds,
+    PasswordChange, PasswordChanged, Profile, ProviderError, ProviderErrorKind, Rejection, Session,
+    Source, Token,
+};
+
+type Http = Client<HttpConnector, Full<Bytes>>;
+
+struct Matrix {
+    api: Api<Http>,
+    source: Source,
+}
+
+impl CredentialProvider for Matrix {
+    fn profile(&self) -> Profile {
+        // A 401 of any other kind is about the request.
+        let dead = Rejection::body_contains(401, "M_UNKNOWN_TOKEN", 1024);
+        let profile = self.api.profile().rejection(dead);
+        profile.logout_ends(LogoutEnds::Session)
+    }
+
+    fn source(&self) -> Option<&Source> {
+        Some(&self.source)
+    }
+
+    async fn login(&self, login: LoginContext) -> Result<Token, ProviderError> {
+        if let Some(refresh) = login.previous().and_then(Token::data) {
+            let body = BTreeMap::from([("refresh_token", refresh.expose_secret())]);
+            match self.api.post("refresh").json(&body).exchange().await {
+                Ok(answer) => return Ok(token(&answer)?.continues_previous()),
+                // It is dead: log in from the start.
+                Err(error) if error.kind() == ProviderErrorKind::Refused => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let user = login.credentials()?;
+        let body = BTreeMap::from([
+            ("user", user.username()),
+            ("password", user.password().expose_secret()),
+        ]);
+        token(&self.api.post("login").json(&body).login().await?)
+    }
+
+    async fn logout(&self, token: Token) -> Result<(), ProviderError> {
+        self.api.post("logout").token(&token).logout().await?;
+        Ok(())
+    }
+
+    async fn change_password(
+        &self,
+        token: Token,
+        change: PasswordChange,
+    ) -> Result<PasswordChanged, ProviderError> {
+        let current = change
+            .current_password()
+            .map_or("", |password| password.expose_secret());
+        let body = BTreeMap::from([
+            ("old_password", current),
+            ("new_password", change.new_password().expose_secret()),
+        ]);
+        let call = self.api.post("account/password").token(&token);
+        call.json(&body).change().await?;
+        Ok(PasswordChanged::new())
+    }
+}
+
+fn token(answer: &Answer) -> Result<Token, ProviderError> {
+    let lifetime = Duration::from_millis(answer.at("/expires_in_ms")?);
+    let token = Token::bearer(answer.secret("/access_token")?)?.lives_for(lifetime);
+    Ok(token.with_data(answer.secret("/refresh_token")?))
+}
+
+#[tokio::main]
+async fn main() -> Result<(), BoxError> {
+    let server = server::Server::start("alice", "first-password").await?;
+    let http: Http = Client::builder(TokioExecutor::new()).build_http();
+    let session = Session::new(Matrix {
+        api: Api::new(http.clone(), server.url.parse()?),
+        source: Credentials::new("alice", "first-password").into(),
+    });
+    let client = ServiceBuilder::new().layer(session.layer()).service(http);
+    let call = |path: &'static str| {
+        let request = Request::get(format!("{}/{path}", server.url)).body(Full::default());
+        let client = client.clone();
+        async move { Ok::<_, BoxError>(client.oneshot(request?).await?.status().as_u16()) }
+    };
+
+    assert_eq!(call("sync").await?, 200);
+    println!("logged in: {:?}", server.seen());
+
+    assert_eq!(call("somebody-elses").await?, 401);
+    println!("a 401 that is about the request: {:?}", server.seen());
+    assert_eq!((server.seen().logins, server.seen().refreshes), (1, 0));
+
+    server.end_access_tokens();
+    assert_eq!(call("sync").await?, 200);
+    println!("the access token ends: {:?}", server.seen());
+    assert_eq!((server.seen().logins, server.seen().refreshes), (1, 1));
+
+    session
+        .change_password(PasswordChange::to("second-password"))
+        .await?;
+    assert_eq!(call("sync").await?, 200);
+    server.end_access_tokens();
+    assert_eq!(call("sync").await?, 200);
+    println!("the password was changed: {:?}", server.seen());
+    assert_eq!((server.seen().logins, server.seen().refreshes), (2, 1));
+    assert_eq!(server.seen().refused, 0);
+
+    session.logout().await?;
+    println!("logged out: {:?}", server.seen());
+    assert_eq!(server.seen().sessions, 0);
+    Ok(())
+}
+
+#[test]
+fn runs() {
+    main().unwrap();
+}
+
+/// The other side.
+mod server {
+    use std::collections::HashMap;
+    use std::convert::Infallible;
+    use std::sync::{Arc, Mutex};
+
+    use bytes::Bytes;
+    use http::{Request, Response, StatusCode, header};
+    use http_body_util::{BodyExt, Full};
+    use hyper::body::Incoming;
+    use hyper::server::conn::http1;
+    use hyper_util::rt::TokioIo;
+    use serde_json::{Value, json};
+    use tokio::net::TcpListener;
+
+    #[derive(Clone)]
+    pub(crate) struct Server {
+        pub(crate) url: String,
+        state: Arc<Mutex<State>>,
+    }
+
+    #[derive(Clone, Copy, Debug, Default)]
+    pub(crate) struct Seen {
+        pub(crate) logins: u32,
+        pub(crate) refreshes: u32,
+        /// Logins with a wrong password.
+        pub(crate) refused: u32,
+        /// How many can still be used.
+        pub(crate) sessions: usize,
+    }
+
+    #[derive(Default)]
+    struct State {
+        seen: Seen,
+        user: String,
+        password: String,
+        issued: u32,
+        /// Whose session each token is of.
+        access: HashMap<String, u32>,
+        refresh: HashMap<String, u32>,
+    }
+
+    type Answer = (StatusCode, Value);
+
+    impl Server {
+        pub(crate) async fn start(user: &str, password: &str) -> std::io::Result<Self> {
+            let listener = TcpListener::bind("127.0.0.1:0").await?;
+            let url = format!("http://{}", listener.local_addr()?);
+            let state = Arc::new(Mutex::new(State {
+                user: user.to_owned(),
+                password: password.to_owned(),
+                ..State::default()
+            }));
+            let server = Self {
+                url,
+                state: state.clone(),
+            };
+            tokio::spawn(async move {
+                while let Ok((stream, _)) = listener.accept().await {
+                    let state = state.clone();
+                    let service = hyper::service::service_fn(move |request| {
+                        let state = state.clone();
+                        async move { Ok::<_, Infallible>(serve(&state, request).await) }
+                    });
+                    let stream = TokioIo::new(stream);
+                    tokio::spawn(http1::Builder::new().serve_connection(stream, service));
+                }
+            });
+            Ok(server)
+        }
+
+        pub(crate) fn seen(&self) -> Seen {
+            let state = self.state.lock().unwrap();
+            let mut sessions: Vec<_> = state
+                .access
+                .values()
+                .chain(state.refresh.values())
+                .collect();
+            sessions.sort_unstable();
+            sessions.dedup();
+            Seen {
+                sessions: sessions.len(),
+                ..state.seen
+            }
+        }
+
+        pub(crate) fn end_access_tokens(&self) {
+            self.state.lock().unwrap().access.clear();
+        }
+    }
+
+    async fn serve(state: &Mutex<State>, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let (head, body) = request.into_parts();
+        let body = body.collect().await.map(|body| body.to_bytes());
+        let body = serde_json::from_slice(&body.unwrap_or_default()).unwrap_or_default();
+        let bearer = head.headers.get(header::AUTHORIZATION);
+        let bearer = bearer.and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
+        let (status, answer) = state.lock().unwrap().answer(head.uri.path(), bearer, &body);
+        let response = Response::builder().status(status);
+        let response = response.header(header::CONTENT_TYPE, "application/json");
+        response.body(Full::from(answer.to_string())).unwrap()
+    }
+
+    impl State {
+        fn answer(&mut self, path: &str, bearer: Option<&str>, body: &Value) -> Answer {
+            match path {
+                "/login" => {
+                    if body["user"] != self.user || body["password"] != self.password {
+                        self.seen.refused += 1;
+                        return failed(StatusCode::FORBIDDEN, "M_FORBIDDEN");
+                    }
+                    self.seen.logins += 1;
+                    return self.issue(self.seen.logins);
+                }
+                "/refresh" => {
+                    let refresh = body["refresh_token"].as_str().unwrap_or_default();
+                    let Some(session) = self.refresh.remove(refresh) else {
+                        return failed(StatusCode::UNAUTHORIZED, "M_UNKNOWN_TOKEN");
+                    };
+                    self.seen.refreshes += 1;
+                    self.access.retain(|_, owner| *owner != session);
+                    return self.issue(session);
+                }
+                _ => {}
+            }
+            let Some(session) = bearer.and_then(|bearer| self.access.get(bearer).copied()) else {
+                return failed(StatusCode::UNAUTHORIZED, "M_UNKNOWN_TOKEN");
+            };
+            match path {
+                "/sync" => (StatusCode::OK, json!({})),
+                "/logout" => {
+                    self.access.retain(|_, owner| *owner != session);
+                    self.refresh.retain(|_, owner| *owner != session);
+                    (StatusCode::OK, json!({}))
+                }
+                "/account/password" => {
+                    if body["old_password"] != self.password {
+                        return failed(StatusCode::FORBIDDEN, "M_FORBIDDEN");
+                    }
+                    self.password = body["new_password"].as_str().unwrap_or_default().to_owned();
+                    self.refresh.clear();
+                    (StatusCode::OK, json!({}))
+                }
+                _ => failed(StatusCode::UNAUTHORIZED, "M_UNAUTHORIZED"),
+            }
+        }
+
+        fn issue(&mut self, session: u32) -> Answer {
+            self.issued += 1;
+            let (access, refresh) = (format!("a{}", self.issued), format!("r{}", self.issued));
+            let answer = json!({
+                "access_token": access,
+                "refresh_token": refresh,
+                "expires_in_ms": 3_600_000,
+            });
+            self.access.insert(access, session);
+            self.refresh.insert(refresh, session);
+            (StatusCode::OK, answer)
+        }
+    }
+
+    fn failed(status: StatusCode, code: &str) -> Answer {
+        (status, json!({ "errcode": code }))
+    }
+}

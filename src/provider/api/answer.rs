@@ -1,0 +1,333 @@
+//! What a login system answers, and what that means.
+
+use std::fmt;
+use std::pin::pin;
+use std::time::{Duration, SystemTime};
+
+use bytes::Buf;
+use http::{HeaderMap, Response, StatusCode};
+use http_body::Body;
+use http_body_util::BodyExt;
+use secrecy::SecretString;
+use zeroize::Zeroizing;
+
+use crate::BoxError;
+use crate::cookie::SetCookie;
+use crate::date;
+use crate::provider::{ProviderError, ProviderErrorKind};
+#[cfg(feature = "json")]
+use crate::secret;
+
+/// How many bytes of an answer are read. Login pages are smaller.
+const MOST: usize = 1024 * 1024;
+
+/// How much room there is for an answer of unknown length.
+const ROOM: usize = 16 * 1024;
+
+/// How long a login is left alone whose status says nothing that is known: the
+/// server may have counted a failed one.
+const NOT_SOON: Duration = Duration::from_secs(60);
+
+/// The answer to a [`Call`](super::Call), read to its end. Its body is wiped
+/// when it drops.
+pub struct Answer {
+    what: String,
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Zeroizing<Vec<u8>>,
+}
+
+impl Answer {
+    /// Reads an answer. `lost` makes the error for one that cannot be read.
+    pub(super) async fn read<B>(
+        what: String,
+        response: Response<B>,
+        lost: fn(BoxError) -> ProviderError,
+    ) -> Result<Self, ProviderError>
+    where
+        B: Body,
+        B::Error: Into<BoxError>,
+    {
+        let (head, body) = response.into_parts();
+        let mut body = pin!(body);
+        let exact = body.size_hint().exact();
+        let room = exact.and_then(|exact| usize::try_from(exact).ok());
+        let mut read = Zeroizing::new(Vec::with_capacity(room.unwrap_or(ROOM).min(MOST)));
+        while let Some(frame) = body.as_mut().frame().await {
+            let Ok(mut data) = frame.map_err(|error| lost(error.into()))?.into_data() else {
+                continue;
+            };
+            if data.remaining() > MOST - read.len() {
+                let too_long = format!("the answer to {what} is longer than {MOST} bytes");
+                return Err(lost(too_long.into()));
+            }
+            while data.has_remaining() {
+                let chunk = data.chunk();
+                let length = chunk.len();
+                read = with(read, chunk);
+                data.advance(length);
+            }
+        }
+        Ok(Self {
+            what,
+            status: head.status,
+            headers: head.headers,
+            body: read,
+        })
+    }
+
+    /// Its status.
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// Its headers.
+    #[must_use]
+    pub fn headers(&self) -> &HeaderMap {
+        &self.headers
+    }
+
+    /// The value of a header that must be there.
+    ///
+    /// # Errors
+    ///
+    /// [`Protocol`](crate::ProviderErrorKind::Protocol) if it is not, or is no
+    /// text.
+    pub fn header(&self, name: &str) -> Result<SecretString, ProviderError> {
+        let value = self.headers.get(name).and_then(|value| value.to_str().ok());
+        value
+            .map(SecretString::from)
+            .ok_or_else(|| self.unexpected(format_args!("has no header `{name}`")))
+    }
+
+    /// A cookie that it must set.
+    ///
+    /// # Errors
+    ///
+    /// [`Protocol`](crate::ProviderErrorKind::Protocol) if it does not, or
+    /// deletes it.
+    pub fn cookie(&self, name: &str) -> Result<SetCookie, ProviderError> {
+        SetCookie::find(&self.headers, name)
+            .ok_or_else(|| self.unexpected(format_args!("sets no cookie {name:?}")))
+    }
+
+    /// Its body.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.body
+    }
+
+    /// Its body as text.
+    ///
+    /// # Errors
+    ///
+    /// [`Protocol`](crate::ProviderErrorKind::Protocol) if it is no UTF-8.
+    pub fn text(&self) -> Result<&str, ProviderError> {
+        std::str::from_utf8(&self.body).map_err(|_| self.unexpected(format_args!("is no text")))
+    }
+
+    /// Its body as JSON.
+    ///
+    /// What the parser unescapes is not wiped: read secrets by
+    /// [`Answer::secret`].
+    ///
+    /// # Errors
+    ///
+    /// [`Protocol`](crate::ProviderErrorKind::Protocol) if it is something
+    /// else. Nothing of it is quoted.
+    #[cfg(feature = "json")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "json")))]
+    pub fn json<T: serde::de::DeserializeOwned>(&self) -> Result<T, ProviderError> {
+        // The parser's own error quotes what it stumbled over.
+        serde_json::from_slice(&self.body).map_err(|error| {
+            let (line, column) = (error.line(), error.column());
+            let what = match error.is_data() {
+                true => "other JSON than was expected",
+                false => "no JSON",
+            };
+            self.unexpected(format_args!("is {what}, at line {line}, column {column}"))
+        })
+    }
+
+    /// A text of its JSON body, by its JSON Pointer (RFC 6901): `/auth/token`,
+    /// or nothing for a body that is a text itself. It is wiped.
+    ///
+    /// # Errors
+    ///
+    /// [`Protocol`](crate::ProviderErrorKind::Protocol) if there is none.
+    #[cfg(feature = "json")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "json")))]
+    pub fn secret(&self, pointer: &str) -> Result<SecretString, ProviderError> {
+        let found = self.find(pointer).and_then(secret::json::unescaped);
+        found.ok_or_else(|| self.unexpected(format_args!("has no text at {pointer:?}")))
+    }
+
+    /// A value of its JSON body, by its JSON Pointer (RFC 6901), such as
+    /// `at::<u64>("/expires_in")`. Secrets are read by [`Answer::secret`].
+    ///
+    /// # Errors
+    ///
+    /// [`Protocol`](crate::ProviderErrorKind::Protocol) if there is none of
+    /// that type.
+    #[cfg(feature = "json")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "json")))]
+    pub fn at<T: serde::de::DeserializeOwned>(&self, pointer: &str) -> Result<T, ProviderError> {
+        let found = self.find(pointer);
+        let value = found.and_then(|json| serde_json::from_str(json).ok());
+        value.ok_or_else(|| self.unexpected(format_args!("has no such value at {pointer:?}")))
+    }
+
+    /// The JSON at that place, as it was written: nothing of it is copied.
+    #[cfg(feature = "json")]
+    fn find(&self, pointer: &str) -> Option<&str> {
+        use serde_json::value::RawValue;
+        use std::collections::BTreeMap;
+
+        let mut found: &RawValue = serde_json::from_slice(&self.body).ok()?;
+        let mut names = pointer.split('/');
+        if !names.next()?.is_empty() {
+            return None;
+        }
+        for name in names {
+            let json = found.get();
+            found = if json.starts_with('[') {
+                let list: Vec<&RawValue> = serde_json::from_str(json).ok()?;
+                *list.get(name.parse::<usize>().ok()?)?
+            } else {
+                let name = name.replace("~1", "/").replace("~0", "~");
+                let object: BTreeMap<String, &RawValue> = serde_json::from_str(json).ok()?;
+                *object.get(&name)?
+            };
+        }
+        Some(found.get())
+    }
+
+    /// The answer is not what the provider takes it for.
+    ///
+    /// `says` goes on a sentence that begins with `the answer to POST /login`.
+    pub fn unexpected(&self, says: impl fmt::Display) -> ProviderError {
+        ProviderError::protocol(format!("the answer to {} {says}", self.what))
+    }
+
+    /// The answer, if the login succeeded. As [`Call::login`](super::Call::login).
+    ///
+    /// # Errors
+    ///
+    /// See the table at [`Api`](super::Api).
+    pub fn of_login(self) -> Result<Self, ProviderError> {
+        let answer = self.or_else(|status| match status.as_u16() {
+            401 | 403 => Some(ProviderError::refused),
+            _ if is_later(status) => Some(ProviderError::unavailable),
+            _ => None,
+        });
+        answer.map_err(|error| match (error.kind(), error.retry_after()) {
+            (ProviderErrorKind::Protocol, None) => error.with_retry_after(NOT_SOON),
+            _ => error,
+        })
+    }
+
+    /// The answer, if the logout succeeded. As [`Call::logout`](super::Call::logout).
+    ///
+    /// # Errors
+    ///
+    /// See the table at [`Api`](super::Api).
+    pub fn of_logout(self) -> Result<Self, ProviderError> {
+        self.or_else(|status| match status.as_u16() {
+            401 | 404 | 410 => Some(ProviderError::token_rejected),
+            _ if is_later(status) => Some(ProviderError::unavailable),
+            _ => None,
+        })
+    }
+
+    /// The answer, if the password was changed. As [`Call::change`](super::Call::change).
+    ///
+    /// # Errors
+    ///
+    /// See the table at [`Api`](super::Api).
+    pub fn of_change(self) -> Result<Self, ProviderError> {
+        self.or_else(|status| match status.as_u16() {
+            401 => Some(ProviderError::token_rejected),
+            400 | 403 | 409 | 422 => Some(ProviderError::refused),
+            500.. => Some(ProviderError::uncertain),
+            _ if is_later(status) => Some(ProviderError::unavailable),
+            _ => None,
+        })
+    }
+
+    /// The answer, if the exchange succeeded. As
+    /// [`Call::exchange`](super::Call::exchange).
+    ///
+    /// # Errors
+    ///
+    /// See the table at [`Api`](super::Api).
+    pub fn of_exchange(self) -> Result<Self, ProviderError> {
+        match self.status.as_u16() {
+            500.. => self.or_else(|_| Some(ProviderError::uncertain)),
+            _ => self.of_login(),
+        }
+    }
+
+    fn or_else(
+        self,
+        error_of: impl Fn(StatusCode) -> Option<fn(Said) -> ProviderError>,
+    ) -> Result<Self, ProviderError> {
+        if self.status.is_success() || self.status.is_redirection() {
+            return Ok(self);
+        }
+        let error = error_of(self.status).unwrap_or(ProviderError::protocol);
+        let error = error(Said {
+            what: self.what.clone(),
+            status: self.status,
+        });
+        Err(match date::retry_after(&self.headers, SystemTime::now()) {
+            Some(delay) => error.with_retry_after(delay),
+            None => error,
+        })
+    }
+}
+
+/// Whether that status says that the same request may succeed later.
+fn is_later(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 408 | 425 | 429 | 500..)
+}
+
+/// `read` with `more`, moved where there is no room: a vector that grows by
+/// itself leaves what it held behind.
+fn with(mut read: Zeroizing<Vec<u8>>, more: &[u8]) -> Zeroizing<Vec<u8>> {
+    if more.len() > read.capacity() - read.len() {
+        let room = (read.len() + more.len()).max(2 * read.capacity());
+        let mut moved = Zeroizing::new(Vec::with_capacity(room.min(MOST)));
+        moved.extend_from_slice(&read);
+        read = moved;
+    }
+    read.extend_from_slice(more);
+    read
+}
+
+impl fmt::Debug for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Answer")
+            .field("what", &self.what)
+            .field("status", &self.status)
+            .field("headers", &self.headers.keys().collect::<Vec<_>>())
+            .field("bytes", &self.body.len())
+            .finish()
+    }
+}
+
+/// A status that is no success. Of the answer itself nothing is quoted, since
+/// a server may echo what it was sent.
+#[derive(Debug)]
+struct Said {
+    what: String,
+    status: StatusCode,
+}
+
+impl fmt::Display for Said {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} was answered with {}", self.what, self.status)
+    }
+}
+
+impl std::error::Error for Said {}

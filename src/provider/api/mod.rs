@@ -1,0 +1,514 @@
+//! Calls to the endpoints of a login system, for providers.
+
+mod answer;
+mod form;
+
+use std::fmt;
+use std::future::poll_fn;
+use std::io;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, Request, Response, Uri};
+use http_body::Body;
+use http_body_util::Full;
+use secrecy::{ExposeSecret, SecretString};
+use tower_service::Service;
+use zeroize::Zeroizing;
+
+pub use answer::Answer;
+
+use super::{Profile, ProviderError};
+use crate::BoxError;
+use crate::credentials::Credentials;
+use crate::origin::{Destination, Origins};
+use crate::secret;
+use crate::token::Token;
+
+/// The endpoints of a login system, called through any client.
+///
+/// What most providers need of HTTP: it builds a request whose secrets are
+/// wiped, sends it, reads the answer up to a bound, and turns a status into the
+/// [`ProviderError`] that it means, `Retry-After` included. It takes any tower
+/// client whose request body can be made of [`Bytes`], so that one client
+/// serves both provider and user. A call goes to the origin of the base
+/// address and nowhere else, and over plain `http` only to this machine, or
+/// where that is allowed.
+///
+/// How a call is finished says what its statuses mean:
+///
+/// | status | [`login`](Call::login) | [`logout`](Call::logout) | [`change`](Call::change) | [`exchange`](Call::exchange) |
+/// |---|---|---|---|---|
+/// | 2xx, 3xx | done | done | done | done |
+/// | 401 | `Refused` | `TokenRejected` | `TokenRejected` | `Refused` |
+/// | 403 | `Refused` | `Protocol` | `Refused` | `Refused` |
+/// | 404, 410 | `Protocol` | `TokenRejected` | `Protocol` | `Protocol` |
+/// | 408, 425, 429 | `Unavailable` | `Unavailable` | `Unavailable` | `Unavailable` |
+/// | 400, 409, 422 | `Protocol` | `Protocol` | `Refused` | `Protocol` |
+/// | 5xx | `Unavailable` | `Unavailable` | `Uncertain` | `Uncertain` |
+/// | no answer | `Unavailable` | `Unavailable` | `Uncertain` | `Uncertain` |
+/// | nobody listens | `Unavailable` | `Unavailable` | `Unavailable` | `Unavailable` |
+/// | other | `Protocol` | `Protocol` | `Protocol` | `Protocol` |
+///
+/// Where a server means something else by one of them, finish with
+/// [`send`](Call::send), look at the [`Answer`], and leave the others to
+/// [`Answer::of_login`] and its like. An error quotes nothing of the answer. A
+/// login whose status is one of the others is not tried again within a minute,
+/// since the server may have counted a failed one.
+///
+/// # Examples
+///
+/// A whole provider:
+///
+/// ```
+/// use std::collections::BTreeMap;
+/// use bytes::Bytes;
+/// use http::HeaderName;
+/// use http_body_util::Full;
+/// use tower_reauth::provider::Api;
+/// use tower_reauth::{
+///     CredentialProvider, Credentials, ExposeSecret, LoginContext, LogoutEnds, Profile,
+///     ProviderError, Source, Token,
+/// };
+/// # use hyper_util::client::legacy::{Client, connect::HttpConnector};
+/// # type Http = Client<HttpConnector, Full<Bytes>>;
+///
+/// const X_AUTH_TOKEN: HeaderName = HeaderName::from_static("x-auth-token");
+///
+/// struct Redfish {
+///     api: Api<Http>,
+///     source: Source,
+/// }
+///
+/// impl CredentialProvider for Redfish {
+///     fn profile(&self) -> Profile {
+///         self.api.profile().logout_ends(LogoutEnds::Token)
+///     }
+///
+///     fn source(&self) -> Option<&Source> {
+///         Some(&self.source)
+///     }
+///
+///     async fn login(&self, login: LoginContext) -> Result<Token, ProviderError> {
+///         let user = login.credentials()?;
+///         let body = BTreeMap::from([
+///             ("UserName", user.username()),
+///             ("Password", user.password().expose_secret()),
+///         ]);
+///         let sessions = self.api.post("/redfish/v1/SessionService/Sessions");
+///         let answer = sessions.json(&body).login().await?;
+///         let token = Token::header(X_AUTH_TOKEN, answer.header("x-auth-token")?)?;
+///         Ok(token.with_data(answer.header("location")?))
+///     }
+///
+///     async fn logout(&self, token: Token) -> Result<(), ProviderError> {
+///         let address = token.data().map_or("", |address| address.expose_secret());
+///         self.api.delete(address).token(&token).logout().await?;
+///         Ok(())
+///     }
+/// }
+/// ```
+pub struct Api<S, B = Full<Bytes>> {
+    http: S,
+    base: Uri,
+    origins: Origins,
+    headers: HeaderMap,
+    body: fn(Bytes) -> B,
+}
+
+impl<S, B: From<Bytes>> Api<S, B> {
+    /// The endpoints at and below `base`, called through `http`.
+    ///
+    /// A `base` that is no absolute `http` or `https` URI fails each call with
+    /// [`Unsupported`](super::ProviderErrorKind::Unsupported).
+    pub fn new(http: S, base: Uri) -> Self {
+        Self::with_body(http, base, B::from)
+    }
+}
+
+impl<S, B> Api<S, B> {
+    /// As [`Api::new`], for a client whose request body is made by `body`.
+    pub fn with_body(http: S, base: Uri, body: fn(Bytes) -> B) -> Self {
+        let mut origins = Origins::default();
+        origins.add(&base);
+        Self {
+            http,
+            base,
+            origins,
+            headers: HeaderMap::new(),
+            body,
+        }
+    }
+
+    /// Lets calls, and so passwords and tokens, go over plain `http` to another
+    /// machine, where anybody on the way can read and use them. Its
+    /// [`profile`](Api::profile) allows it too.
+    #[must_use]
+    pub fn allow_plain_http(mut self) -> Self {
+        self.origins.allow_plain_http();
+        self
+    }
+
+    /// Sends one more header with each call, such as a tenant or an API key. A
+    /// second value for the same name replaces the first. It is marked as
+    /// sensitive.
+    #[must_use]
+    pub fn extra_header(mut self, name: HeaderName, mut value: HeaderValue) -> Self {
+        value.set_sensitive(true);
+        self.headers.insert(name, value);
+        self
+    }
+
+    /// A profile whose tokens go to the origin of the base address.
+    pub fn profile(&self) -> Profile {
+        let profile = Profile::at(self.base.clone());
+        match self.origins.allows_plain_http() {
+            true => profile.allow_plain_http(),
+            false => profile,
+        }
+    }
+
+    /// The address that calls are relative to.
+    #[must_use]
+    pub fn base(&self) -> &Uri {
+        &self.base
+    }
+}
+
+impl<S: Clone, B> Api<S, B> {
+    /// A call to `to`: a path from the root of the server if it begins with
+    /// `/`, one below the base address if it does not, or a whole URI of the
+    /// same origin, as a `Location` may be.
+    pub fn call(&self, method: Method, to: &str) -> Call<S, B> {
+        let uri = self.resolve(to);
+        let what = match &uri {
+            // Without the query, which may hold anything. A whole URI comes
+            // from an answer, and may hold what that keeps secret.
+            Ok(uri) if !to.contains("://") => format!("{method} {}", uri.path()),
+            Ok(_) | Err(_) => method.to_string(),
+        };
+        Call {
+            http: self.http.clone(),
+            body: self.body,
+            method,
+            uri,
+            what,
+            headers: self.headers.clone(),
+            payload: Ok(Bytes::new()),
+        }
+    }
+
+    /// A `GET` of [`to`](Api::call).
+    pub fn get(&self, to: &str) -> Call<S, B> {
+        self.call(Method::GET, to)
+    }
+
+    /// A `POST` to [`to`](Api::call).
+    pub fn post(&self, to: &str) -> Call<S, B> {
+        self.call(Method::POST, to)
+    }
+
+    /// A `PUT` to [`to`](Api::call).
+    pub fn put(&self, to: &str) -> Call<S, B> {
+        self.call(Method::PUT, to)
+    }
+
+    /// A `PATCH` of [`to`](Api::call).
+    pub fn patch(&self, to: &str) -> Call<S, B> {
+        self.call(Method::PATCH, to)
+    }
+
+    /// A `DELETE` of [`to`](Api::call).
+    pub fn delete(&self, to: &str) -> Call<S, B> {
+        self.call(Method::DELETE, to)
+    }
+
+    fn resolve(&self, to: &str) -> Result<Uri, ProviderError> {
+        let (Some(scheme), Some(authority)) = (self.base.scheme(), self.base.authority()) else {
+            return Err(ProviderError::unsupported(
+                "the base address is no absolute http or https URI: give it a scheme and a host",
+            ));
+        };
+        let uri = match to.parse::<Uri>() {
+            Ok(uri) if uri.scheme().is_some() => Ok(uri),
+            _ => {
+                let base = self.base.path().trim_end_matches('/');
+                let path = match to {
+                    "" => self.base.path().to_owned(),
+                    to if to.starts_with('/') => to.to_owned(),
+                    to => format!("{base}/{to}"),
+                };
+                Uri::builder()
+                    .scheme(scheme.clone())
+                    .authority(authority.clone())
+                    .path_and_query(path)
+                    .build()
+            }
+        };
+        // It is not quoted: an address may come from an answer, and hold a secret.
+        let uri = uri.map_err(|_| ProviderError::protocol("the address of a call is no URI"))?;
+        match self.origins.locate(&uri) {
+            Destination::Home => Ok(uri),
+            Destination::Insecure => Err(ProviderError::unsupported(
+                "not sent over plain http to another machine: use https, or `Api::allow_plain_http`",
+            )),
+            Destination::Elsewhere | Destination::Unknown => Err(ProviderError::protocol(
+                "not sent: the address is on another server than the base address",
+            )),
+        }
+    }
+}
+
+/// A call that is about to be sent; made by [`Api`].
+#[must_use = "a call is sent by `login`, `logout`, `change`, `exchange` or `send`"]
+pub struct Call<S, B = Full<Bytes>> {
+    http: S,
+    body: fn(Bytes) -> B,
+    method: Method,
+    uri: Result<Uri, ProviderError>,
+    what: String,
+    headers: HeaderMap,
+    payload: Result<Bytes, ProviderError>,
+}
+
+impl<S, B> Call<S, B> {
+    /// Sends a header, marked as sensitive.
+    pub fn header(mut self, name: HeaderName, value: impl Into<SecretString>) -> Self {
+        let value = value.into();
+        match secret::header_value(&[value.expose_secret().as_bytes()]) {
+            Ok(value) => {
+                self.headers.insert(name, value);
+            }
+            Err(_) => {
+                self.fail(format_args!(
+                    "the header `{name}` holds bytes that none may hold"
+                ));
+            }
+        }
+        self
+    }
+
+    /// Sends the token along, as each request of the session does.
+    pub fn token(mut self, token: &Token) -> Self {
+        token.apply_to(&mut self.headers);
+        self
+    }
+
+    /// Sends username and password as `Authorization: Basic` (RFC 7617).
+    pub fn basic(mut self, credentials: &Credentials) -> Self {
+        let (user, password) = (credentials.username(), credentials.password());
+        if user.contains(':') {
+            self.fail(format_args!("a username for `Basic` holds no colon"));
+            return self;
+        }
+        let parts = [user.as_bytes(), b":", password.expose_secret().as_bytes()];
+        let pair = secret::join(&parts);
+        let mut encoded = Zeroizing::new(vec![0; pair.len().div_ceil(3) * 4]);
+        STANDARD
+            .encode_slice(&*pair, &mut encoded)
+            .expect("its room was counted");
+        let value = secret::header_value(&[b"Basic ", &encoded]);
+        let value = value.expect("letters, digits, `+`, `/` and `=`");
+        self.headers.insert(header::AUTHORIZATION, value);
+        self
+    }
+
+    /// Sends a form (`application/x-www-form-urlencoded`).
+    ///
+    /// The buffer is wiped.
+    pub fn form<'a>(mut self, fields: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
+        let fields: Vec<_> = fields.into_iter().collect();
+        self.payload = self.payload.and(Ok(form::encode(&fields)));
+        self.content_type("application/x-www-form-urlencoded")
+    }
+
+    /// Sends `message` as JSON, and asks for JSON.
+    ///
+    /// The buffer is wiped, and never outgrown. A message of borrowed texts
+    /// leaves no other copy: a struct with `&str` in it, or
+    /// `BTreeMap::from([("user", user), ("password", password)])`.
+    #[cfg(feature = "json")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "json")))]
+    pub fn json(mut self, message: &impl serde::Serialize) -> Self {
+        match secret::json(message) {
+            Ok(json) => self.payload = self.payload.and(Ok(json)),
+            Err(_) => self.fail(format_args!("the message cannot be written as JSON")),
+        }
+        let json = HeaderValue::from_static("application/json");
+        self.headers.entry(header::ACCEPT).or_insert(json);
+        self.content_type("application/json")
+    }
+
+    /// Sends a body. Whoever makes it has it wiped.
+    pub fn body(mut self, content_type: &'static str, body: impl Into<Bytes>) -> Self {
+        self.payload = self.payload.and(Ok(body.into()));
+        self.content_type(content_type)
+    }
+
+    fn content_type(mut self, name: &'static str) -> Self {
+        let value = HeaderValue::from_static(name);
+        self.headers.insert(header::CONTENT_TYPE, value);
+        self
+    }
+
+    /// The call fails before it is sent. The first reason stays.
+    fn fail(&mut self, why: fmt::Arguments<'_>) {
+        let failed = ProviderError::protocol(format!("{} was not sent: {why}", self.what));
+        let payload = std::mem::replace(&mut self.payload, Ok(Bytes::new()));
+        self.payload = payload.and(Err(failed));
+    }
+}
+
+impl<S, B, RB> Call<S, B>
+where
+    S: Service<Request<B>, Response = Response<RB>>,
+    S::Error: Into<BoxError>,
+    RB: Body,
+    RB::Error: Into<BoxError>,
+{
+    /// Sends it and reads the answer, whatever its status.
+    ///
+    /// # Errors
+    ///
+    /// [`Unavailable`](super::ProviderErrorKind::Unavailable) if there is no
+    /// answer, or it breaks off or is longer than 1 MiB;
+    /// [`Protocol`](super::ProviderErrorKind::Protocol) or
+    /// [`Unsupported`](super::ProviderErrorKind::Unsupported) if the call could
+    /// not be built.
+    pub async fn send(self) -> Result<Answer, ProviderError> {
+        self.send_or(ProviderError::unavailable).await
+    }
+
+    /// Sends it. `lost` makes the error for an answer that does not come.
+    async fn send_or(self, lost: fn(BoxError) -> ProviderError) -> Result<Answer, ProviderError> {
+        let Self {
+            mut http,
+            body,
+            method,
+            uri,
+            what,
+            headers,
+            payload,
+        } = self;
+        let (uri, payload) = (uri?, payload?);
+        let wants_length = [Method::POST, Method::PUT, Method::PATCH].contains(&method);
+        let is_empty = payload.is_empty();
+        let mut request = Request::new(body(payload));
+        *request.method_mut() = method;
+        *request.uri_mut() = uri;
+        *request.headers_mut() = headers;
+        if is_empty && wants_length {
+            // Clients leave it out, and gateways refuse a POST without it
+            // (RFC 9110, section 8.6).
+            let length = HeaderValue::from(0);
+            request.headers_mut().insert(header::CONTENT_LENGTH, length);
+        }
+        poll_fn(|cx| http.poll_ready(cx))
+            .await
+            .map_err(ProviderError::unavailable)?;
+        let response = http.call(request).await;
+        let response = response.map_err(|error| {
+            let error = error.into();
+            match nobody_listened(&*error) {
+                true => ProviderError::unavailable(error),
+                false => lost(error),
+            }
+        })?;
+        Answer::read(what, response, lost).await
+    }
+
+    /// Sends a login: a status that is no success says why there is no token.
+    ///
+    /// # Errors
+    ///
+    /// See the table at [`Api`].
+    pub async fn login(self) -> Result<Answer, ProviderError> {
+        self.send().await?.of_login()
+    }
+
+    /// Sends a logout.
+    ///
+    /// # Errors
+    ///
+    /// See the table at [`Api`]. A token that is dead already is
+    /// [`TokenRejected`](super::ProviderErrorKind::TokenRejected), which the
+    /// session takes for success.
+    pub async fn logout(self) -> Result<Answer, ProviderError> {
+        self.send().await?.of_logout()
+    }
+
+    /// Sends a password change.
+    ///
+    /// # Errors
+    ///
+    /// See the table at [`Api`]. If the answer is lost, nobody knows which
+    /// password the server takes:
+    /// [`Uncertain`](super::ProviderErrorKind::Uncertain).
+    pub async fn change(self) -> Result<Answer, ProviderError> {
+        let answer = self.send_or(ProviderError::uncertain).await?;
+        answer.of_change()
+    }
+
+    /// Sends a login that uses something up, such as a refresh token.
+    ///
+    /// # Errors
+    ///
+    /// See the table at [`Api`]. If the answer is lost, it is
+    /// [`Uncertain`](super::ProviderErrorKind::Uncertain), and the session does
+    /// not offer that [`previous`](crate::LoginContext::previous) token again.
+    pub async fn exchange(self) -> Result<Answer, ProviderError> {
+        let answer = self.send_or(ProviderError::uncertain).await?;
+        answer.of_exchange()
+    }
+}
+
+/// Whether nobody listened, so that no byte of the request was sent.
+///
+/// Other failures of a connection cannot be told from those of a request that
+/// was sent: the transport's error types are its own.
+pub(crate) fn nobody_listened(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(error) = error.downcast_ref::<io::Error>() {
+            if error.kind() == io::ErrorKind::ConnectionRefused {
+                return true;
+            }
+        }
+        next = error.source();
+    }
+    false
+}
+
+impl<S: Clone, B> Clone for Api<S, B> {
+    fn clone(&self) -> Self {
+        Self {
+            http: self.http.clone(),
+            base: self.base.clone(),
+            origins: self.origins.clone(),
+            headers: self.headers.clone(),
+            body: self.body,
+        }
+    }
+}
+
+impl<S, B> fmt::Debug for Api<S, B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Api")
+            .field("scheme", &self.base.scheme_str())
+            .field("host", &self.base.host())
+            .field("path", &self.base.path())
+            .field("headers", &self.headers.keys().collect::<Vec<_>>())
+            .finish_non_exhaustive()
+    }
+}
+
+impl<S, B> fmt::Debug for Call<S, B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Call")
+            .field("what", &self.what)
+            .field("headers", &self.headers.keys().collect::<Vec<_>>())
+            .finish_non_exhaustive()
+    }
+}
