@@ -4,9 +4,9 @@
 //!
 //! `cargo run --example custom_provider`
 //!
-//! In a crate of its own it needs `bytes`, `http`, `http-body-util`, `hyper` and
-//! `hyper-util` with their clients and servers, `serde_json`, `tokio`, `tower`
-//! and `tower-reauth`, whose feature `testing` its tests need.
+//! In a crate of its own it needs `bytes`, `http`, `http-body-util`, `hyper`
+//! and `hyper-util` with their servers, `serde_json`, `tokio`,
+//! `tower` and `tower-reauth`; its test, `tower-reauth` with `testing`.
 
 use std::collections::BTreeMap;
 
@@ -23,8 +23,6 @@ use tower_reauth::{
 };
 
 type Http = Client<HttpConnector, Full<Bytes>>;
-
-const X_AUTH_TOKEN: HeaderName = HeaderName::from_static("x-auth-token");
 
 /// Logs in to one Redfish service.
 struct Redfish {
@@ -43,14 +41,15 @@ impl CredentialProvider for Redfish {
 
     async fn login(&self, login: LoginContext) -> Result<Token, ProviderError> {
         let user = login.credentials()?;
-        let message = BTreeMap::from([
+        let body = BTreeMap::from([
             ("UserName", user.username()),
             ("Password", user.password().expose_secret()),
         ]);
         let sessions = self.api.post("/redfish/v1/SessionService/Sessions");
-        let answer = sessions.json(&message).login().await?;
-        let token = Token::header(X_AUTH_TOKEN, answer.header("x-auth-token")?)?;
-        // Where to log out: only this answer says it.
+        let answer = sessions.json(&body).login().await?;
+        let name = HeaderName::from_static("x-auth-token");
+        let token = Token::header(name, answer.header("x-auth-token")?)?;
+        // Where to log out is known from here on and by nothing else.
         Ok(token.with_data(answer.header("location")?))
     }
 
@@ -65,9 +64,11 @@ impl CredentialProvider for Redfish {
 }
 
 impl Redfish {
-    fn new(api: Api<Http>, source: impl Into<Source>) -> Self {
-        let source = source.into();
-        Self { api, source }
+    fn new(http: Http, base: &str, source: impl Into<Source>) -> Result<Self, BoxError> {
+        Ok(Self {
+            api: Api::new(http, base.parse()?),
+            source: source.into(),
+        })
     }
 }
 
@@ -76,8 +77,8 @@ async fn main() -> Result<(), BoxError> {
     let server = server::Redfish::serve("admin", "s3cret").await?;
     let http = Client::builder(TokioExecutor::new()).build_http();
     let credentials = Credentials::new("admin", "s3cret");
-    let api = Api::new(http.clone(), server.base().parse()?);
-    let session = Session::new(Redfish::new(api, credentials));
+    let provider = Redfish::new(http.clone(), &server.base(), credentials)?;
+    let session = Session::new(provider);
     let client = ServiceBuilder::new().layer(session.layer()).service(http);
 
     let systems = format!("{}/redfish/v1/Systems", server.base());
@@ -281,8 +282,7 @@ mod tests {
     }
 
     fn provider(http: Http, base: &str) -> Redfish {
-        let api = Api::new(http, base.parse().unwrap());
-        Redfish::new(api, Credentials::new("admin", "s3cret"))
+        Redfish::new(http, base, Credentials::new("admin", "s3cret")).unwrap()
     }
 
     #[test]

@@ -48,7 +48,7 @@ impl CredentialProvider for Matrix {
             match self.api.post("refresh").json(&body).exchange().await {
                 Ok(answer) => return Ok(token(&answer)?.continues_previous()),
                 // It is dead: log in from the start.
-                Err(error) if error.kind() == ProviderErrorKind::Refused => {}
+                Err(error) if error.kind() == ProviderErrorKind::TokenRejected => {}
                 Err(error) => return Err(error),
             }
         }

@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::fmt::Write;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::HeaderValue;
 use http::header::InvalidHeaderValue;
@@ -60,6 +62,21 @@ pub(crate) fn header_value(parts: &[&[u8]]) -> Result<HeaderValue, InvalidHeader
     let mut value = HeaderValue::from_maybe_shared(into_bytes(join(parts)))?;
     value.set_sensitive(true);
     Ok(value)
+}
+
+/// Username and password for `Authorization: Basic` (RFC 7617, section 2), which
+/// has no way to say a username with a colon in it.
+pub(crate) fn basic(username: &str, password: &str) -> Option<HeaderValue> {
+    if username.contains(':') {
+        return None;
+    }
+    let pair = join(&[username.as_bytes(), b":", password.as_bytes()]);
+    let mut encoded = Zeroizing::new(vec![0; pair.len().div_ceil(3) * 4]);
+    STANDARD
+        .encode_slice(&*pair, &mut encoded)
+        .expect("its room was counted");
+    let value = header_value(&[b"Basic ", &encoded]);
+    Some(value.expect("letters, digits, `+`, `/` and `=`"))
 }
 
 /// `text` with each of `secrets` replaced, for what a server says may echo what it was sent.

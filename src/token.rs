@@ -8,6 +8,7 @@ use std::time::Duration;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use secrecy::{ExposeSecret, SecretString};
 
+use crate::credentials::Credentials;
 use crate::secret;
 
 /// A session token: the headers that carry it, rendered once, and how long it lives.
@@ -65,6 +66,25 @@ impl Token {
     /// hold (RFC 9110, section 5.5), or is empty.
     pub fn bearer(token: impl Into<SecretString>) -> Result<Self, InvalidToken> {
         Self::empty().with(header::AUTHORIZATION, "Bearer ", &token.into())
+    }
+
+    /// Username and password themselves, sent with each request as
+    /// `Authorization: Basic` (RFC 7617), as an API key often is.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidToken`] if the username holds a colon.
+    pub fn basic(credentials: &Credentials) -> Result<Self, InvalidToken> {
+        let password = credentials.password().expose_secret();
+        let value = secret::basic(credentials.username(), password);
+        let value = value.ok_or(InvalidToken {
+            carrier: Carrier::Header(header::AUTHORIZATION),
+        })?;
+        let mut token = Self::empty();
+        Arc::make_mut(&mut token.inner)
+            .headers
+            .push((header::AUTHORIZATION, value));
+        Ok(token)
     }
 
     /// A token sent as the value of the header `name`.
@@ -437,6 +457,17 @@ mod tests {
         assert_eq!(headers.get_all(header::AUTHORIZATION).iter().count(), 1);
         assert_eq!(headers[header::AUTHORIZATION], "Bearer new");
         assert!(headers[header::AUTHORIZATION].is_sensitive());
+    }
+
+    #[test]
+    fn username_and_password_may_be_the_token() {
+        let token = Token::basic(&Credentials::new("Aladdin", "open sesame")).unwrap();
+        let headers = applied(&token, &[]);
+        // RFC 7617, section 2.
+        let expected = "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==";
+        assert_eq!(headers[header::AUTHORIZATION], expected);
+        assert!(headers[header::AUTHORIZATION].is_sensitive());
+        assert!(Token::basic(&Credentials::new("a:b", "c")).is_err());
     }
 
     #[test]

@@ -97,14 +97,14 @@ async fn a_status_means_what_the_table_says() {
             Some(Refused),
             Some(TokenRejected),
             Some(TokenRejected),
-            Some(Refused),
+            Some(TokenRejected),
         ),
         (
             &[403],
             Some(Refused),
             Some(Protocol),
             Some(Refused),
-            Some(Refused),
+            Some(TokenRejected),
         ),
         (
             &[404, 410],
@@ -121,7 +121,14 @@ async fn a_status_means_what_the_table_says() {
             Some(Unavailable),
         ),
         (
-            &[400, 409, 422],
+            &[400],
+            Some(Protocol),
+            Some(Protocol),
+            Some(Refused),
+            Some(TokenRejected),
+        ),
+        (
+            &[409, 422],
             Some(Protocol),
             Some(Protocol),
             Some(Refused),
@@ -151,6 +158,20 @@ async fn a_status_means_what_the_table_says() {
             assert_eq!(kind(&call().exchange().await), exchange, "{status}");
             assert_eq!(call().send().await.unwrap().status(), *status);
         }
+    }
+}
+
+#[tokio::test]
+async fn a_server_may_deny_by_other_statuses() {
+    use ProviderErrorKind::{Refused, TokenRejected};
+    for status in [400, 404, 500] {
+        let (api, _) = answering(status);
+        let call = || api.post("login").denied_by(&[400, 404, 500]);
+        assert_eq!(kind(&call().login().await), Some(Refused));
+        assert_eq!(kind(&call().logout().await), Some(TokenRejected));
+        assert_eq!(kind(&call().change().await), Some(TokenRejected));
+        assert_eq!(kind(&call().exchange().await), Some(TokenRejected));
+        assert!(call().send().await.is_ok());
     }
 }
 

@@ -262,9 +262,23 @@ impl Answer {
     ///
     /// See the table at [`Api`](super::Api).
     pub fn of_exchange(self) -> Result<Self, ProviderError> {
-        match self.status.as_u16() {
-            500.. => self.or_else(|_| Some(ProviderError::uncertain)),
-            _ => self.of_login(),
+        self.or_else(|status| match status.as_u16() {
+            400 | 401 | 403 => Some(ProviderError::token_rejected),
+            500.. => Some(ProviderError::uncertain),
+            _ if is_later(status) => Some(ProviderError::unavailable),
+            _ => None,
+        })
+    }
+
+    /// The answer, unless its status is one of those.
+    pub(super) fn denied(
+        self,
+        statuses: &[u16],
+        error: fn(Said) -> ProviderError,
+    ) -> Result<Self, ProviderError> {
+        match statuses.contains(&self.status.as_u16()) {
+            true => Err(self.failed(error)),
+            false => Ok(self),
         }
     }
 
@@ -275,15 +289,18 @@ impl Answer {
         if self.status.is_success() || self.status.is_redirection() {
             return Ok(self);
         }
-        let error = error_of(self.status).unwrap_or(ProviderError::protocol);
+        Err(self.failed(error_of(self.status).unwrap_or(ProviderError::protocol)))
+    }
+
+    fn failed(&self, error: fn(Said) -> ProviderError) -> ProviderError {
         let error = error(Said {
             what: self.what.clone(),
             status: self.status,
         });
-        Err(match date::retry_after(&self.headers, SystemTime::now()) {
+        match date::retry_after(&self.headers, SystemTime::now()) {
             Some(delay) => error.with_retry_after(delay),
             None => error,
-        })
+        }
     }
 }
 
@@ -319,7 +336,7 @@ impl fmt::Debug for Answer {
 /// A status that is no success. Of the answer itself nothing is quoted, since
 /// a server may echo what it was sent.
 #[derive(Debug)]
-struct Said {
+pub(super) struct Said {
     what: String,
     status: StatusCode,
 }

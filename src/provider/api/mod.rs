@@ -7,8 +7,6 @@ use std::fmt;
 use std::future::poll_fn;
 use std::io;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Response, Uri};
@@ -16,7 +14,6 @@ use http_body::Body;
 use http_body_util::Full;
 use secrecy::{ExposeSecret, SecretString};
 use tower_service::Service;
-use zeroize::Zeroizing;
 
 pub use answer::Answer;
 
@@ -42,17 +39,19 @@ use crate::token::Token;
 /// | status | [`login`](Call::login) | [`logout`](Call::logout) | [`change`](Call::change) | [`exchange`](Call::exchange) |
 /// |---|---|---|---|---|
 /// | 2xx, 3xx | done | done | done | done |
-/// | 401 | `Refused` | `TokenRejected` | `TokenRejected` | `Refused` |
-/// | 403 | `Refused` | `Protocol` | `Refused` | `Refused` |
+/// | 401 | `Refused` | `TokenRejected` | `TokenRejected` | `TokenRejected` |
+/// | 403 | `Refused` | `Protocol` | `Refused` | `TokenRejected` |
 /// | 404, 410 | `Protocol` | `TokenRejected` | `Protocol` | `Protocol` |
 /// | 408, 425, 429 | `Unavailable` | `Unavailable` | `Unavailable` | `Unavailable` |
-/// | 400, 409, 422 | `Protocol` | `Protocol` | `Refused` | `Protocol` |
+/// | 400 | `Protocol` | `Protocol` | `Refused` | `TokenRejected` |
+/// | 409, 422 | `Protocol` | `Protocol` | `Refused` | `Protocol` |
+/// | [`denied_by`](Call::denied_by) | `Refused` | `TokenRejected` | `TokenRejected` | `TokenRejected` |
 /// | 5xx | `Unavailable` | `Unavailable` | `Uncertain` | `Uncertain` |
 /// | no answer | `Unavailable` | `Unavailable` | `Uncertain` | `Uncertain` |
 /// | nobody listens | `Unavailable` | `Unavailable` | `Unavailable` | `Unavailable` |
 /// | other | `Protocol` | `Protocol` | `Protocol` | `Protocol` |
 ///
-/// Where a server means something else by one of them, finish with
+/// Where a server means something else by a 2xx, finish with
 /// [`send`](Call::send), look at the [`Answer`], and leave the others to
 /// [`Answer::of_login`] and its like. An error quotes nothing of the answer. A
 /// login whose status is one of the others is not tried again within a minute,
@@ -197,6 +196,7 @@ impl<S: Clone, B> Api<S, B> {
             what,
             headers: self.headers.clone(),
             payload: Ok(Bytes::new()),
+            denied_by: &[],
         }
     }
 
@@ -271,6 +271,7 @@ pub struct Call<S, B = Full<Bytes>> {
     what: String,
     headers: HeaderMap,
     payload: Result<Bytes, ProviderError>,
+    denied_by: &'static [u16],
 }
 
 impl<S, B> Call<S, B> {
@@ -298,20 +299,13 @@ impl<S, B> Call<S, B> {
 
     /// Sends username and password as `Authorization: Basic` (RFC 7617).
     pub fn basic(mut self, credentials: &Credentials) -> Self {
-        let (user, password) = (credentials.username(), credentials.password());
-        if user.contains(':') {
-            self.fail(format_args!("a username for `Basic` holds no colon"));
-            return self;
+        let password = credentials.password().expose_secret();
+        match secret::basic(credentials.username(), password) {
+            Some(value) => {
+                self.headers.insert(header::AUTHORIZATION, value);
+            }
+            None => self.fail(format_args!("a username for `Basic` holds no colon")),
         }
-        let parts = [user.as_bytes(), b":", password.expose_secret().as_bytes()];
-        let pair = secret::join(&parts);
-        let mut encoded = Zeroizing::new(vec![0; pair.len().div_ceil(3) * 4]);
-        STANDARD
-            .encode_slice(&*pair, &mut encoded)
-            .expect("its room was counted");
-        let value = secret::header_value(&[b"Basic ", &encoded]);
-        let value = value.expect("letters, digits, `+`, `/` and `=`");
-        self.headers.insert(header::AUTHORIZATION, value);
         self
     }
 
@@ -345,6 +339,14 @@ impl<S, B> Call<S, B> {
     pub fn body(mut self, content_type: &'static str, body: impl Into<Bytes>) -> Self {
         self.payload = self.payload.and(Ok(body.into()));
         self.content_type(content_type)
+    }
+
+    /// Names statuses by which this server denies what it was sent, besides
+    /// those that always do: the credentials of a login, the token of any other
+    /// call.
+    pub fn denied_by(mut self, statuses: &'static [u16]) -> Self {
+        self.denied_by = statuses;
+        self
     }
 
     fn content_type(mut self, name: &'static str) -> Self {
@@ -391,6 +393,7 @@ where
             what,
             headers,
             payload,
+            denied_by: _,
         } = self;
         let (uri, payload) = (uri?, payload?);
         let wants_length = [Method::POST, Method::PUT, Method::PATCH].contains(&method);
@@ -425,7 +428,9 @@ where
     ///
     /// See the table at [`Api`].
     pub async fn login(self) -> Result<Answer, ProviderError> {
-        self.send().await?.of_login()
+        let denied_by = self.denied_by;
+        let answer = self.send().await?;
+        answer.denied(denied_by, ProviderError::refused)?.of_login()
     }
 
     /// Sends a logout.
@@ -436,7 +441,11 @@ where
     /// [`TokenRejected`](super::ProviderErrorKind::TokenRejected), which the
     /// session takes for success.
     pub async fn logout(self) -> Result<Answer, ProviderError> {
-        self.send().await?.of_logout()
+        let denied_by = self.denied_by;
+        let answer = self.send().await?;
+        answer
+            .denied(denied_by, ProviderError::token_rejected)?
+            .of_logout()
     }
 
     /// Sends a password change.
@@ -447,20 +456,29 @@ where
     /// password the server takes:
     /// [`Uncertain`](super::ProviderErrorKind::Uncertain).
     pub async fn change(self) -> Result<Answer, ProviderError> {
+        let denied_by = self.denied_by;
         let answer = self.send_or(ProviderError::uncertain).await?;
-        answer.of_change()
+        answer
+            .denied(denied_by, ProviderError::token_rejected)?
+            .of_change()
     }
 
-    /// Sends a login that uses something up, such as a refresh token.
+    /// Sends the token before, or what is kept with it, in exchange for a new
+    /// one: a refresh token, say, which this uses up.
     ///
     /// # Errors
     ///
-    /// See the table at [`Api`]. If the answer is lost, it is
+    /// See the table at [`Api`]. One that is dead is
+    /// [`TokenRejected`](super::ProviderErrorKind::TokenRejected): go on to a
+    /// login. If the answer is lost, it is
     /// [`Uncertain`](super::ProviderErrorKind::Uncertain), and the session does
     /// not offer that [`previous`](crate::LoginContext::previous) token again.
     pub async fn exchange(self) -> Result<Answer, ProviderError> {
+        let denied_by = self.denied_by;
         let answer = self.send_or(ProviderError::uncertain).await?;
-        answer.of_exchange()
+        answer
+            .denied(denied_by, ProviderError::token_rejected)?
+            .of_exchange()
     }
 }
 
