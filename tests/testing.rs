@@ -209,6 +209,19 @@ async fn a_gate_lets_through_in_order_and_loses_no_turn_of_who_has_gone() {
     assert!(!held.is_finished());
 }
 
+#[test]
+fn a_check_can_be_spawned_and_what_it_is_made_of_can_cross_threads() {
+    fn is_send<T: Send>(_: &T) {}
+    fn is_sync<T: Send + Sync + Unpin>() {}
+    let vault = Vault::new(Wrong::Nothing);
+    is_send(&conformance(&vault, &vault));
+    is_send(&conformance_unreachable(&vault));
+    is_sync::<Gate>();
+    is_sync::<ScriptedProvider>();
+    is_sync::<ScriptedService>();
+    is_sync::<NonConforming>();
+}
+
 // ---- Providers that keep the contract --------------------------------------
 
 fn note(report: &Report, check: Check) -> Option<&str> {
