@@ -400,7 +400,7 @@ where
 
 /// `message` in a buffer that is wiped.
 fn json(message: &impl Serialize) -> Bytes {
-    secret::json(message).expect("messages are structs of strings")
+    secret::json::write(message).expect("messages are structs of strings")
 }
 
 impl Endpoints {

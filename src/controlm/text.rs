@@ -9,7 +9,7 @@ use serde_json::Value;
 use zeroize::Zeroizing;
 
 use super::model::{ErrorData, ErrorList};
-use crate::secret::{forms, redact, redact_bytes};
+use crate::secret::echo::{forms, redact, redact_bytes};
 
 /// How many characters of a text are kept.
 const KEPT: usize = 512;

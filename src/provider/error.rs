@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 use crate::BoxError;
 use crate::credentials::{SourceError, SourceErrorKind};
-use crate::secret::{forms, redact};
+use crate::secret::echo::{forms, redact};
 use crate::token::InvalidToken;
 
 /// Why a login, a logout or a password change failed.

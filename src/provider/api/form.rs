@@ -3,55 +3,23 @@
 use bytes::Bytes;
 use zeroize::Zeroizing;
 
-use crate::secret;
+use crate::secret::{self, echo};
 
-/// The fields as `application/x-www-form-urlencoded` (WHATWG URL, section 5.2),
-/// in a buffer that is wiped and never grows.
+/// The fields as `application/x-www-form-urlencoded`, in a buffer that is wiped.
 pub(super) fn encode(fields: &[(&str, &str)]) -> Bytes {
-    let length_of = |text: &str| -> usize { text.bytes().map(|byte| encoded(byte).len()).sum() };
-    let length: usize = fields
-        .iter()
-        .map(|(name, value)| length_of(name) + length_of(value) + 2)
-        .sum();
-    let mut form = Zeroizing::new(Vec::with_capacity(length));
+    let mut encoded: Vec<Zeroizing<String>> = Vec::with_capacity(fields.len() * 2);
     for (name, value) in fields {
-        if !form.is_empty() {
-            form.push(b'&');
-        }
-        for byte in name.bytes() {
-            form.extend_from_slice(&encoded(byte));
-        }
-        form.push(b'=');
-        for byte in value.bytes() {
-            form.extend_from_slice(&encoded(byte));
-        }
+        encoded.push(echo::form_encoded(name));
+        encoded.push(echo::form_encoded(value));
     }
-    secret::into_bytes(form)
-}
-
-/// One byte, or three of them that stand for it.
-fn encoded(byte: u8) -> Encoded {
-    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
-    match byte {
-        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'*' | b'-' | b'.' | b'_' => {
-            Encoded([byte, 0, 0], 1)
+    let mut parts: Vec<&[u8]> = Vec::with_capacity(fields.len() * 4);
+    for pair in encoded.chunks_exact(2) {
+        if !parts.is_empty() {
+            parts.push(b"&");
         }
-        b' ' => Encoded([b'+', 0, 0], 1),
-        _ => {
-            let (high, low) = (usize::from(byte >> 4), usize::from(byte & 15));
-            Encoded([b'%', DIGITS[high], DIGITS[low]], 3)
-        }
+        parts.extend([pair[0].as_bytes(), b"=", pair[1].as_bytes()]);
     }
-}
-
-struct Encoded([u8; 3], usize);
-
-impl std::ops::Deref for Encoded {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        &self.0[..self.1]
-    }
+    secret::into_bytes(secret::join(&parts))
 }
 
 #[cfg(test)]

@@ -326,7 +326,7 @@ impl<S, B> Call<S, B> {
     #[cfg(feature = "json")]
     #[cfg_attr(docsrs, doc(cfg(feature = "json")))]
     pub fn json(mut self, message: &impl serde::Serialize) -> Self {
-        match secret::json(message) {
+        match secret::json::write(message) {
             Ok(json) => self.payload = self.payload.and(Ok(json)),
             Err(_) => self.fail(format_args!("the message cannot be written as JSON")),
         }

@@ -1,0 +1,142 @@
+//! Secrets in JSON, written and read without a copy that stays.
+//!
+//! What `serde_json` reads of a text with escapes in it, it keeps in a buffer
+//! of its own, which grows and is not wiped. So such a text is taken raw, and
+//! unescaped here.
+
+use bytes::Bytes;
+use secrecy::SecretString;
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::value::RawValue;
+use zeroize::Zeroizing;
+
+/// `message` as JSON, in a buffer that is wiped.
+///
+/// It is written twice, first to count its bytes, so that the buffer never grows.
+pub(crate) fn write(message: &impl Serialize) -> serde_json::Result<Bytes> {
+    struct Count(usize);
+
+    impl std::io::Write for Count {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    let mut count = Count(0);
+    serde_json::to_writer(&mut count, message)?;
+    let mut json = Zeroizing::new(Vec::with_capacity(count.0));
+    serde_json::to_writer(&mut *json, message)?;
+    debug_assert!(json.capacity() == count.0, "the buffer has grown");
+    Ok(super::into_bytes(json))
+}
+
+/// A text, for `#[serde(deserialize_with)]`. The JSON must be in memory.
+pub(crate) fn secret<'de, D: Deserializer<'de>>(json: D) -> Result<SecretString, D::Error> {
+    let raw = <&RawValue>::deserialize(json)?.get();
+    unescaped(raw).ok_or_else(|| D::Error::custom("a text was expected"))
+}
+
+/// A text or `null`, for `#[serde(default, deserialize_with)]`.
+pub(crate) fn optional<'de, D: Deserializer<'de>>(
+    json: D,
+) -> Result<Option<SecretString>, D::Error> {
+    match <&RawValue>::deserialize(json)?.get() {
+        "null" => Ok(None),
+        raw => match unescaped(raw) {
+            Some(secret) => Ok(Some(secret)),
+            None => Err(D::Error::custom("a text was expected")),
+        },
+    }
+}
+
+/// The text that `raw` is, if it is one.
+pub(crate) fn unescaped(raw: &str) -> Option<SecretString> {
+    let mut rest = raw.strip_prefix('"')?.strip_suffix('"')?;
+    let mut text = Zeroizing::new(String::with_capacity(rest.len()));
+    while let Some(at) = rest.find('\\') {
+        text.push_str(&rest[..at]);
+        let length = escape_length(&rest[at..]);
+        let (escape, after) = rest[at..].split_at_checked(length)?;
+        // One character is no secret.
+        let character: char = serde_json::from_str(&format!("\"{escape}\"")).ok()?;
+        text.push(character);
+        rest = after;
+    }
+    text.push_str(rest);
+    Some(SecretString::from(text.as_str()))
+}
+
+/// A character above U+FFFF takes two escapes (RFC 8259, section 7).
+fn escape_length(escape: &str) -> usize {
+    let is_first_of_two = |digits: &str| {
+        u16::from_str_radix(digits, 16).is_ok_and(|unit| (0xD800..0xDC00).contains(&unit))
+    };
+    match escape
+        .strip_prefix("\\u")
+        .and_then(|digits| digits.get(..4))
+    {
+        Some(digits) if is_first_of_two(digits) => 12,
+        Some(_) => 6,
+        None => 2,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use secrecy::ExposeSecret;
+
+    use super::*;
+
+    #[derive(Deserialize)]
+    struct Message {
+        #[serde(deserialize_with = "secret")]
+        one: SecretString,
+        #[serde(default, deserialize_with = "optional")]
+        other: Option<SecretString>,
+    }
+
+    fn read(json: &str) -> Result<Message, serde_json::Error> {
+        serde_json::from_str(json)
+    }
+
+    #[test]
+    fn a_secret_is_read_from_json_as_any_text_is() {
+        for text in [
+            r#""""#,
+            r#""plain""#,
+            r#""\" \\ \/ \b\f\n\r\t""#,
+            r#""\u00e9\u0022 \uD83D\uDE00 \ud83d\ude00 \\u0041""#,
+            "\"\u{e9} \u{1F600}\\\\\\\"\"",
+        ] {
+            let message = read(&format!(r#"{{"one":{text},"other":{text}}}"#)).unwrap();
+            let expected: String = serde_json::from_str(text).unwrap();
+            assert_eq!(message.one.expose_secret(), expected);
+            assert_eq!(message.other.unwrap().expose_secret(), expected);
+        }
+    }
+
+    #[test]
+    fn what_is_no_text_is_no_secret() {
+        for json in [
+            r#"{"one":1}"#,
+            r#"{"one":null}"#,
+            r#"{"one":["a"]}"#,
+            r#"{"one":"\ud83d"}"#,
+            r#"{"one":"\ud83d\u0041"}"#,
+            r#"{"one":"\x"}"#,
+            r#"{"one":"a","other":1}"#,
+            r#"{"other":"a"}"#,
+        ] {
+            assert!(read(json).is_err(), "{json}");
+        }
+        let null = read(r#"{"one":"a","other":null}"#).unwrap();
+        assert!(null.other.is_none());
+        assert!(read(r#"{"one":"a"}"#).unwrap().other.is_none());
+    }
+}
