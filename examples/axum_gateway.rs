@@ -4,6 +4,20 @@
 //! ```sh
 //! cargo run --example axum_gateway
 //! ```
+//!
+//! In a crate of its own, it needs:
+//!
+//! ```toml
+//! axum = { version = "0.8", default-features = false, features = ["http1", "tokio"] }
+//! bytes = "1"
+//! http = "1"
+//! http-body-util = { version = "0.1", features = ["channel"] }
+//! hyper = { version = "1", features = ["http1", "server"] }
+//! hyper-util = { version = "0.1", features = ["client-legacy", "http1", "tokio"] }
+//! tokio = { version = "1", features = ["full"] }
+//! tower = { version = "0.5", features = ["util"] }
+//! tower-reauth = { path = "../tower-reauth" }
+//! ```
 
 use axum::Router;
 use axum::body::Body;

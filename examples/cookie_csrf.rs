@@ -4,6 +4,19 @@
 //! ```sh
 //! cargo run --example cookie_csrf
 //! ```
+//!
+//! In a crate of its own, it needs:
+//!
+//! ```toml
+//! bytes = "1"
+//! http = "1"
+//! http-body-util = "0.1"
+//! hyper = { version = "1", features = ["http1", "server"] }
+//! hyper-util = { version = "0.1", features = ["client-legacy", "http1", "tokio"] }
+//! tokio = { version = "1", features = ["full"] }
+//! tower = { version = "0.5", features = ["util"] }
+//! tower-reauth = { path = "../tower-reauth" }
+//! ```
 
 use bytes::Bytes;
 use http::{HeaderName, Request, StatusCode, header};

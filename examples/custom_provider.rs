@@ -2,11 +2,23 @@
 //! and answers with `X-Auth-Token` and the session's `Location`; a DELETE of
 //! that location ends it. The server runs in this process.
 //!
-//! `cargo run --example custom_provider`
+//! ```sh
+//! cargo run --example custom_provider
+//! ```
 //!
-//! In a crate of its own it needs `bytes`, `http`, `http-body-util`, `hyper`
-//! and `hyper-util` with their servers, `serde_json`, `tokio`,
-//! `tower` and `tower-reauth`; its test, `tower-reauth` with `testing`.
+//! In a crate of its own, it needs:
+//!
+//! ```toml
+//! bytes = "1"
+//! http = "1"
+//! http-body-util = "0.1"
+//! hyper = { version = "1", features = ["http1", "server"] }
+//! hyper-util = { version = "0.1", features = ["client-legacy", "http1", "tokio"] }
+//! serde_json = "1"
+//! tokio = { version = "1", features = ["full"] }
+//! tower = { version = "0.5", features = ["util"] }
+//! tower-reauth = { path = "../tower-reauth", features = ["testing"] }
+//! ```
 
 use std::collections::BTreeMap;
 

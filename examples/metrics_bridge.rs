@@ -3,6 +3,15 @@
 //! ```sh
 //! cargo run --example metrics_bridge
 //! ```
+//!
+//! In a crate of its own, it needs:
+//!
+//! ```toml
+//! metrics = "0.24"
+//! metrics-util = { version = "0.20", features = ["debugging"] }
+//! tokio = { version = "1", features = ["full"] }
+//! tower-reauth = { path = "../tower-reauth" }
+//! ```
 
 use metrics::{counter, histogram};
 use tower_reauth::{

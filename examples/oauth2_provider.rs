@@ -4,6 +4,21 @@
 //! ```sh
 //! cargo run --example oauth2_provider
 //! ```
+//!
+//! In a crate of its own, it needs:
+//!
+//! ```toml
+//! bytes = "1"
+//! http = "1"
+//! http-body-util = "0.1"
+//! hyper = { version = "1", features = ["http1", "server"] }
+//! hyper-util = { version = "0.1", features = ["client-legacy", "http1", "tokio"] }
+//! oauth2 = { version = "5", default-features = false }
+//! serde_json = "1"
+//! tokio = { version = "1", features = ["full"] }
+//! tower = { version = "0.5", features = ["util"] }
+//! tower-reauth = { path = "../tower-reauth" }
+//! ```
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};

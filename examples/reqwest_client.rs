@@ -4,6 +4,18 @@
 //! ```sh
 //! cargo run --example reqwest_client
 //! ```
+//!
+//! In a crate of its own, it needs:
+//!
+//! ```toml
+//! axum = { version = "0.8", default-features = false, features = ["http1", "tokio"] }
+//! http = "1"
+//! reqwest = { version = "0.13", default-features = false, features = ["stream"] }
+//! tokio = { version = "1", features = ["full"] }
+//! tower = { version = "0.5", features = ["filter", "util"] }
+//! tower-http = { version = "0.7", features = ["follow-redirect"] }
+//! tower-reauth = { path = "../tower-reauth" }
+//! ```
 
 use http::{HeaderName, Request};
 use tower::{Layer, ServiceBuilder, ServiceExt};

@@ -4,6 +4,17 @@
 //! ```sh
 //! cargo run --example tonic_client
 //! ```
+//!
+//! In a crate of its own, it needs:
+//!
+//! ```toml
+//! http = "1"
+//! tokio = { version = "1", features = ["full"] }
+//! tonic = "0.14"
+//! tonic-health = "0.14"
+//! tower = { version = "0.5", features = ["util"] }
+//! tower-reauth = { path = "../tower-reauth" }
+//! ```
 
 use http::{HeaderName, HeaderValue};
 use tokio::task::JoinSet;

@@ -4,6 +4,16 @@
 //! ```sh
 //! cargo run --example websocket
 //! ```
+//!
+//! In a crate of its own, it needs:
+//!
+//! ```toml
+//! futures-util = { version = "0.3", default-features = false, features = ["sink"] }
+//! http = "1"
+//! tokio = { version = "1", features = ["full"] }
+//! tokio-tungstenite = "0.30"
+//! tower-reauth = { path = "../tower-reauth" }
+//! ```
 
 use std::time::Duration;
 
