@@ -15,27 +15,15 @@
 use std::error::Error as StdError;
 use std::ffi::OsString;
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Uri};
 use http_body_util::{BodyExt, Full, Limited};
-use hyper_rustls::HttpsConnectorBuilder;
-use hyper_util::client::legacy::Client;
-use hyper_util::rt::TokioExecutor;
-use rustls::client::WebPkiServerVerifier;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::ring;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::server::ParsedCertificate;
-use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
-};
 use tower::{ServiceBuilder, ServiceExt};
+use tower_reauth::client::{self, HttpsClient};
 use tower_reauth::controlm::ControlM;
 use tower_reauth::{BoxError, Credentials, Session};
 
@@ -85,26 +73,18 @@ async fn run(options: &Options) -> Result<String, BoxError> {
         Err(_) => rpassword::prompt_password(format!("Password of {}: ", options.user))
             .map_err(|error| Failed::to("ask for the password", error))?,
     };
-    let tls = match &options.ca_file {
-        Some(file) => trusting(file)?,
-        None => trusting_the_system()?,
+    let https = match &options.ca_file {
+        Some(file) => client::https().ca_file(file),
+        None => client::https(),
     };
-    list_servers(options, password, tls).await
+    list_servers(options, password, https.build()?).await
 }
 
 pub(crate) async fn list_servers(
     options: &Options,
     password: String,
-    tls: ClientConfig,
+    http: HttpsClient,
 ) -> Result<String, BoxError> {
-    // The session keeps tokens from plain http to other machines.
-    let https = HttpsConnectorBuilder::new()
-        .with_tls_config(tls)
-        .https_or_http()
-        .enable_http1()
-        .build();
-    let http = Client::builder(TokioExecutor::new()).build(https);
-
     let credentials = Credentials::new(&options.user, password);
     let provider = ControlM::new(http.clone(), options.url.clone(), credentials)
         .map_err(|error| Failed::to(format!("use the address {}", options.url), error))?;
@@ -174,126 +154,6 @@ impl Options {
             user: user.ok_or("--user is missing")?,
             ca_file,
         }))
-    }
-}
-
-// Whom to trust.
-
-fn trusting_the_system() -> Result<ClientConfig, BoxError> {
-    let found = rustls_native_certs::load_native_certs();
-    let mut roots = RootCertStore::empty();
-    let (usable, _) = roots.add_parsable_certificates(found.certs);
-    if usable == 0 {
-        let error = found.errors.into_iter().next();
-        let error = error.map_or_else(|| "there are none".into(), BoxError::from);
-        return Err(Failed::to("find the system's certificates", error).into());
-    }
-    Ok(versions()?
-        .with_root_certificates(roots)
-        .with_no_client_auth())
-}
-
-fn trusting(file: &Path) -> Result<ClientConfig, BoxError> {
-    let failed = |error| Failed::to(format!("read certificates from {}", file.display()), error);
-    let given: Vec<_> = CertificateDer::pem_file_iter(file)
-        .and_then(Iterator::collect)
-        .map_err(|error| failed(error.into()))?;
-    if given.is_empty() {
-        return Err(failed("there are none in it".into()).into());
-    }
-    trusting_only(given).map_err(|error| failed(error).into())
-}
-
-pub(crate) fn trusting_only(given: Vec<CertificateDer<'static>>) -> Result<ClientConfig, BoxError> {
-    let mut roots = RootCertStore::empty();
-    for certificate in &given {
-        roots.add(certificate.clone())?;
-    }
-    let webpki = WebPkiServerVerifier::builder_with_provider(
-        Arc::new(roots),
-        Arc::new(ring::default_provider()),
-    )
-    .build()?;
-    Ok(versions()?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(OrItself { webpki, given }))
-        .with_no_client_auth())
-}
-
-fn versions() -> Result<rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier>, rustls::Error> {
-    ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-}
-
-/// Verifies a server as rustls does, with one exception.
-///
-/// Many a self-signed certificate says of itself that it is a CA, and rustls
-/// takes no CA for a server, not even one that it trusts. Here it does if the
-/// server's certificate is, byte for byte, one that the user gave, and names
-/// the host. That it has not expired was looked at before.
-#[derive(Debug)]
-struct OrItself {
-    webpki: Arc<WebPkiServerVerifier>,
-    given: Vec<CertificateDer<'static>>,
-}
-
-impl ServerCertVerifier for OrItself {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        let verdict = self.webpki.verify_server_cert(
-            end_entity,
-            intermediates,
-            server_name,
-            ocsp_response,
-            now,
-        );
-        match verdict {
-            Err(error) if is_a_ca_as_a_server(&error) && self.given.contains(end_entity) => {
-                let certificate = ParsedCertificate::try_from(end_entity)?;
-                rustls::client::verify_server_name(&certificate, server_name)?;
-                Ok(ServerCertVerified::assertion())
-            }
-            verdict => verdict,
-        }
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.webpki
-            .verify_tls12_signature(message, certificate, signature)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.webpki
-            .verify_tls13_signature(message, certificate, signature)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.webpki.supported_verify_schemes()
-    }
-}
-
-fn is_a_ca_as_a_server(error: &rustls::Error) -> bool {
-    match error {
-        rustls::Error::InvalidCertificate(CertificateError::Other(other)) => {
-            other.0.downcast_ref() == Some(&webpki::Error::CaUsedAsEndEntity)
-        }
-        _ => false,
     }
 }
 

@@ -78,6 +78,7 @@
 //! | `controlm` | yes | the session service of BMC Control-M and a provider for it |
 //! | `json` | with `controlm` | credentials in JSON files, and in one that keeps a changed password |
 //! | `tracing` | yes | tells `tracing` what happens to a session |
+//! | `hyper-client` | no | a ready HTTPS client: hyper and rustls, the system's roots or a CA file |
 //! | `emulator` | no | an embedded Control-M server, for tests |
 //! | `testing` | no | a scripted provider and service, and a check of any provider, for tests |
 #![forbid(unsafe_code)]
@@ -86,6 +87,9 @@
 
 mod body;
 mod buffer;
+#[cfg(feature = "hyper-client")]
+#[cfg_attr(docsrs, doc(cfg(feature = "hyper-client")))]
+pub mod client;
 #[cfg(feature = "controlm")]
 #[cfg_attr(docsrs, doc(cfg(feature = "controlm")))]
 pub mod controlm;

@@ -20,11 +20,11 @@ use http_body_util::combinators::BoxBody;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tower::{Layer, Service, ServiceExt, service_fn};
+use tower_reauth::client::{self, HttpsClient};
 use tower_reauth::controlm::model::{LoginCredentials, PasswordsObject};
 use tower_reauth::controlm::{
     ControlM, Error, ErrorKind, InvalidBase, MAX_ANSWER, SessionApi, Unreadable,
@@ -1176,75 +1176,12 @@ async fn arbitrary_bytes_never_panic_and_never_show_a_secret() {
 #[path = "../examples/controlm.rs"]
 mod example;
 
-/// A certificate that signed itself, and its key.
-fn self_signed(
-    name: &str,
-    is_ca: rcgen::IsCa,
-    until_year: i32,
-) -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
-    let mut parameters = rcgen::CertificateParams::new([name.to_owned()]).unwrap();
-    parameters.is_ca = is_ca;
-    parameters.not_after = rcgen::date_time_ymd(until_year, 1, 1);
+/// A client for the example, which speaks no TLS here.
+fn https() -> HttpsClient {
     let key = rcgen::KeyPair::generate().unwrap();
-    let certificate = parameters.self_signed(&key).unwrap();
-    let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
-    (certificate.der().clone(), key)
-}
-
-/// Whether a client that trusts `trusted` finishes a handshake as `localhost`
-/// with a server that has `own` as its certificate.
-fn accepts(
-    trusted: &CertificateDer<'static>,
-    (own, key): (CertificateDer<'static>, PrivateKeyDer<'static>),
-) -> Result<(), rustls::Error> {
-    let client = example::trusting_only(vec![trusted.clone()]).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let server = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![own], key)
-        .unwrap();
-    let name = "localhost".try_into().unwrap();
-    let mut client = rustls::ClientConnection::new(Arc::new(client), name).unwrap();
-    let mut server = rustls::ServerConnection::new(Arc::new(server)).unwrap();
-    while client.is_handshaking() {
-        let mut wire = Vec::new();
-        client.write_tls(&mut wire).unwrap();
-        server.read_tls(&mut wire.as_slice()).unwrap();
-        server.process_new_packets()?;
-        wire.clear();
-        server.write_tls(&mut wire).unwrap();
-        client.read_tls(&mut wire.as_slice()).unwrap();
-        client.process_new_packets()?;
-    }
-    Ok(())
-}
-
-#[test]
-fn the_examples_ca_file_may_hold_the_servers_own_certificate_of_either_kind() {
-    use rcgen::{BasicConstraints, IsCa};
-    for is_ca in [
-        IsCa::NoCa,
-        IsCa::ExplicitNoCa,
-        IsCa::Ca(BasicConstraints::Unconstrained),
-    ] {
-        let own = self_signed("localhost", is_ca, 4000);
-        accepts(&own.0.clone(), own).unwrap();
-
-        let stranger = self_signed("localhost", is_ca, 4000);
-        let own = self_signed("localhost", is_ca, 4000);
-        assert!(accepts(&stranger.0, own).is_err(), "another's: {is_ca:?}");
-
-        let own = self_signed("elsewhere.example", is_ca, 4000);
-        assert!(
-            accepts(&own.0.clone(), own).is_err(),
-            "another host: {is_ca:?}"
-        );
-
-        let own = self_signed("localhost", is_ca, 2000);
-        assert!(accepts(&own.0.clone(), own).is_err(), "expired: {is_ca:?}");
-    }
+    let parameters = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap();
+    let own = parameters.self_signed(&key).unwrap();
+    client::https().ca_pem(own.pem()).build().unwrap()
 }
 
 #[tokio::test]
@@ -1257,10 +1194,8 @@ async fn the_example_logs_in_reads_and_logs_out() {
     .await;
     let arguments = ["controlm", "--url", &base.to_string(), "--user", "emuser"];
     let options = example::Options::parse(arguments.map(Into::into)).unwrap();
-    let own = self_signed("localhost", rcgen::IsCa::NoCa, 4000);
-    let tls = example::trusting_only(vec![own.0]).unwrap();
 
-    let listed = example::list_servers(&options.unwrap(), "s3cret".into(), tls).await;
+    let listed = example::list_servers(&options.unwrap(), "s3cret".into(), https()).await;
 
     assert_eq!(listed.unwrap(), r#"[{"name":"ctm1"}]"#);
     let requests = requests.await;
@@ -1283,10 +1218,8 @@ async fn the_example_says_what_went_wrong_in_a_line_for_each_cause() {
     let (base, requests) = serve(vec![refused]).await;
     let arguments = ["controlm", "--url", &base.to_string(), "--user", "emuser"];
     let options = example::Options::parse(arguments.map(Into::into)).unwrap();
-    let own = self_signed("localhost", rcgen::IsCa::NoCa, 4000);
-    let tls = example::trusting_only(vec![own.0]).unwrap();
 
-    let listed = example::list_servers(&options.unwrap(), "s3cret".into(), tls).await;
+    let listed = example::list_servers(&options.unwrap(), "s3cret".into(), https()).await;
 
     let said = example::Chain(&*listed.unwrap_err()).to_string();
     let last = said.lines().last().unwrap();

@@ -27,9 +27,10 @@
 //!
 //! # Certificates
 //!
-//! The server comes with a self-signed certificate. Give that certificate to
-//! your TLS client as a root, as `examples/controlm.rs` does with `--ca-file`,
-//! rather than switching verification off.
+//! The server comes with a self-signed certificate. Rather than switching
+//! verification off, give that certificate to your TLS client, as
+//! `examples/controlm.rs` does with `--ca-file` and the client of the feature
+//! `hyper-client`.
 
 mod answer;
 mod api;

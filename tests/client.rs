@@ -1,0 +1,472 @@
+//! The ready client against servers that speak TLS, over sockets.
+
+use std::convert::Infallible;
+use std::error::Error as StdError;
+use std::process::Command;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{Request, Response, Version};
+use http_body_util::{BodyExt, Full};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rustls::CertificateError;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+use tower::{BoxError, ServiceBuilder, ServiceExt};
+use tower_reauth::client::{self, BuildError, HttpsClient};
+use tower_reauth::provider::Api;
+use tower_reauth::{LoginContext, ProviderError, Session, Token, provider_fn};
+
+const CA: IsCa = IsCa::Ca(BasicConstraints::Unconstrained);
+const KINDS: [IsCa; 3] = [IsCa::NoCa, IsCa::ExplicitNoCa, CA];
+
+/// A certificate and its key.
+struct Own {
+    params: CertificateParams,
+    key: KeyPair,
+    certificate: rcgen::Certificate,
+}
+
+impl Own {
+    /// For `localhost`, good until the year 4000, signed by itself.
+    fn new(is_ca: IsCa) -> Self {
+        Self::with(is_ca, |_| {})
+    }
+
+    fn with(is_ca: IsCa, change: impl FnOnce(&mut CertificateParams)) -> Self {
+        let (params, key) = parameters(is_ca, change);
+        let certificate = params.self_signed(&key).unwrap();
+        Self {
+            params,
+            key,
+            certificate,
+        }
+    }
+
+    fn signed_by(issuer: &Own, is_ca: IsCa, change: impl FnOnce(&mut CertificateParams)) -> Self {
+        let (params, key) = parameters(is_ca, change);
+        let issuer = Issuer::from_params(&issuer.params, &issuer.key);
+        let certificate = params.signed_by(&key, &issuer).unwrap();
+        Self {
+            params,
+            key,
+            certificate,
+        }
+    }
+
+    fn pem(&self) -> String {
+        self.certificate.pem()
+    }
+
+    fn der(&self) -> CertificateDer<'static> {
+        self.certificate.der().clone()
+    }
+}
+
+fn parameters(
+    is_ca: IsCa,
+    change: impl FnOnce(&mut CertificateParams),
+) -> (CertificateParams, KeyPair) {
+    let mut params = CertificateParams::new(["localhost".to_owned()]).unwrap();
+    params.is_ca = is_ca;
+    params.not_after = rcgen::date_time_ymd(4000, 1, 1);
+    change(&mut params);
+    (params, KeyPair::generate().unwrap())
+}
+
+fn named(name: &str) -> impl FnOnce(&mut CertificateParams) {
+    let name = name.to_owned();
+    move |params| {
+        let common = rcgen::DnType::CommonName;
+        params.distinguished_name.push(common, name.as_str());
+    }
+}
+
+/// Serves over TLS, and answers with the version of HTTP that was spoken.
+/// Yields its origin.
+async fn serve(own: &Own, chain: &[&Own], alpn: &[&str]) -> String {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let chain = std::iter::once(own).chain(chain.iter().copied());
+    let key = PrivateKeyDer::try_from(own.key.serialize_der()).unwrap();
+    let mut tls = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(chain.map(Own::der).collect(), key)
+        .unwrap();
+    tls.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+    let acceptor = TlsAcceptor::from(Arc::new(tls));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move {
+                // One that the client broke off is no connection.
+                let Ok(stream) = acceptor.accept(stream).await else {
+                    return;
+                };
+                let service = hyper::service::service_fn(|request: Request<_>| async move {
+                    let version = format!("{:?}", request.version());
+                    Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(version)))
+                });
+                let builder = auto::Builder::new(TokioExecutor::new());
+                let _ = builder
+                    .serve_connection(TokioIo::new(stream), service)
+                    .await;
+            });
+        }
+    });
+    format!("https://localhost:{port}")
+}
+
+fn trusting(pem: impl Into<Vec<u8>>) -> HttpsClient {
+    client::https().ca_pem(pem).build().unwrap()
+}
+
+async fn get(client: HttpsClient, uri: &str) -> Result<String, BoxError> {
+    let request = Request::get(uri).body(Full::default())?;
+    let response = client.oneshot(request).await?;
+    let body = response.into_body().collect().await?.to_bytes();
+    Ok(String::from_utf8(body.to_vec())?)
+}
+
+/// Why a client that trusts `pem` does not talk to that server.
+async fn refusal(pem: String, uri: &str) -> CertificateError {
+    let error = get(trusting(pem), uri).await.unwrap_err();
+    let mut next: Option<&(dyn StdError + 'static)> = Some(&*error);
+    while let Some(error) = next {
+        if let Some(rustls::Error::InvalidCertificate(why)) = error.downcast_ref() {
+            return why.clone();
+        }
+        // What is wrapped in an `io::Error` is no source of it.
+        next = match error.downcast_ref::<std::io::Error>() {
+            Some(error) => error.get_ref().map(|inner| inner as _),
+            None => error.source(),
+        };
+    }
+    panic!("not for its certificate: {error:?}");
+}
+
+#[tokio::test]
+async fn a_server_is_trusted_by_its_own_certificate_of_any_kind() {
+    for is_ca in KINDS {
+        let own = Own::new(is_ca);
+        let uri = serve(&own, &[], &[]).await;
+        get(trusting(own.pem()), &uri).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn the_certificate_of_another_server_is_refused() {
+    for is_ca in KINDS {
+        // Of the same names, as self-signed ones often are.
+        let uri = serve(&Own::new(is_ca), &[], &[]).await;
+        let stranger = Own::new(is_ca).pem();
+        let why = refusal(stranger, &uri).await;
+        match is_ca {
+            // The one that was given could have signed it, and has not. Nor
+            // does webpki look further where a server shows a CA.
+            IsCa::Ca(_) => assert!(matches!(why, CertificateError::Other(_)), "{why:?}"),
+            _ => assert!(matches!(why, CertificateError::UnknownIssuer), "{why:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_that_was_given_is_refused_for_another_host() {
+    for is_ca in KINDS {
+        let own = Own::new(is_ca);
+        let uri = serve(&own, &[], &[]).await;
+        let uri = uri.replace("localhost", "127.0.0.1");
+        let why = refusal(own.pem(), &uri).await;
+        assert!(
+            matches!(why, CertificateError::NotValidForNameContext { .. }),
+            "{why:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_that_was_given_is_refused_outside_of_its_dates() {
+    for is_ca in KINDS {
+        let own = Own::with(is_ca, |params| {
+            params.not_after = rcgen::date_time_ymd(2000, 1, 1);
+        });
+        let uri = serve(&own, &[], &[]).await;
+        let why = refusal(own.pem(), &uri).await;
+        assert!(
+            matches!(why, CertificateError::ExpiredContext { .. }),
+            "{why:?}"
+        );
+
+        let own = Own::with(is_ca, |params| {
+            params.not_before = rcgen::date_time_ymd(3000, 1, 1);
+        });
+        let uri = serve(&own, &[], &[]).await;
+        let why = refusal(own.pem(), &uri).await;
+        assert!(
+            matches!(why, CertificateError::NotValidYetContext { .. }),
+            "{why:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_server_is_trusted_by_its_ca_over_an_intermediate_too() {
+    let root = Own::with(CA, named("root"));
+    let between = Own::signed_by(&root, CA, named("between"));
+    let own = Own::signed_by(&between, IsCa::NoCa, named("own"));
+    let uri = serve(&own, &[&between], &[]).await;
+    get(trusting(root.pem()), &uri).await.unwrap();
+
+    let stranger = Own::with(CA, named("stranger"));
+    let why = refusal(stranger.pem(), &uri).await;
+    assert!(matches!(why, CertificateError::UnknownIssuer), "{why:?}");
+}
+
+#[tokio::test]
+async fn a_certificate_that_was_given_needs_no_issuer() {
+    let root = Own::with(CA, named("root"));
+    let own = Own::signed_by(&root, IsCa::NoCa, named("own"));
+    let uri = serve(&own, &[&root], &[]).await;
+    get(trusting(own.pem()), &uri).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_certificate_that_is_no_ca_vouches_for_itself_only() {
+    for is_ca in [IsCa::NoCa, IsCa::ExplicitNoCa] {
+        let one = Own::with(is_ca, named("one"));
+        let other = Own::signed_by(&one, IsCa::NoCa, named("other"));
+        let uri = serve(&other, &[], &[]).await;
+        let why = refusal(one.pem(), &uri).await;
+        assert!(matches!(why, CertificateError::UnknownIssuer), "{why:?}");
+        // Nor beside a CA.
+        let ca = Own::with(CA, named("ca"));
+        let why = refusal(one.pem() + &ca.pem(), &uri).await;
+        assert!(matches!(why, CertificateError::UnknownIssuer), "{why:?}");
+    }
+}
+
+#[tokio::test]
+async fn all_that_was_given_is_trusted() {
+    let directory = folder();
+    let (ca, own) = (Own::with(CA, named("ca")), Own::new(IsCa::NoCa));
+    let signed = Own::signed_by(&ca, IsCa::NoCa, named("signed"));
+    // As a server keeps it: with its key, and what openssl says of it.
+    let file = directory.0.join("server.pem");
+    let text = format!("Subject: CN = x\n{}{}", own.key.serialize_pem(), own.pem());
+    std::fs::write(&file, text).unwrap();
+    let client = client::https().ca_file(&file).ca_pem(ca.pem());
+    let client: HttpsClient = client.build().unwrap();
+    for own in [&own, &signed] {
+        let uri = serve(own, &[], &[]).await;
+        get(client.clone(), &uri).await.unwrap();
+    }
+    let uri = serve(&Own::new(IsCa::NoCa), &[], &[]).await;
+    get(client, &uri).await.unwrap_err();
+}
+
+#[tokio::test]
+async fn the_version_of_http_is_agreed_upon() {
+    let own = Own::new(IsCa::NoCa);
+    let client = trusting(own.pem());
+    for (alpn, version) in [
+        (&["h2", "http/1.1"][..], Version::HTTP_2),
+        (&["h2"], Version::HTTP_2),
+        (&["http/1.1"], Version::HTTP_11),
+        (&[], Version::HTTP_11),
+    ] {
+        let uri = serve(&own, &[], alpn).await;
+        let spoken = get(client.clone(), &uri).await.unwrap();
+        assert_eq!(spoken, format!("{version:?}"), "{alpn:?}");
+    }
+}
+
+#[tokio::test]
+async fn plain_http_passes_as_http_1() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let uri = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        let service = hyper::service::service_fn(|request: Request<_>| async move {
+            let version = format!("{:?}", request.version());
+            Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(version)))
+        });
+        let http1 = hyper::server::conn::http1::Builder::new();
+        http1.serve_connection(TokioIo::new(stream), service).await
+    });
+    let own = Own::new(IsCa::NoCa);
+    assert_eq!(get(trusting(own.pem()), &uri).await.unwrap(), "HTTP/1.1");
+}
+
+#[tokio::test]
+async fn it_serves_both_a_session_and_its_provider() {
+    let own = Own::new(IsCa::NoCa);
+    let uri = serve(&own, &[], &["h2"]).await;
+    let http = trusting(own.pem());
+    let api = Api::new(http.clone(), uri.parse().unwrap());
+    let provider = provider_fn(api.profile(), move |_: LoginContext| {
+        let api = api.clone();
+        async move {
+            let answer = api.get("/login").login().await?;
+            let token = answer.text().map(str::to_owned)?;
+            Ok::<_, ProviderError>(Token::bearer(token)?)
+        }
+    });
+    let session = Session::new(provider);
+    let client = ServiceBuilder::new().layer(session.layer()).service(http);
+    let request = Request::get(&uri).body(Full::<Bytes>::default()).unwrap();
+    let response = client.oneshot(request).await.unwrap();
+    assert_eq!(response.version(), Version::HTTP_2);
+    let token = session.token().await.unwrap();
+    assert_eq!(token.headers().count(), 1);
+}
+
+#[test]
+fn everything_can_be_shared_and_moved() {
+    fn free<T: Send + Sync + Unpin + 'static>() {}
+    free::<HttpsClient>();
+    free::<client::Builder>();
+    free::<BuildError>();
+    fn sent<T: Send + Unpin + 'static>() {}
+    sent::<client::ResponseFuture>();
+}
+
+// Where there is no client.
+
+fn failure(builder: client::Builder) -> BuildError {
+    builder.build::<Full<Bytes>>().unwrap_err()
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_named() {
+    let directory = folder();
+    let missing = directory.0.join("missing.pem");
+    let error = failure(client::https().ca_file(&missing));
+    assert_eq!(
+        error.to_string(),
+        format!("cannot read {}", missing.display())
+    );
+    let BuildError::Unreadable { file, source, .. } = error else {
+        panic!("{error:?}");
+    };
+    assert_eq!(file, missing);
+    assert_eq!(source.kind(), std::io::ErrorKind::NotFound);
+}
+
+#[test]
+fn what_holds_no_certificate_is_no_trust() {
+    let own = Own::new(IsCa::NoCa);
+    for pem in [
+        Vec::new(),
+        b"nothing".to_vec(),
+        own.key.serialize_pem().into_bytes(),
+        own.der().to_vec(),
+    ] {
+        let error = failure(client::https().ca_pem(pem));
+        assert!(
+            matches!(error, BuildError::NoCertificate { file: None, .. }),
+            "{error:?}"
+        );
+    }
+    let good = own.pem();
+    let error = failure(client::https().ca_pem(good).ca_pem(""));
+    assert!(
+        matches!(error, BuildError::NoCertificate { .. }),
+        "one of two: {error:?}"
+    );
+}
+
+#[test]
+fn a_certificate_that_is_broken_is_no_trust() {
+    let pem = Own::new(CA).pem();
+    let half = pem.len() / 2;
+    let no_end = pem[..half].to_owned();
+    let no_base64 = pem.replacen("MII", "M!I", 1);
+    let no_certificate =
+        "-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n".to_owned();
+    for pem in [no_end, no_base64, no_certificate] {
+        let error = failure(client::https().ca_pem(pem));
+        assert!(matches!(error, BuildError::Unusable { .. }), "{error:?}");
+        assert!(error.source().is_some());
+    }
+}
+
+/// Not a test of its own: what
+/// [`the_systems_roots_are_trusted_and_missed`] runs as a process of its own,
+/// since the system's roots are named by the environment.
+#[tokio::test]
+#[ignore = "run by another"]
+async fn in_a_system_of_its_own() {
+    let Ok(key) = std::env::var("KEY_OF_THE_ROOT") else {
+        let error = failure(client::https());
+        assert!(
+            matches!(error, BuildError::NoSystemRoots { .. }),
+            "{error:?}"
+        );
+        return;
+    };
+    let (params, _) = parameters(CA, named("root"));
+    let key = KeyPair::from_pem(&key).unwrap();
+    let certificate = params.self_signed(&key).unwrap();
+    let root = Own {
+        params,
+        key,
+        certificate,
+    };
+    let own = Own::signed_by(&root, IsCa::NoCa, named("own"));
+    let uri = serve(&own, &[], &[]).await;
+    get(client::https().build().unwrap(), &uri).await.unwrap();
+    // Given certificates are trusted instead.
+    let why = refusal(Own::new(CA).pem(), &uri).await;
+    assert!(matches!(why, CertificateError::UnknownIssuer), "{why:?}");
+}
+
+#[test]
+fn the_systems_roots_are_trusted_and_missed() {
+    let directory = folder();
+    let roots = directory.0.join("roots.pem");
+    let root = Own::with(CA, named("root"));
+    let runs = |key: Option<String>| {
+        let mut child = Command::new(std::env::current_exe().unwrap());
+        child
+            .args(["--exact", "in_a_system_of_its_own", "--ignored"])
+            .env("SSL_CERT_FILE", &roots)
+            .env_remove("SSL_CERT_DIR");
+        if let Some(key) = key {
+            child.env("KEY_OF_THE_ROOT", key);
+        }
+        let output = child.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{said}");
+        assert!(said.contains("1 passed"), "{said}");
+    };
+    runs(None);
+    std::fs::write(&roots, "nothing").unwrap();
+    runs(None);
+    std::fs::write(&roots, root.pem()).unwrap();
+    runs(Some(root.key.serialize_pem()));
+}
+
+/// A folder that goes with its test.
+struct Folder(std::path::PathBuf);
+
+fn folder() -> Folder {
+    static NUMBER: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+    let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    let name = format!("tower-reauth-client-{}-{number}", std::process::id());
+    let path = std::env::temp_dir().join(name);
+    std::fs::create_dir(&path).unwrap();
+    Folder(path)
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
