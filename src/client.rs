@@ -1,6 +1,6 @@
 //! A ready HTTPS client of hyper: HTTP/1 and HTTP/2, pooled connections, rustls.
 //!
-//! It trusts the system's root certificates, or those in a PEM file. Where a
+//! It trusts the system's certificates, or those in a PEM file. Where a
 //! server came with a certificate that it signed itself, as Control-M's does,
 //! that very certificate in a file is all that is needed:
 //!
@@ -31,17 +31,17 @@
 //!
 //! A server is trusted if its certificate
 //!
-//! - leads to one of the system's roots or, where certificates are given, to a
-//!   CA among those *instead*; or
-//! - is, byte for byte, one of those given, whoever signed it.
+//! - leads to a CA that is trusted; or
+//! - is, byte for byte, a certificate that is trusted, whoever signed it.
 //!
-//! In both cases the certificate must name the host among its subject
-//! alternative names, and today must be within its dates. There is no way to
-//! switch that off: for a certificate that has another name, send requests to
-//! that name and let the resolver find it. A certificate that was given and is
-//! no CA vouches for itself only, never for another that its key has signed.
-//! Certificates are read when the client is built; when they change, build
-//! another one. Revocation is not looked at.
+//! Trusted are the system's certificates or, where some are given, those
+//! *instead*. In both cases the server's certificate must name the host among
+//! its subject alternative names, and today must be within its dates. There is
+//! no way to switch that off: for a certificate that has another name, send
+//! requests to that name and let the resolver find it. A trusted certificate
+//! that is no CA's vouches for itself only, never for one that its key has
+//! signed. Certificates are read when the client is built; when they change,
+//! build another one. Revocation is not looked at.
 //!
 //! # What it does not do
 //!
@@ -158,17 +158,18 @@ impl Builder {
 
     fn tls(&self) -> Result<ClientConfig, BuildError> {
         let ring = Arc::new(rustls::crypto::ring::default_provider());
-        let tls = ClientConfig::builder_with_provider(ring.clone())
-            .with_safe_default_protocol_versions()
-            .expect("ring has a cipher suite of each version");
-        let tls = if self.given.is_empty() {
-            tls.with_root_certificates(usable(rustls_native_certs::load_native_certs())?)
-        } else {
-            let verifier = Verifier::new(&self.given, &ring)?;
-            tls.dangerous()
-                .with_custom_certificate_verifier(Arc::new(verifier))
+        let trusted = match self.given.is_empty() {
+            true => of_the_system(rustls_native_certs::load_native_certs())?,
+            false => of_those_given(&self.given)?,
         };
-        Ok(tls.with_no_client_auth())
+        let verifier = Verifier::new(trusted, &ring);
+        let tls = ClientConfig::builder_with_provider(ring)
+            .with_safe_default_protocol_versions()
+            .expect("ring has cipher suites for them");
+        Ok(tls
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(verifier))
+            .with_no_client_auth())
     }
 }
 
@@ -251,17 +252,58 @@ impl fmt::Debug for ResponseFuture {
 
 // Whom to trust.
 
-/// The system's roots, without those that cannot be used.
-fn usable(found: CertificateResult) -> Result<RootCertStore, BuildError> {
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(found.certs);
-    if roots.is_empty() {
+/// What a server's certificate may be, or be signed by.
+struct Trusted {
+    certificates: Vec<CertificateDer<'static>>,
+    /// The CAs among them.
+    issuers: RootCertStore,
+}
+
+impl Trusted {
+    fn nobody() -> Self {
+        Self {
+            certificates: Vec::new(),
+            issuers: RootCertStore::empty(),
+        }
+    }
+
+    fn add(&mut self, certificate: CertificateDer<'static>) -> Result<(), rustls::Error> {
+        if may_issue(&certificate)? {
+            self.issuers.add(certificate.clone())?;
+        }
+        self.certificates.push(certificate);
+        Ok(())
+    }
+}
+
+/// The system's certificates, without those that cannot be used.
+fn of_the_system(found: CertificateResult) -> Result<Trusted, BuildError> {
+    let mut trusted = Trusted::nobody();
+    for certificate in found.certs {
+        // One of hundreds is no loss.
+        let _ = trusted.add(certificate);
+    }
+    if trusted.certificates.is_empty() {
         let first = found.errors.into_iter().next();
         return Err(BuildError::NoSystemRoots {
             source: first.map(Into::into),
         });
     }
-    Ok(roots)
+    Ok(trusted)
+}
+
+/// All that was given, or an error: what is left out would be missed only when
+/// a server is refused.
+fn of_those_given(given: &[Given]) -> Result<Trusted, BuildError> {
+    let mut trusted = Trusted::nobody();
+    for source in given {
+        for certificate in source.read()? {
+            trusted
+                .add(certificate)
+                .map_err(|error| source.unusable(error))?;
+        }
+    }
+    Ok(trusted)
 }
 
 impl Given {
@@ -298,54 +340,33 @@ impl Given {
     }
 }
 
-/// Verifies a server by the certificates that were given.
+/// Verifies a server by the certificates that are trusted.
 ///
 /// webpki alone would not do. It refuses a server's certificate that says that
 /// it is a CA, as many a self-signed one does, though it be trusted; it takes
 /// none that is trusted while its issuer is unknown; and where it trusts one
-/// that is no CA, it trusts each that is signed with the key of that.
+/// that is no CA's, it trusts each that is signed with the key of that.
 #[derive(Debug)]
 struct Verifier {
-    given: Vec<CertificateDer<'static>>,
-    /// By the CAs among those given, if there are any.
+    trusted: Vec<CertificateDer<'static>>,
+    /// By the CAs among those trusted, if there are any.
     by_issuer: Option<Arc<WebPkiServerVerifier>>,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
 impl Verifier {
-    fn new(from: &[Given], crypto: &Arc<CryptoProvider>) -> Result<Self, BuildError> {
-        let algorithms = crypto.signature_verification_algorithms;
-        let mut given = Vec::new();
-        let mut issuers = RootCertStore::empty();
-        for source in from {
-            for certificate in source.read()? {
-                add_if_ca(&mut issuers, &certificate, &algorithms)
-                    .map_err(|error| source.unusable(error))?;
-                given.push(certificate);
-            }
-        }
-        let by_issuer = (!issuers.is_empty()).then(|| {
-            WebPkiServerVerifier::builder_with_provider(Arc::new(issuers), crypto.clone())
+    fn new(trusted: Trusted, crypto: &Arc<CryptoProvider>) -> Self {
+        let by_issuer = (!trusted.issuers.is_empty()).then(|| {
+            let issuers = Arc::new(trusted.issuers);
+            WebPkiServerVerifier::builder_with_provider(issuers, crypto.clone())
                 .build()
                 .expect("there are roots, and no revocation lists")
         });
-        Ok(Self {
-            given,
+        Self {
+            trusted: trusted.certificates,
             by_issuer,
-            algorithms,
-        })
-    }
-
-    fn verify_given(
-        &self,
-        certificate: &CertificateDer<'_>,
-        server_name: &ServerName<'_>,
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        let certificate = ParsedCertificate::try_from(certificate)?;
-        is_ca(&certificate, now, &self.algorithms)?;
-        verify_server_name(&certificate, server_name)?;
-        Ok(ServerCertVerified::assertion())
+            algorithms: crypto.signature_verification_algorithms,
+        }
     }
 }
 
@@ -358,8 +379,11 @@ impl ServerCertVerifier for Verifier {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        if self.given.contains(end_entity) {
-            return self.verify_given(end_entity, server_name, now);
+        if self.trusted.contains(end_entity) {
+            let certificate = ParsedCertificate::try_from(end_entity)?;
+            is_ca(&certificate, now)?;
+            verify_server_name(&certificate, server_name)?;
+            return Ok(ServerCertVerified::assertion());
         }
         match &self.by_issuer {
             Some(webpki) => webpki.verify_server_cert(
@@ -396,45 +420,36 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
-fn add_if_ca(
-    issuers: &mut RootCertStore,
-    certificate: &CertificateDer<'static>,
-    algorithms: &WebPkiSupportedAlgorithms,
-) -> Result<(), rustls::Error> {
-    let parsed = ParsedCertificate::try_from(certificate)?;
-    let is_ca = match is_ca(&parsed, UnixTime::now(), algorithms) {
-        // Its dates are looked at when it is used, which may be another day.
-        Err(rustls::Error::InvalidCertificate(CertificateError::ExpiredContext {
-            not_after: within,
-            ..
-        }))
-        | Err(rustls::Error::InvalidCertificate(CertificateError::NotValidYetContext {
-            not_before: within,
-            ..
-        })) => is_ca(&parsed, within, algorithms),
-        verdict => verdict,
+/// Whether others are to be trusted because of this certificate.
+fn may_issue(certificate: &CertificateDer<'_>) -> Result<bool, rustls::Error> {
+    let certificate = match ParsedCertificate::try_from(certificate) {
+        Ok(certificate) => certificate,
+        // It may be a root of version 1, which cannot say that it is a CA's.
+        Err(_) => return Ok(true),
     };
-    if is_ca? {
-        issuers.add(certificate.clone())?;
+    match is_ca(&certificate, UnixTime::now()) {
+        // Its dates are looked at when it is used, which may be another day.
+        Err(rustls::Error::InvalidCertificate(
+            CertificateError::ExpiredContext {
+                not_after: within, ..
+            }
+            | CertificateError::NotValidYetContext {
+                not_before: within, ..
+            },
+        )) => is_ca(&certificate, within),
+        verdict => verdict,
     }
-    Ok(())
 }
 
 /// Whether a certificate is a CA's. One that is not must be good for a server,
 /// and in either case `now` must be within its dates.
 ///
 /// webpki tells none of that by itself. It looks at the dates first, then at
-/// whether it is a CA, then at its purpose, and for its issuer last: with no
+/// whether it is a CA's, then at its purpose, and for its issuer last: with no
 /// issuers at all, what it complains of is the answer.
-fn is_ca(
-    certificate: &ParsedCertificate<'_>,
-    now: UnixTime,
-    algorithms: &WebPkiSupportedAlgorithms,
-) -> Result<bool, rustls::Error> {
+fn is_ca(certificate: &ParsedCertificate<'_>, now: UnixTime) -> Result<bool, rustls::Error> {
     let nobody = RootCertStore::empty();
-    let verdict =
-        verify_server_cert_signed_by_trust_anchor(certificate, &nobody, &[], now, algorithms.all);
-    match verdict {
+    match verify_server_cert_signed_by_trust_anchor(certificate, &nobody, &[], now, &[]) {
         Ok(()) | Err(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)) => {
             Ok(false)
         }
@@ -477,8 +492,8 @@ pub enum BuildError {
         /// The file, or `None` for text that was given.
         file: Option<PathBuf>,
     },
-    /// One of its certificates is broken, of a version before 3, or not for
-    /// servers. Remove it, or get it anew.
+    /// One of its certificates is broken, or for something else than servers.
+    /// Remove it, or get it anew.
     #[non_exhaustive]
     Unusable {
         /// The file, or `None` for text that was given.

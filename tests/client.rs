@@ -12,6 +12,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::CertificateError;
+use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
@@ -27,7 +28,7 @@ const KINDS: [IsCa; 3] = [IsCa::NoCa, IsCa::ExplicitNoCa, CA];
 struct Own {
     params: CertificateParams,
     key: KeyPair,
-    certificate: rcgen::Certificate,
+    pem: String,
 }
 
 impl Own {
@@ -38,31 +39,23 @@ impl Own {
 
     fn with(is_ca: IsCa, change: impl FnOnce(&mut CertificateParams)) -> Self {
         let (params, key) = parameters(is_ca, change);
-        let certificate = params.self_signed(&key).unwrap();
-        Self {
-            params,
-            key,
-            certificate,
-        }
+        let pem = params.self_signed(&key).unwrap().pem();
+        Self { params, key, pem }
     }
 
     fn signed_by(issuer: &Own, is_ca: IsCa, change: impl FnOnce(&mut CertificateParams)) -> Self {
         let (params, key) = parameters(is_ca, change);
         let issuer = Issuer::from_params(&issuer.params, &issuer.key);
-        let certificate = params.signed_by(&key, &issuer).unwrap();
-        Self {
-            params,
-            key,
-            certificate,
-        }
+        let pem = params.signed_by(&key, &issuer).unwrap().pem();
+        Self { params, key, pem }
     }
 
     fn pem(&self) -> String {
-        self.certificate.pem()
+        self.pem.clone()
     }
 
     fn der(&self) -> CertificateDer<'static> {
-        self.certificate.der().clone()
+        CertificateDer::from_pem_slice(self.pem.as_bytes()).unwrap()
     }
 }
 
@@ -252,6 +245,28 @@ async fn a_certificate_that_is_no_ca_vouches_for_itself_only() {
     }
 }
 
+/// A root that signed itself in version 1, which says nothing of CAs.
+const OF_VERSION_1: &str = "\
+-----BEGIN CERTIFICATE-----
+MIIBGTCBvwIUHNpW6HmM+5ejk1NtGCSNytDdyq4wCgYIKoZIzj0EAwIwDjEMMAoG
+A1UEAwwDb2xkMCAXDTI2MTEyNDE5Mzc0MFoYDzM5NDMwNjA4MTkzNzQwWjAOMQww
+CgYDVQQDDANvbGQwWTATBgcqhkjOPQIBBggqhkjOPQMBBwNCAARo5D2vTBS1a3YS
++OcDM/FAVuYzHVBAQPV7KV0FA7TJoFSfpdEFSoZZo/JMhWZ8n1qbUxmaMtAtolDL
+dzjp9k1mMAoGCCqGSM49BAMCA0kAMEYCIQCihJ8VerpQULBNypKnYqTr0Wb0KOIe
+a0hfRZ03xCXXvwIhANscM7xAsOY/qJbcAAbGGWrgmMaNgmbR2qgUZJfMJEvd
+-----END CERTIFICATE-----
+";
+
+#[tokio::test]
+async fn a_root_of_version_1_is_a_ca() {
+    // Its key is lost, so that only a forgery can be shown.
+    let forged = Own::with(CA, named("old"));
+    let own = Own::signed_by(&forged, IsCa::NoCa, named("own"));
+    let uri = serve(&own, &[], &[]).await;
+    let why = refusal(OF_VERSION_1.to_owned(), &uri).await;
+    assert!(matches!(why, CertificateError::BadSignature), "{why:?}");
+}
+
 #[tokio::test]
 async fn all_that_was_given_is_trusted() {
     let directory = folder();
@@ -412,16 +427,19 @@ async fn in_a_system_of_its_own() {
         return;
     };
     let (params, _) = parameters(CA, named("root"));
-    let key = KeyPair::from_pem(&key).unwrap();
-    let certificate = params.self_signed(&key).unwrap();
     let root = Own {
         params,
-        key,
-        certificate,
+        key: KeyPair::from_pem(&key).unwrap(),
+        pem: std::fs::read_to_string(std::env::var("SSL_CERT_FILE").unwrap()).unwrap(),
     };
     let own = Own::signed_by(&root, IsCa::NoCa, named("own"));
+    let client: HttpsClient = client::https().build().unwrap();
+    // By its issuer, and by itself.
+    for own in [&own, &root] {
+        let uri = serve(own, &[], &[]).await;
+        get(client.clone(), &uri).await.unwrap();
+    }
     let uri = serve(&own, &[], &[]).await;
-    get(client::https().build().unwrap(), &uri).await.unwrap();
     // Given certificates are trusted instead.
     let why = refusal(Own::new(CA).pem(), &uri).await;
     assert!(matches!(why, CertificateError::UnknownIssuer), "{why:?}");
