@@ -33,6 +33,8 @@ pub struct Answer {
     status: StatusCode,
     headers: HeaderMap,
     body: Zeroizing<Vec<u8>>,
+    /// What it means if the provider cannot use it.
+    unusable: fn(String) -> ProviderError,
 }
 
 impl Answer {
@@ -71,6 +73,7 @@ impl Answer {
             status: head.status,
             headers: head.headers,
             body: read,
+            unusable: ProviderError::protocol,
         })
     }
 
@@ -150,8 +153,11 @@ impl Answer {
     /// The answer is not what the provider takes it for.
     ///
     /// `says` goes on a sentence that begins with `the answer to POST /login`.
+    /// After a login, another one waits for a minute: this one may have failed.
+    /// After a change or an exchange, it is
+    /// [`Uncertain`](crate::ProviderErrorKind::Uncertain): it may have happened.
     pub fn unexpected(&self, says: impl fmt::Display) -> ProviderError {
-        ProviderError::protocol(format!("the answer to {} {says}", self.what))
+        (self.unusable)(format!("the answer to {} {says}", self.what))
     }
 
     /// The answer, if the login succeeded. As [`Call::login`](super::Call::login).
@@ -164,6 +170,10 @@ impl Answer {
             401 | 403 => Some(ProviderError::refused),
             _ if is_later(status) => Some(ProviderError::unavailable),
             _ => None,
+        });
+        let answer = answer.map(|answer| Self {
+            unusable: |why| ProviderError::protocol(why).with_retry_after(NOT_SOON),
+            ..answer
         });
         answer.map_err(|error| match (error.kind(), error.retry_after()) {
             (ProviderErrorKind::Protocol, None) => error.with_retry_after(NOT_SOON),
@@ -190,13 +200,18 @@ impl Answer {
     ///
     /// See the table at [`Api`](super::Api).
     pub fn of_change(self) -> Result<Self, ProviderError> {
-        self.or_else(|status| match status.as_u16() {
+        if self.status.is_redirection() {
+            // To a login page as well as to one that says that it is done.
+            return Err(self.said(ProviderError::uncertain));
+        }
+        let answer = self.or_else(|status| match status.as_u16() {
             401 => Some(ProviderError::token_rejected),
             400 | 403 | 409 | 422 => Some(ProviderError::refused),
             500.. => Some(ProviderError::uncertain),
             _ if is_later(status) => Some(ProviderError::unavailable),
             _ => None,
-        })
+        });
+        answer.map(Self::of_what_may_have_happened)
     }
 
     /// The answer, if the exchange succeeded. As
@@ -207,8 +222,15 @@ impl Answer {
     /// See the table at [`Api`](super::Api).
     pub fn of_exchange(self) -> Result<Self, ProviderError> {
         match self.status.as_u16() {
-            500.. => self.or_else(|_| Some(ProviderError::uncertain)),
-            _ => self.of_login(),
+            500.. => Err(self.said(ProviderError::uncertain)),
+            _ => self.of_login().map(Self::of_what_may_have_happened),
+        }
+    }
+
+    fn of_what_may_have_happened(self) -> Self {
+        Self {
+            unusable: ProviderError::uncertain,
+            ..self
         }
     }
 
@@ -220,14 +242,19 @@ impl Answer {
             return Ok(self);
         }
         let error = error_of(self.status).unwrap_or(ProviderError::protocol);
+        Err(self.said(error))
+    }
+
+    /// Its status as an error.
+    fn said(&self, error: fn(Said) -> ProviderError) -> ProviderError {
         let error = error(Said {
             what: self.what.clone(),
             status: self.status,
         });
-        Err(match date::retry_after(&self.headers, SystemTime::now()) {
+        match date::retry_after(&self.headers, SystemTime::now()) {
             Some(delay) => error.with_retry_after(delay),
             None => error,
-        })
+        }
     }
 }
 

@@ -41,7 +41,8 @@ use crate::token::Token;
 ///
 /// | status | [`login`](Call::login) | [`logout`](Call::logout) | [`change`](Call::change) | [`exchange`](Call::exchange) |
 /// |---|---|---|---|---|
-/// | 2xx, 3xx | done | done | done | done |
+/// | 2xx | done | done | done | done |
+/// | 3xx | done | done | `Uncertain` | done |
 /// | 401 | `Refused` | `TokenRejected` | `TokenRejected` | `Refused` |
 /// | 403 | `Refused` | `Protocol` | `Refused` | `Refused` |
 /// | 404, 410 | `Protocol` | `TokenRejected` | `Protocol` | `Protocol` |
@@ -55,8 +56,10 @@ use crate::token::Token;
 /// Where a server means something else by one of them, finish with
 /// [`send`](Call::send), look at the [`Answer`], and leave the others to
 /// [`Answer::of_login`] and its like. An error quotes nothing of the answer. A
-/// login whose status is one of the others is not tried again within a minute,
-/// since the server may have counted a failed one.
+/// login whose status is one of the others, or whose answer lacks what is
+/// [read](Answer::cookie) from it, is not tried again within a minute, since the
+/// server may have counted a failed one. A change or an exchange whose answer
+/// lacks it is `Uncertain`.
 ///
 /// # Examples
 ///
