@@ -25,6 +25,9 @@ use crate::secret;
 /// How much room a copy starts with where its length is not known.
 const FIRST_BLOCK: usize = 1024;
 
+/// How much room a copy starts with at most: its length is what others say.
+const MOST_AT_FIRST: usize = 64 * 1024;
+
 /// What a trailer takes beside its name and value.
 const PER_TRAILER: usize = 64;
 
@@ -145,7 +148,14 @@ where
 
     fn again(kept: BufferKept<B>) -> Option<Buffered<B>> {
         let again = match &kept.tee {
-            Some(tee) => lock(tee).take_over()?,
+            Some(tee) => {
+                let mut tee = lock(tee);
+                let (again, sender) = (tee.take_over(), tee.sender.take());
+                // Not under the lock: whoever is woken may poll at once.
+                drop(tee);
+                sender.into_iter().for_each(Waker::wake);
+                again?
+            }
             None => Again::empty(),
         };
         let kind = Kind::Again { again };
@@ -291,14 +301,11 @@ struct Tee<B: Body> {
 
 impl<B: Body> Tee<B> {
     fn take_over(&mut self) -> Option<Again<B>> {
-        let copy = self.copy.take()?;
-        let rest = self.source.take();
         // Who has sent it all, but for asking whether it has, ends in peace.
-        let rest = rest.filter(|rest| !rest.is_end_stream());
-        self.ended |= rest.is_none();
-        if let Some(sender) = self.sender.take() {
-            sender.wake();
-        }
+        let ended = self.is_end_stream();
+        let copy = self.copy.take()?;
+        let rest = self.source.take().filter(|_| !ended);
+        self.ended = ended;
         Some(Again {
             blocks: copy.blocks.into_iter().map(secret::into_bytes).collect(),
             trailers: copy.trailers,
@@ -380,13 +387,17 @@ impl Held {
             most,
             blocks: Vec::new(),
             length: 0,
-            next: exact.unwrap_or(FIRST_BLOCK).max(1),
+            next: exact.unwrap_or(FIRST_BLOCK).clamp(1, MOST_AT_FIRST),
             trailers: None,
         }
     }
 
-    /// With that frame, or `None` if it grows too large.
+    /// With that frame, or `None` if it grows too large, or goes on after
+    /// trailers.
     fn with(mut self, frame: &Frame<Bytes>) -> Option<Self> {
+        if self.trailers.is_some() {
+            return None;
+        }
         if let Some(data) = frame.data_ref() {
             if data.len() > self.most - self.length {
                 return None;

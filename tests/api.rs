@@ -377,6 +377,37 @@ async fn an_error_says_what_was_answered_and_when_to_come_back() {
 }
 
 #[tokio::test]
+async fn an_answer_that_lacks_the_token_starts_no_login_soon_and_spends_what_it_spent() {
+    let (api, _) = saying(200, &[("set-cookie", "sid=; Max-Age=0")], "a login page");
+    for call in [api.get("x"), api.post("x")] {
+        let answer = call.login().await.unwrap();
+        for error in [
+            answer.cookie("sid").err().unwrap(),
+            answer.header("x-token").unwrap_err(),
+            answer.json::<u32>().unwrap_err(),
+            answer.unexpected("is a login page"),
+        ] {
+            assert_eq!(error.kind(), ProviderErrorKind::Protocol);
+            assert_eq!(error.retry_after(), Some(Duration::from_secs(60)));
+        }
+    }
+    let exchanged = api.post("x").exchange().await.unwrap();
+    let changed = api.post("x").change().await.unwrap();
+    for answer in [exchanged, changed] {
+        let error = answer.json::<u32>().unwrap_err();
+        assert_eq!(error.kind(), ProviderErrorKind::Uncertain);
+    }
+    // Where nobody said what it is the answer to, it just could not be read.
+    let sent = api.get("x").send().await.unwrap();
+    let logged_out = api.get("x").logout().await.unwrap();
+    for answer in [sent, logged_out] {
+        let error = answer.json::<u32>().unwrap_err();
+        assert_eq!(error.kind(), ProviderErrorKind::Protocol);
+        assert_eq!(error.retry_after(), None);
+    }
+}
+
+#[tokio::test]
 async fn where_nobody_listens_nothing_was_changed() {
     let refused = tower::service_fn(|_: Request<Full<Bytes>>| async {
         let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);

@@ -35,6 +35,8 @@ pub struct Answer {
     status: StatusCode,
     headers: HeaderMap,
     body: Zeroizing<Vec<u8>>,
+    /// What it means if the provider cannot use it.
+    unusable: fn(String) -> ProviderError,
 }
 
 impl Answer {
@@ -73,6 +75,7 @@ impl Answer {
             status: head.status,
             headers: head.headers,
             body: read,
+            unusable: ProviderError::protocol,
         })
     }
 
@@ -206,8 +209,11 @@ impl Answer {
     /// The answer is not what the provider takes it for.
     ///
     /// `says` goes on a sentence that begins with `the answer to POST /login`.
+    /// After a login, another one waits for a minute: this one may have failed.
+    /// After a change or an exchange, it is
+    /// [`Uncertain`](crate::ProviderErrorKind::Uncertain): it may have happened.
     pub fn unexpected(&self, says: impl fmt::Display) -> ProviderError {
-        ProviderError::protocol(format!("the answer to {} {says}", self.what))
+        (self.unusable)(format!("the answer to {} {says}", self.what))
     }
 
     /// The answer, if the login succeeded. As [`Call::login`](super::Call::login).
@@ -220,6 +226,10 @@ impl Answer {
             401 | 403 => Some(ProviderError::refused),
             _ if is_later(status) => Some(ProviderError::unavailable),
             _ => None,
+        });
+        let answer = answer.map(|answer| Self {
+            unusable: |why| ProviderError::protocol(why).with_retry_after(NOT_SOON),
+            ..answer
         });
         answer.map_err(|error| match (error.kind(), error.retry_after()) {
             (ProviderErrorKind::Protocol, None) => error.with_retry_after(NOT_SOON),
@@ -246,13 +256,15 @@ impl Answer {
     ///
     /// See the table at [`Api`](super::Api).
     pub fn of_change(self) -> Result<Self, ProviderError> {
-        self.or_else(|status| match status.as_u16() {
+        let answer = self.or_else(|status| match status.as_u16() {
             401 => Some(ProviderError::token_rejected),
             400 | 403 | 409 | 422 => Some(ProviderError::refused),
+            // To a login page as well as to one that says that it is done.
             300..=399 | 408 | 500.. => Some(ProviderError::uncertain),
             _ if is_later(status) => Some(ProviderError::unavailable),
             _ => None,
-        })
+        });
+        answer.map(Self::of_what_may_have_happened)
     }
 
     /// The answer, if the exchange succeeded. As
@@ -262,12 +274,13 @@ impl Answer {
     ///
     /// See the table at [`Api`](super::Api).
     pub fn of_exchange(self) -> Result<Self, ProviderError> {
-        self.or_else(|status| match status.as_u16() {
+        let answer = self.or_else(|status| match status.as_u16() {
             400 | 401 | 403 => Some(ProviderError::token_rejected),
             300..=399 | 408 | 500.. => Some(ProviderError::uncertain),
             _ if is_later(status) => Some(ProviderError::unavailable),
             _ => None,
-        })
+        });
+        answer.map(Self::of_what_may_have_happened)
     }
 
     /// The answer, unless its status is one of those.
@@ -279,6 +292,13 @@ impl Answer {
         match statuses.contains(&self.status.as_u16()) {
             true => Err(self.failed(error)),
             false => Ok(self),
+        }
+    }
+
+    fn of_what_may_have_happened(self) -> Self {
+        Self {
+            unusable: ProviderError::uncertain,
+            ..self
         }
     }
 

@@ -54,8 +54,10 @@ use crate::token::Token;
 /// Where a server means something else by a 2xx, finish with
 /// [`send`](Call::send), look at the [`Answer`], and leave the others to
 /// [`Answer::of_login`] and its like. An error quotes nothing of the answer. A
-/// login whose status is one of the others is not tried again within a minute,
-/// since the server may have counted a failed one.
+/// login whose status is one of the others, or whose answer lacks what is
+/// [read](Answer::cookie) from it, is not tried again within a minute, since the
+/// server may have counted a failed one. A change or an exchange whose answer
+/// lacks it is `Uncertain`.
 ///
 /// # Examples
 ///
