@@ -68,16 +68,16 @@ async fn main() -> ExitCode {
 }
 
 async fn run(options: &Options) -> Result<String, BoxError> {
+    let http = match &options.ca_file {
+        Some(file) => client::https().ca_file(file).build()?,
+        None => client::https().build()?,
+    };
     let password = match std::env::var("CONTROLM_PASSWORD") {
         Ok(password) => password,
         Err(_) => rpassword::prompt_password(format!("Password of {}: ", options.user))
             .map_err(|error| Failed::to("ask for the password", error))?,
     };
-    let https = match &options.ca_file {
-        Some(file) => client::https().ca_file(file),
-        None => client::https(),
-    };
-    list_servers(options, password, https.build()?).await
+    list_servers(options, password, http).await
 }
 
 pub(crate) async fn list_servers(

@@ -121,9 +121,9 @@ enum Given {
 impl Builder {
     /// Trusts the certificates in this PEM file, instead of the system's.
     ///
-    /// It may hold CAs, servers' own certificates, self-signed or not, or both,
-    /// and what else there is in it is skipped. Called several times, all of
-    /// them are trusted. See [the module's docs](self#whom-it-trusts).
+    /// It may hold CAs, servers' own certificates, self-signed or not, or both;
+    /// keys and text between them are skipped. Called several times, all of the
+    /// files are trusted. See [the module's docs](self#whom-it-trusts).
     pub fn ca_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.given.push(Given::File(path.into()));
         self
@@ -139,7 +139,8 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// A [`BuildError`] where there is nobody to trust.
+    /// A [`BuildError`] where there is nobody to trust, or where one of the
+    /// certificates given cannot be used.
     pub fn build<B>(self) -> Result<HttpsClient<B>, BuildError>
     where
         B: Body + Send,
@@ -178,7 +179,8 @@ fn connector() -> HttpConnector {
     let mut tcp = HttpConnector::new();
     // Which schemes there are is the business of the one around it.
     tcp.enforce_http(false);
-    // A request is written at once, and is not to wait for more.
+    // HTTP/2 writes a request in pieces, and the second would wait for the
+    // server to acknowledge the first.
     tcp.set_nodelay(true);
     tcp
 }
@@ -189,8 +191,8 @@ fn connector() -> HttpConnector {
 /// is spoken is agreed upon with each server (ALPN); over plain `http` it is
 /// HTTP/1. Made by [`https`].
 ///
-/// Its errors are hyper-util's, boxed: a failed verification is among an
-/// error's sources as a `rustls::Error`.
+/// Its errors are hyper-util's, boxed. Why a server is not trusted is a
+/// `rustls::Error` within an `io::Error` among the sources.
 pub struct HttpsClient<B = Full<Bytes>> {
     client: legacy::Client<HttpsConnector<HttpConnector>, B>,
 }
@@ -462,7 +464,8 @@ fn is_ca(certificate: &ParsedCertificate<'_>, now: UnixTime) -> Result<bool, rus
     }
 }
 
-/// Why there is no client: there is nobody whom it could trust.
+/// Why there is no client: there is nobody whom it could trust, or not all of
+/// those whom it was to.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum BuildError {
