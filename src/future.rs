@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use http::{Request, Response, StatusCode, request, response};
+use http::{Method, Request, Response, StatusCode, request, response};
 use http_body::Body;
 use pin_project_lite::pin_project;
 use tower_service::Service;
@@ -126,9 +126,19 @@ struct Sent<S, R: Replay<B>, B> {
     lease: Arc<Live>,
     target: Target,
     replayed: bool,
+    /// Whether it asks for a tunnel (RFC 9110, section 9.3.6).
+    connects: bool,
     /// When it was sent, if its acceptance is of interest.
     watched: Option<Moment>,
     spare: Option<Spare<S, R, B>>,
+}
+
+impl<S, R: Replay<B>, B> Sent<S, R, B> {
+    /// Whether its connection goes on in another protocol.
+    #[inline]
+    fn is_upgraded_by(&self, status: StatusCode) -> bool {
+        status == StatusCode::SWITCHING_PROTOCOLS || self.connects && status.is_success()
+    }
 }
 
 /// A request as it was before it got its token.
@@ -161,6 +171,7 @@ where
 {
     let (mut head, body) = request.into_parts();
     let target = Target::of(&head.method, head.uri.path());
+    let connects = head.method == Method::CONNECT;
     let (body, kept) = replay.keep(body);
     let spare = kept.map(|kept| Spare {
         service: service.clone(),
@@ -179,6 +190,7 @@ where
             lease,
             target,
             replayed: false,
+            connects,
             watched,
             spare,
         }),
@@ -217,6 +229,7 @@ impl<S, R: Replay<B>, B, RB: Body> Unsent<S, R, B, RB> {
             // The rejected response goes here: from now on there is another.
             Payload::Again { body, rejected: _ } => {
                 let target = Target::of(&head.method, head.uri.path());
+                let connects = head.method == Method::CONNECT;
                 session.replaying(lease.token().generation());
                 lease.token().apply_to(&mut head.headers);
                 State::Calling {
@@ -225,6 +238,7 @@ impl<S, R: Replay<B>, B, RB: Body> Unsent<S, R, B, RB> {
                         lease,
                         target,
                         replayed: true,
+                        connects,
                         watched: Some(session.now()),
                         spare: None,
                     }),
@@ -371,7 +385,7 @@ where
                         Verdict::Accepted => {
                             this.state.set(State::Done);
                             tell_if_watched(session, &sent, &head);
-                            if head.status == StatusCode::SWITCHING_PROTOCOLS {
+                            if sent.is_upgraded_by(head.status) {
                                 // The body ends here, and the use of the token does not.
                                 head.extensions.insert(sent.lease.hand_out());
                             }

@@ -899,15 +899,22 @@ async fn a_tunnel_is_opened_by_a_replay_too() {
     let request = connect(&server.uri("/"));
     let response = bounded(client.clone().oneshot(request)).await.unwrap();
     assert_eq!(response.status(), StatusCode::OK);
-    echoes(response).await;
     assert_eq!((server.rejected(), server.logins()), (1, 2));
+    let token = response.extensions().get::<Token>().unwrap().clone();
+    bounded(session.renew()).await.unwrap();
+    echoes(response).await;
+    let mut logged_out = server.state.logged_out.subscribe();
+    assert!(logged_out.borrow_and_update().is_empty(), "it is in use");
+    drop(token);
+    bounded(logged_out.changed()).await.unwrap();
+    assert_eq!(*logged_out.borrow(), ["2"]);
 
     // Whoever tunnels for an authority alone is no origin of the token's.
     let authority = server.origin.strip_prefix("http://").unwrap();
     let response = bounded(client.oneshot(connect(authority))).await.unwrap();
     assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
     assert!(response.extensions().get::<Reauth>().is_none());
-    assert_eq!((server.rejected(), server.logins()), (2, 2));
+    assert_eq!((server.rejected(), server.logins()), (2, 3));
 }
 
 #[tokio::test]

@@ -17,7 +17,7 @@ use super::model::{LoginCredentials, LoginResult, PasswordsObject, SuccessData};
 use super::text::Secrets;
 use crate::BoxError;
 use crate::origin::{Destination, Origins};
-use crate::provider::nobody_listened;
+use crate::provider::was_not_sent;
 use crate::secret;
 use crate::token::{InvalidToken, Token};
 
@@ -386,7 +386,7 @@ where
             .map_err(|error| Error::new(call, ErrorKind::NotSent).caused_by(error))?;
         let response = http.call(request).await.map_err(|error| {
             let error = error.into();
-            let kind = if nobody_listened(&*error) {
+            let kind = if was_not_sent(&*error) {
                 ErrorKind::NotSent
             } else {
                 ErrorKind::NoAnswer

@@ -79,7 +79,7 @@ impl ProviderError {
     /// happened if nobody listened, and nobody knows otherwise.
     pub fn lost(cause: impl Into<BoxError>) -> Self {
         let cause = cause.into();
-        match nobody_listened(&*cause) {
+        match was_not_sent(&*cause) {
             true => Self::unavailable(cause),
             false => Self::uncertain(cause),
         }
@@ -151,15 +151,22 @@ impl ProviderError {
     }
 }
 
-/// Whether nobody listened, so that no byte of the request was sent.
+/// Whether no byte of the request was sent: nobody listened, or hyper's client
+/// had no connection, where that feature makes it known.
 ///
 /// Other failures of a connection cannot be told from those of a request that
 /// was sent: the transport's error types are its own.
-pub(crate) fn nobody_listened(error: &(dyn std::error::Error + 'static)) -> bool {
+pub(crate) fn was_not_sent(error: &(dyn std::error::Error + 'static)) -> bool {
     let mut next = Some(error);
     while let Some(error) = next {
         if let Some(error) = error.downcast_ref::<io::Error>() {
             if error.kind() == io::ErrorKind::ConnectionRefused {
+                return true;
+            }
+        }
+        #[cfg(feature = "hyper-client")]
+        if let Some(error) = error.downcast_ref::<hyper_util::client::legacy::Error>() {
+            if error.is_connect() {
                 return true;
             }
         }

@@ -59,7 +59,7 @@ pub use profile::{LogoutEnds, Profile};
 pub(crate) use context::Storing;
 pub(crate) use erased::ErasedProvider;
 #[cfg(feature = "controlm")]
-pub(crate) use error::nobody_listened;
+pub(crate) use error::was_not_sent;
 
 use crate::credentials::Source;
 use crate::token::Token;
