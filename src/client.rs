@@ -46,7 +46,10 @@
 //! # What it does not do
 //!
 //! It follows no redirect, goes through no proxy, sends no client certificate
-//! and has no timeouts: put tower's `Timeout` around the session's layer.
+//! and has no timeouts: put tower's `Timeout` around the session's layer. It
+//! does ask after an HTTP/2 connection on which an answer is awaited and nothing
+//! arrives, after 20 s and for 20 s more: all requests share that one, and a
+//! timeout that gives up a request would leave them a dead connection.
 //! Plain `http` passes, and it is the session that keeps its token from there.
 //! Where more is wanted, hyper-util's client, reqwest, or any other tower
 //! service is as good.
@@ -59,6 +62,7 @@ use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -86,6 +90,10 @@ use rustls_native_certs::CertificateResult;
 use tower_service::Service;
 
 use crate::BoxError;
+
+/// How long an HTTP/2 connection may be silent before it is asked after, and
+/// how long it has for the answer.
+const SILENCE: Duration = Duration::from_secs(20);
 
 /// An HTTPS client that is still to be built.
 ///
@@ -153,6 +161,9 @@ impl Builder {
             .wrap_connector(connector());
         let client = legacy::Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
+            .timer(TokioTimer::new())
+            .http2_keep_alive_interval(SILENCE)
+            .http2_keep_alive_timeout(SILENCE)
             .build(https);
         Ok(HttpsClient { client })
     }

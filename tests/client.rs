@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::error::Error as StdError;
 use std::process::Command;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response, Version};
@@ -14,8 +15,11 @@ use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::CertificateError;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
+use tokio::time::{pause, resume, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tower::{BoxError, ServiceBuilder, ServiceExt};
 use tower_reauth::client::{self, BuildError, HttpsClient};
 use tower_reauth::provider::Api;
@@ -78,9 +82,7 @@ fn named(name: &str) -> impl FnOnce(&mut CertificateParams) {
     }
 }
 
-/// Serves over TLS, and answers with the version of HTTP that was spoken.
-/// Yields its origin.
-async fn serve(own: &Own, chain: &[&Own], alpn: &[&str]) -> String {
+fn acceptor(own: &Own, chain: &[&Own], alpn: &[&str]) -> TlsAcceptor {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let chain = std::iter::once(own).chain(chain.iter().copied());
     let key = PrivateKeyDer::try_from(own.key.serialize_der()).unwrap();
@@ -91,7 +93,23 @@ async fn serve(own: &Own, chain: &[&Own], alpn: &[&str]) -> String {
         .with_single_cert(chain.map(Own::der).collect(), key)
         .unwrap();
     tls.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
-    let acceptor = TlsAcceptor::from(Arc::new(tls));
+    TlsAcceptor::from(Arc::new(tls))
+}
+
+/// Answers with the version of HTTP that was spoken, until the client hangs up.
+async fn answer(stream: TlsStream<TcpStream>) {
+    let service = hyper::service::service_fn(|request: Request<_>| async move {
+        let version = format!("{:?}", request.version());
+        Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(version)))
+    });
+    let builder = auto::Builder::new(TokioExecutor::new());
+    let connection = builder.serve_connection(TokioIo::new(stream), service);
+    let _ = connection.await;
+}
+
+/// Serves over TLS. Yields its origin.
+async fn serve(own: &Own, chain: &[&Own], alpn: &[&str]) -> String {
+    let acceptor = acceptor(own, chain, alpn);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(async move {
@@ -100,17 +118,9 @@ async fn serve(own: &Own, chain: &[&Own], alpn: &[&str]) -> String {
             let acceptor = acceptor.clone();
             tokio::spawn(async move {
                 // One that the client broke off is no connection.
-                let Ok(stream) = acceptor.accept(stream).await else {
-                    return;
-                };
-                let service = hyper::service::service_fn(|request: Request<_>| async move {
-                    let version = format!("{:?}", request.version());
-                    Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(version)))
-                });
-                let builder = auto::Builder::new(TokioExecutor::new());
-                let _ = builder
-                    .serve_connection(TokioIo::new(stream), service)
-                    .await;
+                if let Ok(stream) = acceptor.accept(stream).await {
+                    answer(stream).await;
+                }
             });
         }
     });
@@ -300,6 +310,46 @@ async fn the_version_of_http_is_agreed_upon() {
         let spoken = get(client.clone(), &uri).await.unwrap();
         assert_eq!(spoken, format!("{version:?}"), "{alpn:?}");
     }
+}
+
+/// As where a firewall forgot about it: it is open, and nothing passes.
+#[tokio::test]
+async fn a_connection_of_http_2_that_died_in_silence_is_replaced() {
+    let own = Own::new(IsCa::NoCa);
+    let acceptor = acceptor(&own, &[], &["h2"]);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let uri = format!(
+        "https://localhost:{}",
+        listener.local_addr().unwrap().port()
+    );
+    let (die, dies) = oneshot::channel::<()>();
+    let (dead, died) = oneshot::channel();
+    tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut first = Box::pin(answer(acceptor.accept(stream).await.unwrap()));
+        tokio::select! {
+            () = &mut first => panic!("the client hung up"),
+            _ = dies => dead.send(()).unwrap(),
+        }
+        let (stream, _) = listener.accept().await.unwrap();
+        answer(acceptor.accept(stream).await.unwrap()).await;
+    });
+    let client = trusting(own.pem());
+    get(client.clone(), &uri).await.unwrap();
+    die.send(()).unwrap();
+    died.await.unwrap();
+
+    // Each is given up long before anybody asks after the connection.
+    pause();
+    for _ in 0..2 {
+        let call = timeout(Duration::from_secs(1), get(client.clone(), &uri));
+        call.await.unwrap_err();
+        sleep(Duration::from_secs(60)).await;
+    }
+    resume();
+    let call = timeout(Duration::from_secs(60), get(client, &uri)).await;
+    let spoken = call.expect("the dead connection is used").unwrap();
+    assert_eq!(spoken, "HTTP/2.0");
 }
 
 #[tokio::test]
