@@ -50,7 +50,9 @@
 //! does ask after an HTTP/2 connection on which an answer is awaited and nothing
 //! arrives, after 20 s and for 20 s more: all requests share that one, and a
 //! timeout that gives up a request would leave them a dead connection.
-//! Plain `http` passes, and it is the session that keeps its token from there.
+//! A server that speaks HTTP/2 is spoken to in that, where nothing is upgraded by
+//! a 101. Plain `http` passes, and it is the session that keeps its token from
+//! there.
 //! Where more is wanted, hyper-util's client, reqwest, or any other tower
 //! service is as good.
 
