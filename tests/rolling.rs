@@ -12,8 +12,8 @@ use tokio::sync::oneshot;
 use tokio_test::{assert_pending, task};
 use tower::{Layer, ServiceExt};
 use tower_reauth::{
-    BoxError, CredentialProvider, LoginContext, Profile, ProviderError, Reason, Rejection, Rolling,
-    Session, SetCookie, State, Token, provider_fn,
+    BoxError, CredentialProvider, LoginContext, LogoutEnds, Profile, ProviderError, Reason,
+    Rejection, Rolling, Session, SetCookie, State, Token, provider_fn,
 };
 
 const ORIGIN: &str = "https://app.example.com";
@@ -742,17 +742,30 @@ async fn of_two_ways_to_roll_either_will_do() {
 }
 
 /// A cookie that slides along keeps its value, and its login may yield it again.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 #[ignore = "fails: a cookie that is set again moves to the end of its token, which then counts as another"]
-async fn a_token_whose_cookies_were_set_again_in_another_order_is_the_same_token() {
-    let session = Session::new(provider(rolling(Rolling::cookies()), |_| {
-        sid(1).and_cookie("csrf", "c1").unwrap()
-    }));
-    let server = Server::default();
-    server.answers(200, &set_cookie("sid=login-1; Max-Age=60"));
+async fn a_token_in_use_is_not_logged_out_for_the_order_of_its_cookies() {
+    struct Same(Arc<Mutex<u32>>);
+    impl CredentialProvider for Same {
+        fn profile(&self) -> Profile {
+            rolling(Rolling::cookies()).logout_ends(LogoutEnds::Token)
+        }
+        async fn login(&self, _: LoginContext) -> Result<Token, ProviderError> {
+            Ok(sid(1).and_cookie("csrf", "c1")?)
+        }
+        async fn logout(&self, _: Token) -> Result<(), ProviderError> {
+            *self.0.lock().unwrap() += 1;
+            Ok(())
+        }
+    }
+    let logouts: Arc<Mutex<u32>> = Arc::default();
+    let (session, server) = (Session::new(Same(logouts.clone())), Server::default());
+    server.answers(200, &set_cookie("sid=login-1"));
     send(&session, &server).await;
     session.renew().await.unwrap();
-    assert_eq!(session.token().await.unwrap().generation(), 1);
+    // Time enough for whatever is to be logged out.
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(*logouts.lock().unwrap(), 0);
 }
 
 /// As a provider does that keeps what `Session::token` gave it.
