@@ -249,6 +249,62 @@ async fn a_call_goes_to_no_other_server_and_not_over_plain_http() {
 }
 
 #[tokio::test]
+async fn no_spelling_of_an_address_leads_to_another_server() {
+    for base in [
+        "https://h",
+        "https://h/v1",
+        "https://user:pw@h",
+        "https://[::1]:8443/v1/",
+    ] {
+        for to in [
+            "//evil/x",
+            "///evil",
+            "\\\\evil/x",
+            "/\\evil",
+            "https:evil",
+            "https:/evil",
+            "https:\\\\evil",
+            "https:///evil",
+            "HTTPS://evil/",
+            "https://h@evil/",
+            "https://h:443@evil/",
+            "https://user@h@evil/",
+            "https://h\\@evil/",
+            "https://h#@evil/",
+            "https://evil#@h/",
+            "https://evil?@h/",
+            "https://h.evil/",
+            "https://h%2eevil/",
+            "https://h%40evil/",
+            "https://[::1]evil/",
+            "https://[::1]:8443@evil/",
+            "https://[::2]:8443/",
+            "@evil/",
+            ":443@evil/",
+            ".evil/",
+            "evil:443",
+            "ftp://h/",
+            "javascript:alert(1)",
+            "*",
+            "?@evil",
+            "#@evil",
+        ] {
+            let (http, seen) = http(Response::default);
+            let _ = api(http, base).get(to).send().await;
+            if let Some(sent) = seen.take() {
+                let host = sent.uri.host().unwrap();
+                assert_eq!(
+                    Some(host),
+                    base.parse::<Uri>().unwrap().host(),
+                    "{base} {to}"
+                );
+                assert_eq!(sent.uri.scheme_str(), Some("https"), "{base} {to}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn secrets_are_sent_as_they_are_and_marked() {
     let (api, seen) = answering(200);
     let api = api.extra_header(
