@@ -196,6 +196,12 @@ mod tests {
         );
         assert_eq!(lifetime("; Expires=never"), None);
         assert_eq!(lifetime("; Max-Age=soon; Max-Age="), None);
+        // What cannot be read is not there (section 5.2).
+        assert_eq!(lifetime("; Max-Age=60; Max-Age=soon; Max-Age=+1"), Some(60));
+        assert_eq!(
+            lifetime("; Expires=Sun, 06 Nov 1994 08:50:37 GMT; Expires=0"),
+            Some(60)
+        );
         assert_eq!(
             lifetime("; Max-Age=99999999999999999999"),
             Some(i64::MAX as u64)
@@ -239,6 +245,8 @@ mod tests {
         assert_eq!(value(&[gone, new]).as_deref(), Some("new"));
         assert_eq!(value(&[new, gone]), None);
         assert_eq!(value(&["sid=1", "sid=2"]).as_deref(), Some("2"));
+        let places = ["sid=1; Path=/a", "sid=2; Path=/b"];
+        assert_eq!(value(&places).as_deref(), Some("2"));
         let domains = ["sid=1; Domain=.EXAMPLE.com", "sid=; domain=example.com"];
         assert_eq!(value(&domains), None);
     }

@@ -20,7 +20,9 @@ pub(crate) fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Durati
         // All digits and yet too large for a number: beyond any day.
         value.parse().unwrap_or(DAY)
     } else {
-        let date = value.ends_with(" GMT").then(|| seconds_of(value))??;
+        // No other zone; and `asctime` tells none, but ends in the year.
+        let is_gmt = value.ends_with(" GMT") || value.ends_with(|c: char| c.is_ascii_digit());
+        let date = is_gmt.then(|| seconds_of(value))??;
         let delay = date.saturating_sub(seconds_of_answer(headers, now));
         u64::try_from(delay).unwrap_or(0)
     };
@@ -122,6 +124,8 @@ mod tests {
         assert_eq!(delay("120", None), seconds(120));
         assert_eq!(delay("99999999999999999999999", None), seconds(86_400));
         assert_eq!(delay("Sun, 06 Nov 1994 08:50:37 GMT", None), seconds(60));
+        assert_eq!(delay("Sunday, 06-Nov-94 08:50:37 GMT", None), seconds(60));
+        assert_eq!(delay("Sun Nov  6 08:50:37 1994", None), seconds(60));
         assert_eq!(delay("Sun, 06 Nov 1994 08:00:00 GMT", None), seconds(0));
         assert_eq!(
             delay("Fri, 31 Dec 9999 23:59:59 GMT", None),
@@ -136,6 +140,8 @@ mod tests {
             "Sun, 06 Nov 1994",
             "Sun, 32 Nov 1994 08:49:37 GMT",
             "Sun, 06 Nov 1994 08:49:37 CET",
+            "1994-11-06T08:50:37",
+            "1.5",
         ] {
             assert_eq!(delay(odd, None), None, "{odd}");
         }
@@ -159,6 +165,10 @@ mod tests {
         assert_eq!(
             seconds_of("31 Dec 69 23:59:59"),
             seconds_of("31 Dec 2069 23:59:59")
+        );
+        assert_eq!(
+            seconds_of("1 Jan 70 00:00:00"),
+            seconds_of("1 Jan 1970 00:00:00")
         );
         for text in [
             "",

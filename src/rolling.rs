@@ -21,6 +21,9 @@ use crate::token::Token;
 /// A lifetime that the response gives counts from when the request was sent,
 /// and takes the place of the one before; otherwise that goes on.
 ///
+/// The response is taken for the origin's own. A client that follows redirects to
+/// other servers lets those set the token: tell it not to.
+///
 /// A server that ends the old value at once rejects the other requests that
 /// are under way with it, which costs a login. Each request of such a session
 /// takes a lock.

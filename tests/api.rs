@@ -272,6 +272,62 @@ async fn a_call_goes_to_no_other_server_and_not_over_plain_http() {
 }
 
 #[tokio::test]
+async fn no_spelling_of_an_address_leads_to_another_server() {
+    for base in [
+        "https://h",
+        "https://h/v1",
+        "https://user:pw@h",
+        "https://[::1]:8443/v1/",
+    ] {
+        for to in [
+            "//evil/x",
+            "///evil",
+            "\\\\evil/x",
+            "/\\evil",
+            "https:evil",
+            "https:/evil",
+            "https:\\\\evil",
+            "https:///evil",
+            "HTTPS://evil/",
+            "https://h@evil/",
+            "https://h:443@evil/",
+            "https://user@h@evil/",
+            "https://h\\@evil/",
+            "https://h#@evil/",
+            "https://evil#@h/",
+            "https://evil?@h/",
+            "https://h.evil/",
+            "https://h%2eevil/",
+            "https://h%40evil/",
+            "https://[::1]evil/",
+            "https://[::1]:8443@evil/",
+            "https://[::2]:8443/",
+            "@evil/",
+            ":443@evil/",
+            ".evil/",
+            "evil:443",
+            "ftp://h/",
+            "javascript:alert(1)",
+            "*",
+            "?@evil",
+            "#@evil",
+        ] {
+            let (http, seen) = http(Response::default);
+            let _ = api(http, base).get(to).send().await;
+            if let Some(sent) = seen.take() {
+                let host = sent.uri.host().unwrap();
+                assert_eq!(
+                    Some(host),
+                    base.parse::<Uri>().unwrap().host(),
+                    "{base} {to}"
+                );
+                assert_eq!(sent.uri.scheme_str(), Some("https"), "{base} {to}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn secrets_are_sent_as_they_are_and_marked() {
     let (api, seen) = answering(200);
     let api = api.extra_header(
@@ -346,6 +402,10 @@ async fn what_cannot_be_sent_is_not() {
         api.post("x").basic(&colon),
         api.post("x").header(name, "line\nbreak-canary"),
         api.post("x").json(&BTreeMap::from([((1, 2), "no key")])),
+        // The first reason stays, whatever follows.
+        api.post("x").basic(&colon).form([("a", "b")]),
+        api.post("x").basic(&colon).json(&1),
+        api.post("x").basic(&colon).body("text/plain", "b"),
     ] {
         let error = call
             .header(header::ACCEPT, "fine")
@@ -359,6 +419,83 @@ async fn what_cannot_be_sent_is_not() {
 }
 
 #[tokio::test]
+async fn the_first_of_two_reasons_not_to_send_a_call_is_told() {
+    let (api, _) = answering(200);
+    let colon = Credentials::new("a:b", "password");
+    let broken = api.post("x").basic(&colon).header(header::ACCEPT, "a\nb");
+    assert!(said(&broken.send().await.unwrap_err()).contains("colon"));
+}
+
+#[tokio::test]
+async fn a_call_says_itself_what_it_accepts() {
+    let (api, seen) = answering(200);
+    let call = api.post("x").header(header::ACCEPT, "text/html").json(&1);
+    call.send().await.unwrap();
+    assert_eq!(seen.take().unwrap().headers[header::ACCEPT], "text/html");
+}
+
+/// A client that is not ready, and says why.
+#[derive(Clone)]
+struct Unready;
+
+impl tower::Service<Request<Full<Bytes>>> for Unready {
+    type Response = Response<Full<Bytes>>;
+    type Error = BoxError;
+    type Future = std::future::Ready<Result<Self::Response, BoxError>>;
+
+    fn poll_ready(
+        &mut self,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Result<(), BoxError>> {
+        std::task::Poll::Ready(Err("not ready".into()))
+    }
+
+    fn call(&mut self, _: Request<Full<Bytes>>) -> Self::Future {
+        panic!("called though it is not ready");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_is_not_ready_is_not_called() {
+    let api = Api::new(Unready, "https://api.example.com".parse().unwrap());
+    for answer in [
+        api.post("x").login().await,
+        api.post("x").change().await,
+        api.post("x").exchange().await,
+    ] {
+        assert_eq!(kind(&answer), Some(ProviderErrorKind::Unavailable));
+    }
+}
+
+/// A body that is empty, and claims all there is.
+struct Claims;
+
+impl http_body::Body for Claims {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<http_body::Frame<Bytes>, Infallible>>> {
+        std::task::Poll::Ready(None)
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        http_body::SizeHint::with_exact(u64::MAX)
+    }
+}
+
+#[tokio::test]
+async fn a_length_that_is_only_claimed_takes_little_memory() {
+    let http = tower::service_fn(|_: Request<Full<Bytes>>| async {
+        Ok::<_, Infallible>(Response::new(Claims))
+    });
+    let api: Api<_> = Api::new(http, "https://api.example.com".parse().unwrap());
+    assert!(api.get("x").send().await.unwrap().bytes().is_empty());
+}
+
+#[tokio::test]
 async fn an_error_says_what_was_answered_and_when_to_come_back() {
     let json = &[("content-type", "application/json"), ("retry-after", "7")];
     let (api, _) = saying(503, json, "{\"error\":\n\"later\"}");
@@ -368,6 +505,10 @@ async fn an_error_says_what_was_answered_and_when_to_come_back() {
         said(&error),
         "POST /v1/login was answered with 503 Service Unavailable"
     );
+    // When it says itself, that counts.
+    let (api, _) = saying(404, json, "");
+    let error = api.post("login").login().await.unwrap_err();
+    assert_eq!(error.retry_after(), Some(Duration::from_secs(7)));
     // Another login soon might be one failed login more.
     for (status, delay) in [(404, Some(60)), (401, None), (500, None)] {
         let (api, _) = answering(status);

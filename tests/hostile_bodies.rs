@@ -26,9 +26,11 @@ use tower_reauth::{
     BoxError, Buffer, Buffered, LoginContext, Profile, Replay, Session, Token, provider_fn,
 };
 
-/// A body that does what it is told, call by call, and then nothing.
+/// A body that does what it is told, call by call, and may not be polled after
+/// its end.
 struct Script {
     frames: Vec<Step>,
+    has_ended: bool,
     hint: SizeHint,
     is_over: Arc<dyn Fn() -> bool + Send + Sync>,
 }
@@ -50,6 +52,8 @@ impl Body for Script {
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         if self.frames.is_empty() {
+            assert!(!self.has_ended, "polled after its end");
+            self.has_ended = true;
             return Poll::Ready(None);
         }
         Poll::Ready(Some(Ok(match self.frames.remove(0) {
@@ -76,6 +80,7 @@ impl Body for Script {
 fn script(frames: Vec<Step>) -> Script {
     Script {
         frames,
+        has_ended: false,
         hint: SizeHint::new(),
         is_over: Arc::new(|| false),
     }
@@ -198,6 +203,22 @@ fn a_source_that_panics_while_it_is_taken_back_leaves_no_client_waiting() {
 }
 
 #[test]
+fn whoever_polled_last_is_told_that_the_body_is_taken() {
+    let (mut body, kept) = keep(64, script(vec![Step::Pending, Step::Pending]));
+    let mut first = task::spawn(poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)));
+    assert!(first.poll().is_pending());
+    drop(first);
+    let mut last = task::spawn(poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)));
+    assert!(last.poll().is_pending());
+    let mut again = again(kept).unwrap();
+    assert!(last.is_woken());
+    assert!(matches!(last.poll(), Poll::Ready(Some(Err(_)))));
+    assert_eq!(text(&mut again), "");
+    // Not once more, when it has ended.
+    assert!(matches!(polled(&mut again), Poll::Ready(None)));
+}
+
+#[test]
 fn a_source_that_panicked_is_not_replayed() {
     let (mut body, kept) = keep(64, script(vec![Step::Data("a"), Step::Panic]));
     assert!(polled(&mut body).is_ready());
@@ -231,6 +252,8 @@ fn trailers_alone_and_empty_frames_are_replayed() {
         assert_eq!(text(&mut body), expected);
         // It polls after the end.
         assert!(matches!(polled(&mut body), Poll::Ready(None)));
+        assert!(body.is_end_stream());
+        assert_eq!(body.size_hint().exact(), Some(0));
         let mut again = again(kept).unwrap();
         assert!(expected.is_empty() || !again.is_end_stream());
         assert_eq!(text(&mut again), expected);

@@ -1,7 +1,8 @@
 //! Rule 18: responses that carry the next value of the token.
 
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,8 +12,8 @@ use tokio::sync::oneshot;
 use tokio_test::{assert_pending, task};
 use tower::{Layer, ServiceExt};
 use tower_reauth::{
-    BoxError, CredentialProvider, LoginContext, Profile, ProviderError, Reason, Rolling, Session,
-    SetCookie, State, Token, provider_fn,
+    BoxError, CredentialProvider, LoginContext, LogoutEnds, Profile, ProviderError, Reason,
+    Rejection, Rolling, Session, SetCookie, State, Token, provider_fn,
 };
 
 const ORIGIN: &str = "https://app.example.com";
@@ -594,4 +595,192 @@ async fn one_that_is_kept_goes_without_a_login_even_where_none_can_be_had() {
     let status = own(&session, &[(header::AUTHORIZATION, "Basic b3du")], &server).await;
     assert_eq!(status, 200);
     assert!(session.token().await.is_err());
+}
+
+// What happens while a response is looked at.
+
+/// Cookies roll, and once, while a response is looked at, `does` runs to its end.
+fn meanwhile<F: Future<Output = ()> + 'static>(does: fn(Session) -> F) -> Session {
+    let this: Arc<OnceLock<Session>> = Arc::default();
+    let (session, done) = (this.clone(), AtomicBool::new(false));
+    let cookies = Rolling::cookies();
+    let look = Rolling::by(move |_, _| {
+        if !done.swap(true, Ordering::SeqCst) {
+            let session = session.get().unwrap().clone();
+            let other = std::thread::spawn(move || {
+                let mut runtime = tokio::runtime::Builder::new_current_thread();
+                let runtime = runtime.enable_all().build().unwrap();
+                runtime.block_on(does(session));
+            });
+            other.join().unwrap();
+        }
+        None
+    });
+    let session = Session::new(provider(rolling(cookies.and(look)), |login| {
+        sid(login).and_cookie("csrf", "c1").unwrap()
+    }));
+    this.set(session.clone()).unwrap();
+    session
+}
+
+#[tokio::test]
+async fn a_login_that_lands_while_a_response_is_looked_at_is_not_undone_by_it() {
+    let session = meanwhile(|session| async move { session.renew().await.unwrap() });
+    let server = Server::default();
+    server.answers(200, &set_cookie("sid=late"));
+    send(&session, &server).await;
+    assert_eq!(session.token().await.unwrap().generation(), 2);
+    send(&session, &server).await;
+    assert_eq!(server.last("cookie"), "sid=login-2; csrf=c1");
+}
+
+#[tokio::test]
+async fn a_logout_that_comes_while_a_response_is_looked_at_is_not_undone_by_it() {
+    let session = meanwhile(|session| async move {
+        // This provider cannot log out, which ends the session all the same.
+        let _ = session.logout().await;
+    });
+    let server = Server::default();
+    server.answers(200, &set_cookie("sid=late"));
+    send(&session, &server).await;
+    assert_eq!(session.status().state, State::LoggedOut);
+    assert!(session.token().await.is_err());
+    assert_eq!(server.requests(), 1);
+}
+
+#[tokio::test]
+async fn another_answer_that_comes_while_a_response_is_looked_at_is_not_undone_by_it() {
+    let session = meanwhile(|session| async move {
+        let server = Server::default();
+        server.answers(200, &set_cookie("csrf=c2"));
+        send(&session, &server).await;
+    });
+    let server = Server::default();
+    server.answers(200, &set_cookie("sid=rolled"));
+    send(&session, &server).await;
+    send(&session, &server).await;
+    let cookies = server.last("cookie");
+    assert!(
+        cookies.contains("sid=rolled") && cookies.contains("csrf=c2"),
+        "{cookies}"
+    );
+}
+
+#[tokio::test]
+async fn a_function_that_panics_costs_its_response_and_no_other() {
+    let calls = AtomicU32::new(0);
+    let panics = Rolling::by(move |_, _| {
+        assert!(calls.fetch_add(1, Ordering::SeqCst) != 0, "once");
+        None
+    });
+    let session = Session::new(provider(rolling(panics), sid));
+    let server = Server::default();
+    let panicked = tokio::spawn({
+        let (session, server) = (session.clone(), server.clone());
+        async move { send(&session, &server).await }
+    });
+    assert!(panicked.await.unwrap_err().is_panic());
+    assert_eq!(send(&session, &server).await, 200);
+    assert_eq!((server.requests(), logins(&session)), (2, 1));
+}
+
+#[tokio::test]
+async fn two_cookies_of_one_answer_roll_together_and_live_as_long_as_the_shorter() {
+    for (sid_lives, csrf_lives) in [(60, 600), (600, 60)] {
+        let session = Session::new(provider(rolling(Rolling::cookies()), |login| {
+            sid(login).and_cookie("csrf", "c1").unwrap()
+        }));
+        let server = Server::default();
+        let lines = [
+            format!("sid=s2; Max-Age={sid_lives}"),
+            format!("csrf=c2; Max-Age={csrf_lives}"),
+        ];
+        let lines = [0, 1].map(|line: usize| (header::SET_COOKIE, lines[line].as_str()));
+        server.answers(200, &lines);
+        send(&session, &server).await;
+        send(&session, &server).await;
+        assert_eq!(server.last("cookie"), "sid=s2; csrf=c2");
+        let lifetime = session.token().await.unwrap().lifetime();
+        assert_eq!(lifetime, Some(Duration::from_secs(60)));
+    }
+}
+
+#[tokio::test]
+async fn an_answer_whose_body_was_asked_for_rolls_too() {
+    let rejection = Rejection::status(401).or_body_contains(500, "dead", 64);
+    let profile = rolling(Rolling::cookies()).rejection(rejection);
+    let session = Session::new(provider(profile, sid));
+    let server = Server::default();
+    server.answers(500, &set_cookie("sid=rolled"));
+    assert_eq!(send(&session, &server).await, 500);
+    send(&session, &server).await;
+    assert_eq!(server.last("cookie"), "sid=rolled");
+}
+
+#[tokio::test]
+async fn of_two_ways_to_roll_either_will_do() {
+    let (a, b) = ("x-a", "x-b");
+    let header = |name| Rolling::header(HeaderName::from_static(name));
+    let session = Session::new(provider(rolling(header(a).and(header(b))), |_| {
+        let token = Token::header(HeaderName::from_static("x-a"), "a1").unwrap();
+        token
+            .and_header(HeaderName::from_static("x-b"), "b1")
+            .unwrap()
+    }));
+    let server = Server::default();
+    server.answers(200, &[(HeaderName::from_static(a), "a2")]);
+    send(&session, &server).await;
+    // An empty value is none.
+    let (empty, b2) = (
+        (HeaderName::from_static(a), ""),
+        (HeaderName::from_static(b), "b2"),
+    );
+    server.answers(200, &[empty, b2]);
+    send(&session, &server).await;
+    send(&session, &server).await;
+    assert_eq!((server.last(a), server.last(b)), ("a2".into(), "b2".into()));
+}
+
+/// A cookie that slides along keeps its value, and its login may yield it again.
+#[tokio::test(start_paused = true)]
+#[ignore = "fails: a cookie that is set again moves to the end of its token, which then counts as another"]
+async fn a_token_in_use_is_not_logged_out_for_the_order_of_its_cookies() {
+    struct Same(Arc<Mutex<u32>>);
+    impl CredentialProvider for Same {
+        fn profile(&self) -> Profile {
+            rolling(Rolling::cookies()).logout_ends(LogoutEnds::Token)
+        }
+        async fn login(&self, _: LoginContext) -> Result<Token, ProviderError> {
+            Ok(sid(1).and_cookie("csrf", "c1")?)
+        }
+        async fn logout(&self, _: Token) -> Result<(), ProviderError> {
+            *self.0.lock().unwrap() += 1;
+            Ok(())
+        }
+    }
+    let logouts: Arc<Mutex<u32>> = Arc::default();
+    let (session, server) = (Session::new(Same(logouts.clone())), Server::default());
+    server.answers(200, &set_cookie("sid=login-1"));
+    send(&session, &server).await;
+    session.renew().await.unwrap();
+    // Time enough for whatever is to be logged out.
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(*logouts.lock().unwrap(), 0);
+}
+
+/// As a provider does that keeps what `Session::token` gave it.
+#[tokio::test(start_paused = true)]
+#[ignore = "fails: a token that was handed out keeps its lease when it is published, so that it is in use for ever"]
+async fn a_token_that_was_handed_out_and_is_published_again_is_used_by_nobody() {
+    let handed_out: Arc<Mutex<Option<Token>>> = Arc::default();
+    let kept = handed_out.clone();
+    let rolls = Rolling::by(move |_, _| kept.lock().unwrap().take());
+    let session = Session::new(provider(rolling(rolls), sid));
+    *handed_out.lock().unwrap() = Some(session.token().await.unwrap());
+    let server = Server::default();
+    send(&session, &server).await;
+    let start = tokio::time::Instant::now();
+    let _ = session.close(Duration::from_secs(1)).await;
+    // It waited for nobody.
+    assert_eq!(start.elapsed(), Duration::ZERO);
 }
