@@ -176,8 +176,11 @@ impl Token {
             });
         };
         let inner = Arc::make_mut(&mut self.inner);
-        inner.cookies.retain(|cookie| cookie.name != name);
-        inner.cookies.push(Cookie { name, pair });
+        // In its place, so that a token is the same one if only it is said again.
+        match inner.cookies.iter_mut().find(|cookie| cookie.name == name) {
+            Some(cookie) => cookie.pair = pair,
+            None => inner.cookies.push(Cookie { name, pair }),
+        }
         Ok(self)
     }
 
@@ -311,6 +314,8 @@ impl Token {
     /// The token as the session publishes it.
     pub(crate) fn of_generation(mut self, generation: u64) -> Self {
         self.generation = generation;
+        // It may be one that was handed out. Published, it is nobody's in particular.
+        self.lease = None;
         self
     }
 
@@ -347,8 +352,10 @@ impl Token {
             }
         };
         let inner = Arc::make_mut(&mut self.inner);
-        inner.headers.retain(|(other, _)| *other != name);
-        inner.headers.push((name, rendered));
+        match inner.headers.iter_mut().find(|(other, _)| *other == name) {
+            Some((_, value)) => *value = rendered,
+            None => inner.headers.push((name, rendered)),
+        }
         Ok(self)
     }
 
