@@ -782,3 +782,37 @@ async fn a_token_that_was_handed_out_and_is_published_again_is_used_by_nobody() 
     // It waited for nobody.
     assert_eq!(start.elapsed(), Duration::ZERO);
 }
+
+/// A value that comes back is not logged out as the one that was replaced.
+#[tokio::test(start_paused = true)]
+async fn a_roll_to_the_value_of_a_replaced_token_saves_that_from_its_logout() {
+    struct Provider(Arc<Mutex<Vec<String>>>);
+    impl CredentialProvider for Provider {
+        fn profile(&self) -> Profile {
+            rolling(Rolling::cookies()).logout_ends(LogoutEnds::Token)
+        }
+        async fn login(&self, login: LoginContext) -> Result<Token, ProviderError> {
+            let number = login.previous().map_or(1, |_| 2);
+            Ok(sid(number))
+        }
+        async fn logout(&self, token: Token) -> Result<(), ProviderError> {
+            let mut headers = HeaderMap::new();
+            token.apply_to(&mut headers);
+            let cookie = headers[header::COOKIE].to_str().unwrap().to_owned();
+            self.0.lock().unwrap().push(cookie);
+            Ok(())
+        }
+    }
+    let ended: Arc<Mutex<Vec<String>>> = Arc::default();
+    let (session, server) = (Session::new(Provider(ended.clone())), Server::default());
+    // Somebody still uses the first one when the second one takes its value.
+    let held = session.token().await.unwrap();
+    session.renew().await.unwrap();
+    server.answers(200, &set_cookie("sid=login-1"));
+    send(&session, &server).await;
+    drop(held);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(*ended.lock().unwrap(), [""; 0]);
+    session.logout().await.unwrap();
+    assert_eq!(*ended.lock().unwrap(), ["sid=login-1"]);
+}

@@ -616,7 +616,7 @@ impl Session {
                 let first = published.is_some_and(|published| Arc::ptr_eq(published, &live));
                 if first {
                     guarded.rules.rolled(lifetime, sent, now);
-                    self.shared.roll(guarded, next.of_generation(generation));
+                    self.shared.put(guarded, next.of_generation(generation));
                 }
                 first
             });

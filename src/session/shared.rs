@@ -289,7 +289,7 @@ impl Shared {
     }
 
     /// Publishes `token`, the token in use.
-    fn put(&self, guarded: &mut Guarded, token: Token) {
+    pub(super) fn put(&self, guarded: &mut Guarded, token: Token) {
         guarded.previous = Some(token.clone());
         // One that is used again must not be logged out as one that was
         // replaced; and who has used it since then uses it still.
@@ -327,14 +327,6 @@ impl Shared {
             self.publish_anew(guarded, Live::new(token, signal, self.uses.clone()));
         }
         guarded.leases.retain(|lease| lease.strong_count() > 0);
-    }
-
-    /// The token in use has another value from now on.
-    pub(super) fn roll(&self, guarded: &mut Guarded, token: Token) {
-        guarded.previous = Some(token.clone());
-        if let Some(signal) = guarded.rules.signal() {
-            self.publish_anew(guarded, Live::new(token, signal, self.uses.clone()));
-        }
     }
 
     fn publish_anew(&self, guarded: &mut Guarded, live: Live) {
