@@ -379,6 +379,11 @@ where
                             return Poll::Ready(Err(error.into()));
                         }
                     };
+                    if let Some(lease) = plainly_accepted(session, &response, sent) {
+                        this.state.set(State::Done);
+                        let body = |body| SessionBody::whole(body, Some(lease));
+                        return Poll::Ready(Ok(response.map(body)));
+                    }
                     let sent = sent.take().expect(TAKEN);
                     let (mut head, body) = response.into_parts();
                     match session.rejection().judge(&head) {
@@ -549,6 +554,21 @@ where
             this.state.set(next);
         }
     }
+}
+
+/// The lease of a request that was accepted, if that is all there is to it.
+#[inline]
+fn plainly_accepted<S, R: Replay<B>, B, RB>(
+    session: &Session,
+    response: &Response<RB>,
+    sent: &Option<Sent<S, R, B>>,
+) -> Option<Arc<Live>> {
+    let sent = sent.as_ref()?;
+    let is_plain = sent.watched.is_none()
+        && !sent.replayed
+        && !sent.is_upgraded_by(response.status())
+        && session.rejection().plainly_accepts(response.status());
+    is_plain.then(|| sent.lease.clone())
 }
 
 /// Tells the session of an accepted request, if it wants to hear of it.

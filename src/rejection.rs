@@ -150,6 +150,17 @@ impl Rejection {
         self
     }
 
+    /// Whether a response of this status is accepted, whatever else it says.
+    #[inline]
+    pub(crate) fn plainly_accepts(&self, status: StatusCode) -> bool {
+        self.clauses.iter().all(|clause| match &clause.condition {
+            Condition::Status(other) | Condition::BodyContains { status: other, .. } => {
+                *other != status
+            }
+            Condition::Header(..) | Condition::When(_) => false,
+        })
+    }
+
     /// What the head of a response tells.
     #[inline]
     pub(crate) fn judge(&self, head: &Parts) -> Verdict {
