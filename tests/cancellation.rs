@@ -7,6 +7,11 @@
 //! everybody else later, and when it is woken there and not polled any more. How
 //! many points there are is part of the test, so that a change is noticed.
 
+#![allow(
+    clippy::async_yields_async,
+    reason = "a story yields the future that is to be dropped"
+)]
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
