@@ -9,4 +9,5 @@ mod foreign {
     mod keycloak;
     mod server;
     mod vault;
+    mod vcenter;
 }
