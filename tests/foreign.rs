@@ -6,6 +6,7 @@
 //! the server.
 
 mod foreign {
+    mod elasticsearch;
     mod keycloak;
     mod server;
     mod vault;
