@@ -7,7 +7,9 @@
 
 mod foreign {
     mod elasticsearch;
+    mod jenkins;
     mod keycloak;
+    mod qbittorrent;
     mod server;
     mod vault;
     mod vcenter;
