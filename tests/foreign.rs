@@ -13,4 +13,5 @@ mod foreign {
     mod server;
     mod vault;
     mod vcenter;
+    mod zabbix;
 }
