@@ -11,6 +11,7 @@ mod foreign {
     mod keycloak;
     mod qbittorrent;
     mod server;
+    mod splunk;
     mod vault;
     mod vcenter;
     mod zabbix;
