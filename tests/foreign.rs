@@ -9,6 +9,7 @@ mod foreign {
     mod elasticsearch;
     mod jenkins;
     mod keycloak;
+    mod proxmox;
     mod qbittorrent;
     mod server;
     mod splunk;
