@@ -7,6 +7,7 @@
 
 mod foreign {
     mod elasticsearch;
+    mod f5;
     mod jenkins;
     mod keycloak;
     mod proxmox;

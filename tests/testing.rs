@@ -397,6 +397,7 @@ enum Wrong {
     NeverAnswers,
     PanicsWithoutPrevious,
     RepeatsTheRejectedToken,
+    SendsTheDeadTokenAsPassword,
     SaysThatItContinues,
     LogoutDoesNothing,
     LogoutIsUnavailable,
@@ -495,6 +496,9 @@ impl CredentialProvider for Vault {
             if let Some(previous) = login.previous() {
                 return Ok(previous.clone());
             }
+        }
+        if self.is(Wrong::SendsTheDeadTokenAsPassword) && login.reason() == Reason::Rejected {
+            assert!(self.open(&id(login.previous().unwrap())).is_none());
         }
         if self.is(Wrong::StaysBusyWhenDropped) && self.busy.swap(true, SeqCst) {
             return Err(ProviderError::unavailable("a login is under way"));
@@ -655,6 +659,12 @@ async fn each_wrong_is_found_and_told_and_is_the_only_one() {
             Check::Renewal,
             "it panicked",
             "works without `previous()`",
+        ),
+        (
+            Wrong::SendsTheDeadTokenAsPassword,
+            Check::Rejection,
+            "counted a failed login",
+            "A dead token is no password",
         ),
         (
             Wrong::RepeatsTheRejectedToken,

@@ -200,8 +200,11 @@ impl<'a, P: CredentialProvider, T: TestServer> Trial<'a, P, T> {
     async fn rejection(&mut self) -> Tried {
         const FRESH: &str = "A login whose reason is `Rejected` yields a fresh token: \
             `previous()` is dead, and may only be used by servers that exchange a dead one.";
+        const LOCK: &str = "A dead token is no password: a server that takes it for one counts a \
+            failed login, and each brings a lock closer.";
         let dead = self.log_in().await?;
         self.revoke(&dead).await?;
+        let before = self.server.failed_logins().await;
         let context = self.context(Reason::Rejected).with_previous(dead.clone());
         let fresh = log_in(self.provider, context).await;
         let fresh = fresh.map_err(|failure| broken(failure, FRESH))?;
@@ -213,6 +216,12 @@ impl<'a, P: CredentialProvider, T: TestServer> Trial<'a, P, T> {
             return Err(broken(found, FRESH));
         }
         self.let_go(fresh).await;
+        if self.server.failed_logins().await > before {
+            return Err(broken(
+                "the server counted a failed login before the good one",
+                LOCK,
+            ));
+        }
         Ok(None)
     }
 

@@ -105,6 +105,7 @@ mod tests {
         server.state().revoke_all();
         assert_eq!(server.read(&client).await.0.status(), 200);
         assert_eq!(server.state().logins, 2);
+        assert_eq!(server.state().failed, 0); // the dead ticket was not tried as a password
 
         assert_eq!(
             session.logout().await.unwrap_err().kind(),

@@ -43,7 +43,7 @@ impl CredentialProvider for Vault {
         }
         let user = login.credentials()?;
         let body = BTreeMap::from([("password", user.password().expose_secret())]);
-        let path = format!("auth/userpass/login/{}", user.username());
+        let path = format!("auth/userpass/login/{}", segment(user.username()));
         token(
             &self
                 .api
@@ -72,7 +72,7 @@ impl CredentialProvider for Vault {
         let body = BTreeMap::from([("password", change.new_password().expose_secret())]);
         let call = self
             .api
-            .post(&format!("auth/userpass/users/{user}/password"));
+            .post(&format!("auth/userpass/users/{}/password", segment(user)));
         let answer = call.token(&token).json(&body).send_once().await?;
         if answer.status() == 403 && answer.text()?.contains("invalid token") {
             return Err(ProviderError::token_rejected("invalid token"));
@@ -112,6 +112,20 @@ impl Vault {
 fn token(answer: &Answer) -> Result<Token, ProviderError> {
     let token = Token::header(X_VAULT_TOKEN, answer.secret("/auth/client_token")?)?;
     Ok(token.lives_for(Duration::from_secs(answer.at("/auth/lease_duration")?)))
+}
+
+/// As a segment of a path (RFC 3986, section 3.3): a name may hold a `?` or a `/`.
+fn segment(text: &str) -> String {
+    let mut segment = String::new();
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                segment.push(byte.into());
+            }
+            _ => segment += &format!("%{byte:02X}"),
+        }
+    }
+    segment
 }
 
 mod tests {
@@ -190,6 +204,11 @@ mod tests {
             session.token().await.unwrap_err().kind(),
             ErrorKind::Refused
         );
+    }
+
+    #[test]
+    fn a_user_s_name_stays_within_its_segment() {
+        assert_eq!(segment("ops/../root?x#y z"), "ops%2F..%2Froot%3Fx%23y%20z");
     }
 
     struct State {
