@@ -33,8 +33,7 @@ use tower::{ServiceBuilder, ServiceExt};
 use tower_reauth::provider::{Answer, Api};
 use tower_reauth::{
     BoxError, CredentialProvider, Credentials, ExposeSecret, LoginContext, LogoutEnds,
-    PasswordChange, PasswordChanged, Profile, ProviderError, ProviderErrorKind, Rejection, Session,
-    Source, Token,
+    PasswordChange, PasswordChanged, Profile, ProviderError, Rejection, Session, Source, Token,
 };
 
 type Http = Client<HttpConnector, Full<Bytes>>;
@@ -59,11 +58,8 @@ impl CredentialProvider for Matrix {
     async fn login(&self, login: LoginContext) -> Result<Token, ProviderError> {
         if let Some(refresh) = login.previous().and_then(Token::data) {
             let body = BTreeMap::from([("refresh_token", refresh.expose_secret())]);
-            match self.api.post("refresh").json(&body).exchange().await {
-                Ok(answer) => return Ok(token(&answer)?.continues_previous()),
-                // It is dead: log in from the start.
-                Err(error) if error.kind() == ProviderErrorKind::TokenRejected => {}
-                Err(error) => return Err(error),
+            if let Some(answer) = self.api.post("refresh").json(&body).exchange().await? {
+                return Ok(token(&answer)?.continues_previous());
             }
         }
         let user = login.credentials()?;

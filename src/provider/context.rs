@@ -102,6 +102,13 @@ impl LoginContext {
         })
     }
 
+    /// The user to log in as, where the session knows that. For logins that
+    /// need no password.
+    #[must_use]
+    pub fn username(&self) -> Option<&str> {
+        self.credentials.as_ref().map(Credentials::username)
+    }
+
     /// The token that this login replaces, for login systems that extend or
     /// exchange it. It may be dead.
     ///

@@ -49,7 +49,7 @@ pub mod writing {
 
 use std::future::{Future, ready};
 
-pub use api::{Answer, Api, Call};
+pub use api::{Answer, Api, Call, segment};
 pub use context::{LoginContext, PasswordChange, PasswordChanged, Reason};
 pub use error::{ProviderError, ProviderErrorKind};
 pub use fixed::FixedToken;

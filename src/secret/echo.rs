@@ -74,6 +74,16 @@ pub(crate) fn forms(secret: &str) -> [Zeroizing<String>; 6] {
     ]
 }
 
+/// `text` as a segment of a path holds it (RFC 3986, section 3.3). More than
+/// must be is encoded, which means the same.
+pub(crate) fn percent_encoded(text: &str) -> Zeroizing<String> {
+    form(text, |form| {
+        for character in text.chars() {
+            percent_encode(character, form);
+        }
+    })
+}
+
 /// `text` as a posted form holds it (WHATWG URL, section 5.2).
 pub(crate) fn form_encoded(text: &str) -> Zeroizing<String> {
     form(text, |form| {
@@ -127,7 +137,7 @@ fn percent_encode(character: char, form: &mut String) {
     match character {
         '-' | '.' | '_' | '~' => form.push(character),
         other if other.is_ascii_alphanumeric() => form.push(other),
-        other => percent_encoded(other, form),
+        other => escape_bytes(other, form),
     }
 }
 
@@ -137,11 +147,11 @@ fn form_encode(character: char, form: &mut String) {
         ' ' => form.push('+'),
         '*' | '-' | '.' | '_' => form.push(character),
         other if other.is_ascii_alphanumeric() => form.push(other),
-        other => percent_encoded(other, form),
+        other => escape_bytes(other, form),
     }
 }
 
-fn percent_encoded(character: char, form: &mut String) {
+fn escape_bytes(character: char, form: &mut String) {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
     for byte in character.encode_utf8(&mut [0; 4]).bytes() {
         form.push('%');

@@ -45,15 +45,13 @@ impl CredentialProvider for Elasticsearch {
                 .json(&body)
                 .send_once()
                 .await?;
-            let answer = if answer.status() == 401 {
-                answer.of_login()
-            } else {
-                answer.of_exchange()
+            // Its Basic is the user's: a 401 is about the password.
+            let answer = match answer.status().as_u16() {
+                401 => Some(answer.of_login()?),
+                _ => answer.of_exchange()?,
             };
-            match answer {
-                Ok(answer) => return Ok(token(&answer)?.continues_previous()),
-                Err(error) if error.kind() == ProviderErrorKind::TokenRejected => {}
-                Err(error) => return Err(error),
+            if let Some(answer) = answer {
+                return Ok(token(&answer)?.continues_previous());
             }
         }
         let body = BTreeMap::from([
@@ -81,7 +79,8 @@ impl CredentialProvider for Elasticsearch {
                 Err(error) => return Err(error),
             }
         }
-        let access = bearer(&token)?;
+        let access = token.secret();
+        let access = access.as_ref().map(ExposeSecret::expose_secret);
         let body = BTreeMap::from([("token", access)]);
         self.api
             .delete(TOKEN)
@@ -97,16 +96,6 @@ fn token(answer: &Answer) -> Result<Token, ProviderError> {
     let lifetime = Duration::from_secs(answer.at("/expires_in")?);
     let token = Token::bearer(answer.secret("/access_token")?)?.lives_for(lifetime);
     Ok(token.with_data(answer.secret("/refresh_token")?))
-}
-
-/// The access token, out of the header that carries it.
-fn bearer(token: &Token) -> Result<&str, ProviderError> {
-    let value = token
-        .headers()
-        .next()
-        .and_then(|(_, value)| value.to_str().ok());
-    let access = value.and_then(|value| value.strip_prefix("Bearer "));
-    access.ok_or_else(|| ProviderError::unsupported("a token that is no bearer token"))
 }
 
 mod tests {

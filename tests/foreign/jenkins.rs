@@ -3,7 +3,7 @@
 //! all the same, and a write is a 403 that says `No valid crumb`.
 
 use http::header;
-use tower_reauth::provider::{Answer, Api};
+use tower_reauth::provider::Api;
 use tower_reauth::{
     CredentialProvider, LoginContext, LogoutEnds, Profile, ProviderError, Rejection, Source, Token,
 };
@@ -38,23 +38,17 @@ impl CredentialProvider for Jenkins {
             .await?;
         let field: String = answer.at("/crumbRequestField")?;
         let field = field.parse().map_err(ProviderError::protocol)?;
-        let session = session_cookie(&answer)?;
         let token = Token::basic(user)?.and_header(field, answer.secret("/crumb")?)?;
-        Ok(token.and_cookie(session, answer.cookie(session)?.into_value())?)
+        // A dot follows, and eight digits that differ from one Jenkins to the next.
+        let session = answer.cookie_by(|name| name.starts_with("JSESSIONID"))?;
+        let (name, value) = session.into_parts();
+        Ok(token.and_cookie(name, value)?)
     }
 
     async fn logout(&self, token: Token) -> Result<(), ProviderError> {
         self.api.get("logout").token(&token).logout().await?;
         Ok(())
     }
-}
-
-/// `JSESSIONID`, a dot, and eight digits that differ from one Jenkins to the next.
-fn session_cookie(answer: &Answer) -> Result<&str, ProviderError> {
-    let lines = answer.headers().get_all(header::SET_COOKIE).iter();
-    let mut names = lines.filter_map(|line| Some(line.to_str().ok()?.split_once('=')?.0));
-    let name = names.find(|name| name.starts_with("JSESSIONID"));
-    name.ok_or_else(|| answer.unexpected("sets no session cookie"))
 }
 
 mod tests {

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use tower_reauth::provider::{Answer, Api, ProviderErrorKind};
+use tower_reauth::provider::{Answer, Api};
 use tower_reauth::{
     CredentialProvider, ExposeSecret, LoginContext, LogoutEnds, Profile, ProviderError, Source,
     Token,
@@ -37,10 +37,8 @@ impl CredentialProvider for Keycloak {
                 ("grant_type", "refresh_token"),
                 ("refresh_token", refresh.expose_secret()),
             ];
-            match self.api.post("token").form(form).exchange().await {
-                Ok(answer) => return Ok(token(&answer)?.continues_previous()),
-                Err(error) if error.kind() == ProviderErrorKind::TokenRejected => {}
-                Err(error) => return Err(error),
+            if let Some(answer) = self.api.post("token").form(form).exchange().await? {
+                return Ok(token(&answer)?.continues_previous());
             }
         }
         let user = login.credentials()?;

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use http::HeaderName;
-use tower_reauth::provider::{Answer, Api, ProviderErrorKind};
+use tower_reauth::provider::{Answer, Api};
 use tower_reauth::{
     CredentialProvider, ExposeSecret, LoginContext, Profile, ProviderError, Reason, Source, Token,
 };
@@ -34,13 +34,10 @@ impl CredentialProvider for Proxmox {
         let ahead = matches!(login.reason(), Reason::Expiring | Reason::Requested);
         if let Some(ticket) = login.previous().filter(|_| ahead).and_then(Token::data) {
             let ticket = ticket.expose_secret();
-            // `PVE:ops@pam:66A1B2C3::..`, since asking for the credentials would say that they are sent.
-            let user = ticket.split(':').nth(1).unwrap_or_default();
+            let user = login.username().unwrap_or_default();
             let form = [("username", user), ("password", ticket)];
-            match self.api.post("access/ticket").form(form).exchange().await {
-                Ok(answer) => return token(&answer),
-                Err(error) if error.kind() == ProviderErrorKind::TokenRejected => {}
-                Err(error) => return Err(error),
+            if let Some(answer) = self.api.post("access/ticket").form(form).exchange().await? {
+                return token(&answer);
             }
         }
         let user = login.credentials()?;

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use http::header;
-use tower_reauth::provider::{Answer, Api};
+use tower_reauth::provider::Api;
 use tower_reauth::{
     CredentialProvider, ExposeSecret, LoginContext, LogoutEnds, Profile, ProviderError, Rejection,
     Source, Token,
@@ -48,9 +48,8 @@ impl CredentialProvider for QBittorrent {
         if answer.bytes() == b"Fails." {
             return Err(ProviderError::refused("the answer is `Fails.`"));
         }
-        let name = cookie_name(&answer)?;
-        let token = Token::cookie(name, answer.cookie(name)?.into_value())?;
-        Ok(token.idles_out_after(IDLE))
+        let (name, value) = answer.cookie_by(is_session)?.into_parts();
+        Ok(Token::cookie(name, value)?.idles_out_after(IDLE))
     }
 
     async fn logout(&self, token: Token) -> Result<(), ProviderError> {
@@ -65,11 +64,8 @@ impl CredentialProvider for QBittorrent {
 }
 
 /// `SID`, or `QBT_SID_` and a port that need not be the one of the address.
-fn cookie_name(answer: &Answer) -> Result<&str, ProviderError> {
-    let lines = answer.headers().get_all(header::SET_COOKIE).iter();
-    let mut names = lines.filter_map(|line| Some(line.to_str().ok()?.split_once('=')?.0));
-    let name = names.find(|name| *name == "SID" || name.starts_with("QBT_SID_"));
-    name.ok_or_else(|| answer.unexpected("sets no session cookie"))
+fn is_session(name: &str) -> bool {
+    name == "SID" || name.starts_with("QBT_SID_")
 }
 
 mod tests {

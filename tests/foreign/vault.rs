@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use http::HeaderName;
-use tower_reauth::provider::{Answer, Api, ProviderErrorKind};
+use tower_reauth::provider::{Answer, Api, segment};
 use tower_reauth::{
     CredentialProvider, ExposeSecret, LoginContext, LogoutEnds, PasswordChange, PasswordChanged,
     Profile, ProviderError, Reason, Rejection, Source, Token,
@@ -91,41 +91,19 @@ impl Vault {
         else {
             return Ok(None);
         };
-        match self
-            .api
-            .post("auth/token/renew-self")
-            .token(previous)
-            .exchange()
-            .await
-        {
-            Ok(answer) => {
-                let renewed = token(&answer)?.continues_previous();
-                // Capped by the greatest lifetime: soon there is nothing left to renew.
-                Ok(Some(renewed).filter(|renewed| renewed.lifetime() >= previous.lifetime()))
-            }
-            Err(error) if error.kind() == ProviderErrorKind::TokenRejected => Ok(None),
-            Err(error) => Err(error),
-        }
+        let call = self.api.post("auth/token/renew-self").token(previous);
+        let Some(answer) = call.exchange().await? else {
+            return Ok(None);
+        };
+        let renewed = token(&answer)?.continues_previous();
+        // Capped by the greatest lifetime: soon there is nothing left to renew.
+        Ok(Some(renewed).filter(|renewed| renewed.lifetime() >= previous.lifetime()))
     }
 }
 
 fn token(answer: &Answer) -> Result<Token, ProviderError> {
     let token = Token::header(X_VAULT_TOKEN, answer.secret("/auth/client_token")?)?;
     Ok(token.lives_for(Duration::from_secs(answer.at("/auth/lease_duration")?)))
-}
-
-/// As a segment of a path (RFC 3986, section 3.3): a name may hold a `?` or a `/`.
-fn segment(text: &str) -> String {
-    let mut segment = String::new();
-    for byte in text.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
-                segment.push(byte.into());
-            }
-            _ => segment += &format!("%{byte:02X}"),
-        }
-    }
-    segment
 }
 
 mod tests {

@@ -115,6 +115,16 @@ impl Answer {
             .ok_or_else(|| self.unexpected(format_args!("sets no cookie {name:?}")))
     }
 
+    /// As [`Answer::cookie`], for one whose name is not known in full.
+    ///
+    /// # Errors
+    ///
+    /// As [`Answer::cookie`].
+    pub fn cookie_by(&self, is_meant: impl Fn(&str) -> bool) -> Result<SetCookie, ProviderError> {
+        SetCookie::find_by(&self.headers, is_meant)
+            .ok_or_else(|| self.unexpected("sets no cookie of such a name"))
+    }
+
     /// Its body.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
@@ -273,14 +283,16 @@ impl Answer {
     /// # Errors
     ///
     /// See the table at [`Api`](super::Api).
-    pub fn of_exchange(self) -> Result<Self, ProviderError> {
+    pub fn of_exchange(self) -> Result<Option<Self>, ProviderError> {
+        if matches!(self.status.as_u16(), 400 | 401 | 403) {
+            return Ok(None);
+        }
         let answer = self.or_else(|status| match status.as_u16() {
-            400 | 401 | 403 => Some(ProviderError::token_rejected),
             300..=399 | 408 | 500.. => Some(ProviderError::uncertain),
             _ if is_later(status) => Some(ProviderError::unavailable),
             _ => None,
         });
-        answer.map(Self::of_what_may_have_happened)
+        answer.map(|answer| Some(answer.of_what_may_have_happened()))
     }
 
     /// The answer, unless its status is one of those.

@@ -39,14 +39,15 @@ use crate::token::Token;
 /// |---|---|---|---|---|
 /// | 2xx | done | done | done | done |
 /// | 3xx | done | done | `Uncertain` | `Uncertain` |
-/// | 401 | `Refused` | `TokenRejected` | `TokenRejected` | `TokenRejected` |
-/// | 403 | `Refused` | `Protocol` | `Refused` | `TokenRejected` |
+/// | 401 | `Refused` | `TokenRejected` | `TokenRejected` | `None` |
+/// | 403 | `Refused` | `Protocol` | `Refused` | `None` |
 /// | 404, 410 | `Protocol` | `TokenRejected` | `Protocol` | `Protocol` |
 /// | 425, 429 | `Unavailable` | `Unavailable` | `Unavailable` | `Unavailable` |
-/// | 400 | `Protocol` | `Protocol` | `Refused` | `TokenRejected` |
+/// | 400 | `Protocol` | `Protocol` | `Refused` | `None` |
 /// | 409, 422 | `Protocol` | `Protocol` | `Refused` | `Protocol` |
-/// | [`denied_by`](Call::denied_by) | `Refused` | `TokenRejected` | `TokenRejected` | `TokenRejected` |
+/// | [`denied_by`](Call::denied_by) | `Refused` | `TokenRejected` | `TokenRejected` | `None` |
 /// | 408, 5xx | `Unavailable` | `Unavailable` | `Uncertain` | `Uncertain` |
+/// | [`busy_by`](Call::busy_by) | `Unavailable` | `Unavailable` | `Unavailable` | `Unavailable` |
 /// | no answer | `Unavailable` | `Unavailable` | `Uncertain` | `Uncertain` |
 /// | nobody listens | `Unavailable` | `Unavailable` | `Unavailable` | `Unavailable` |
 /// | other | `Protocol` | `Protocol` | `Protocol` | `Protocol` |
@@ -182,6 +183,9 @@ impl<S: Clone, B> Api<S, B> {
     /// A call to `to`: a path from the root of the server if it begins with
     /// `/`, one below the base address if it does not, or a whole URI of the
     /// same origin, as a `Location` may be.
+    ///
+    /// Put what is not your own into it by [`segment`]. A fragment, or a segment
+    /// that leads up, is not sent.
     pub fn call(&self, method: Method, to: &str) -> Call<S, B> {
         let uri = self.resolve(to);
         let what = match &uri {
@@ -199,6 +203,7 @@ impl<S: Clone, B> Api<S, B> {
             headers: self.headers.clone(),
             payload: Ok(Bytes::new()),
             denied_by: &[],
+            busy_by: &[],
         }
     }
 
@@ -233,6 +238,17 @@ impl<S: Clone, B> Api<S, B> {
                 "the base address is no absolute http or https URI: give it a scheme and a host",
             ));
         };
+        // Neither is ever meant: a name was put in that was not encoded.
+        let path = to.split('?').next().unwrap_or_default();
+        let leads_up = |segment: &str| {
+            let segment = segment.replace("%2e", ".").replace("%2E", ".");
+            matches!(segment.as_str(), "." | "..")
+        };
+        if to.contains(['#', '\\']) || path.split('/').any(leads_up) {
+            return Err(ProviderError::unsupported(
+                "the address of a call holds a `#` or leads up: put names into it by `provider::segment`",
+            ));
+        }
         let uri = match to.parse::<Uri>() {
             Ok(uri) if uri.scheme().is_some() => Ok(uri),
             _ => {
@@ -274,6 +290,7 @@ pub struct Call<S, B = Full<Bytes>> {
     headers: HeaderMap,
     payload: Result<Bytes, ProviderError>,
     denied_by: &'static [u16],
+    busy_by: &'static [u16],
 }
 
 impl<S, B> Call<S, B> {
@@ -351,6 +368,13 @@ impl<S, B> Call<S, B> {
         self
     }
 
+    /// Names statuses by which this server says that it takes no such call now,
+    /// though the same may succeed later: that its clients are too many, say.
+    pub fn busy_by(mut self, statuses: &'static [u16]) -> Self {
+        self.busy_by = statuses;
+        self
+    }
+
     fn content_type(mut self, name: &'static str) -> Self {
         let value = HeaderValue::from_static(name);
         self.headers.insert(header::CONTENT_TYPE, value);
@@ -406,6 +430,7 @@ where
             headers,
             payload,
             denied_by: _,
+            busy_by: _,
         } = self;
         let (uri, payload) = (uri?, payload?);
         let wants_length = [Method::POST, Method::PUT, Method::PATCH].contains(&method);
@@ -434,8 +459,11 @@ where
     ///
     /// See the table at [`Api`].
     pub async fn login(self) -> Result<Answer, ProviderError> {
-        let denied_by = self.denied_by;
-        let answer = self.send().await?;
+        let (denied_by, busy_by) = (self.denied_by, self.busy_by);
+        let answer = self
+            .send()
+            .await?
+            .denied(busy_by, ProviderError::unavailable)?;
         answer.denied(denied_by, ProviderError::refused)?.of_login()
     }
 
@@ -447,8 +475,11 @@ where
     /// [`TokenRejected`](super::ProviderErrorKind::TokenRejected), which the
     /// session takes for success.
     pub async fn logout(self) -> Result<Answer, ProviderError> {
-        let denied_by = self.denied_by;
-        let answer = self.send().await?;
+        let (denied_by, busy_by) = (self.denied_by, self.busy_by);
+        let answer = self
+            .send()
+            .await?
+            .denied(busy_by, ProviderError::unavailable)?;
         answer
             .denied(denied_by, ProviderError::token_rejected)?
             .of_logout()
@@ -462,30 +493,46 @@ where
     /// password the server takes:
     /// [`Uncertain`](super::ProviderErrorKind::Uncertain).
     pub async fn change(self) -> Result<Answer, ProviderError> {
-        let denied_by = self.denied_by;
+        let (denied_by, busy_by) = (self.denied_by, self.busy_by);
         let answer = self.send_once().await?;
+        let answer = answer.denied(busy_by, ProviderError::unavailable)?;
         answer
             .denied(denied_by, ProviderError::token_rejected)?
             .of_change()
     }
 
     /// Sends the token before, or what is kept with it, in exchange for a new
-    /// one: a refresh token, say, which this uses up.
+    /// one: a refresh token, say, which this uses up. `None` says that it is
+    /// dead: go on to a login.
     ///
     /// # Errors
     ///
-    /// See the table at [`Api`]. One that is dead is
-    /// [`TokenRejected`](super::ProviderErrorKind::TokenRejected): go on to a
-    /// login. If the answer is lost, it is
+    /// See the table at [`Api`]. If the answer is lost, it is
     /// [`Uncertain`](super::ProviderErrorKind::Uncertain), and the session does
     /// not offer that [`previous`](crate::LoginContext::previous) token again.
-    pub async fn exchange(self) -> Result<Answer, ProviderError> {
-        let denied_by = self.denied_by;
+    pub async fn exchange(self) -> Result<Option<Answer>, ProviderError> {
+        let (denied_by, busy_by) = (self.denied_by, self.busy_by);
         let answer = self.send_once().await?;
-        answer
-            .denied(denied_by, ProviderError::token_rejected)?
-            .of_exchange()
+        let answer = answer.denied(busy_by, ProviderError::unavailable)?;
+        match denied_by.contains(&answer.status().as_u16()) {
+            true => Ok(None),
+            false => answer.of_exchange(),
+        }
     }
+}
+
+/// `text` as one segment of a path (RFC 3986, section 3.3), whatever it holds: a
+/// username, say.
+///
+/// ```
+/// use tower_reauth::provider::segment;
+///
+/// let path = format!("auth/userpass/login/{}", segment("jane doe/ops"));
+/// assert_eq!(path, "auth/userpass/login/jane%20doe%2Fops");
+/// ```
+#[must_use]
+pub fn segment(text: &str) -> String {
+    secret::echo::percent_encoded(text).as_str().to_owned()
 }
 
 impl<S: Clone, B> Clone for Api<S, B> {
