@@ -9,7 +9,7 @@ const LONGEST: Duration = Duration::from_secs(60);
 
 /// Beyond this a server's word is not taken: a mistaken header must not put a
 /// session out of use for good.
-const LONGEST_ASKED_FOR: Duration = Duration::from_secs(3600);
+pub(super) const LONGEST_ASKED_FOR: Duration = Duration::from_secs(3600);
 
 /// Exponential back-off with jitter, so that a fleet of clients does not come
 /// back as one.

@@ -17,7 +17,7 @@
 
 use std::time::Duration;
 
-use super::backoff::Backoff;
+use super::backoff::{Backoff, LONGEST_ASKED_FOR};
 use super::cooldown::Cooldowns;
 use super::event::{Event, TokenEnd};
 use super::jitter::Jitter;
@@ -782,7 +782,8 @@ impl Lifecycle {
             (&mut self.trouble, error.kind() == ErrorKind::Refused)
         {
             // It says nothing of the credentials, which stay refused.
-            *recheck = now + RECHECK_EVERY;
+            let asked_for = error.retry_after().unwrap_or_default();
+            *recheck = now + asked_for.min(LONGEST_ASKED_FOR).max(RECHECK_EVERY);
             return error;
         }
         match error.kind() {

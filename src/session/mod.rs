@@ -616,7 +616,13 @@ impl Session {
                 let first = published.is_some_and(|published| Arc::ptr_eq(published, &live));
                 if first {
                     guarded.rules.rolled(lifetime, sent, now);
+                    let was_offered = guarded.previous.is_some();
                     self.shared.put(guarded, next.of_generation(generation));
+                    // What a lost login may have used up stays so: the value is
+                    // another one, and what the provider keeps with it is not.
+                    if !was_offered {
+                        guarded.previous = None;
+                    }
                 }
                 first
             });
