@@ -12,6 +12,7 @@
     reason = "a story yields the future that is to be dropped"
 )]
 
+use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
@@ -162,7 +163,7 @@ struct Account {
     live: BTreeSet<String>,
     /// Whether a dead token is answered with a 500 and a text.
     tells_by_text: bool,
-    /// Whether somebody else takes the place after a login.
+    /// Whether somebody else takes the place after the next login.
     is_crowded: bool,
     rejections: u64,
     executed: BTreeMap<String, u64>,
@@ -258,7 +259,8 @@ impl Server {
                 }
             }
         };
-        let is_crowded = state.is_crowded && head.uri.path() == "/login";
+        let is_login = head.uri.path() == "/login";
+        let is_crowded = is_login && std::mem::take(&mut state.is_crowded);
         let alive = Arc::new(());
         state.responses.push(Arc::downgrade(&alive));
         drop(state);
@@ -347,6 +349,8 @@ struct World {
     session: Session,
     /// What each request, and each copy of it, holds.
     requests: Mutex<Vec<Weak<()>>>,
+    /// The clients that made them, whose callers keep them.
+    clients: Mutex<Vec<Box<dyn Any>>>,
 }
 
 impl World {
@@ -361,6 +365,7 @@ impl World {
             server,
             session,
             requests: Mutex::default(),
+            clients: Mutex::default(),
         }
     }
 
@@ -407,14 +412,16 @@ impl World {
         body: B,
     ) -> impl Future<Output = Result<Response<SessionBody<Trickle>>, BoxError>> + use<R, B>
     where
-        R: Replay<B> + Clone,
+        R: Replay<B> + Clone + 'static,
         R::Body: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
     {
         let layer = self.session.layer().replay(replay);
         let mut client = layer.layer(self.server.client());
         let request = self.request(id, body);
         let ready = ServiceExt::<Request<B>>::ready(&mut client).await;
-        ready.unwrap().call(request)
+        let response = ready.unwrap().call(request);
+        self.clients.lock().unwrap().push(Box::new(client));
+        response
     }
 
     /// What must be true once all that was begun has ended.
@@ -622,6 +629,30 @@ async fn a_request_that_waits_for_the_service_after_its_login_may_be_dropped() {
         world
     };
     with_each_replay([6, 6, 6, 9], world, "x", 200, 200).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_whose_token_goes_while_it_waits_for_the_service_may_be_dropped() {
+    at_each_point(
+        8,
+        async || World::new(),
+        async |world| {
+            world.server.account(|account| account.is_crowded = true);
+            let (session, server) = (world.session.clone(), world.server.clone());
+            tokio::spawn(async move {
+                let token = session.token().await.unwrap();
+                sleep(Duration::from_millis(500)).await;
+                server.account(|account| {
+                    account.live.clear();
+                    account.rejections += 1;
+                });
+                session.reject(&token);
+            });
+            let response = world.call(Auto, "x", world.full("a job")).await;
+            async move { assert_eq!(response.await.unwrap().status(), 200) }
+        },
+    )
+    .await;
 }
 
 #[tokio::test(start_paused = true)]
