@@ -10,10 +10,10 @@ use tower_reauth::credentials::{
 };
 
 /// A folder of a test's own, removed with it.
-struct Folder(PathBuf);
+pub(crate) struct Folder(PathBuf);
 
 impl Folder {
-    fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         let name = format!("tower-reauth-fuzz-{name}-{}", std::process::id());
         let path = std::env::temp_dir().join(name);
         fs::create_dir(&path).unwrap();
@@ -28,7 +28,7 @@ impl Drop for Folder {
 }
 
 fn read(source: &impl CredentialSource) -> Option<(String, String)> {
-    match crate::run(source.fetch()) {
+    match super::run(source.fetch()) {
         Ok(credentials) => {
             let password = credentials.password().expose_secret().to_owned();
             Some((credentials.username().to_owned(), password))
@@ -70,13 +70,12 @@ fn text(texts: &[(String, Option<String>)], name: &str) -> Option<String> {
     fields.next()?.1.clone()
 }
 
-#[test]
-fn what_is_read_from_a_file_is_what_stands_there() {
-    let folder = Folder::new("file");
-    let path = folder.0.join("file");
-    let mounted = folder.0.join("mounted");
-    fs::create_dir(&mounted).unwrap();
-    crate::fuzz("credentials", 1500, |input| {
+impl Folder {
+    /// An input is the file, and both files of a Kubernetes secret.
+    pub(crate) fn file(&self, input: &[u8]) {
+        let path = self.0.join("file");
+        let mounted = self.0.join("mounted");
+        fs::create_dir_all(&mounted).unwrap();
         fs::write(&path, input).unwrap();
         let plain = read(&File::plain("emuser", &path));
         assert_eq!(
@@ -96,7 +95,7 @@ fn what_is_read_from_a_file_is_what_stands_there() {
         fs::write(mounted.join("password"), &input[middle..]).unwrap();
         let expected = line(&input[..middle]).zip(line(&input[middle..]));
         assert_eq!(read(&File::kubernetes(&mounted)), expected);
-    });
+    }
 }
 
 /// What a store holds, as far as anybody may ask.
@@ -126,18 +125,16 @@ async fn held(path: &Path) -> Result<Held, SourceError> {
     })
 }
 
-/// An input is what is done to the store, by letters, a line break, and what
-/// its file holds at first.
-#[test]
-fn no_password_is_lost_in_a_store_whatever_its_file_holds() {
-    let folder = Folder::new("store");
-    let path = folder.0.join("store.json");
-    crate::fuzz("stores", 400, |input| {
+impl Folder {
+    /// An input is what is done to the store, by letters, a line break, and
+    /// what its file holds at first.
+    pub(crate) fn store(&self, input: &[u8]) {
+        let path = self.0.join("store.json");
         let mut parts = input.splitn(2, |byte| *byte == b'\n');
         let steps = parts.next().unwrap();
         let file = parts.next().unwrap_or_default();
         fs::write(&path, file).unwrap();
-        crate::run(async {
+        super::run(async {
             let store = FileStore::new(&path);
             let mut expected = match held(&path).await {
                 Ok(held) => Some(held),
@@ -163,7 +160,7 @@ fn no_password_is_lost_in_a_store_whatever_its_file_holds() {
                 }
             }
         });
-    });
+    }
 }
 
 async fn apply(store: &FileStore, step: u8, held: Option<&mut Held>) -> Result<(), SourceError> {

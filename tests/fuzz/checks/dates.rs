@@ -13,30 +13,27 @@ use tower_reauth::provider::Api;
 
 const DAY: i64 = 24 * 60 * 60;
 
-#[test]
-fn a_time_to_wait_is_what_the_rfcs_say() {
-    crate::fuzz("dates", 4000, |input| {
-        let mut lines = input.split(|byte| *byte == b'\n');
-        let mut value = || HeaderValue::from_bytes(lines.next().unwrap_or_default());
-        let (Ok(retry_after), Ok(date)) = (value(), value()) else {
-            return;
-        };
-        let expected = expected(&retry_after, &date);
-        let http = tower::service_fn(move |_: Request<Full<Bytes>>| {
-            let mut response = Response::new(Full::<Bytes>::default());
-            *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
-            let headers = response.headers_mut();
-            headers.insert(header::RETRY_AFTER, retry_after.clone());
-            headers.insert(header::DATE, date.clone());
-            async move { Ok::<_, Infallible>(response) }
-        });
-        let api = Api::new(http, "https://api.test".parse().unwrap());
-        let error = crate::run(api.get("/").login()).unwrap_err();
-        assert_eq!(error.kind(), ProviderErrorKind::Unavailable);
-        if let Some(expected) = expected {
-            assert_eq!(error.retry_after(), expected);
-        }
+pub(crate) fn retry_after(input: &[u8]) {
+    let mut lines = input.split(|byte| *byte == b'\n');
+    let mut value = || HeaderValue::from_bytes(lines.next().unwrap_or_default());
+    let (Ok(retry_after), Ok(date)) = (value(), value()) else {
+        return;
+    };
+    let expected = expected(&retry_after, &date);
+    let http = tower::service_fn(move |_: Request<Full<Bytes>>| {
+        let mut response = Response::new(Full::<Bytes>::default());
+        *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+        let headers = response.headers_mut();
+        headers.insert(header::RETRY_AFTER, retry_after.clone());
+        headers.insert(header::DATE, date.clone());
+        async move { Ok::<_, Infallible>(response) }
     });
+    let api = Api::new(http, "https://api.test".parse().unwrap());
+    let error = super::run(api.get("/").login()).unwrap_err();
+    assert_eq!(error.kind(), ProviderErrorKind::Unavailable);
+    if let Some(expected) = expected {
+        assert_eq!(error.retry_after(), expected);
+    }
 }
 
 /// `None` where it depends on the clock.
