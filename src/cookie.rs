@@ -131,7 +131,10 @@ impl<'a> Line<'a> {
                 key if key.eq_ignore_ascii_case("domain") => {
                     domain = value.trim_start_matches('.').to_ascii_lowercase();
                 }
-                key if key.eq_ignore_ascii_case("path") => path = value,
+                // What is no path is the default one (section 5.2.4).
+                key if key.eq_ignore_ascii_case("path") => {
+                    path = if value.starts_with('/') { value } else { "" };
+                }
                 _ => {}
             }
         }
@@ -266,6 +269,7 @@ mod tests {
         assert_eq!(value(&[gone, new]).as_deref(), Some("new"));
         assert_eq!(value(&[new, gone]), None);
         assert_eq!(value(&["sid=1", "sid=2"]).as_deref(), Some("2"));
+        assert_eq!(value(&["sid=1; Path=x", "sid=; Path="]), None);
         let places = ["sid=1; Path=/a", "sid=2; Path=/b"];
         assert_eq!(value(&places).as_deref(), Some("2"));
         let domains = ["sid=1; Domain=.EXAMPLE.com", "sid=; domain=example.com"];

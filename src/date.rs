@@ -62,11 +62,16 @@ pub(crate) fn seconds_of(text: &str) -> Option<i64> {
         year @ 70..=99 => year + 1900,
         year => year,
     };
-    let day = day.filter(|day| (1..=31).contains(day))?;
-    if year < 1601 {
-        return None;
-    }
-    Some(days(year, month?, day) * 86_400 + time?)
+    let (month, day) = (month?, day?);
+    let first = days(year, month, 1);
+    let days_in_month = match month {
+        12 => 31,
+        month => days(year, month + 1, 1) - first,
+    };
+    let (hour, minute, second) = time?;
+    let is_real = (1..=days_in_month).contains(&day) && hour < 24 && minute < 60 && second < 60;
+    let seconds = hour * 3600 + minute * 60 + second;
+    (is_real && year >= 1601).then_some((first + day - 1) * 86_400 + seconds)
 }
 
 /// The number at the start of `token`, if it has so many digits.
@@ -77,11 +82,14 @@ fn number(token: &str, digits: std::ops::RangeInclusive<usize>) -> Option<i64> {
         .then(|| token[..length].parse().ok())?
 }
 
-fn time_of_day(token: &str) -> Option<i64> {
-    let mut parts = token.splitn(3, ':');
-    let mut next = || number(parts.next()?, 1..=2);
-    let (hour, minute, second) = (next()?, next()?, next()?);
-    (hour < 24 && minute < 60 && second < 60).then_some(hour * 3600 + minute * 60 + second)
+/// Hours, minutes and seconds, which only the last may go on after.
+fn time_of_day(token: &str) -> Option<(i64, i64, i64)> {
+    let (hour, rest) = token.split_once(':')?;
+    let (minute, second) = rest.split_once(':')?;
+    let is_number = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
+    let is_time = is_number(hour) && is_number(minute);
+    let part = |part| number(part, 1..=2).filter(|_| is_time);
+    Some((part(hour)?, part(minute)?, part(second)?))
 }
 
 fn month_of_year(token: &str) -> Option<i64> {
@@ -175,9 +183,13 @@ mod tests {
             "06 Nov 1994",
             "08:49:37",
             "32 Nov 1994 08:49:37",
+            "31 Nov 1994 08:49:37",
+            "29 Feb 1900 08:49:37",
             "0 Nov 1994 08:49:37",
             "6 Nov 1600 08:49:37",
             "6 Nov 1994 24:00:00",
+            "24:00:00 Nov 1994 08:49:37",
+            "6 Nov 1994 08:4x9:37",
             "6 Nov 1994 08:60:00",
             "6 Nov 1994 08:49:60",
             "6 Nov 1994 08:49",

@@ -690,7 +690,15 @@ async fn a_value_is_found_by_its_pointer() {
     assert_eq!(secret("/a/b~1c/0").as_deref(), Some("x"));
     assert_eq!(secret("/a/b~1c/1/~0").as_deref(), Some("A\""));
     assert_eq!(secret("/").as_deref(), Some("empty"));
-    for none in ["", "/a", "/a/b", "/a/b~1c/2", "/a/b~1c/-", "a"] {
+    for none in [
+        "",
+        "/a",
+        "/a/b",
+        "/a/b~1c/2",
+        "/a/b~1c/00",
+        "/a/b~1c/-",
+        "a",
+    ] {
         assert_eq!(secret(none), None, "{none}");
     }
     let (api, _) = saying(200, &[], "\"just a text\"");

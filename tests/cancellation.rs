@@ -12,6 +12,7 @@
     reason = "a story yields the future that is to be dropped"
 )]
 
+use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
@@ -21,7 +22,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, Request, Response, StatusCode};
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, Request, Response, StatusCode, header};
 use http_body::{Body, Frame};
 use http_body_util::{BodyExt, Full};
 use tokio::runtime::Handle;
@@ -162,7 +164,11 @@ struct Account {
     live: BTreeSet<String>,
     /// Whether a dead token is answered with a 500 and a text.
     tells_by_text: bool,
-    /// Whether somebody else takes the place after a login.
+    /// Whether a dead token is noticed before a body is read.
+    is_hasty: bool,
+    /// Whether a password is changed and nobody told.
+    loses_a_change: bool,
+    /// Whether somebody else takes the place after the next login.
     is_crowded: bool,
     rejections: u64,
     executed: BTreeMap<String, u64>,
@@ -182,6 +188,8 @@ impl Server {
                 failing_logins: 0,
                 live: BTreeSet::new(),
                 tells_by_text: false,
+                is_hasty: false,
+                loses_a_change: false,
                 is_crowded: false,
                 rejections: 0,
                 executed: BTreeMap::new(),
@@ -211,10 +219,15 @@ impl Server {
         });
     }
 
-    fn answer(&self, head: &http::request::Parts, body: &str) -> Response<Trickle> {
+    /// Whether a request needs no session, or has one that is good.
+    fn knows(&self, head: &Parts) -> bool {
+        let token = token_of(head).unwrap_or_default();
+        head.uri.path() == "/login" || self.account(|account| account.live.contains(token))
+    }
+
+    fn answer(&self, head: &Parts, body: &str) -> Response<Trickle> {
         let mut state = self.state.lock().unwrap();
-        let token = head.headers.get("authorization");
-        let token = token.and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
+        let token = token_of(head);
         let is_live = token.is_some_and(|token| state.live.contains(token));
         let mut headers = HeaderMap::new();
         let (status, text) = match head.uri.path() {
@@ -247,7 +260,10 @@ impl Server {
             }
             "/password" => {
                 state.password = body.strip_prefix("new=").unwrap().to_owned();
-                (200, "changed")
+                match std::mem::take(&mut state.loses_a_change) {
+                    true => (504, "nobody knows"),
+                    false => (200, "changed"),
+                }
             }
             path => {
                 let id = head.headers[X_ID].to_str().unwrap().to_owned();
@@ -258,7 +274,8 @@ impl Server {
                 }
             }
         };
-        let is_crowded = state.is_crowded && head.uri.path() == "/login";
+        let is_login = head.uri.path() == "/login";
+        let is_crowded = is_login && std::mem::take(&mut state.is_crowded);
         let alive = Arc::new(());
         state.responses.push(Arc::downgrade(&alive));
         drop(state);
@@ -270,6 +287,11 @@ impl Server {
         *response.headers_mut() = headers;
         response
     }
+}
+
+fn token_of(head: &Parts) -> Option<&str> {
+    let value = head.headers.get(header::AUTHORIZATION)?;
+    value.to_str().ok()?.strip_prefix("Bearer ")
 }
 
 impl<B> Service<Request<B>> for Server
@@ -290,6 +312,14 @@ where
         let server = self.clone();
         Box::pin(async move {
             let (head, body) = request.into_parts();
+            if server.account(|account| account.is_hasty) && !server.knows(&head) {
+                yield_now().await;
+                let response = server.answer(&head, "");
+                yield_now().await;
+                // As a connection does, it holds the body until then.
+                drop(body);
+                return Ok(response);
+            }
             let body = body.collect().await.map_err(Into::into)?.to_bytes();
             let body = String::from_utf8(body.to_vec())?;
             yield_now().await;
@@ -347,6 +377,8 @@ struct World {
     session: Session,
     /// What each request, and each copy of it, holds.
     requests: Mutex<Vec<Weak<()>>>,
+    /// The clients that made them, whose callers keep them.
+    clients: Mutex<Vec<Box<dyn Any>>>,
 }
 
 impl World {
@@ -361,6 +393,7 @@ impl World {
             server,
             session,
             requests: Mutex::default(),
+            clients: Mutex::default(),
         }
     }
 
@@ -407,18 +440,21 @@ impl World {
         body: B,
     ) -> impl Future<Output = Result<Response<SessionBody<Trickle>>, BoxError>> + use<R, B>
     where
-        R: Replay<B> + Clone,
+        R: Replay<B> + Clone + 'static,
         R::Body: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
     {
         let layer = self.session.layer().replay(replay);
         let mut client = layer.layer(self.server.client());
         let request = self.request(id, body);
         let ready = ServiceExt::<Request<B>>::ready(&mut client).await;
-        ready.unwrap().call(request)
+        let response = ready.unwrap().call(request);
+        self.clients.lock().unwrap().push(Box::new(client));
+        response
     }
 
-    /// What must be true once all that was begun has ended.
-    async fn check(&self) {
+    /// What must be true once all that was begun has ended. Answers with how
+    /// many logins it took to get there.
+    async fn check(&self) -> u64 {
         // Longer than any back-off, retirement or cool-down of one failure.
         sleep(Duration::from_secs(60)).await;
         self.server.account(|account| account.failing_logins = 0);
@@ -443,6 +479,11 @@ impl World {
                 assert!(is_closed && ours.kind() == ErrorKind::Closed, "{ours}");
             }
         }
+        let logins = self.logins();
+        if !is_closed {
+            // With the password that the server takes.
+            self.session.renew().await.unwrap();
+        }
         sleep(Duration::from_secs(60)).await;
         if !is_closed {
             // The one in use, and no session that nobody knows.
@@ -454,6 +495,7 @@ impl World {
             .unwrap();
         self.nothing_is_left();
         self.is_even();
+        logins
     }
 
     fn nothing_is_left(&self) {
@@ -508,7 +550,7 @@ enum Dropped {
 }
 
 /// More turns than the longest login takes.
-const TURNS: usize = 16;
+const TURNS: usize = 12;
 
 /// Polls `future` until it waits for the `point`-th time, and drops it there.
 /// `None` unless it was done before.
@@ -554,8 +596,7 @@ async fn at_each_point<F: Future>(
             let future = story(&world).await;
             is_done = drop_at(future, point, dropped).await.is_some();
             println!("{dropped:?} at {point}");
-            world.check().await;
-            logins.push(world.logins());
+            logins.push(world.check().await);
         }
         assert_eq!(logins.len() - 1, points, "points to be dropped at");
         // Where nothing was dropped, each login was needed.
@@ -625,8 +666,42 @@ async fn a_request_that_waits_for_the_service_after_its_login_may_be_dropped() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_request_whose_token_goes_while_it_waits_for_the_service_may_be_dropped() {
+    at_each_point(
+        8,
+        async || World::new(),
+        async |world| {
+            world.server.account(|account| account.is_crowded = true);
+            let (session, server) = (world.session.clone(), world.server.clone());
+            tokio::spawn(async move {
+                let token = session.token().await.unwrap();
+                sleep(Duration::from_millis(500)).await;
+                server.account(|account| {
+                    account.live.clear();
+                    account.rejections += 1;
+                });
+                session.reject(&token);
+            });
+            let response = world.call(Auto, "x", world.full("a job")).await;
+            async move { assert_eq!(response.await.unwrap().status(), 200) }
+        },
+    )
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_request_that_is_rejected_and_replayed_may_be_dropped() {
     with_each_replay([10, 3, 10, 13], World::revoked, "x", 200, 401).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_is_rejected_before_its_body_is_read_may_be_dropped() {
+    let world = async || {
+        let world = World::revoked().await;
+        world.server.account(|account| account.is_hasty = true);
+        world
+    };
+    with_each_replay([10, 3, 10, 13], world, "x", 200, 401).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -920,6 +995,28 @@ async fn change_password_during_another_may_be_dropped() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn change_password_after_a_lost_answer_may_be_dropped() {
+    let world = async || {
+        let world = World::logged_in().await;
+        world
+            .server
+            .account(|account| account.loses_a_change = true);
+        let change = PasswordChange::to("lost");
+        let lost = world.session.change_password(change).await.unwrap_err();
+        assert_eq!(lost.kind(), ErrorKind::Uncertain);
+        world
+    };
+    at_each_point(4, world, async |world| {
+        let session = world.session.clone();
+        async move {
+            let change = PasswordChange::to("new");
+            session.change_password(change).await.unwrap()
+        }
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn close_may_be_dropped() {
     at_each_point(2, World::logged_in, async |world| {
         let session = world.session.clone();
@@ -982,6 +1079,9 @@ async fn receiving_events_may_be_dropped() {
             let all = [
                 "login started",
                 "logged in",
+                "login started",
+                "logged in",
+                "token ended",
                 "closed",
                 "logged out",
                 "token ended",

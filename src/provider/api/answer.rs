@@ -206,7 +206,7 @@ impl Answer {
             let json = found.get();
             found = if json.starts_with('[') {
                 let list: Vec<&RawValue> = serde_json::from_str(json).ok()?;
-                *list.get(name.parse::<usize>().ok()?)?
+                *list.get(index(name)?)?
             } else {
                 let name = name.replace("~1", "/").replace("~0", "~");
                 let object: BTreeMap<String, &RawValue> = serde_json::from_str(json).ok()?;
@@ -338,6 +338,14 @@ impl Answer {
             None => error,
         }
     }
+}
+
+/// The place that a JSON Pointer names in a list (RFC 6901, section 4): digits
+/// without a leading zero.
+#[cfg(feature = "json")]
+fn index(name: &str) -> Option<usize> {
+    let is_number = name == "0" || name.starts_with(|first: char| matches!(first, '1'..='9'));
+    is_number.then(|| name.parse().ok())?
 }
 
 /// Whether that status says that the same request may succeed later.

@@ -1,0 +1,92 @@
+//! Where a token goes, as the `url` crate sees origins. An input is the
+//! session's origin and a request's URI, one a line.
+
+use std::convert::Infallible;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use http::{Request, Response, Uri, header};
+use http_body_util::Empty;
+use tower::{Layer, ServiceExt};
+use tower_reauth::provider::Api;
+use tower_reauth::{FixedToken, Profile, Session, Token};
+use url::Url;
+
+type Body = Empty<bytes::Bytes>;
+
+pub(crate) fn origin(input: &[u8]) {
+    let Some((home, to)) = std::str::from_utf8(input).ok().and_then(|input| {
+        let (home, to) = input.split_once('\n')?;
+        Some((home, to.trim_end_matches('\n')))
+    }) else {
+        return;
+    };
+    let (Ok(home_uri), Ok(uri)) = (home.parse::<Uri>(), to.parse::<Uri>()) else {
+        return;
+    };
+    // Where there is no URL to those who know, it must be the same to a client
+    // that looks no closer.
+    let is_same = is_same(home, to)
+        .or_else(|| is_same(&as_read(home), &as_read(to)))
+        .unwrap_or_else(|| home_uri.authority() == uri.authority());
+    super::run(async {
+        let goes = token_goes(&home_uri, &uri).await;
+        assert!(!goes || is_same, "{to} is not at {home}");
+        // What is no URI is a path at home.
+        let is_called = is_called(&home_uri, to).await;
+        assert!(!is_called || uri.scheme().is_none() || is_same, "{to}");
+    });
+}
+
+/// `None` where one of them is no URL.
+fn is_same(home: &str, to: &str) -> Option<bool> {
+    let (home, to) = (Url::parse(home).ok()?, Url::parse(to).ok()?);
+    Some(home.origin() == to.origin())
+}
+
+/// As Rust's own parsers read it: a port may have a plus sign, and the address
+/// in brackets may be an old one.
+fn as_read(uri: &str) -> String {
+    let uri = uri.replacen(":+", ":", 1);
+    let address = uri
+        .split_once('[')
+        .and_then(|(_, rest)| rest.split_once(']'));
+    match address {
+        Some((address, _)) if address.parse::<Ipv4Addr>().is_ok() => {
+            uri.replacen(&format!("[{address}]"), address, 1)
+        }
+        Some(_) | None => uri,
+    }
+}
+
+/// Whether a request to `uri` carries the token of a session at `home`.
+async fn token_goes(home: &Uri, uri: &Uri) -> bool {
+    let goes = Arc::new(AtomicBool::new(false));
+    let http = tower::service_fn({
+        let goes = goes.clone();
+        move |request: Request<Body>| {
+            let has_token = request.headers().contains_key(header::AUTHORIZATION);
+            goes.store(has_token, Ordering::Relaxed);
+            async { Ok::<_, Infallible>(Response::new(Body::new())) }
+        }
+    });
+    let profile = Profile::at(home.clone()).allow_plain_http();
+    let session = Session::builder(FixedToken::bearer(profile, "3f9a"))
+        .initial(Token::bearer("3f9a").unwrap())
+        .build();
+    let mut request = Request::new(Body::new());
+    *request.uri_mut() = uri.clone();
+    // An error of ours says that it was not sent at all.
+    let _ = session.layer().layer(http).oneshot(request).await;
+    goes.load(Ordering::Relaxed)
+}
+
+/// Whether a call to `to` is sent by an `Api` at `home`.
+async fn is_called(home: &Uri, to: &str) -> bool {
+    let http = tower::service_fn(|_: Request<Body>| async {
+        Ok::<_, Infallible>(Response::new(Body::new()))
+    });
+    let api = Api::with_body(http, home.clone(), |_| Body::new()).allow_plain_http();
+    api.get(to).send().await.is_ok()
+}
