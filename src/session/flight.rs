@@ -326,6 +326,7 @@ async fn log_in<'a>(
         let _ = wallet.trying(&candidate, source).await;
         let credentials = candidate.credentials;
         let context = context.clone().with_credentials(credentials.clone());
+        let is_offered_another = context.previous().is_some();
         let (context, has_asked) = context.watched();
         // A lifetime counts from the login that brought the token.
         *sent = Instant::now();
@@ -335,13 +336,17 @@ async fn log_in<'a>(
                 let taken = has_asked().then_some((credentials, source));
                 return Ok((token, taken));
             }
-            Err(error) if error.kind() == ProviderErrorKind::Refused => {
+            Err(error)
+                if error.kind() == ProviderErrorKind::Refused
+                    && (has_asked() || !is_offered_another) =>
+            {
                 wallet.refused(credentials, error);
             }
             Err(error) => {
                 match error.kind() {
                     // The password may have been looked at, and the answer lost.
                     ProviderErrorKind::Uncertain => {}
+                    // Of the token before: the password was not sent.
                     ProviderErrorKind::Refused
                     | ProviderErrorKind::Unavailable
                     | ProviderErrorKind::TokenRejected
@@ -436,11 +441,19 @@ async fn change_password(
         let mut secrets = token.secrets();
         secrets.extend(change.current_password().cloned());
         secrets.push(change.new_password().clone());
-        let answer = backend.provider.change_password(token.clone(), change);
-        answer.await.map_err(|error| error.without(&secrets))
+        let answer = async {
+            let answer = backend.provider.change_password(token.clone(), change);
+            // Kept as the provider said it, since its kind decides what stays in use.
+            Ok::<_, ProviderError>(answer.await.map_err(|error| error.without(&secrets)))
+        };
+        match within(deadline, answer).await {
+            Ok(answer) => answer,
+            // The request may have been sent.
+            Err(lost) => Err(ProviderError::uncertain(lost)),
+        }
     };
     let Some(source) = backend.provider.source() else {
-        return within(deadline, ask(change)).await;
+        return ask(change).await.map_err(Error::from);
     };
     let prepare = async {
         // What a process left behind that died is resolved by a login first:
@@ -456,16 +469,7 @@ async fn change_password(
     };
     let prepared = within(deadline, prepare).await?;
     let change = prepared.change.clone();
-    let answer = within(deadline, async {
-        // Kept as the provider said it, since its kind decides what stays in use.
-        Ok::<_, ProviderError>(ask(change).await)
-    })
-    .await;
-    let answer = match answer {
-        Ok(answer) => answer,
-        // The request may have been sent.
-        Err(lost) => Err(ProviderError::uncertain(lost)),
-    };
+    let answer = ask(change).await;
     // What the server did stands, whatever becomes of the source; the wallet
     // remembers what it could not be told.
     let settled = wallet.settle(prepared, &answer, source);

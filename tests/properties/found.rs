@@ -108,11 +108,8 @@ impl CredentialProvider for Refreshing {
 }
 
 /// A provider whose refresh is refused, and that has not asked for the
-/// password, has not sent it. The session remembers the password as refused all
-/// the same (`flight::log_in` tells the wallet so whether or not the provider
-/// asked), and does not log in with it before somebody calls `login()`.
+/// password, has not sent it.
 #[tokio::test(start_paused = true)]
-#[ignore = "a refused refresh makes a refused password of one that was never sent"]
 async fn a_refused_refresh_says_nothing_of_a_password_that_was_not_sent() {
     let passwords_sent = Arc::default();
     let session = Session::new(Refreshing {
@@ -133,11 +130,7 @@ async fn a_refused_refresh_says_nothing_of_a_password_that_was_not_sent() {
     assert!(*passwords_sent.lock().unwrap() > 1);
 }
 
-/// With a source it is `Uncertain`, as `change_password` says, and the next
-/// login may be made at once. Without one the same is `DeadlineExceeded`, or
-/// `ProviderPanicked`: `flight::change_password` returns early there.
 #[tokio::test(start_paused = true)]
-#[ignore = "without a source a password change that hangs is not called uncertain"]
 async fn a_lost_password_change_is_uncertain_without_a_source_too() {
     let provider = ScriptedProvider::at(HOME.parse().unwrap());
     provider.on_change_password(Answer::never());
