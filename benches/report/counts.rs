@@ -16,6 +16,7 @@ use tower::Service;
 use tower_reauth::testing::{Answer, Gate, ScriptedProvider};
 use tower_reauth::{LoginContext, Profile, Session, SessionService, Token, provider_fn};
 
+use crate::kinds::{Costs, KINDS, Kind};
 use crate::peers::{Bare, Body, ORIGIN, Requests, TOKEN, auto};
 
 /// On virtual time.
@@ -150,4 +151,16 @@ async fn logged_in(lives_for: Option<Duration>) -> Session {
     // The tasks of the login, and of a session before, end.
     sleep(Duration::from_millis(1)).await;
     session
+}
+
+/// What each kind of request allocates more than the bare one.
+pub(crate) fn allocations() -> Costs {
+    let counts = KINDS.map(|kind| {
+        let mut send = kind.sender();
+        // The first load of the token on a thread makes the thread's own slots.
+        send(1);
+        measure(|| send(1)).count_total as f64
+    });
+    let bare = counts[Kind::Bare.place()];
+    Costs(counts.map(|count| count - bare))
 }

@@ -64,9 +64,9 @@ fn failing_login() -> Vec<Line> {
         let service = ours.ours();
         let (first, last) = errors(&service).await;
         let calls = ours.logins();
-        let (_, by_hand) = errors(&theirs.by_hand()).await;
         ours.set_down(false);
         let healed = first_success(&service).await;
+        let (_, by_hand) = errors(&theirs.by_hand()).await;
         let apart = milliseconds(last - first);
         vec![
             Line::for_scale(

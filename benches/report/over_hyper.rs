@@ -43,6 +43,8 @@ fn server() -> SocketAddr {
                 let _ = stream.set_nodelay(true);
                 let answer = service_fn(|request: Request<Incoming>| async move {
                     assert!(request.headers().contains_key(header::AUTHORIZATION));
+                    // An answer before the end would reset a stream of HTTP/2.
+                    let _ = request.into_body().collect().await;
                     Ok::<_, Infallible>(Response::new(Full::new(Bytes::from_static(b"{}"))))
                 });
                 tokio::spawn(async move {

@@ -15,7 +15,7 @@ const ANSWER: Duration = Duration::from_millis(1);
 const LASTS: Duration = Duration::from_secs(4);
 
 /// Of which a fifth is left when a renewal is due.
-const LIFETIME: Duration = Duration::from_millis(1400);
+const LIFETIME: Duration = Duration::from_millis(1300);
 
 fn desk(lives_for: Option<Duration>) -> Desk {
     Desk::new(LOGIN, ANSWER, lives_for)

@@ -3,70 +3,41 @@
 use std::fmt::{self, Display};
 
 /// One thing that was measured.
-pub(crate) struct Line {
-    what: String,
-    to_reach: String,
-    found: String,
-    verdict: Verdict,
-}
-
-enum Verdict {
-    Reached,
-    Missed(&'static str),
-    /// Not ours, or nothing to reach.
-    ForScale,
-}
+pub(crate) struct Line([String; 4]);
 
 impl Line {
-    /// A line with a mark; if it is `missed`, then for what reason.
+    /// A line with a mark; if it is missed, `limit` says why.
     pub(crate) fn marked(
         what: impl Into<String>,
         to_reach: impl Into<String>,
         found: impl Into<String>,
         reached: bool,
-        limit: &'static str,
+        limit: &str,
     ) -> Self {
-        Self {
-            what: what.into(),
-            to_reach: to_reach.into(),
-            found: found.into(),
-            verdict: match reached {
-                true => Verdict::Reached,
-                false => Verdict::Missed(limit),
-            },
-        }
+        let verdict = match (reached, limit) {
+            (true, _) => "reached".into(),
+            (false, "") => "**missed**".into(),
+            (false, limit) => format!("**missed**: {limit}"),
+        };
+        Self([what.into(), to_reach.into(), found.into(), verdict])
     }
 
     /// A line for comparison.
     pub(crate) fn for_scale(what: impl Into<String>, found: impl Into<String>) -> Self {
-        Self {
-            what: what.into(),
-            to_reach: String::new(),
-            found: found.into(),
-            verdict: Verdict::ForScale,
-        }
+        Self([what.into(), String::new(), found.into(), String::new()])
     }
 
-    pub(crate) fn is_missed(&self) -> bool {
-        matches!(self.verdict, Verdict::Missed(_))
+    /// A line that another bench has printed.
+    pub(crate) fn read(row: &str) -> Option<Self> {
+        let row = row.strip_prefix("| ")?.strip_suffix(" |")?;
+        let cells: Vec<String> = row.split(" | ").map(Into::into).collect();
+        cells.try_into().ok().map(Self)
     }
 }
 
 impl Display for Line {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            what,
-            to_reach,
-            found,
-            verdict,
-        } = self;
-        let verdict = match verdict {
-            Verdict::Reached => "reached".into(),
-            Verdict::Missed("") => "**missed**".into(),
-            Verdict::Missed(limit) => format!("**missed**: {limit}"),
-            Verdict::ForScale => String::new(),
-        };
-        write!(f, "| {what} | {to_reach} | {found} | {verdict} |")
+        write!(f, "| {} |", self.0.join(" | "))
     }
 }
 

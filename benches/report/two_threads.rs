@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 use http::{Request, Response};
 use tower::Service;
 
+use crate::kinds::send;
 use crate::peers::{self, Bare, Body, Requests};
-use crate::request_path::send;
 use crate::rounds::{Turn, interleaved, median};
 use crate::table::Line;
 
-const ROUNDS: usize = 300;
+const ROUNDS: usize = 60;
 /// About a millisecond's: a thread that is taken off its processor in the middle
 /// shows nothing.
 const REQUESTS: u32 = 3000;
