@@ -129,6 +129,7 @@ pub(crate) fn idle(lives_for: Option<Duration>) -> Idle {
     let log_in = || runtime.block_on(logged_in(lives_for));
     // The first one fills what the runtime and the thread keep.
     drop(log_in());
+    runtime.block_on(tasks_end());
     let mut session = None;
     let counted = measure(|| session = Some(log_in()));
     Idle {
@@ -148,9 +149,13 @@ async fn logged_in(lives_for: Option<Duration>) -> Session {
     });
     let session = Session::new(provider);
     drop(session.token().await.expect("a login"));
-    // The tasks of the login, and of a session before, end.
-    sleep(Duration::from_millis(1)).await;
+    tasks_end().await;
     session
+}
+
+/// Lets those end that have nothing left to do.
+async fn tasks_end() {
+    sleep(Duration::from_millis(1)).await;
 }
 
 /// What each kind of request allocates more than the bare one.
