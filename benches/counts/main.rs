@@ -87,7 +87,8 @@ fn memory() -> Vec<Line> {
             "under 2048",
             format!("{}; {} with a token that ends", endless.bytes, ending.bytes),
             endless.bytes.max(ending.bytes) < 2048,
-            "",
+            "1.2 KiB are the session's state, 0.3 KiB the provider's side, and 0.4 KiB each the \
+             provider's own profile and the token",
         ),
         Line::marked(
             "an idle session, tasks",

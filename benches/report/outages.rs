@@ -92,7 +92,7 @@ fn failing_login() -> Vec<Line> {
                 "the machine did something else in between",
             ),
             Line::marked(
-                "the login system heals, first success",
+                "the login system heals after one failed login, first success",
                 "1.1 s",
                 format!("{:.2} s", healed.as_secs_f64()),
                 healed <= Duration::from_millis(1100),

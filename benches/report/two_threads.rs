@@ -93,8 +93,9 @@ pub(crate) fn run() -> Vec<Line> {
                 fixed / bare
             ),
             scaling / bare >= 0.9,
-            "each request counts itself in and out on the token's `Arc`, whose cache line the \
-             two processors hand to and fro",
+            "the two processors hand to and fro the lines of the counts that each request \
+             takes part in, the session's, the token's and its bytes'; the static header has one \
+             of them and does not reach it either",
         )
     };
     vec![line("`Never`", never), line("`Auto`", auto)]
