@@ -364,7 +364,11 @@ impl Token {
         let inner = Arc::make_mut(&mut self.inner);
         match inner.headers.iter_mut().find(|(other, _)| *other == name) {
             Some((_, value)) => *value = rendered,
-            None => inner.headers.push((name, rendered)),
+            None => {
+                // Most tokens are a single header.
+                inner.headers.reserve_exact(1);
+                inner.headers.push((name, rendered));
+            }
         }
         Ok(self)
     }

@@ -1,0 +1,101 @@
+//! What repeats exactly: allocations, polls, bytes, tasks. A bench of its own,
+//! since counting allocations takes time.
+
+#[path = "../report/counts.rs"]
+mod counts;
+#[allow(dead_code, reason = "the other bench uses the rest")]
+#[path = "../report/kinds.rs"]
+mod kinds;
+#[allow(dead_code, reason = "the other bench uses the rest")]
+#[path = "../report/peers.rs"]
+mod peers;
+#[allow(dead_code, reason = "the other bench uses the rest")]
+#[path = "../report/table.rs"]
+mod table;
+
+use std::time::Duration;
+
+use counts::{allocations, idle, waiters};
+use kinds::{KINDS, Kind};
+use table::Line;
+
+const WAITERS: usize = 10_000;
+
+fn main() {
+    for line in request_path().into_iter().chain(memory()) {
+        println!("{line}");
+    }
+}
+
+fn request_path() -> Vec<Line> {
+    let allocations = allocations();
+    let mut lines: Vec<Line> = KINDS
+        .into_iter()
+        .skip(1)
+        .map(|kind| {
+            let count = allocations.of(kind).to_string();
+            Line::for_scale(format!("allocations: {}", kind.title()), count)
+        })
+        .collect();
+    for (kind, most) in [(Kind::Never, 0.0), (Kind::Auto, 3.0)] {
+        let count = allocations.of(kind);
+        lines.push(Line::marked(
+            format!("request path, `{kind:?}`, allocations"),
+            format!("at most {most}"),
+            count.to_string(),
+            count <= most,
+            "",
+        ));
+    }
+    lines
+}
+
+fn memory() -> Vec<Line> {
+    let many = waiters(WAITERS);
+    let few = waiters(WAITERS / 10);
+    let each = many.polls as f64 / WAITERS as f64;
+    let linear = many.polls <= few.polls * 10 + 10;
+    let endless = idle(None);
+    let ending = idle(Some(Duration::from_secs(3600)));
+    vec![
+        Line::marked(
+            "10,000 requests waiting on one login, logins",
+            "1",
+            many.logins.to_string(),
+            many.logins == 1,
+            "",
+        ),
+        Line::marked(
+            "10,000 requests waiting on one login, polls",
+            "linear",
+            format!(
+                "{each:.2} each; of 1,000: {:.2}",
+                few.polls as f64 / (WAITERS / 10) as f64
+            ),
+            linear,
+            "",
+        ),
+        Line::marked(
+            "10,000 requests waiting on one login, bytes each",
+            "under 256",
+            format!("{:.0}", many.bytes),
+            many.bytes < 256.0,
+            "",
+        ),
+        Line::marked(
+            "an idle session, bytes",
+            "under 2048",
+            format!("{}; {} with a token that ends", endless.bytes, ending.bytes),
+            endless.bytes.max(ending.bytes) < 2048,
+            "1.2 KiB are the session's state, 0.3 KiB the provider's side, and 0.4 KiB each the \
+             provider's own profile and the token",
+        ),
+        Line::marked(
+            "an idle session, tasks",
+            "0, or 1 with a timer to keep",
+            format!("{}; {} with a token that ends", endless.tasks, ending.tasks),
+            endless.tasks == 0 && ending.tasks <= 1,
+            "",
+        ),
+    ]
+}

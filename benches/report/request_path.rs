@@ -1,0 +1,133 @@
+//! What a request with a live token costs above the same request without a
+//! layer: in time and in instructions.
+
+use std::process::Command;
+
+use crate::kinds::{Costs, KINDS, Kind};
+use crate::plot::Bar;
+use crate::rounds::{Turn, interleaved, median, pairwise, quantile, timed};
+use crate::table::Line;
+
+/// What limits the marks, by callgrind.
+const OF_NEVER: &str = "the header is a third; the rest is the origin's comparison, the load of \
+     the token, two counts up and down, and a future, a response and a body that are moved once more";
+const OF_AUTO: &str =
+    "half is the copy of the headers, in two allocations, which `Retry` makes too";
+
+const ROUNDS: usize = 600;
+const REQUESTS: u32 = 1000;
+
+/// In nanoseconds, and how much a quarter of the rounds differ at least.
+fn nanoseconds() -> (Costs, Costs) {
+    let mut senders = KINDS.map(Kind::sender);
+    let mut turns: Vec<Turn<'_>> = senders
+        .iter_mut()
+        .map(|send| Box::new(|| timed(|| send(REQUESTS)) * 1e9 / f64::from(REQUESTS)) as Turn<'_>)
+        .collect();
+    let times = interleaved(&mut turns, ROUNDS);
+    let above = |kind: Kind| {
+        let bare = &times[Kind::Bare.place()];
+        pairwise(&times[kind.place()], bare, |time, bare| time - bare)
+    };
+    let cost = |kind| median(&above(kind));
+    let spread = |kind| quantile(&above(kind), 0.75) - quantile(&above(kind), 0.25);
+    (Costs(KINDS.map(cost)), Costs(KINDS.map(spread)))
+}
+
+pub(crate) fn run() -> (Vec<Line>, Vec<Bar>) {
+    let (times, spreads) = nanoseconds();
+    let mut lines = vec![];
+    for kind in KINDS.into_iter().skip(1) {
+        lines.push(Line::for_scale(
+            format!("request path: {}", kind.title()),
+            format!(
+                "{:.0} ns (quartiles {:.0} apart)",
+                times.of(kind),
+                spreads.of(kind)
+            ),
+        ));
+    }
+    let never = times.ratio(Kind::Never, Kind::Fixed);
+    lines.push(Line::marked(
+        "request path, `Never`, time",
+        "1.6 x the static header",
+        format!("{never:.2} x"),
+        never <= 1.6,
+        OF_NEVER,
+    ));
+    let auto = times.ratio(Kind::Auto, Kind::Retry);
+    lines.push(Line::marked(
+        "request path, `Auto`, time",
+        "0.75 x `Retry` with a cloning policy",
+        format!("{auto:.2} x"),
+        auto <= 0.75,
+        OF_AUTO,
+    ));
+    // kube's layer, measured elsewhere beside the same static header.
+    let kube = 332.0 / 40.0;
+    let auto = times.ratio(Kind::Auto, Kind::Fixed);
+    lines.push(Line::marked(
+        "request path, `Auto`, time",
+        format!("below kube's {kube:.1} x the static header"),
+        format!("{auto:.1} x"),
+        auto < kube,
+        "",
+    ));
+    let bars = KINDS.into_iter().skip(1).map(|kind| Bar {
+        title: kind.title().replace('`', ""),
+        value: times.of(kind),
+        ours: matches!(kind, Kind::Never | Kind::Auto),
+    });
+    (lines, bars.collect())
+}
+
+/// Counted by callgrind, if there is one.
+pub(crate) fn instructions() -> Vec<Line> {
+    let mut counts = [0.0; KINDS.len()];
+    for kind in KINDS {
+        // What start and end cost is in both, and the difference exact.
+        let (few, many) = (1000, 3000);
+        let (Some(few_took), Some(many_took)) = (callgrind(kind, few), callgrind(kind, many))
+        else {
+            return vec![Line::for_scale("instructions", "not counted: no valgrind")];
+        };
+        counts[kind.place()] = (many_took - few_took) / f64::from(many - few);
+    }
+    let bare = counts[Kind::Bare.place()];
+    let costs = Costs(counts.map(|count| count - bare));
+    let mut lines = vec![];
+    for kind in KINDS.into_iter().skip(1) {
+        lines.push(Line::for_scale(
+            format!("instructions: {}", kind.title()),
+            format!("{:.0}", costs.of(kind)),
+        ));
+    }
+    let never = costs.ratio(Kind::Never, Kind::Fixed);
+    lines.push(Line::marked(
+        "request path, `Never`, instructions",
+        "1.8 x the static header",
+        format!("{never:.2} x"),
+        never <= 1.8,
+        OF_NEVER,
+    ));
+    lines.push(Line::for_scale(
+        "request path, `Auto`, instructions",
+        format!(
+            "{:.2} x `Retry` with a cloning policy",
+            costs.ratio(Kind::Auto, Kind::Retry)
+        ),
+    ));
+    lines
+}
+
+fn callgrind(kind: Kind, count: u32) -> Option<f64> {
+    let output = Command::new("valgrind")
+        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
+        .arg(std::env::current_exe().ok()?)
+        .args(["--send", kind.name(), &count.to_string()])
+        .output()
+        .ok()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    let (_, collected) = said.split_once("Collected :")?;
+    collected.split_whitespace().next()?.parse().ok()
+}
