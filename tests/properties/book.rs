@@ -49,6 +49,8 @@ pub(crate) struct Book {
     /// The provider's call under way.
     call: Option<&'static str>,
     pub(crate) replays: u64,
+    /// Until when a closed session waits for everybody, at least.
+    pub(crate) closing: Option<Instant>,
     /// Nobody is left who could use the session.
     pub(crate) is_dropped: bool,
 
@@ -127,6 +129,8 @@ pub(crate) struct View {
     pub(crate) current: Option<u64>,
     pub(crate) is_suspended: bool,
     is_logging_in: bool,
+    /// After a rejection.
+    is_renewing: bool,
     pub(crate) is_logged_out: bool,
     pub(crate) is_closed: bool,
     pub(crate) generations: BTreeMap<u64, u64>,
@@ -172,6 +176,7 @@ impl Book {
             view: View::default(),
             call: None,
             replays: 0,
+            closing: None,
             is_dropped: false,
             refused: BTreeSet::new(),
             is_refused: false,
@@ -261,6 +266,7 @@ impl Book {
         let now = Instant::now();
         let current = self.current();
         self.view.is_logging_in = true;
+        self.view.is_renewing = reason == Reason::Rejected;
         match reason {
             Reason::Initial | Reason::Expired => {
                 self.must(
@@ -326,7 +332,8 @@ impl Book {
         self.view.is_suspended = false;
         let token = self.tokens.get_mut(&number).expect("it was delivered");
         self.view.logged_in_at = Some(token.arrived);
-        token.is_suspect = false;
+        // What is looked at later may have been rejected before.
+        token.is_suspect &= self.world.rejects_by == RejectsBy::Text500;
         if reason == Reason::Rejected {
             self.unhelpful += 1;
             let refilled = (now - self.unhelpful_since).as_secs() / REFILL_EVERY;
@@ -635,6 +642,12 @@ impl Book {
             is_same || !is_done,
             format_args!("token {number} was logged out before"),
         );
+        let now = Instant::now();
+        let waits = self.closing.is_some_and(|until| now + SLACK < until);
+        self.must(
+            users == 0 || !waits,
+            format_args!("token {number} was logged out before its {users} users had their time"),
+        );
         if !is_open {
             return;
         }
@@ -654,6 +667,16 @@ impl Book {
             self.world.logout_ends != LogoutEnds::User,
             "a replaced token was logged out with all of the user's",
         );
+    }
+
+    /// Somebody closes the session, and nobody has ended it otherwise.
+    pub(crate) fn closes(&mut self, deadline: Duration) {
+        self.hear();
+        let until = Instant::now() + deadline;
+        self.closing = match self.view.is_closed {
+            true => self.closing.map(|other| other.min(until)),
+            false => Some(until).filter(|_| !self.view.is_logged_out),
+        };
     }
 
     fn users(&self, number: u64) -> u64 {
@@ -736,6 +759,11 @@ impl Book {
         self.must(
             !self.view.is_suspended,
             format_args!("request {number} carries {token}, which is suspended"),
+        );
+        let is_renewing = self.view.is_logging_in && self.view.is_renewing;
+        self.must(
+            !is_renewing,
+            format_args!("request {number} carries {token}, which is being renewed"),
         );
         let ends = self.latest_end(token);
         self.must(

@@ -183,6 +183,11 @@ impl Player {
             Step::Allow(path) => {
                 server.book().forbidden.remove(path);
             }
+            Step::ForbidAll => {
+                let mut book = server.book();
+                book.forbidden.extend((0..=6).map(Path::Home));
+            }
+            Step::AllowAll => server.book().forbidden.clear(),
             Step::NextLogin(answer) => server.book().logins.push_back(*answer),
             Step::NextLogout(answer) => server.book().logouts.push_back(*answer),
             Step::ServerHasOtherPassword => {
@@ -213,6 +218,7 @@ impl Player {
                 });
             }
             Step::Logout(patience) => {
+                server.book().closing = None;
                 self.operate("logout", *patience, 60, async move {
                     session.logout().await.err()
                 });
@@ -244,6 +250,7 @@ impl Player {
             } => self.hold(*held, *then, *patience),
             Step::Close { deadline, patience } => {
                 let deadline = *deadline;
+                server.book().closes(deadline);
                 let closing = async move {
                     let _ = session.close(deadline).await;
                     None
@@ -468,7 +475,7 @@ impl Player {
         self.requests += 1;
         let order = Order {
             post: false,
-            path: Path::A,
+            path: Path::Home(0),
             body: BodyKind::Empty,
             replay: Strategies::Auto,
             is_read: true,
