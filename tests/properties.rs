@@ -30,7 +30,6 @@ fn hold(focus: Focus, regressions: &'static str) {
     let mut runner = TestRunner::new(Config {
         cases: number.div_ceil(4),
         failure_persistence: Some(Box::new(FileFailurePersistence::Direct(regressions))),
-        max_shrink_iters: 20_000,
         ..Config::default()
     });
     // Of the shortest programme, which fails last. Jitter is chance of the

@@ -49,6 +49,10 @@ pub(crate) struct Book {
     /// The provider's call under way.
     call: Option<&'static str>,
     pub(crate) replays: u64,
+    /// Until when a closed session waits for everybody, at least.
+    pub(crate) closing: Option<Instant>,
+    /// The generation that is to be renewed next.
+    promised: Option<u64>,
     /// Nobody is left who could use the session.
     pub(crate) is_dropped: bool,
 
@@ -127,6 +131,10 @@ pub(crate) struct View {
     pub(crate) current: Option<u64>,
     pub(crate) is_suspended: bool,
     is_logging_in: bool,
+    /// After a rejection.
+    is_renewing: bool,
+    /// The last login has.
+    has_failed: bool,
     pub(crate) is_logged_out: bool,
     pub(crate) is_closed: bool,
     pub(crate) generations: BTreeMap<u64, u64>,
@@ -172,6 +180,8 @@ impl Book {
             view: View::default(),
             call: None,
             replays: 0,
+            closing: None,
+            promised: None,
             is_dropped: false,
             refused: BTreeSet::new(),
             is_refused: false,
@@ -233,6 +243,7 @@ impl Book {
             Event::LoginFailed { .. } => {
                 self.view.is_suspended = false;
                 self.view.is_logging_in = false;
+                self.view.has_failed = true;
             }
             Event::TokenRejected { generation, .. } => {
                 let is_current = self.view.current == Some(*generation);
@@ -261,6 +272,8 @@ impl Book {
         let now = Instant::now();
         let current = self.current();
         self.view.is_logging_in = true;
+        self.promised = None;
+        self.view.is_renewing = reason == Reason::Rejected;
         match reason {
             Reason::Initial | Reason::Expired => {
                 self.must(
@@ -306,6 +319,7 @@ impl Book {
         };
         self.view.logins += 1;
         self.view.is_logging_in = false;
+        self.view.has_failed = false;
         let is_same = self.world.issues == Issues::Same;
         match self.view.generations.insert(generation, number) {
             Some(before) => {
@@ -326,7 +340,8 @@ impl Book {
         self.view.is_suspended = false;
         let token = self.tokens.get_mut(&number).expect("it was delivered");
         self.view.logged_in_at = Some(token.arrived);
-        token.is_suspect = false;
+        // What is looked at later may have been rejected before.
+        token.is_suspect &= self.world.rejects_by == RejectsBy::Text500;
         if reason == Reason::Rejected {
             self.unhelpful += 1;
             let refilled = (now - self.unhelpful_since).as_secs() / REFILL_EVERY;
@@ -635,6 +650,12 @@ impl Book {
             is_same || !is_done,
             format_args!("token {number} was logged out before"),
         );
+        let now = Instant::now();
+        let waits = self.closing.is_some_and(|until| now + SLACK < until);
+        self.must(
+            users == 0 || !waits,
+            format_args!("token {number} was logged out before its {users} users had their time"),
+        );
         if !is_open {
             return;
         }
@@ -654,6 +675,16 @@ impl Book {
             self.world.logout_ends != LogoutEnds::User,
             "a replaced token was logged out with all of the user's",
         );
+    }
+
+    /// Somebody closes the session, and nobody has ended it otherwise.
+    pub(crate) fn closes(&mut self, deadline: Duration) {
+        self.hear();
+        let until = Instant::now() + deadline;
+        self.closing = match self.view.is_closed {
+            true => self.closing.map(|other| other.min(until)),
+            false => Some(until).filter(|_| !self.view.is_logged_out),
+        };
     }
 
     fn users(&self, number: u64) -> u64 {
@@ -736,6 +767,11 @@ impl Book {
         self.must(
             !self.view.is_suspended,
             format_args!("request {number} carries {token}, which is suspended"),
+        );
+        let is_renewing = self.view.is_logging_in && self.view.is_renewing;
+        self.must(
+            !is_renewing,
+            format_args!("request {number} carries {token}, which is being renewed"),
         );
         let ends = self.latest_end(token);
         self.must(
@@ -845,6 +881,25 @@ impl Book {
             issued.told = issued.roll;
         }
         value(token, issued.roll)
+    }
+
+    /// A rejection was returned, with the word that its token is being renewed.
+    pub(crate) fn is_promised(&mut self, generation: u64) {
+        // Unless a login failed before, or too many helped nobody.
+        let may_log_in = !self.view.has_failed && self.unhelpful == 0;
+        if may_log_in && !self.view.is_logging_in && !self.view.is_logged_out {
+            self.promised = Some(generation);
+        }
+    }
+
+    /// No flight is under way that a renewal could wait for.
+    pub(crate) fn keeps_promises(&mut self) {
+        if let (Some(generation), None) = (self.promised, self.call) {
+            self.must(
+                self.view.current != Some(generation),
+                format_args!("generation {generation} was rejected, and is not renewed"),
+            );
+        }
     }
 
     pub(crate) fn is_done(&mut self, number: u64) {

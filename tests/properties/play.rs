@@ -183,6 +183,11 @@ impl Player {
             Step::Allow(path) => {
                 server.book().forbidden.remove(path);
             }
+            Step::ForbidAll => {
+                let mut book = server.book();
+                book.forbidden.extend((0..=6).map(Path::Home));
+            }
+            Step::AllowAll => server.book().forbidden.clear(),
             Step::NextLogin(answer) => server.book().logins.push_back(*answer),
             Step::NextLogout(answer) => server.book().logouts.push_back(*answer),
             Step::ServerHasOtherPassword => {
@@ -213,6 +218,7 @@ impl Player {
                 });
             }
             Step::Logout(patience) => {
+                server.book().closing = None;
                 self.operate("logout", *patience, 60, async move {
                     session.logout().await.err()
                 });
@@ -244,6 +250,7 @@ impl Player {
             } => self.hold(*held, *then, *patience),
             Step::Close { deadline, patience } => {
                 let deadline = *deadline;
+                server.book().closes(deadline);
                 let closing = async move {
                     let _ = session.close(deadline).await;
                     None
@@ -334,6 +341,7 @@ impl Player {
         }
         let mut book = self.server.book();
         book.hear();
+        book.keeps_promises();
         let status = self.session.status();
         let stats = self.session.stats();
         let state = status.state;
@@ -468,7 +476,7 @@ impl Player {
         self.requests += 1;
         let order = Order {
             post: false,
-            path: Path::A,
+            path: Path::Home(0),
             body: BodyKind::Empty,
             replay: Strategies::Auto,
             is_read: true,
@@ -700,5 +708,8 @@ fn is_unexplained(
         Why::LoggedOut => book.view.is_logged_out || book.forced > 0,
         _ => false,
     };
+    if matches!(reauth.why, Why::NotReplayable | Why::Unsure) {
+        book.is_promised(reauth.generation);
+    }
     (!is_true).then_some("its reason is not true")
 }

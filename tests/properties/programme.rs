@@ -68,6 +68,9 @@ pub(crate) enum Step {
     RevokeNewest,
     Forbid(Path),
     Allow(Path),
+    /// All paths.
+    ForbidAll,
+    AllowAll,
     NextLogin(LoginAnswer),
     NextLogout(LogoutAnswer),
     /// Somebody else changes the password on the server.
@@ -121,9 +124,7 @@ pub(crate) struct Order {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Path {
-    A,
-    B,
-    C,
+    Home(u8),
     /// On another server.
     Foreign,
 }
@@ -254,7 +255,7 @@ fn patience() -> impl Strategy<Value = Patience> {
 }
 
 fn path() -> impl Strategy<Value = Path> {
-    prop_oneof![6 => Just(Path::A), 3 => Just(Path::B), 2 => Just(Path::C)]
+    prop_oneof![6 => Just(0), 3 => Just(1), 2 => 2..=6u8].prop_map(Path::Home)
 }
 
 fn order() -> impl Strategy<Value = Order> {
@@ -378,6 +379,8 @@ fn step(focus: Focus) -> impl Strategy<Value = Step> {
         ([4, 3, 2, 3], Just(Step::RevokeNewest).boxed()),
         ([5, 2, 1, 2], path().prop_map(Step::Forbid).boxed()),
         ([5, 2, 1, 2], path().prop_map(Step::Allow).boxed()),
+        ([3, 0, 0, 0], Just(Step::ForbidAll).boxed()),
+        ([2, 0, 0, 0], Just(Step::AllowAll).boxed()),
         (
             [5, 15, 12, 6],
             login_answer().prop_map(Step::NextLogin).boxed(),

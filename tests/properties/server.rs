@@ -419,13 +419,10 @@ impl fmt::Display for Broken {
 impl std::error::Error for Broken {}
 
 pub(crate) fn uri(order: &Order) -> String {
-    let path = match order.path {
-        Path::A => "a",
-        Path::B => "b",
-        Path::C => "c",
-        Path::Foreign => return "https://elsewhere.test/a".to_owned(),
-    };
-    format!("{HOME}/{path}")
+    match order.path {
+        Path::Home(path) => format!("{HOME}/{path}"),
+        Path::Foreign => "https://elsewhere.test/0".to_owned(),
+    }
 }
 
 pub(crate) fn payload(order: &Order, number: u64) -> Payload {
