@@ -282,10 +282,12 @@ impl Book {
                 );
             }
             Reason::Rejected => {
+                // Of a token that a login yields once more, an earlier
+                // rejection may come late.
                 let is_due = current.is_none_or(|number| {
                     let token = &self.tokens[&number];
                     token.is_suspect || token.is_rejected_by_hand
-                });
+                }) || self.world.issues == Issues::Same;
                 self.must(
                     is_due,
                     "a renewal after a rejection that the current token has not had, or while its target cooled down",
@@ -618,7 +620,7 @@ impl Book {
     }
 
     /// The session gets this one.
-    pub(crate) fn deliver(&mut self, number: u64, continues: Option<u64>) {
+    pub(crate) fn deliver(&mut self, number: u64, continues: Option<u64>, has_password: bool) {
         if let Some(token) = continues.and_then(|before| self.tokens.get_mut(&before)) {
             token.continued_by = Some(number);
         }
@@ -629,7 +631,7 @@ impl Book {
         self.burned.remove(&number);
         let refused = std::mem::take(&mut self.refused);
         self.forget_refusals();
-        if continues.is_some() {
+        if self.has_source() && !has_password {
             // A refresh says nothing of a password.
             self.refused = refused;
         }

@@ -82,10 +82,7 @@ impl Drop for Call<'_> {
             }
             Some(Lost::Change) => {
                 book.uncertain_changes += 1;
-                // Without a source it counts as one that failed.
-                if book.has_source() {
-                    book.may_log_in();
-                }
+                book.may_log_in();
             }
             Some(Lost::Logout) | None => {}
         }
@@ -186,7 +183,7 @@ impl CredentialProvider for Provider {
                 let mut book = self.server.book();
                 match issue(&mut book) {
                     Some((number, continues)) => {
-                        book.deliver(number, continues);
+                        book.deliver(number, continues, password.is_some());
                         call.lost = None;
                         let roll = book.tokens[&number].roll;
                         let token = Token::bearer(value(number, roll))?;
