@@ -1,6 +1,6 @@
 //! Where a token may go: scheme, host and port, and nothing else decides it.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use http::Uri;
 use http::uri::{Authority, Scheme};
@@ -141,7 +141,7 @@ impl<'a> Place<'a> {
         // What is no port is nobody's default: clients differ in where it leads.
         let port = match authority.strip_prefix(host)? {
             "" | ":" => default_port(scheme),
-            port => Some(port.strip_prefix(':')?.parse().ok()?),
+            port => Some(port_of(port.strip_prefix(':')?)?),
         };
         Some(Self {
             scheme,
@@ -196,12 +196,21 @@ impl Host {
     }
 }
 
+/// An address in brackets is one of version 6 (RFC 3986, section 3.2.2).
 fn ip(host: &str) -> Option<IpAddr> {
     let bare = host
         .strip_prefix('[')
-        .and_then(|host| host.strip_suffix(']'))
-        .unwrap_or(host);
-    bare.parse().ok()
+        .and_then(|host| host.strip_suffix(']'));
+    match bare {
+        Some(bare) => bare.parse::<Ipv6Addr>().ok().map(IpAddr::V6),
+        None => host.parse().ok(),
+    }
+}
+
+/// A port is digits: Rust's own parser takes a sign too.
+fn port_of(text: &str) -> Option<u16> {
+    let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
+    is_number.then(|| text.parse().ok())?
 }
 
 fn without_userinfo(authority: &Authority) -> &str {

@@ -769,9 +769,9 @@ async fn where_a_token_goes_is_told_by_scheme_host_and_port() {
         ),
         ("https://127.0.0.1", "https://localhost/", WithoutToken),
         ("https://localhost", "https://[::1]/", WithoutToken),
-        // No browser reads these. A client that does connects to home.
-        (HOME, "https://home.example:+443/", WithToken),
-        ("https://127.0.0.1", "https://[127.0.0.1]/", WithToken),
+        // No browser reads these.
+        (HOME, "https://home.example:+443/", WithoutToken),
+        ("https://127.0.0.1", "https://[127.0.0.1]/", WithoutToken),
         // Home in the path, the query, or nowhere.
         (HOME, "https://evil.example/home.example", WithoutToken),
         (HOME, "https://evil.example?@home.example", WithoutToken),

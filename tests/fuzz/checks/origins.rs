@@ -2,7 +2,6 @@
 //! session's origin and a request's URI, one a line.
 
 use std::convert::Infallible;
-use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -27,9 +26,7 @@ pub(crate) fn origin(input: &[u8]) {
     };
     // Where there is no URL to those who know, it must be the same to a client
     // that looks no closer.
-    let is_same = is_same(home, to)
-        .or_else(|| is_same(&as_read(home), &as_read(to)))
-        .unwrap_or_else(|| home_uri.authority() == uri.authority());
+    let is_same = is_same(home, to).unwrap_or_else(|| home_uri.authority() == uri.authority());
     super::run(async {
         let goes = token_goes(&home_uri, &uri).await;
         assert!(!goes || is_same, "{to} is not at {home}");
@@ -43,21 +40,6 @@ pub(crate) fn origin(input: &[u8]) {
 fn is_same(home: &str, to: &str) -> Option<bool> {
     let (home, to) = (Url::parse(home).ok()?, Url::parse(to).ok()?);
     Some(home.origin() == to.origin())
-}
-
-/// As Rust's own parsers read it: a port may have a plus sign, and the address
-/// in brackets may be an old one.
-fn as_read(uri: &str) -> String {
-    let uri = uri.replacen(":+", ":", 1);
-    let address = uri
-        .split_once('[')
-        .and_then(|(_, rest)| rest.split_once(']'));
-    match address {
-        Some((address, _)) if address.parse::<Ipv4Addr>().is_ok() => {
-            uri.replacen(&format!("[{address}]"), address, 1)
-        }
-        Some(_) | None => uri,
-    }
 }
 
 /// Whether a request to `uri` carries the token of a session at `home`.
