@@ -86,7 +86,7 @@ fn what_is_read_from_a_file_of_credentials_is_what_stands_there() {
 #[test]
 fn no_password_is_lost_in_a_store_whatever_its_file_holds() {
     let folder = credentials::Folder::new("store");
-    fuzz("stores", 400, |input| folder.store(input));
+    fuzz("stores", 200, |input| folder.store(input));
 }
 
 #[test]
