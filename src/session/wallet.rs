@@ -90,12 +90,16 @@ impl Wallet {
         source_says: Credentials,
         refused_too: bool,
     ) -> Vec<Candidate> {
+        // What was learnt of an old password says nothing of one that the
+        // source has now.
+        let open = self.open.as_ref();
+        let is_other = open.is_some_and(|open| !open.source_said.same_as(&source_says));
         let in_use = self.in_use(source_says);
         let mut candidates = Vec::with_capacity(2);
         match &self.open {
             // The source may have the new password by now.
             Some(open) if !open.new.same_as(&in_use) => {
-                for which in open.order(refused_too) {
+                for which in open.order(refused_too || is_other) {
                     let credentials = match which {
                         Which::New => open.new.clone(),
                         Which::Old => in_use.clone(),

@@ -78,6 +78,45 @@ async fn a_server_that_asks_to_be_left_alone_is_so_after_a_refusal_too() {
     assert_eq!(provider.logins(), 3);
 }
 
+/// Yields what the test says.
+#[derive(Clone)]
+struct Told(Arc<Mutex<&'static str>>);
+
+impl CredentialSource for Told {
+    async fn fetch(&self) -> Result<Credentials, SourceError> {
+        Ok(Credentials::new("alice", *self.0.lock().unwrap()))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_password_is_tried_though_a_change_is_open_whose_two_are_refused() {
+    let source = Told(Arc::new(Mutex::new("old")));
+    let provider =
+        ScriptedProvider::at(HOME.parse().unwrap()).with_source(Source::new(source.clone()));
+    let session = Session::new(provider.clone());
+    session.token().await.unwrap();
+    provider.on_change_password(ProviderError::uncertain("lost"));
+    let change = PasswordChange::to("new").even_if_it_cannot_be_stored();
+    session.change_password(change).await.unwrap_err();
+    provider.on_login(ProviderError::refused("wrong password"));
+    provider.on_login(ProviderError::refused("wrong password"));
+    session.renew().await.unwrap_err();
+    // The new one, of which the answer is lost; and then the old one first.
+    provider.on_login(ProviderError::uncertain("lost"));
+    session.login().await.unwrap_err();
+    provider.on_login(ProviderError::refused("wrong password"));
+    provider.on_login(ProviderError::unavailable("down"));
+    session.login().await.unwrap_err();
+    assert_eq!(provider.logins(), 6);
+
+    *source.0.lock().unwrap() = "another";
+    advance(Duration::from_secs(11)).await;
+    session.renew().await.unwrap_err();
+    tokio::task::yield_now().await;
+    assert_eq!(provider.logins(), 7);
+    assert!(session.status().last_error.is_none());
+}
+
 /// Refreshes what it can, and else asks for the password.
 struct Refreshing {
     source: Source,
