@@ -51,6 +51,8 @@ pub(crate) struct Book {
     pub(crate) replays: u64,
     /// Until when a closed session waits for everybody, at least.
     pub(crate) closing: Option<Instant>,
+    /// The generation that is to be renewed next.
+    promised: Option<u64>,
     /// Nobody is left who could use the session.
     pub(crate) is_dropped: bool,
 
@@ -131,6 +133,8 @@ pub(crate) struct View {
     is_logging_in: bool,
     /// After a rejection.
     is_renewing: bool,
+    /// The last login has.
+    has_failed: bool,
     pub(crate) is_logged_out: bool,
     pub(crate) is_closed: bool,
     pub(crate) generations: BTreeMap<u64, u64>,
@@ -177,6 +181,7 @@ impl Book {
             call: None,
             replays: 0,
             closing: None,
+            promised: None,
             is_dropped: false,
             refused: BTreeSet::new(),
             is_refused: false,
@@ -238,6 +243,7 @@ impl Book {
             Event::LoginFailed { .. } => {
                 self.view.is_suspended = false;
                 self.view.is_logging_in = false;
+                self.view.has_failed = true;
             }
             Event::TokenRejected { generation, .. } => {
                 let is_current = self.view.current == Some(*generation);
@@ -266,6 +272,7 @@ impl Book {
         let now = Instant::now();
         let current = self.current();
         self.view.is_logging_in = true;
+        self.promised = None;
         self.view.is_renewing = reason == Reason::Rejected;
         match reason {
             Reason::Initial | Reason::Expired => {
@@ -312,6 +319,7 @@ impl Book {
         };
         self.view.logins += 1;
         self.view.is_logging_in = false;
+        self.view.has_failed = false;
         let is_same = self.world.issues == Issues::Same;
         match self.view.generations.insert(generation, number) {
             Some(before) => {
@@ -873,6 +881,25 @@ impl Book {
             issued.told = issued.roll;
         }
         value(token, issued.roll)
+    }
+
+    /// A rejection was returned, with the word that its token is being renewed.
+    pub(crate) fn is_promised(&mut self, generation: u64) {
+        // Unless a login failed before, or too many helped nobody.
+        let may_log_in = !self.view.has_failed && self.unhelpful == 0;
+        if may_log_in && !self.view.is_logging_in && !self.view.is_logged_out {
+            self.promised = Some(generation);
+        }
+    }
+
+    /// No flight is under way that a renewal could wait for.
+    pub(crate) fn keeps_promises(&mut self) {
+        if let (Some(generation), None) = (self.promised, self.call) {
+            self.must(
+                self.view.current != Some(generation),
+                format_args!("generation {generation} was rejected, and is not renewed"),
+            );
+        }
     }
 
     pub(crate) fn is_done(&mut self, number: u64) {

@@ -341,6 +341,7 @@ impl Player {
         }
         let mut book = self.server.book();
         book.hear();
+        book.keeps_promises();
         let status = self.session.status();
         let stats = self.session.stats();
         let state = status.state;
@@ -707,5 +708,8 @@ fn is_unexplained(
         Why::LoggedOut => book.view.is_logged_out || book.forced > 0,
         _ => false,
     };
+    if matches!(reauth.why, Why::NotReplayable | Why::Unsure) {
+        book.is_promised(reauth.generation);
+    }
     (!is_true).then_some("its reason is not true")
 }
