@@ -90,15 +90,15 @@ impl Wallet {
         source_says: Credentials,
         refused_too: bool,
     ) -> Vec<Candidate> {
-        let source_said = source_says.clone();
+        // What was learnt of an old password says nothing of one that the
+        // source has now.
+        let open = self.open.as_ref();
+        let is_other = open.is_some_and(|open| !open.source_said.same_as(&source_says));
         let in_use = self.in_use(source_says);
         let mut candidates = Vec::with_capacity(2);
         match &self.open {
             // The source may have the new password by now.
             Some(open) if !open.new.same_as(&in_use) => {
-                // What was learnt of the old password says nothing of one that
-                // the source has now.
-                let is_other = !open.source_said.same_as(&source_said);
                 for which in open.order(refused_too || is_other) {
                     let credentials = match which {
                         Which::New => open.new.clone(),
