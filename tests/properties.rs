@@ -2,9 +2,10 @@
 //! go, the server revokes, refuses, hangs and panics, and time passes. The
 //! server keeps an honest account. On virtual time.
 //!
-//! The environment variable `PROGRAMMES` says how many. One that fails is made
-//! as short as can be and printed; its seed is kept in `properties/regressions`
-//! and tried first from then on.
+//! The environment variable `PROGRAMMES` says how many, and `SEED` which: the
+//! same ones each time without it. One that fails is made as short as can be and
+//! printed; its seed is kept in `properties/regressions` and tried first from
+//! then on.
 
 mod properties {
     mod book;
@@ -16,7 +17,9 @@ mod properties {
 
 use std::cell::RefCell;
 
-use proptest::test_runner::{Config, FileFailurePersistence, TestCaseError, TestError, TestRunner};
+use proptest::test_runner::{
+    Config, FileFailurePersistence, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner,
+};
 
 use properties::play::play;
 use properties::programme::{Focus, programmes};
@@ -27,11 +30,16 @@ const PROGRAMMES: u32 = 4000;
 /// Plays a quarter of all programmes.
 fn hold(focus: Focus, regressions: &'static str) {
     let number = std::env::var("PROGRAMMES").map_or(PROGRAMMES, |number| number.parse().unwrap());
-    let mut runner = TestRunner::new(Config {
+    let seed = std::env::var("SEED").map_or(0, |seed| seed.parse::<u64>().unwrap());
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&seed.to_le_bytes());
+    let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
+    let config = Config {
         cases: number.div_ceil(4),
         failure_persistence: Some(Box::new(FileFailurePersistence::Direct(regressions))),
         ..Config::default()
-    });
+    };
+    let mut runner = TestRunner::new_with_rng(config, rng);
     // Of the shortest programme, which fails last. Jitter is chance of the
     // session's own, so that playing it again may not fail.
     let log = RefCell::new(String::new());
@@ -46,7 +54,9 @@ fn hold(focus: Focus, regressions: &'static str) {
         Err(TestError::Abort(why)) => panic!("{why}"),
         Err(TestError::Fail(rule, programme)) => {
             let log = log.into_inner();
-            panic!("{rule}\n\n{programme}\n\n{log}\n\nits seed is in {regressions}");
+            panic!(
+                "{rule}\n\n{programme}\n\n{log}\n\nits seed is in {regressions}, and SEED was {seed}"
+            );
         }
     }
 }
