@@ -6,8 +6,21 @@
 //! cargo run --example hyper_client
 //! ```
 //!
-//! Besides tower-reauth with its feature `hyper-client`, and what the server
-//! below needs, it takes bytes, http, http-body-util, tokio and tower.
+//! In a crate of its own, it needs:
+//!
+//! ```toml
+//! bytes = "1"
+//! http = "1"
+//! http-body-util = "0.1"
+//! hyper = { version = "1", features = ["server"] }
+//! hyper-util = { version = "0.1", features = ["http1", "http2", "server", "service", "tokio"] }
+//! rcgen = { version = "0.14", default-features = false, features = ["crypto", "pem", "ring"] }
+//! rustls = { version = "0.23", default-features = false, features = ["ring", "std", "tls12"] }
+//! tokio = { version = "1", features = ["full"] }
+//! tokio-rustls = { version = "0.26", default-features = false, features = ["ring", "tls12"] }
+//! tower = { version = "0.5", features = ["util"] }
+//! tower-reauth = { path = "../tower-reauth", features = ["hyper-client"] }
+//! ```
 
 use bytes::Bytes;
 use http::{HeaderName, Request, StatusCode, Version};
