@@ -65,7 +65,11 @@ enum Host {
 
 impl Origins {
     pub(crate) fn add(&mut self, uri: &Uri) {
-        self.list.extend(Origin::of(uri));
+        if let Some(origin) = Origin::of(uri) {
+            // Most have one.
+            self.list.reserve_exact(1);
+            self.list.push(origin);
+        }
     }
 
     pub(crate) fn bind(&mut self) {
@@ -86,13 +90,14 @@ impl Origins {
     #[inline]
     pub(crate) fn is_plainly_home(&self, uri: &Uri) -> bool {
         let (Some(scheme), Some(authority)) = (uri.scheme(), uri.authority()) else {
-            return false;
+            return self.bound;
         };
-        self.list.iter().any(|origin| {
-            origin.authority == authority.as_str()
-                && origin.scheme == *scheme
-                && (origin.safe || self.plain_http)
-        })
+        self.bound && (*scheme == Scheme::HTTPS || self.plain_http)
+            || self.list.iter().any(|origin| {
+                origin.authority == authority.as_str()
+                    && origin.scheme == *scheme
+                    && (origin.safe || self.plain_http)
+            })
     }
 
     /// Where `uri` leads, with letter case, default ports and userinfo considered.
@@ -383,6 +388,25 @@ mod tests {
         assert_eq!(origins.locate(&open), Destination::Insecure);
         origins.allow_plain_http();
         assert_eq!(origins.locate(&open), Destination::Home);
+    }
+
+    #[test]
+    fn what_a_bound_service_is_sent_is_plainly_home_where_it_is_safe() {
+        let mut bound = origins(&[]);
+        let plainly = |origins: &Origins, uri: &str| origins.is_plainly_home(&uri.parse().unwrap());
+        assert!(!plainly(&bound, "/config/servers"));
+        bound.bind();
+        for uri in [
+            "/config/servers",
+            "*",
+            "ctm:8443",
+            "https://other.example.com/",
+        ] {
+            assert!(plainly(&bound, uri), "{uri}");
+        }
+        assert!(!plainly(&bound, "http://ctm.example.com/"));
+        bound.allow_plain_http();
+        assert!(plainly(&bound, "http://ctm.example.com/"));
     }
 
     #[test]

@@ -18,7 +18,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio_test::task;
 use tower::{Layer, Service, ServiceExt};
 use tower_reauth::{
@@ -246,6 +246,35 @@ async fn a_body_that_grows_over_the_limit_streams_on_and_is_not_replayed() {
             assert_eq!(response.unwrap().status(), 200);
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_rejection_of_a_body_over_the_limit_waits_for_no_renewal() {
+    let (first, gate) = (
+        std::sync::atomic::AtomicBool::new(true),
+        Arc::new(Notify::new()),
+    );
+    let profile = Profile::at(ORIGIN.parse().unwrap());
+    let held = gate.clone();
+    let session = Session::new(provider_fn(profile, move |_: LoginContext| {
+        let is_first = first.swap(false, std::sync::atomic::Ordering::SeqCst);
+        let held = held.clone();
+        async move {
+            if !is_first {
+                held.notified().await;
+            }
+            Ok(Token::bearer("token-1")?)
+        }
+    }));
+    let (frames, body) = stream();
+    data(&frames, "12345");
+    drop(frames);
+    let layer = session.layer().replay(Buffer::up_to(4));
+    let began = tokio::time::Instant::now();
+    let response = layer.layer(Server::default()).oneshot(post(body)).await;
+    assert_eq!(response.unwrap().status(), 401);
+    assert_eq!(began.elapsed(), Duration::ZERO);
+    gate.notify_one();
 }
 
 #[tokio::test]
@@ -684,6 +713,14 @@ async fn bodies_of_axum_tonic_and_reqwest_work_without_a_feature() {
     let full = || Tonic::new(Full::new(Bytes::from("x")));
     assert_eq!(works(IfEmpty, full).await, 1);
     assert_eq!(works(buffer.into_body(Tonic::new), full).await, 2);
+
+    // What else a function can tell of a body, it can make again.
+    let empty = replay_fn(|body: &Axum| body.is_end_stream().then(Axum::empty));
+    assert_eq!(works(empty, Axum::empty).await, 2);
+    assert_eq!(works(empty, || Axum::from("x")).await, 1);
+    let empty = replay_fn(|body: &Tonic| body.is_end_stream().then(Tonic::empty));
+    assert_eq!(works(empty, Tonic::empty).await, 2);
+    assert_eq!(works(empty, full).await, 1);
 
     use reqwest::Body as Reqwest;
     assert_eq!(works(IfEmpty, Reqwest::default).await, 2);
