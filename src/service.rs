@@ -23,9 +23,8 @@ use crate::session::Session;
 ///
 /// The response to an upgrade (101, RFC 9110, section 7.8), and one that opens a
 /// tunnel (`CONNECT`, section 9.3.6), brings the [`Token`](crate::Token) of its
-/// request as an extension. The connection uses
-/// it for as long as that, or a copy, is kept: a token that was replaced
-/// meanwhile is not logged out before.
+/// request as an extension. The connection uses it for as long as that, or a
+/// copy, is kept: a token that was replaced meanwhile is not logged out before.
 ///
 /// # "The method exists, but its trait bounds were not satisfied"
 ///

@@ -295,11 +295,10 @@ async fn log_in<'a>(
     previous: Option<Token>,
     sent: &mut Instant,
 ) -> Result<(Token, Option<(Credentials, &'a Source)>), ProviderError> {
-    let source = backend.provider.source();
-    let mut fetched = None;
-    if let Some(source) = source {
-        fetched = Some(source.fetch().await?);
-        wallet.recall(source).await?;
+    let mut source = None;
+    if let Some(named) = backend.provider.source() {
+        source = Some((named, named.fetch().await?));
+        wallet.recall(named).await?;
     }
     let mut context = LoginContext::new(reason);
     let mut secrets = previous.as_ref().map(Token::secrets).unwrap_or_default();
@@ -307,7 +306,7 @@ async fn log_in<'a>(
     if let Some(previous) = previous.filter(|_| !wallet.is_uncertain()) {
         context = context.with_previous(previous);
     }
-    let (Some(source), Some(fetched)) = (source, fetched) else {
+    let Some((source, fetched)) = source else {
         let login = backend.provider.login(context).await;
         let token = login.map_err(|error| error.without(&secrets))?;
         return Ok((token, None));
