@@ -69,3 +69,29 @@ async fn a_refresh_resolves_no_uncertain_password_change() {
     session.renew().await.unwrap();
     assert_eq!(*sent.lock().unwrap(), ["old", "new", "old", "old"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_refresh_makes_no_refused_password_a_good_one() {
+    let refresh_is_dead = Arc::new(AtomicBool::new(true));
+    let sent = Arc::<Mutex<Vec<String>>>::default();
+    let session = Session::builder(Refreshing {
+        source: Credentials::new("alice", "wrong").into(),
+        refresh_is_dead: refresh_is_dead.clone(),
+        sent: sent.clone(),
+    })
+    .initial(Token::bearer("from before").unwrap())
+    .build();
+    assert_eq!(
+        session.renew().await.unwrap_err().kind(),
+        ErrorKind::Refused
+    );
+    // Somebody asks for one attempt, which the server takes for a refresh.
+    refresh_is_dead.store(false, Ordering::Relaxed);
+    session.login().await.unwrap();
+    refresh_is_dead.store(true, Ordering::Relaxed);
+    assert_eq!(
+        session.renew().await.unwrap_err().kind(),
+        ErrorKind::Refused
+    );
+    assert_eq!(*sent.lock().unwrap(), ["wrong"]);
+}
