@@ -407,6 +407,8 @@ enum Wrong {
     StaysBusyWhenDropped,
     TakesNo403ForARejection,
     ChangeDoesNothing,
+    ChangeIsProtocol,
+    ChangeBackIsProtocol,
     DeadChangeIsRefused,
 }
 
@@ -563,6 +565,10 @@ impl CredentialProvider for Vault {
                 false => ProviderError::token_rejected("status 403"),
             });
         }
+        let is_back = change.new_password().expose_secret() == "toor";
+        if self.is(Wrong::ChangeIsProtocol) || is_back && self.is(Wrong::ChangeBackIsProtocol) {
+            return Err(ProviderError::protocol("no JSON"));
+        }
         if !self.is(Wrong::ChangeDoesNothing) {
             state.password = change.new_password().expose_secret().to_owned();
         }
@@ -718,6 +724,18 @@ async fn each_wrong_is_found_and_told_and_is_the_only_one() {
             Wrong::ChangeDoesNothing,
             Check::PasswordChange,
             "the old password still works",
+            "the one that works",
+        ),
+        (
+            Wrong::ChangeIsProtocol,
+            Check::PasswordChange,
+            "failed as Protocol",
+            "the one that works",
+        ),
+        (
+            Wrong::ChangeBackIsProtocol,
+            Check::PasswordChange,
+            "when changed back: the user has the new one now",
             "the one that works",
         ),
         (
