@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::io::IoSlice;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -14,7 +13,7 @@ use pin_project_lite::pin_project;
 use tokio::runtime::Handle;
 use tokio::time::{Sleep, sleep};
 
-use crate::session::Live;
+use crate::session::Lease;
 
 /// How many frames of a body are read at most, since they may be empty.
 const MOST_FRAMES: usize = 1024;
@@ -31,7 +30,7 @@ pin_project! {
     pub struct SessionBody<B: Body> {
         #[pin]
         kind: Kind<B>,
-        lease: Option<Arc<Live>>,
+        lease: Option<Lease>,
     }
 }
 
@@ -53,7 +52,7 @@ struct Peeked<B: Body> {
 }
 
 impl<B: Body> SessionBody<B> {
-    pub(crate) fn whole(body: B, lease: Option<Arc<Live>>) -> Self {
+    pub(crate) fn whole(body: B, lease: Option<Lease>) -> Self {
         Self {
             kind: Kind::Whole { body },
             lease,
@@ -232,7 +231,7 @@ impl<B: Body> Reading<B> {
     }
 
     /// The whole body, as if nothing had been read.
-    pub(crate) fn into_body(self, lease: Option<Arc<Live>>) -> SessionBody<B> {
+    pub(crate) fn into_body(self, lease: Option<Lease>) -> SessionBody<B> {
         SessionBody {
             kind: Kind::Peeked {
                 peeked: self.peeked,
@@ -256,13 +255,13 @@ mod tests {
         let session = Session::builder(FixedToken::bearer(Profile::default(), "3f9a"));
         let session = session.initial(token).build();
         let lease = session.usable().unwrap();
-        let unused = Arc::strong_count(&lease);
+        let unused = Lease::strong_count(&lease);
 
         let mut body = SessionBody::whole(Full::new(Bytes::from("x")), Some(lease.clone()));
-        assert_eq!(Arc::strong_count(&lease), unused + 1);
+        assert_eq!(Lease::strong_count(&lease), unused + 1);
         assert!(body.frame().await.is_some());
-        assert_eq!(Arc::strong_count(&lease), unused + 1);
+        assert_eq!(Lease::strong_count(&lease), unused + 1);
         assert!(body.frame().await.is_none());
-        assert_eq!(Arc::strong_count(&lease), unused);
+        assert_eq!(Lease::strong_count(&lease), unused);
     }
 }

@@ -3,7 +3,6 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use http::{Method, Request, Response, StatusCode, request, response};
@@ -17,7 +16,7 @@ use crate::error::Error;
 use crate::origin::Target;
 use crate::rejection::{Certainty, Reauth, Verdict, Why, is_idempotent};
 use crate::replay::Replay;
-use crate::session::{Acquiring, Admitted, Live, Moment, Renewing, Session, why_failed};
+use crate::session::{Acquiring, Admitted, Lease, Live, Moment, Renewing, Session, why_failed};
 
 /// How much of a rejected body is read into memory, so that its connection, or
 /// its window in HTTP/2, is free while the token is renewed.
@@ -123,7 +122,7 @@ struct Rejected<RB: Body> {
 
 /// A request under way, and what it takes to send it once more.
 struct Sent<S, R: Replay<B>, B> {
-    lease: Arc<Live>,
+    lease: Lease,
     target: Target,
     replayed: bool,
     /// Whether it asks for a tunnel (RFC 9110, section 9.3.6).
@@ -162,7 +161,7 @@ fn send<S, R, B, RB>(
     service: &mut S,
     replay: &R,
     request: Request<B>,
-    lease: Arc<Live>,
+    lease: Lease,
 ) -> State<S, R, B, RB>
 where
     S: Service<Request<R::Body>> + Clone,
@@ -209,7 +208,7 @@ impl<S, R: Replay<B>, B, RB: Body> Unsent<S, R, B, RB> {
     }
 
     /// Sends the request through its service, which is ready.
-    fn send(self, session: &Session, lease: Arc<Live>) -> State<S, R, B, RB>
+    fn send(self, session: &Session, lease: Lease) -> State<S, R, B, RB>
     where
         S: Service<Request<R::Body>> + Clone,
     {
@@ -320,7 +319,7 @@ where
         service: &mut S,
         replay: &R,
         request: Request<B>,
-        lease: Arc<Live>,
+        lease: Lease,
     ) -> Self
     where
         S: Clone,
@@ -392,7 +391,7 @@ where
                             tell_if_watched(session, &sent, &head);
                             if sent.is_upgraded_by(head.status) {
                                 // The body ends here, and the use of the token does not.
-                                head.extensions.insert(sent.lease.hand_out());
+                                head.extensions.insert(Live::hand_out(sent.lease.clone()));
                             }
                             let body = SessionBody::whole(body, Some(sent.lease));
                             return Poll::Ready(Ok(Response::from_parts(head, body)));
@@ -562,7 +561,7 @@ fn plainly_accepted<S, R: Replay<B>, B, RB>(
     session: &Session,
     response: &Response<RB>,
     sent: &Option<Sent<S, R, B>>,
-) -> Option<Arc<Live>> {
+) -> Option<Lease> {
     let sent = sent.as_ref()?;
     let is_plain = sent.watched.is_none()
         && !sent.replayed

@@ -107,6 +107,7 @@ mod rolling;
 mod secret;
 mod service;
 mod session;
+mod sync;
 #[cfg(feature = "testing")]
 #[cfg_attr(docsrs, doc(cfg(feature = "testing")))]
 pub mod testing;

@@ -330,12 +330,9 @@ impl Token {
     }
 
     /// The token as it is handed out, counted as used until it drops.
-    pub(crate) fn leased(&self, lease: Arc<dyn Any + Send + Sync>) -> Self {
-        Self {
-            inner: self.inner.clone(),
-            generation: self.generation,
-            lease: Some(lease),
-        }
+    pub(crate) fn leased(mut self, lease: Arc<dyn Any + Send + Sync>) -> Self {
+        self.lease = Some(lease);
+        self
     }
 
     fn empty() -> Self {

@@ -4,11 +4,9 @@ use std::fmt;
 use std::pin::pin;
 use std::time::Duration;
 
-use tokio::runtime::Handle;
-use tokio::time::timeout;
-
 use super::Session;
 use crate::error::Error;
+use crate::sync;
 
 impl Session {
     /// Ends the session for good: turns new requests away, waits for those
@@ -61,9 +59,7 @@ impl Session {
             // Whoever read the token on the request path has it by now.
             self.shared.part(guarded);
         });
-        // Without a runtime there is no time to wait for, and no logout.
-        let is_quiet =
-            Handle::try_current().is_ok() && timeout(deadline, self.quiet()).await.is_ok();
+        let is_quiet = sync::timeout(deadline, self.quiet()).await.is_some();
         let logout = self.logout().await.err();
         let guarded = self.shared.lock();
         let error = CloseError {

@@ -1,19 +1,22 @@
 //! The published token, as the request path reads it, and who uses it.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::lifecycle::Signal;
+use crate::sync::{self, AtomicU8, AtomicU64, AtomicUsize, Notify, Ordering};
 use crate::token::Token;
 
+/// Whoever holds one still uses the token.
+pub(crate) type Lease = sync::Arc<Live>;
+
+/// Counts the leases of a publication.
+pub(super) type Leases = sync::Weak<Live>;
+
 /// A token that a session has published, and whether requests may carry it.
-///
-/// The `Arc` around it is the lease: whoever holds one still uses the token.
 pub(crate) struct Live {
     token: Token,
     signal: AtomicU8,
@@ -56,8 +59,12 @@ impl Live {
     }
 
     /// The token for somebody outside, counted as used until it drops.
-    pub(crate) fn hand_out(self: &Arc<Self>) -> Token {
-        self.token.leased(self.clone())
+    pub(crate) fn hand_out(lease: Lease) -> Token {
+        let token = lease.token.clone();
+        // Under loom it is no `Arc` of the standard library's.
+        #[cfg(all(test, reauth_loom))]
+        let lease = Arc::new(lease);
+        token.leased(lease)
     }
 }
 
@@ -147,19 +154,19 @@ impl Drop for Admitted {
 /// A token that is published no longer.
 pub(super) struct Past {
     pub(super) token: Token,
-    leases: Vec<Weak<Live>>,
+    leases: Vec<Leases>,
 }
 
 impl Past {
-    pub(super) fn new(token: Token, leases: Vec<Weak<Live>>) -> Self {
+    pub(super) fn new(token: Token, leases: Vec<Leases>) -> Self {
         Self { token, leases }
     }
 
-    pub(super) fn into_leases(self) -> Vec<Weak<Live>> {
+    pub(super) fn into_leases(self) -> Vec<Leases> {
         self.leases
     }
 
-    pub(super) fn leases(&mut self) -> &mut Vec<Weak<Live>> {
+    pub(super) fn leases(&mut self) -> &mut Vec<Leases> {
         &mut self.leases
     }
 
@@ -169,6 +176,6 @@ impl Past {
     }
 }
 
-pub(super) fn users(leases: &[Weak<Live>]) -> usize {
-    leases.iter().map(Weak::strong_count).sum()
+pub(super) fn users(leases: &[Leases]) -> usize {
+    leases.iter().map(Leases::strong_count).sum()
 }

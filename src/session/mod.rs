@@ -26,12 +26,14 @@ mod close;
 mod cooldown;
 mod event;
 mod flight;
-#[cfg(test)]
+#[cfg(all(test, not(reauth_loom)))]
 mod hostile;
 mod jitter;
 mod lifecycle;
 mod lifespan;
 mod live;
+#[cfg(all(test, reauth_loom))]
+mod model;
 mod retirement;
 mod shared;
 mod stats;
@@ -54,7 +56,7 @@ pub use stats::{Logins, Stats};
 pub use status::Status;
 
 pub(crate) use lifecycle::Moment;
-pub(crate) use live::{Admitted, Live, Waiting};
+pub(crate) use live::{Admitted, Lease, Live, Waiting};
 pub(crate) use waiting::{Acquiring, Renewing, why_failed};
 
 use crate::error::{Error, ErrorKind};
@@ -142,7 +144,7 @@ impl Session {
         let admitted = self.admit()?;
         let mut acquiring = Acquiring::new();
         let live = std::future::poll_fn(|cx| acquiring.poll(self, cx)).await?;
-        let token = live.hand_out();
+        let token = Live::hand_out(live);
         drop(admitted);
         self.step(|guarded, _| guarded.rules.carry(self.shared.now()));
         Ok(token)
@@ -453,7 +455,7 @@ impl Session {
 
     /// The token, if a request to `uri` may carry it and that is all there is to it.
     #[inline]
-    pub(crate) fn live_for(&self, uri: &Uri) -> Option<Arc<Live>> {
+    pub(crate) fn live_for(&self, uri: &Uri) -> Option<Lease> {
         if !self.shared.facts.profile.origins.is_plainly_home(uri) {
             return None;
         }
@@ -480,7 +482,7 @@ impl Session {
 
     /// The token, if a request under way may carry it now. For where a timer
     /// may be late or missing; the request path does without.
-    pub(crate) fn usable_now(&self) -> Option<Arc<Live>> {
+    pub(crate) fn usable_now(&self) -> Option<Lease> {
         let now = self.shared.now();
         self.step(|guarded, _| guarded.rules.carry(now));
         self.usable()
@@ -498,9 +500,17 @@ impl Session {
     }
 
     /// The token, if a request may carry it, its lifetime aside.
-    pub(crate) fn usable(&self) -> Option<Arc<Live>> {
-        let live = self.shared.live.load_full()?;
-        live.is_usable().then_some(live)
+    pub(crate) fn usable(&self) -> Option<Lease> {
+        let mut live = self.shared.live.load_full()?;
+        while !live.is_usable() {
+            // It may have been published anew since it was loaded.
+            let published = self.shared.live.load_full()?;
+            if Lease::ptr_eq(&published, &live) {
+                return None;
+            }
+            live = published;
+        }
+        Some(live)
     }
 
     pub(crate) fn locate(&self, uri: &Uri) -> Destination {
@@ -613,7 +623,7 @@ impl Session {
             let next = next.with_lifetime(lifetime.or(token.lifetime()));
             let now = self.shared.now();
             (rolled, _) = self.step(|guarded, published| {
-                let first = published.is_some_and(|published| Arc::ptr_eq(published, &live));
+                let first = published.is_some_and(|published| Lease::ptr_eq(published, &live));
                 if first {
                     guarded.rules.rolled(lifetime, sent, now);
                     let was_offered = guarded.previous.is_some();
@@ -636,10 +646,7 @@ impl Session {
         !kept.is_empty() && kept.iter().any(|name| headers.contains_key(name))
     }
 
-    fn step<T>(
-        &self,
-        event: impl FnOnce(&mut Guarded, Option<&Arc<Live>>) -> T,
-    ) -> (T, Option<Wait>) {
+    fn step<T>(&self, event: impl FnOnce(&mut Guarded, Option<&Lease>) -> T) -> (T, Option<Wait>) {
         self.shared.step(event)
     }
 }

@@ -5,9 +5,8 @@
 //! flight's end is an event like any other: [`Shared::land`].
 
 use std::hash::{BuildHasher, RandomState};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, PoisonError};
 
-use arc_swap::ArcSwapOption;
 use http::HeaderName;
 use tokio::time::Instant;
 
@@ -15,12 +14,13 @@ use super::event::{Event, Listeners};
 use super::flight::{self, Backend, Flight, Landed, Outcome, Plan, Wait};
 use super::lifecycle::{self, Fate, Issued, Lifecycle, Moment, Settings, Signal};
 use super::lifespan::Lifetimes;
-use super::live::{Live, Past, Uses, users};
+use super::live::{Lease, Leases, Live, Past, Uses, users};
 use super::stats::Stats;
 use super::timer::{Next, Timer};
 use super::trace;
 use crate::error::{Error, ErrorKind};
 use crate::provider::{PasswordChange, Profile};
+use crate::sync::{ArcSwapOption, Mutex, MutexGuard};
 use crate::token::Token;
 
 pub(super) struct Shared {
@@ -48,11 +48,11 @@ pub(super) struct Guarded {
     /// The token published last, for providers that extend or exchange it.
     pub(super) previous: Option<Token>,
     /// Earlier publications of the token in use that somebody may still use.
-    pub(super) leases: Vec<Weak<Live>>,
+    pub(super) leases: Vec<Leases>,
     /// Tokens that are in use no longer and are still to be dealt with.
     pub(super) past: Vec<Past>,
     /// Publications of others that somebody may still use.
-    strays: Vec<Weak<Live>>,
+    strays: Vec<Leases>,
     /// What the password change about to be launched is for.
     pub(super) change: Option<PasswordChange>,
     pub(super) timer: Timer,
@@ -123,7 +123,7 @@ impl Shared {
         });
         let uses = Arc::new(Uses::default());
         let live = initial.clone().zip(rules.signal());
-        let live = live.map(|(token, signal)| Arc::new(Live::new(token, signal, uses.clone())));
+        let live = live.map(|(token, signal)| Lease::new(Live::new(token, signal, uses.clone())));
         Self {
             live: ArcSwapOption::new(live),
             uses,
@@ -150,7 +150,7 @@ impl Shared {
     /// which hears of whatever happens after this event.
     pub(super) fn step<T>(
         self: &Arc<Self>,
-        event: impl FnOnce(&mut Guarded, Option<&Arc<Live>>) -> T,
+        event: impl FnOnce(&mut Guarded, Option<&Lease>) -> T,
     ) -> (T, Option<Wait>) {
         let mut guarded = self.lock();
         // Owned, so that what it does to the count does not depend on how much
@@ -313,9 +313,9 @@ impl Shared {
 
     /// Whether anybody but an event, which this is part of, holds the published
     /// token.
-    pub(super) fn is_used(&self, live: Option<&Arc<Live>>) -> bool {
+    pub(super) fn is_used(&self, live: Option<&Lease>) -> bool {
         // One for the event, and one for being published.
-        live.is_some_and(|live| Arc::strong_count(live) > 2)
+        live.is_some_and(|live| Lease::strong_count(live) > 2)
     }
 
     /// Publishes the token in use once more, so that those who use it now can
@@ -330,10 +330,10 @@ impl Shared {
     }
 
     fn publish_anew(&self, guarded: &mut Guarded, live: Live) {
-        if let Some(replaced) = self.live.swap(Some(Arc::new(live))) {
+        if let Some(replaced) = self.live.swap(Some(Lease::new(live))) {
             replaced.set(Signal::Ended);
             guarded.leases.retain(|lease| lease.strong_count() > 0);
-            guarded.leases.push(Arc::downgrade(&replaced));
+            guarded.leases.push(Lease::downgrade(&replaced));
         }
     }
 
@@ -345,7 +345,7 @@ impl Shared {
         };
         live.set(Signal::Ended);
         let mut leases = std::mem::take(&mut guarded.leases);
-        leases.push(Arc::downgrade(&live));
+        leases.push(Lease::downgrade(&live));
         let past = Past::new(live.token().clone(), leases);
         drop(live);
         guarded.past.push(past);

@@ -5,13 +5,12 @@ use std::pin::pin;
 use std::sync::{Arc, Weak};
 use std::task::Poll;
 
-use tokio::runtime::Handle;
-use tokio::task::AbortHandle;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 use super::Shared;
 use super::lifecycle::Moment;
 use super::live::Uses;
+use crate::sync::{self, AbortHandle, sleep_until};
 
 /// A task that waits for what comes next, if anything does.
 ///
@@ -48,17 +47,13 @@ impl Timer {
         if at.is_none() && !next.users {
             return;
         }
-        let Ok(runtime) = Handle::try_current() else {
-            return;
-        };
         let uses = session.uses.clone();
         self.number += 1;
         let gone_off = run(Arc::downgrade(session), uses, at, next.users, self.number);
-        let task = runtime.spawn(gone_off);
-        self.set = Some((next, task.abort_handle()));
+        self.set = sync::spawn(gone_off).map(|task| (next, task));
     }
 
-    #[cfg(test)]
+    #[cfg(all(test, not(reauth_loom)))]
     pub(super) fn number(&self) -> u64 {
         self.number
     }
@@ -146,7 +141,7 @@ impl Drop for Timer {
 }
 
 /// What a timer does that has gone off.
-#[cfg(test)]
+#[cfg(all(test, not(reauth_loom)))]
 pub(super) async fn gone_off(session: &Arc<Shared>) {
     let now = Instant::now();
     let session = Arc::downgrade(session);

@@ -2,11 +2,10 @@
 //! newer one than the one that was rejected.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use super::flight::{Landed, Wait};
-use super::{Live, Session, Waiting};
+use super::{Lease, Session, Waiting};
 use crate::error::{Error, ErrorKind};
 use crate::origin::Target;
 use crate::rejection::Why;
@@ -31,7 +30,7 @@ impl Acquiring {
         &mut self,
         session: &Session,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<Arc<Live>, Error>> {
+    ) -> Poll<Result<Lease, Error>> {
         loop {
             if let Some(wait) = &mut self.wait {
                 let landed = ready!(Future::poll(Pin::new(wait), cx));

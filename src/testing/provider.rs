@@ -252,7 +252,7 @@ impl ScriptedProvider {
 /// What is kept must not count as a user of the token, which would hold its
 /// logout back.
 fn kept(token: &Token) -> Token {
-    token.leased(Arc::new(()))
+    token.clone().leased(Arc::new(()))
 }
 
 fn next<T>(answers: &mut VecDeque<Answer<T>>) -> Answer<T> {

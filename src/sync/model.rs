@@ -1,0 +1,284 @@
+//! Stand-ins that loom sees. Each does what the part that ships promises, and
+//! no more.
+
+use std::fmt;
+use std::mem::ManuallyDrop;
+use std::ops::Deref;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use loom::sync::atomic::{AtomicBool, fence};
+pub(crate) use loom::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+pub(crate) use loom::sync::{Mutex, MutexGuard};
+use tokio::time::Instant;
+
+/// loom's own has no [`Weak`]. The orders are those of the standard library's.
+pub(crate) struct Arc<T> {
+    /// Drops the value with the last of them; loom never interrupts that.
+    value: std::sync::Arc<T>,
+    strong: std::sync::Arc<AtomicUsize>,
+}
+
+pub(crate) struct Weak<T> {
+    value: std::sync::Weak<T>,
+    strong: std::sync::Arc<AtomicUsize>,
+}
+
+impl<T> Arc<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self {
+            value: std::sync::Arc::new(value),
+            strong: std::sync::Arc::new(AtomicUsize::new(1)),
+        }
+    }
+
+    pub(crate) fn downgrade(this: &Self) -> Weak<T> {
+        Weak {
+            value: std::sync::Arc::downgrade(&this.value),
+            strong: this.strong.clone(),
+        }
+    }
+
+    pub(crate) fn strong_count(this: &Self) -> usize {
+        this.strong.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn ptr_eq(this: &Self, other: &Self) -> bool {
+        std::sync::Arc::ptr_eq(&this.value, &other.value)
+    }
+}
+
+impl<T> Clone for Arc<T> {
+    fn clone(&self) -> Self {
+        self.strong.fetch_add(1, Ordering::Relaxed);
+        Self {
+            value: self.value.clone(),
+            strong: self.strong.clone(),
+        }
+    }
+}
+
+impl<T> Drop for Arc<T> {
+    fn drop(&mut self) {
+        if self.strong.fetch_sub(1, Ordering::Release) == 1 {
+            fence(Ordering::Acquire);
+        }
+    }
+}
+
+impl<T> Deref for Arc<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.value
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for Arc<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.value.fmt(f)
+    }
+}
+
+impl<T> Weak<T> {
+    pub(crate) fn strong_count(&self) -> usize {
+        self.strong.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn upgrade(&self) -> Option<Arc<T>> {
+        let more = |strong| (strong > 0).then(|| strong + 1);
+        self.strong
+            .fetch_update(Ordering::Acquire, Ordering::Relaxed, more)
+            .ok()?;
+        Some(Arc {
+            value: self.value.upgrade().expect("counted"),
+            strong: self.strong.clone(),
+        })
+    }
+}
+
+/// Reads and writes one after the other, as arc-swap's do.
+pub(crate) struct ArcSwapOption<T>(Mutex<Option<Arc<T>>>);
+
+impl<T> ArcSwapOption<T> {
+    pub(crate) fn new(value: Option<Arc<T>>) -> Self {
+        Self(Mutex::new(value))
+    }
+
+    pub(crate) fn load(&self) -> Option<Arc<T>> {
+        self.load_full()
+    }
+
+    pub(crate) fn load_full(&self) -> Option<Arc<T>> {
+        self.0.lock().unwrap().clone()
+    }
+
+    pub(crate) fn swap(&self, value: Option<Arc<T>>) -> Option<Arc<T>> {
+        std::mem::replace(&mut *self.0.lock().unwrap(), value)
+    }
+}
+
+/// As tokio's, as far as it is used here: it wakes all who have asked before.
+#[derive(Default)]
+pub(crate) struct Notify(Mutex<Called>);
+
+#[derive(Default)]
+struct Called {
+    times: u64,
+    wakers: Vec<Waker>,
+}
+
+impl Notify {
+    pub(crate) fn notify_waiters(&self) {
+        let mut called = self.0.lock().unwrap();
+        called.times += 1;
+        let wakers = std::mem::take(&mut called.wakers);
+        drop(called);
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    pub(crate) fn notified(&self) -> Notified<&Self> {
+        Notified::of(self)
+    }
+
+    pub(crate) fn notified_owned(self: std::sync::Arc<Self>) -> OwnedNotified {
+        Notified::of(self)
+    }
+}
+
+impl fmt::Debug for Notify {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Notify")
+    }
+}
+
+pub(crate) type OwnedNotified = Notified<std::sync::Arc<Notify>>;
+
+#[derive(Debug)]
+pub(crate) struct Notified<N> {
+    notify: N,
+    /// How often it had been called before.
+    before: u64,
+}
+
+impl<N: Deref<Target = Notify>> Notified<N> {
+    fn of(notify: N) -> Self {
+        let before = notify.0.lock().unwrap().times;
+        Self { notify, before }
+    }
+}
+
+impl<N: Deref<Target = Notify>> Notified<N> {
+    pub(crate) fn enable(self: Pin<&mut Self>) -> bool {
+        self.notify.0.lock().unwrap().times != self.before
+    }
+}
+
+impl<N: Deref<Target = Notify>> Future for Notified<N> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let mut called = self.notify.0.lock().unwrap();
+        if called.times != self.before {
+            return Poll::Ready(());
+        }
+        called.wakers.push(cx.waker().clone());
+        Poll::Pending
+    }
+}
+
+type Task = (Pin<Box<dyn Future<Output = ()> + Send>>, AbortHandle);
+
+/// Tasks that nobody has polled yet, and who is to do so.
+#[derive(Default)]
+struct Spawned {
+    tasks: Vec<Task>,
+    runs: Option<Waker>,
+}
+
+loom::lazy_static! {
+    // What a failed model leaves here cannot be dropped outside of it.
+    static ref SPAWNED: ManuallyDrop<Mutex<Spawned>> = ManuallyDrop::default();
+}
+
+/// Leaves a task to whoever calls [`run`].
+pub(crate) fn spawn(task: impl Future<Output = ()> + Send + 'static) -> Option<AbortHandle> {
+    let handle = AbortHandle::default();
+    let mut spawned = SPAWNED.lock().unwrap();
+    spawned.tasks.push((Box::pin(task), handle.clone()));
+    let runs = spawned.runs.take();
+    drop(spawned);
+    runs.into_iter().for_each(Waker::wake);
+    Some(handle)
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct AbortHandle {
+    aborted: std::sync::Arc<AtomicBool>,
+    finished: std::sync::Arc<AtomicBool>,
+}
+
+impl AbortHandle {
+    pub(crate) fn abort(&self) {
+        self.aborted.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_finished(&self) -> bool {
+        self.finished.load(Ordering::Acquire)
+    }
+}
+
+/// Drops what nobody runs any more.
+pub(crate) fn shut_down() {
+    let left = std::mem::take(&mut *SPAWNED.lock().unwrap());
+    drop(left);
+}
+
+/// A runtime of one thread, which ends when `main` does.
+pub(crate) fn run<T>(main: impl Future<Output = T>) -> T {
+    let mut main = std::pin::pin!(main);
+    let mut tasks = Vec::new();
+    loom::future::block_on(std::future::poll_fn(|cx| {
+        loop {
+            if let Poll::Ready(answer) = main.as_mut().poll(cx) {
+                return Poll::Ready(answer);
+            }
+            let mut spawned = SPAWNED.lock().unwrap();
+            spawned.runs = Some(cx.waker().clone());
+            let more = std::mem::take(&mut spawned.tasks);
+            drop(spawned);
+            let is_more = !more.is_empty();
+            tasks.extend(more);
+            let mut has_finished = false;
+            tasks.retain_mut(|(task, handle): &mut Task| {
+                let aborted = handle.aborted.load(Ordering::Acquire);
+                let finished = aborted || task.as_mut().poll(cx).is_ready();
+                handle.finished.store(finished, Ordering::Release);
+                has_finished |= finished;
+                !finished
+            });
+            if !is_more && !has_finished {
+                return Poll::Pending;
+            }
+        }
+    }))
+}
+
+/// There is no time: what is not due never comes.
+pub(crate) async fn sleep_until(at: Instant) {
+    if at > Instant::now() {
+        std::future::pending().await;
+    }
+}
+
+pub(crate) async fn timeout<F: Future>(_: Duration, call: F) -> Option<F::Output> {
+    Some(call.await)
+}
+
+pub(crate) async fn timeout_at<F: Future>(
+    _: Instant,
+    call: F,
+) -> Result<F::Output, std::convert::Infallible> {
+    Ok(call.await)
+}
