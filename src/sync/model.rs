@@ -268,7 +268,7 @@ pub(crate) fn run<T>(main: impl Future<Output = T>) -> T {
 /// There is no time: what is not due never comes.
 pub(crate) async fn sleep_until(at: Instant) {
     if at > Instant::now() {
-        std::future::pending().await;
+        std::future::pending::<()>().await;
     }
 }
 
