@@ -1,6 +1,7 @@
 //! Where a token may go: scheme, host and port, and nothing else decides it.
 
 use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
 
 use http::Uri;
 use http::uri::{Authority, Scheme};
@@ -27,7 +28,8 @@ pub struct Anonymous;
 /// The origins that a session's token may go to.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Origins {
-    list: Vec<Origin>,
+    // Shared by a provider and its sessions.
+    list: Arc<[Origin]>,
     bound: bool,
     plain_http: bool,
 }
@@ -66,9 +68,8 @@ enum Host {
 impl Origins {
     pub(crate) fn add(&mut self, uri: &Uri) {
         if let Some(origin) = Origin::of(uri) {
-            // Most have one.
-            self.list.reserve_exact(1);
-            self.list.push(origin);
+            let origins = self.list.iter().cloned().chain([origin]);
+            self.list = origins.collect();
         }
     }
 

@@ -32,7 +32,8 @@ use crate::Error;
 #[derive(Clone)]
 #[must_use]
 pub struct Rejection {
-    clauses: Vec<Clause>,
+    // Shared by a provider and its sessions.
+    clauses: Arc<[Clause]>,
 }
 
 #[derive(Clone)]
@@ -144,7 +145,7 @@ impl Rejection {
     /// Says of the clause added last that a request it rejects was never
     /// executed, so that it may be replayed whatever its method.
     pub fn sure(mut self) -> Self {
-        if let Some(last) = self.clauses.last_mut() {
+        if let Some(last) = Arc::make_mut(&mut self.clauses).last_mut() {
             last.sure = true;
         }
         self
@@ -175,7 +176,7 @@ impl Rejection {
     fn weigh(&self, head: &Parts, start: Option<&[u8]>) -> Verdict {
         let mut unsure = false;
         let mut ask = None;
-        for clause in &self.clauses {
+        for clause in self.clauses.iter() {
             let met = match &clause.condition {
                 Condition::Status(status) => *status == head.status,
                 Condition::Header(name, value) => head
@@ -209,15 +210,16 @@ impl Rejection {
 
     fn of(condition: Condition) -> Self {
         Self {
-            clauses: vec![Clause {
+            clauses: Arc::new([Clause {
                 condition,
                 sure: false,
-            }],
+            }]),
         }
     }
 
     fn or(mut self, other: Self) -> Self {
-        self.clauses.extend(other.clauses);
+        let clauses = self.clauses.iter().chain(other.clauses.iter());
+        self.clauses = clauses.cloned().collect();
         self
     }
 }
@@ -245,7 +247,7 @@ impl Default for Rejection {
 
 impl fmt::Debug for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(&self.clauses).finish()
+        f.debug_list().entries(self.clauses.iter()).finish()
     }
 }
 

@@ -270,7 +270,7 @@ impl Session {
             let started = self.step(|guarded, _| {
                 let begin = guarded.rules.change_password(self.shared.now());
                 if let Begin::Started = begin {
-                    guarded.change = Some(change.clone());
+                    guarded.change = Some(Box::new(change.clone()));
                 }
                 begin
             });

@@ -54,7 +54,7 @@ pub(super) struct Guarded {
     /// Publications of others that somebody may still use.
     strays: Vec<Leases>,
     /// What the password change about to be launched is for.
-    pub(super) change: Option<PasswordChange>,
+    pub(super) change: Option<Box<PasswordChange>>,
     pub(super) timer: Timer,
     pub(super) stats: Stats,
     pub(super) listeners: Listeners,
@@ -212,7 +212,7 @@ impl Shared {
                 let change = guarded.change.take();
                 Plan::ChangePassword {
                     token: token.expect("a change starts only with a usable token"),
-                    change: change.expect("put there by the event that started the change"),
+                    change: *change.expect("put there by the event that started the change"),
                 }
             }
         };

@@ -15,10 +15,11 @@ const REMEMBERED: usize = 16;
 /// Only flights use it, and there is one at a time.
 #[derive(Debug, Default)]
 pub(super) struct Wallet {
+    // Boxed, as most sessions never have one.
     /// A changed password that the source could not keep.
-    unstored: Option<Unstored>,
+    unstored: Option<Box<Unstored>>,
     /// A change of which nobody knows whether the server made it.
-    open: Option<OpenChange>,
+    open: Option<Box<OpenChange>>,
     refused: Vec<Credentials>,
     /// What the server said of the last ones.
     refusal: Option<ProviderError>,
@@ -75,12 +76,12 @@ impl Wallet {
         let Some(Unresolved { new, trying }) = source.unresolved().await? else {
             return Ok(());
         };
-        self.open = Some(OpenChange {
+        self.open = Some(Box::new(OpenChange {
             new,
             source_said: source.fetch().await?,
             stored: true,
             trying,
-        });
+        }));
         Ok(())
     }
 
@@ -114,7 +115,7 @@ impl Wallet {
                 !self.refused.iter().any(|other| other.same_as(candidate))
             });
         }
-        let is_only = self.open.as_ref().is_some_and(OpenChange::is_half_known);
+        let is_only = self.open.as_ref().is_some_and(|open| open.is_half_known());
         let noted = candidates.into_iter().enumerate();
         noted
             .map(|(place, (credentials, which))| Candidate {
@@ -249,12 +250,12 @@ impl Wallet {
         // from here on leaves both passwords behind.
         // A refusal from before the change says nothing of the time after it.
         self.refused.retain(|other| !other.same_as(&new));
-        self.open = Some(OpenChange {
+        self.open = Some(Box::new(OpenChange {
             new: new.clone(),
             source_said: source_said.clone(),
             stored,
             trying: None,
-        });
+        }));
         Ok(Prepared {
             change: change.of(&in_use),
             new,
@@ -297,10 +298,10 @@ impl Wallet {
         source: &Source,
     ) -> Result<(), SourceError> {
         // Until the source has it, and for good if it cannot.
-        self.unstored = Some(Unstored {
+        self.unstored = Some(Box::new(Unstored {
             in_use: new,
             source_said,
-        });
+        }));
         if stored {
             source.promote().await?;
             self.unstored = None;
