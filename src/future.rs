@@ -122,7 +122,8 @@ struct Rejected<RB: Body> {
 
 /// A request under way, and what it takes to send it once more.
 struct Sent<S, R: Replay<B>, B> {
-    lease: Lease,
+    /// `None` once a response has it that is nothing but accepted.
+    lease: Option<Lease>,
     target: Target,
     replayed: bool,
     /// Whether it asks for a tunnel (RFC 9110, section 9.3.6).
@@ -133,6 +134,15 @@ struct Sent<S, R: Replay<B>, B> {
 }
 
 impl<S, R: Replay<B>, B> Sent<S, R, B> {
+    fn lease(&self) -> &Lease {
+        let lease = self.lease.as_ref();
+        lease.expect("a response that has it is the last")
+    }
+
+    fn generation(&self) -> u64 {
+        self.lease().token().generation()
+    }
+
     /// Whether its connection goes on in another protocol.
     #[inline]
     fn is_upgraded_by(&self, status: StatusCode) -> bool {
@@ -186,7 +196,7 @@ where
     State::Calling {
         call: service.call(Request::from_parts(head, body)),
         sent: Some(Sent {
-            lease,
+            lease: Some(lease),
             target,
             replayed: false,
             connects,
@@ -234,7 +244,7 @@ impl<S, R: Replay<B>, B, RB: Body> Unsent<S, R, B, RB> {
                 State::Calling {
                     call: service.call(Request::from_parts(head, body)),
                     sent: Some(Sent {
-                        lease,
+                        lease: Some(lease),
                         target,
                         replayed: true,
                         connects,
@@ -391,9 +401,9 @@ where
                             tell_if_watched(session, &sent, &head);
                             if sent.is_upgraded_by(head.status) {
                                 // The body ends here, and the use of the token does not.
-                                head.extensions.insert(Live::hand_out(sent.lease.clone()));
+                                head.extensions.insert(Live::hand_out(sent.lease().clone()));
                             }
-                            let body = SessionBody::whole(body, Some(sent.lease));
+                            let body = SessionBody::whole(body, sent.lease);
                             return Poll::Ready(Ok(Response::from_parts(head, body)));
                         }
                         Verdict::Rejected(certainty) => {
@@ -406,7 +416,7 @@ where
                                 },
                                 Err(reauth) => {
                                     this.state.set(State::Done);
-                                    let body = SessionBody::whole(body, Some(sent.lease));
+                                    let body = SessionBody::whole(body, sent.lease);
                                     return Poll::Ready(Ok(explained(head, body, reauth)));
                                 }
                             }
@@ -474,7 +484,7 @@ where
                         Verdict::Accepted | Verdict::Ask { .. } => {
                             this.state.set(State::Done);
                             tell_if_watched(session, &sent, &head);
-                            let body = reading.into_body(Some(sent.lease));
+                            let body = reading.into_body(sent.lease);
                             return Poll::Ready(Ok(Response::from_parts(head, body)));
                         }
                         Verdict::Rejected(certainty) => {
@@ -487,7 +497,7 @@ where
                                 },
                                 Err(reauth) => {
                                     this.state.set(State::Done);
-                                    let body = reading.into_body(Some(sent.lease));
+                                    let body = reading.into_body(sent.lease);
                                     return Poll::Ready(Ok(explained(head, body, reauth)));
                                 }
                             }
@@ -503,8 +513,8 @@ where
                     ready!(reading.as_mut().expect(TAKEN).poll_up_to(REJECTED_BODY, cx));
                     let (head, reading) = (head.take().expect(TAKEN), reading.take().expect(TAKEN));
                     let sent = sent.take().expect(TAKEN);
-                    let generation = sent.lease.token().generation();
-                    let body = reading.into_body(Some(sent.lease));
+                    let generation = sent.generation();
+                    let body = reading.into_body(sent.lease);
                     let rejected = Rejected {
                         response: Response::from_parts(head, body),
                         generation,
@@ -560,14 +570,14 @@ where
 fn plainly_accepted<S, R: Replay<B>, B, RB>(
     session: &Session,
     response: &Response<RB>,
-    sent: &Option<Sent<S, R, B>>,
+    sent: &mut Option<Sent<S, R, B>>,
 ) -> Option<Lease> {
-    let sent = sent.as_ref()?;
+    let sent = sent.as_mut()?;
     let is_plain = sent.watched.is_none()
         && !sent.replayed
         && !sent.is_upgraded_by(response.status())
         && session.rejection().plainly_accepts(response.status());
-    is_plain.then(|| sent.lease.clone())
+    sent.lease.take_if(|_| is_plain)
 }
 
 /// Tells the session of an accepted request, if it wants to hear of it.
@@ -577,7 +587,7 @@ fn tell_if_watched<S, R: Replay<B>, B>(
     head: &response::Parts,
 ) {
     if let Some(at) = sent.watched {
-        let generation = sent.lease.token().generation();
+        let generation = sent.generation();
         session.accepted(generation, sent.target, at, head);
     }
     if sent.replayed {
@@ -591,7 +601,7 @@ fn after_rejection<S, R: Replay<B>, B>(
     sent: &Sent<S, R, B>,
     certainty: Certainty,
 ) -> Result<Renewing, Reauth> {
-    let generation = sent.lease.token().generation();
+    let generation = sent.generation();
     // In any case, so that the next request has a new token.
     let renewal = match sent.replayed {
         true => {

@@ -7,7 +7,7 @@
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ use crate::provider::{
     ErasedProvider, LoginContext, PasswordChange, PasswordChanged, ProviderError,
     ProviderErrorKind, Reason,
 };
-use crate::sync::{self, Notify, OwnedNotified};
+use crate::sync::{self, Notify, OnceLock, OwnedNotified};
 use crate::token::Token;
 
 /// A deadline beyond what a clock can tell counts as this one, some 30 years.

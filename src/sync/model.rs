@@ -98,6 +98,35 @@ impl<T> Weak<T> {
     }
 }
 
+/// A value that is there once it has been set.
+#[derive(Debug)]
+pub(crate) struct OnceLock<T> {
+    value: std::sync::OnceLock<T>,
+    is_set: AtomicBool,
+}
+
+impl<T> OnceLock<T> {
+    pub(crate) fn get(&self) -> Option<&T> {
+        let is_set = self.is_set.load(Ordering::Acquire);
+        self.value.get().filter(|_| is_set)
+    }
+
+    pub(crate) fn set(&self, value: T) -> Result<(), T> {
+        self.value.set(value)?;
+        self.is_set.store(true, Ordering::Release);
+        Ok(())
+    }
+}
+
+impl<T> Default for OnceLock<T> {
+    fn default() -> Self {
+        Self {
+            value: std::sync::OnceLock::new(),
+            is_set: AtomicBool::new(false),
+        }
+    }
+}
+
 /// Reads and writes one after the other, as arc-swap's do.
 pub(crate) struct ArcSwapOption<T>(Mutex<Option<Arc<T>>>);
 

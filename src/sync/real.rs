@@ -1,7 +1,7 @@
 //! The parts that ship.
 
 pub(crate) use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
-pub(crate) use std::sync::{Arc, Mutex, MutexGuard, Weak};
+pub(crate) use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
 
 pub(crate) use arc_swap::ArcSwapOption;
 pub(crate) use tokio::sync::{Notify, futures::OwnedNotified};
