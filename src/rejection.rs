@@ -120,7 +120,7 @@ impl Rejection {
     ///
     /// As [`Rejection::status`].
     pub fn or_status(self, status: u16) -> Self {
-        self.or(Self::status(status))
+        self.or(&Self::status(status))
     }
 
     /// Adds the clause of [`Rejection::body_contains`].
@@ -129,17 +129,17 @@ impl Rejection {
     ///
     /// As [`Rejection::status`].
     pub fn or_body_contains(self, status: u16, text: impl Into<String>, within: usize) -> Self {
-        self.or(Self::body_contains(status, text, within))
+        self.or(&Self::body_contains(status, text, within))
     }
 
     /// Adds the clause of [`Rejection::header`].
     pub fn or_header(self, name: HeaderName, value: HeaderValue) -> Self {
-        self.or(Self::header(name, value))
+        self.or(&Self::header(name, value))
     }
 
     /// Adds the clause of [`Rejection::when`].
     pub fn or_when(self, is_rejection: impl Fn(&Parts) -> bool + Send + Sync + 'static) -> Self {
-        self.or(Self::when(is_rejection))
+        self.or(&Self::when(is_rejection))
     }
 
     /// Says of the clause added last that a request it rejects was never
@@ -217,7 +217,7 @@ impl Rejection {
         }
     }
 
-    fn or(mut self, other: Self) -> Self {
+    fn or(mut self, other: &Self) -> Self {
         let clauses = self.clauses.iter().chain(other.clauses.iter());
         self.clauses = clauses.cloned().collect();
         self
