@@ -1,0 +1,766 @@
+//! The server's honest account: what it did for whom, what it knows to be lost,
+//! and what must never happen.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::Method;
+use tower_reauth::{ProviderError, ProviderErrorKind, Reason};
+
+use super::chance::Chance;
+use super::faults::{Endpoint, Fault, Faults};
+
+/// How a user's tokens end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Terms {
+    pub(crate) name: &'static str,
+    /// By themselves. Where they do not, the server ends the latest one each
+    /// second, and whoever loses another leaves it behind for good.
+    pub(crate) lifetime: Option<Duration>,
+    pub(crate) is_told: bool,
+    /// Whether a password change ends them all.
+    pub(crate) end_at_change: bool,
+}
+
+pub(crate) const SECOND: Duration = Duration::from_secs(1);
+
+pub(crate) const USERS: [Terms; 4] = [
+    Terms {
+        name: "told",
+        lifetime: Some(SECOND),
+        is_told: true,
+        end_at_change: false,
+    },
+    Terms {
+        name: "untold",
+        lifetime: Some(SECOND),
+        is_told: false,
+        end_at_change: true,
+    },
+    // Long enough to be renewed ahead.
+    Terms {
+        name: "ahead",
+        lifetime: Some(Duration::from_millis(1500)),
+        is_told: true,
+        end_at_change: false,
+    },
+    Terms {
+        name: "endless",
+        lifetime: None,
+        is_told: false,
+        end_at_change: false,
+    },
+];
+
+pub(crate) struct Account {
+    pub(crate) faults: Faults,
+    users: Vec<User>,
+    tokens: BTreeMap<u64, Issued>,
+    jobs: HashMap<u64, Job>,
+    /// The password changes that were asked for, by the new password, and
+    /// whether they were made.
+    changes: BTreeMap<u64, bool>,
+    calls: u64,
+    /// The job that each connection answered last. That its answer has come is
+    /// known once another request has.
+    unconfirmed: HashMap<u64, u64>,
+    restarts: u64,
+    restarts_without_sessions: u64,
+    uncertain_changes: u64,
+    resolved_changes: u64,
+    wrong_passwords: u64,
+    refusals: u64,
+    most_flights: usize,
+    not_sent: BTreeMap<&'static str, u64>,
+    violations: Vec<String>,
+}
+
+/// A user, and what the one session of its own has been told.
+struct User {
+    terms: Terms,
+    password: u64,
+    /// The calls of the provider under way, of which there is one at a time.
+    under_way: BTreeSet<u64>,
+    /// The passwords that the session knows to be refused.
+    refused: BTreeSet<u64>,
+    /// Whether it does not know which password is right.
+    is_uncertain: bool,
+    /// How many wait for a login whatever happened before.
+    forced: usize,
+    /// How often the session's end was asked for.
+    logouts: u64,
+}
+
+struct Issued {
+    user: usize,
+    at: Instant,
+    /// What `logouts` was then.
+    era: u64,
+    ended: Option<Ended>,
+    /// Whether the session got it.
+    is_delivered: bool,
+    /// Whether the session was told that it is dead.
+    is_denied: bool,
+    logouts: u32,
+    /// How many hold it, or a response body that came with it.
+    held: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Ended {
+    LoggedOut,
+    Expired,
+    Revoked,
+    LostAtRestart,
+}
+
+struct Job {
+    method: Method,
+    is_replayable: bool,
+    body: Bytes,
+    /// The tokens that it came with.
+    arrivals: Vec<u64>,
+    /// Those of them that it was turned away with.
+    rejections: Vec<u64>,
+    executed: u64,
+    /// How many times of these were answered as if the session were dead.
+    unsure: u64,
+    /// Whether the server knows that an answer was lost.
+    is_lost: bool,
+    outcome: Option<Outcome>,
+}
+
+/// What became of a job, as its caller knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Outcome {
+    Acknowledged,
+    /// Answered as if the session were dead.
+    Unsure,
+    /// A rejection, returned.
+    Rejected,
+    /// Answered with 503.
+    Refused,
+    /// An error of the session's own.
+    NotSent,
+    /// The connection broke.
+    Broken,
+    /// Its caller lost patience.
+    GivenUp,
+}
+
+/// What a call of the provider is for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Purpose {
+    Login { password: u64, reason: Reason },
+    Logout { token: u64 },
+    Change { new: u64, current: Option<u64> },
+}
+
+impl Account {
+    pub(crate) fn new(chance: Chance) -> Self {
+        let users = USERS.iter().zip(0..).map(|(terms, password)| User {
+            terms: *terms,
+            password,
+            under_way: BTreeSet::new(),
+            refused: BTreeSet::new(),
+            is_uncertain: false,
+            forced: 0,
+            logouts: 0,
+        });
+        Self {
+            faults: Faults::new(chance),
+            users: users.collect(),
+            tokens: BTreeMap::new(),
+            jobs: HashMap::new(),
+            changes: BTreeMap::new(),
+            calls: 0,
+            unconfirmed: HashMap::new(),
+            restarts: 0,
+            restarts_without_sessions: 0,
+            uncertain_changes: 0,
+            resolved_changes: 0,
+            wrong_passwords: 0,
+            refusals: 0,
+            most_flights: 0,
+            not_sent: BTreeMap::new(),
+            violations: Vec::new(),
+        }
+    }
+
+    pub(crate) fn violated(&mut self, rule: impl fmt::Display) {
+        self.violations.push(rule.to_string());
+    }
+
+    fn must(&mut self, holds: bool, rule: impl fmt::Display) {
+        if !holds {
+            self.violated(rule);
+        }
+    }
+
+    pub(crate) fn violations(&self) -> &[String] {
+        &self.violations
+    }
+
+    fn name(&self, user: usize) -> &'static str {
+        self.users[user].terms.name
+    }
+
+    // Jobs, as their callers know them.
+
+    pub(crate) fn order(&mut self, method: Method, is_replayable: bool, size: usize) -> u64 {
+        let number = self.jobs.len() as u64;
+        let mut body = match size {
+            0 => String::new(),
+            _ => format!("job {number} "),
+        };
+        while body.len() < size {
+            body.push(char::from(b'a' + (body.len() % 26) as u8));
+        }
+        let job = Job {
+            method,
+            is_replayable,
+            body: body.into(),
+            arrivals: Vec::new(),
+            rejections: Vec::new(),
+            executed: 0,
+            unsure: 0,
+            is_lost: false,
+            outcome: None,
+        };
+        self.jobs.insert(number, job);
+        number
+    }
+
+    pub(crate) fn body(&self, job: u64) -> Bytes {
+        self.jobs[&job].body.clone()
+    }
+
+    pub(crate) fn settle(&mut self, job: u64, outcome: Outcome) {
+        self.jobs.get_mut(&job).expect("ordered").outcome = Some(outcome);
+    }
+
+    /// The token that a job came with last.
+    pub(crate) fn bearer_of(&self, job: u64) -> u64 {
+        let last = self.jobs[&job].arrivals.last();
+        *last.expect("it was answered")
+    }
+
+    pub(crate) fn not_sent(&mut self, why: &'static str) {
+        *self.not_sent.entry(why).or_default() += 1;
+    }
+
+    // Jobs, as the server does them.
+
+    /// A request for a job has arrived, on this connection and with this token.
+    pub(crate) fn arrives(&mut self, connection: u64, job: u64, token: Option<u64>) {
+        self.unconfirmed.remove(&connection);
+        let Some(token) = token else {
+            return self.violated(format_args!("job {job} came without a token"));
+        };
+        let known = self.jobs.get_mut(&job).expect("ordered");
+        let is_first = known.arrivals.is_empty();
+        let is_allowed = is_first || known.is_replayable && known.arrivals.len() == 1;
+        let was_rejected = known.arrivals == known.rejections;
+        let is_newer = known.arrivals.iter().all(|before| *before < token);
+        known.arrivals.push(token);
+        let arrivals = known.arrivals.clone();
+        self.must(
+            is_allowed,
+            format_args!("job {job} was sent too often: {arrivals:?}"),
+        );
+        self.must(
+            was_rejected,
+            format_args!("job {job} was sent again, and not rejected before: {arrivals:?}"),
+        );
+        self.must(
+            is_newer,
+            format_args!("job {job} was sent again without a newer token: {arrivals:?}"),
+        );
+    }
+
+    /// How the token has ended, if it has.
+    pub(crate) fn ended(&mut self, token: u64) -> Option<Ended> {
+        let issued = self.tokens.get_mut(&token).expect("issued");
+        let lifetime = self.users[issued.user].terms.lifetime;
+        if lifetime.is_some_and(|lifetime| issued.at.elapsed() >= lifetime) {
+            issued.ended.get_or_insert(Ended::Expired);
+        }
+        issued.ended
+    }
+
+    fn end(&mut self, token: u64, how: Ended) {
+        if self.ended(token).is_none() {
+            self.tokens.get_mut(&token).expect("issued").ended = Some(how);
+        }
+    }
+
+    /// A job is turned away since its token is dead, or is said to be.
+    pub(crate) fn rejects(&mut self, job: u64, token: u64) {
+        self.tokens.get_mut(&token).expect("issued").is_denied = true;
+        let job = self.jobs.get_mut(&job).expect("ordered");
+        job.rejections.push(token);
+    }
+
+    pub(crate) fn revoke(&mut self, token: u64) {
+        self.end(token, Ended::Revoked);
+    }
+
+    /// Does a job, if the token is good.
+    pub(crate) fn execute(&mut self, job: u64, token: u64, body: &Bytes) -> Result<(), Ended> {
+        if let Some(ended) = self.ended(token) {
+            return Err(ended);
+        }
+        let known = self.jobs.get_mut(&job).expect("ordered");
+        known.executed += 1;
+        let is_whole = known.body == *body;
+        let is_right = known.executed == 1 || known.method == Method::GET;
+        self.must(is_whole, format_args!("job {job} lost its body"));
+        self.must(is_right, format_args!("job {job} was done twice"));
+        Ok(())
+    }
+
+    /// It is done, and answered as if the session were dead.
+    pub(crate) fn is_unsure(&mut self, job: u64, token: u64) {
+        self.rejects(job, token);
+        self.jobs.get_mut(&job).expect("ordered").unsure += 1;
+    }
+
+    pub(crate) fn answered(&mut self, connection: u64, job: u64) {
+        self.unconfirmed.insert(connection, job);
+    }
+
+    /// It is done, and its answer does not leave the server.
+    pub(crate) fn answer_lost(&mut self, job: u64) {
+        self.jobs.get_mut(&job).expect("ordered").is_lost = true;
+    }
+
+    /// Its client has closed a connection.
+    pub(crate) fn hung_up(&mut self, connection: u64) {
+        self.unconfirmed.remove(&connection);
+    }
+
+    /// All connections were cut.
+    pub(crate) fn restarted(&mut self, loses_sessions: bool) {
+        self.restarts += 1;
+        for job in std::mem::take(&mut self.unconfirmed).into_values() {
+            self.answer_lost(job);
+        }
+        if loses_sessions {
+            self.restarts_without_sessions += 1;
+            for token in self.tokens.keys().copied().collect::<Vec<_>>() {
+                self.end(token, Ended::LostAtRestart);
+            }
+        }
+    }
+
+    /// A second is over for those whose tokens do not end by themselves.
+    pub(crate) fn expire_the_latest(&mut self) {
+        for user in 0..self.users.len() {
+            let mut tokens = self.tokens.iter().rev();
+            let latest = tokens.find(|(_, issued)| issued.user == user && issued.is_delivered);
+            let latest = latest.map(|(token, _)| *token);
+            if self.users[user].terms.lifetime.is_none() {
+                latest
+                    .into_iter()
+                    .for_each(|latest| self.end(latest, Ended::Expired));
+            }
+        }
+    }
+
+    // Tokens, as their holders know them.
+
+    pub(crate) fn hold(&mut self, token: u64) {
+        self.tokens.get_mut(&token).expect("issued").held += 1;
+    }
+
+    pub(crate) fn let_go(&mut self, token: u64) {
+        self.tokens.get_mut(&token).expect("issued").held -= 1;
+    }
+
+    /// Whether the session's end was asked for since the token was issued.
+    fn may_be_ended(&self, token: u64) -> bool {
+        let issued = &self.tokens[&token];
+        issued.era < self.users[issued.user].logouts
+    }
+
+    /// A live request has heard that its token was logged out.
+    pub(crate) fn was_logged_out_under_a_request(&mut self, job: u64, token: u64) {
+        let may_be = self.may_be_ended(token);
+        self.must(
+            may_be,
+            format_args!("token {token} was logged out although job {job} used it"),
+        );
+    }
+
+    // Calls of the provider.
+
+    pub(crate) fn begins(&mut self, user: usize, purpose: Purpose) -> u64 {
+        let name = self.name(user);
+        self.calls += 1;
+        let call = self.calls;
+        let known = &mut self.users[user];
+        known.under_way.insert(call);
+        let flights = known.under_way.len();
+        self.most_flights = self.most_flights.max(flights);
+        match purpose {
+            Purpose::Login { password, reason } => {
+                let is_refused = known.refused.contains(&password);
+                let is_forced = reason == Reason::Requested && known.forced > 0;
+                self.must(
+                    !is_refused || is_forced,
+                    format_args!("{name}: refused password {password} was sent again: {reason:?}"),
+                );
+            }
+            Purpose::Logout { token } => {
+                let issued = self.tokens.get_mut(&token).expect("issued");
+                issued.logouts += 1;
+                let held = issued.held;
+                let may_be = held == 0 || self.may_be_ended(token);
+                self.must(
+                    may_be,
+                    format_args!("{name}: token {token} is logged out, and {held} use it"),
+                );
+            }
+            Purpose::Change { new, current } => {
+                let is_uncertain = known.is_uncertain;
+                let is_right = current == Some(known.password);
+                // It may be right now, whatever it was before.
+                known.refused.remove(&new);
+                self.must(
+                    !is_uncertain,
+                    format_args!("{name}: a change to {new} before the last one was resolved"),
+                );
+                self.must(
+                    is_right || is_uncertain,
+                    format_args!("{name}: a change from {current:?}, which is not the password"),
+                );
+            }
+        }
+        self.must(
+            flights == 1,
+            format_args!("{name}: {flights} flights at once, {purpose:?} the last"),
+        );
+        call
+    }
+
+    /// A call has ended: `None` if it was given up.
+    pub(crate) fn ends(
+        &mut self,
+        user: usize,
+        call: u64,
+        purpose: Purpose,
+        outcome: Option<Result<Option<u64>, &ProviderError>>,
+    ) {
+        let known = &mut self.users[user];
+        known.under_way.remove(&call);
+        match (purpose, outcome) {
+            (Purpose::Login { .. }, Some(Ok(token))) => {
+                known.refused.clear();
+                if std::mem::take(&mut known.is_uncertain) {
+                    self.resolved_changes += 1;
+                }
+                let token = token.expect("a login yields one");
+                self.tokens.get_mut(&token).expect("issued").is_delivered = true;
+            }
+            (Purpose::Login { password, .. }, Some(Err(error)))
+                if error.kind() == ProviderErrorKind::Refused =>
+            {
+                known.refused.insert(password);
+                self.refusals += 1;
+            }
+            (Purpose::Change { .. }, Some(Ok(_))) => known.refused.clear(),
+            (Purpose::Change { .. }, outcome) => {
+                let kind = outcome.and_then(Result::err).map(ProviderError::kind);
+                if matches!(kind, None | Some(ProviderErrorKind::Uncertain)) {
+                    known.is_uncertain = true;
+                    self.uncertain_changes += 1;
+                }
+            }
+            (Purpose::Login { .. } | Purpose::Logout { .. }, _) => {}
+        }
+    }
+
+    // The login system.
+
+    pub(crate) fn user(&self, name: &str) -> usize {
+        let mut users = self.users.iter();
+        users
+            .position(|user| user.terms.name == name)
+            .expect("one of ours")
+    }
+
+    /// A login, of a call that may have been given up. Answers with the token.
+    pub(crate) fn log_in(&mut self, user: usize, password: u64, call: u64) -> Option<u64> {
+        let name = self.name(user);
+        let known = &self.users[user];
+        if password != known.password {
+            let may_be = known.is_uncertain || !known.under_way.contains(&call);
+            self.wrong_passwords += 1;
+            self.must(
+                may_be,
+                format_args!("{name}: wrong password {password} though no change is uncertain"),
+            );
+            return None;
+        }
+        let number = self.tokens.len() as u64 + 1;
+        let issued = Issued {
+            user,
+            at: Instant::now(),
+            era: known.logouts,
+            ended: None,
+            is_delivered: false,
+            is_denied: false,
+            logouts: 0,
+            held: 0,
+        };
+        self.tokens.insert(number, issued);
+        Some(number)
+    }
+
+    /// Whether the token was good.
+    pub(crate) fn log_out(&mut self, token: u64) -> bool {
+        let was_good = self.ended(token).is_none();
+        self.end(token, Ended::LoggedOut);
+        was_good
+    }
+
+    pub(crate) fn new_password(&mut self) -> u64 {
+        let new = (self.users.len() + self.changes.len()) as u64;
+        self.changes.insert(new, false);
+        new
+    }
+
+    /// Changes the password, unless whoever asked has given up: whatever is done
+    /// then, no client can know of.
+    pub(crate) fn change(&mut self, token: u64, current: u64, new: u64, call: u64) -> bool {
+        let user = self.tokens[&token].user;
+        let known = &mut self.users[user];
+        if !known.under_way.contains(&call) || known.password != current {
+            return false;
+        }
+        known.password = new;
+        self.changes.insert(new, true);
+        if self.users[user].terms.end_at_change {
+            let theirs = self.tokens.iter();
+            let theirs = theirs.filter(|(_, issued)| issued.user == user);
+            for token in theirs.map(|(token, _)| *token).collect::<Vec<_>>() {
+                self.end(token, Ended::Revoked);
+            }
+        }
+        true
+    }
+
+    pub(crate) fn is_changed_to(&self, new: u64) -> bool {
+        self.changes[&new]
+    }
+
+    // What a session is asked for by hand.
+
+    pub(crate) fn forces(&mut self, user: usize) {
+        self.users[user].forced += 1;
+    }
+
+    pub(crate) fn forces_no_more(&mut self, user: usize) {
+        self.users[user].forced -= 1;
+    }
+
+    /// Somebody is about to ask for the session's end.
+    pub(crate) fn logs_out(&mut self, user: usize) {
+        self.users[user].logouts += 1;
+    }
+
+    // At the end.
+
+    /// The tokens that a session got.
+    pub(crate) fn delivered(&self, user: usize) -> u64 {
+        let theirs = self.tokens.values();
+        let theirs = theirs.filter(|issued| issued.user == user && issued.is_delivered);
+        theirs.count() as u64
+    }
+
+    /// How many tokens of a session were to be logged out so often.
+    pub(crate) fn logged_out_in_vain(&self, user: usize, times: u32) -> u64 {
+        let theirs = self.tokens.values();
+        let theirs = theirs.filter(|issued| issued.user == user && issued.logouts >= times);
+        theirs.count() as u64
+    }
+
+    /// A closed session leaves no token behind that it knew to be good.
+    pub(crate) fn is_closed(&mut self, user: usize) {
+        let name = self.name(user);
+        for token in self.tokens.keys().copied().collect::<Vec<_>>() {
+            let is_good = self.ended(token).is_none();
+            let issued = &self.tokens[&token];
+            let is_theirs = issued.user == user && issued.is_delivered && !issued.is_denied;
+            let logouts = issued.logouts;
+            self.must(
+                !(is_good && is_theirs),
+                format_args!("{name}: token {token} was left behind, after {logouts} logouts"),
+            );
+        }
+    }
+
+    /// Each job was done as often as its caller may think.
+    pub(crate) fn check_jobs(&mut self) {
+        let mut wrong = Vec::new();
+        for (number, job) in &self.jobs {
+            // What was answered as if the session were dead may be done again.
+            let done = job.executed - job.unsure;
+            let is_right = match job.outcome {
+                Some(Outcome::Acknowledged) => done == 1,
+                Some(Outcome::Unsure) => done == 0 && job.unsure > 0,
+                Some(Outcome::Rejected | Outcome::Refused | Outcome::NotSent) => done == 0,
+                Some(Outcome::Broken) => done == 0 || done == 1 && job.is_lost,
+                Some(Outcome::GivenUp) => done <= 1,
+                None => false,
+            };
+            if !is_right {
+                wrong.push(format!(
+                    "job {number}, {} {:?}, was done {} times, of these {} unsure, answer lost: {}",
+                    job.method, job.outcome, job.executed, job.unsure, job.is_lost
+                ));
+            }
+        }
+        self.violations.extend(wrong);
+    }
+
+    /// How many jobs came to this, and how many of them were done.
+    pub(crate) fn came_to(&self, outcome: Outcome) -> (u64, u64) {
+        let jobs = self.jobs.values();
+        let jobs = jobs.filter(|job| job.outcome == Some(outcome));
+        jobs.fold((0, 0), |(all, done), job| {
+            (all + 1, done + u64::from(job.executed > 0))
+        })
+    }
+
+    pub(crate) fn jobs_done(&self) -> u64 {
+        let jobs = self.jobs.values();
+        jobs.filter(|job| job.executed > 0).count() as u64
+    }
+
+    pub(crate) fn answers_lost(&self) -> u64 {
+        self.jobs.values().filter(|job| job.is_lost).count() as u64
+    }
+
+    pub(crate) fn sent_again(&self) -> u64 {
+        let jobs = self.jobs.values();
+        jobs.filter(|job| job.arrivals.len() > 1).count() as u64
+    }
+
+    /// How many tokens ended like this, or not.
+    pub(crate) fn ends_of_tokens(&mut self) -> BTreeMap<Option<Ended>, u64> {
+        let mut ends = BTreeMap::new();
+        for token in self.tokens.keys().copied().collect::<Vec<_>>() {
+            *ends.entry(self.ended(token)).or_default() += 1;
+        }
+        ends
+    }
+
+    pub(crate) fn restarts(&self) -> (u64, u64) {
+        (self.restarts, self.restarts_without_sessions)
+    }
+
+    pub(crate) fn uncertain_changes(&self) -> (u64, u64) {
+        (self.uncertain_changes, self.resolved_changes)
+    }
+
+    pub(crate) fn tokens(&self) -> u64 {
+        self.tokens.len() as u64
+    }
+}
+
+/// One line, for whoever reads along.
+impl fmt::Display for Account {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (acknowledged, _) = self.came_to(Outcome::Acknowledged);
+        let (broken, broken_done) = self.came_to(Outcome::Broken);
+        let (given_up, given_up_done) = self.came_to(Outcome::GivenUp);
+        let (unsure, _) = self.came_to(Outcome::Unsure);
+        let (rejected, _) = self.came_to(Outcome::Rejected);
+        let (refused, _) = self.came_to(Outcome::Refused);
+        let (not_sent, _) = self.came_to(Outcome::NotSent);
+        let mut tokens = self.tokens.values();
+        let lost = self
+            .tokens
+            .values()
+            .filter(|issued| !issued.is_delivered)
+            .count();
+        let mut ends = BTreeMap::new();
+        for issued in &mut tokens {
+            *ends.entry(issued.ended).or_insert(0_u64) += 1;
+        }
+        let made = self.changes.values().filter(|is_made| **is_made).count();
+        write!(
+            f,
+            "{} jobs, {} done: {acknowledged} acknowledged, {broken} broken ({broken_done} done), \
+             {given_up} given up ({given_up_done} done), {unsure} unsure, {rejected} rejected, \
+             {refused} refused, {not_sent} not sent {:?}; {} sent again, {} answers lost; \
+             {} tokens, {lost} lost, ended {ends:?}; {} refusals, {} wrong passwords, \
+             {} changes, {made} made, {} uncertain, {} resolved; {} flights at most; \
+             {} restarts, {} without sessions; faults {:?}",
+            self.jobs.len(),
+            self.jobs_done(),
+            self.not_sent,
+            self.sent_again(),
+            self.answers_lost(),
+            self.tokens.len(),
+            self.refusals,
+            self.wrong_passwords,
+            self.changes.len(),
+            self.uncertain_changes,
+            self.resolved_changes,
+            self.most_flights,
+            self.restarts,
+            self.restarts_without_sessions,
+            self.faults.kinds(),
+        )
+    }
+}
+
+/// The least that must have happened for the account to mean anything.
+impl Account {
+    pub(crate) fn check_that_it_was_something(&mut self) {
+        for endpoint in Endpoint::ALL {
+            let others = endpoint.others().iter();
+            for fault in super::faults::COMMON.iter().chain(others) {
+                let count = self.faults.counted(endpoint, *fault);
+                self.must(count > 0, format_args!("no {fault:?} at {endpoint:?}"));
+            }
+        }
+        let acknowledged = self.came_to(Outcome::Acknowledged).0;
+        let (restarts, without_sessions) = self.restarts();
+        let (uncertain, resolved) = self.uncertain_changes();
+        let ends = self.ends_of_tokens();
+        let ended = |how| ends.get(&Some(how)).copied().unwrap_or(0);
+        for (what, count, least) in [
+            ("jobs acknowledged", acknowledged, 500),
+            ("jobs sent again", self.sent_again(), 20),
+            ("answers lost", self.answers_lost(), 20),
+            ("jobs given up", self.came_to(Outcome::GivenUp).0, 20),
+            ("tokens", self.tokens(), 40),
+            ("restarts", restarts, 3),
+            ("restarts without sessions", without_sessions, 1),
+            ("uncertain changes", uncertain, 2),
+            ("resolved changes", resolved, 2),
+            ("tokens logged out", ended(Ended::LoggedOut), 5),
+            ("tokens expired", ended(Ended::Expired), 10),
+            ("tokens revoked", ended(Ended::Revoked), 3),
+            ("tokens lost at a restart", ended(Ended::LostAtRestart), 1),
+        ] {
+            self.must(
+                count >= least,
+                format_args!("{count} {what}, of {least} at least"),
+            );
+        }
+    }
+}
+
+/// Counts a fault where it happens.
+pub(crate) fn is_before(fault: Fault) -> bool {
+    matches!(
+        fault,
+        Fault::Refuse | Fault::ResetBefore | Fault::StallBefore | Fault::Deny | Fault::Revoke
+    )
+}

@@ -1,0 +1,310 @@
+//! Those who use the sessions: they order jobs, lose patience, and ask for
+//! renewals, password changes and the session's end.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
+use http::{Method, Request, Response, StatusCode};
+use http_body::Frame;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::Incoming;
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+use tower::util::BoxCloneSyncService;
+use tower::{Layer, Service, ServiceExt};
+use tower_reauth::{
+    BoxError, Buffer, Error, ErrorKind, IfEmpty, Never, PasswordChange, Session, SessionBody, State,
+};
+
+use super::account::Outcome;
+use super::chance::Chance;
+use super::provider::{Http, boxed, number_of};
+use super::server::{ENDED, LOGGED_OUT, Phase, Server, password};
+use super::watch::Post;
+
+type Service_ =
+    BoxCloneSyncService<Request<Full<Bytes>>, Response<SessionBody<Incoming>>, BoxError>;
+
+/// How much of a streaming body is kept.
+const KEPT: usize = 1024;
+
+/// A session, and all ways of using it.
+#[derive(Clone)]
+pub(crate) struct User {
+    pub(crate) number: usize,
+    pub(crate) session: Session,
+    server: Server,
+    base: String,
+    auto: Service_,
+    if_empty: Service_,
+    never: Service_,
+    buffer: Service_,
+}
+
+fn erased<S>(service: S) -> Service_
+where
+    S: Service<Request<Full<Bytes>>, Response = Response<SessionBody<Incoming>>, Error = BoxError>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+    S::Future: Send + 'static,
+{
+    BoxCloneSyncService::new(service)
+}
+
+/// The same body in parts that take their time.
+fn streamed(body: Full<Bytes>) -> super::provider::Sent {
+    let parts = stream::once(async {
+        let body = body.collect().await.unwrap_or_else(|never| match never {});
+        let body = body.to_bytes();
+        let size = body.len().div_ceil(3).max(1);
+        let parts: Vec<_> = body.chunks(size).map(Bytes::copy_from_slice).collect();
+        stream::iter(parts)
+    });
+    let parts = parts.flatten().then(|part| async {
+        sleep(Duration::from_millis(2)).await;
+        Ok::<_, BoxError>(Frame::data(part))
+    });
+    StreamBody::new(parts).boxed_unsync()
+}
+
+impl User {
+    pub(crate) fn new(
+        number: usize,
+        session: Session,
+        http: &Http,
+        base: &str,
+        server: &Server,
+    ) -> Self {
+        let layer = session.layer();
+        let plain = http.clone().map_request(boxed::<Full<Bytes>>);
+        let buffer = layer.clone().replay(Buffer::up_to(KEPT));
+        let buffer = buffer.layer(http.clone().map_request(boxed));
+        Self {
+            number,
+            server: server.clone(),
+            base: base.to_owned(),
+            auto: erased(layer.layer(plain.clone())),
+            if_empty: erased(layer.clone().replay(IfEmpty).layer(plain.clone())),
+            never: erased(layer.replay(Never).layer(plain)),
+            buffer: erased(
+                buffer.map_request(|request: Request<Full<Bytes>>| request.map(streamed)),
+            ),
+            session,
+        }
+    }
+
+    /// Orders a job, and says what became of it. The answer's body is read
+    /// after `slowly`.
+    async fn order(
+        &self,
+        job: u64,
+        service: &Service_,
+        method: Method,
+        slowly: Duration,
+    ) -> Outcome {
+        let body = self.server.account().body(job);
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("{}/jobs", self.base))
+            .header(super::server::JOB, job)
+            .body(Full::new(body))
+            .unwrap();
+        let response = match service.clone().oneshot(request).await {
+            Ok(response) => response,
+            Err(error) => {
+                return match Error::find(&*error) {
+                    Some(ours) => {
+                        self.server.account().not_sent(ours.kind().as_str());
+                        Outcome::NotSent
+                    }
+                    None => Outcome::Broken,
+                };
+            }
+        };
+        let token = self.server.account().bearer_of(job);
+        let (head, body) = response.into_parts();
+        // Dropped before the body, however this ends.
+        let held = Held::new(&self.server, token);
+        sleep(slowly).await;
+        drop(held);
+        let Ok(body) = body.collect().await else {
+            return Outcome::Broken;
+        };
+        match head.status {
+            StatusCode::OK => {
+                let expected = format!("done {job} by {token}");
+                if body.to_bytes() != expected {
+                    let rule = format!("job {job} got the answer to another request");
+                    self.server.account().violated(rule);
+                }
+                Outcome::Acknowledged
+            }
+            StatusCode::UNAUTHORIZED => {
+                if head
+                    .headers
+                    .get(ENDED)
+                    .is_some_and(|ended| ended == LOGGED_OUT)
+                {
+                    let mut account = self.server.account();
+                    account.was_logged_out_under_a_request(job, token);
+                }
+                Outcome::Rejected
+            }
+            StatusCode::INTERNAL_SERVER_ERROR => Outcome::Unsure,
+            StatusCode::SERVICE_UNAVAILABLE => Outcome::Refused,
+            other => panic!("nobody answers {other}"),
+        }
+    }
+
+    /// Orders one job in one of all ways.
+    pub(crate) async fn orders(&self, chance: &mut Chance) -> Outcome {
+        let (service, method, is_replayable, size) = match chance.below(10) {
+            0..=3 => (&self.auto, Method::POST, true, 200),
+            4..=5 => (&self.auto, Method::GET, true, 0),
+            6 => (&self.if_empty, Method::POST, true, 0),
+            7 => match chance.once_in(2) {
+                true => (&self.if_empty, Method::POST, false, 200),
+                false => (&self.never, Method::POST, false, 200),
+            },
+            8 => (&self.buffer, Method::POST, true, 300),
+            // It may be rejected before more was sent than is kept.
+            _ => (&self.buffer, Method::POST, true, 2 * KEPT),
+        };
+        let (slowly, patience) = match chance.below(10) {
+            // Over a renewal or two.
+            0 => (chance.millis(0, 1500), Duration::from_secs(3)),
+            // Dropped at any moment.
+            1 | 2 => (Duration::ZERO, chance.millis(0, 30)),
+            _ => (Duration::ZERO, chance.millis(300, 500)),
+        };
+        let job = self
+            .server
+            .account()
+            .order(method.clone(), is_replayable, size);
+        let ordered = timeout(patience, self.order(job, service, method, slowly)).await;
+        let outcome = ordered.unwrap_or(Outcome::GivenUp);
+        self.server.account().settle(job, outcome);
+        outcome
+    }
+
+    /// Holds the token for a while, as another protocol does.
+    async fn holds(&self, chance: &mut Chance) {
+        if let Ok(token) = self.session.token().await {
+            let held = Held::new(&self.server, number_of(&token));
+            sleep(chance.millis(0, 1500)).await;
+            drop(held);
+        }
+    }
+
+    /// Changes the password, and looks whether it is true what it is told.
+    pub(crate) async fn changes(&self) -> Result<(), Error> {
+        let new = self.server.account().new_password();
+        let change = PasswordChange::to(password(new));
+        let outcome = self.session.change_password(change).await;
+        let mut account = self.server.account();
+        let is_made = account.is_changed_to(new);
+        let is_true = match &outcome {
+            Ok(_) => is_made,
+            Err(error) => error.kind() == ErrorKind::Uncertain || !is_made,
+        };
+        if !is_true {
+            account.violated(format!(
+                "a change to {new}, made: {is_made}, ended: {outcome:?}"
+            ));
+        }
+        outcome.map(drop)
+    }
+
+    /// Logs in, whatever happened before.
+    pub(crate) async fn logs_in(&self) -> Result<(), Error> {
+        self.server.account().forces(self.number);
+        let outcome = self.session.login().await;
+        self.server.account().forces_no_more(self.number);
+        outcome
+    }
+
+    async fn logs_out(&self) {
+        self.server.account().logs_out(self.number);
+        // What it could not end is tried again at the next.
+        let _ = self.session.logout().await;
+    }
+
+    /// One of many callers, for as long as the storm lasts.
+    pub(crate) async fn calls(self, post: Post, phase: watch::Receiver<Phase>, mut chance: Chance) {
+        while *phase.borrow() == Phase::Storm {
+            match chance.below(1000) {
+                0..=3 => {
+                    let _doing = post.does("renews");
+                    let patience = chance.millis(0, 200);
+                    match chance.once_in(2) {
+                        true => drop(self.session.renew().await),
+                        false => drop(timeout(patience, self.session.renew()).await),
+                    }
+                }
+                4..=9 => {
+                    let _doing = post.does("changes the password");
+                    let patience = chance.millis(0, 200);
+                    match chance.once_in(2) {
+                        true => drop(self.changes().await),
+                        false => drop(timeout(patience, self.changes()).await),
+                    }
+                }
+                10 => {
+                    let _doing = post.does("logs out");
+                    self.logs_out().await;
+                    let _ = self.logs_in().await;
+                }
+                11..=30 => {
+                    let _doing = post.does("holds the token");
+                    self.holds(&mut chance).await;
+                }
+                _ => {
+                    let _doing = post.does("orders a job");
+                    self.orders(&mut chance).await;
+                }
+            }
+            sleep(chance.millis(0, 100)).await;
+        }
+    }
+
+    /// An operator, who logs in where a session does not by itself.
+    pub(crate) async fn is_operated(
+        self,
+        post: Post,
+        phase: watch::Receiver<Phase>,
+        mut chance: Chance,
+    ) {
+        while *phase.borrow() == Phase::Storm {
+            sleep(chance.millis(100, 600)).await;
+            if matches!(
+                self.session.status().state,
+                State::Refused | State::LoggedOut
+            ) {
+                let _doing = post.does("logs in by hand");
+                let _ = self.logs_in().await;
+            }
+        }
+    }
+}
+
+/// Says that a token is used, or a body that came with it.
+struct Held<'a> {
+    server: &'a Server,
+    token: u64,
+}
+
+impl<'a> Held<'a> {
+    fn new(server: &'a Server, token: u64) -> Self {
+        server.account().hold(token);
+        Self { server, token }
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.server.account().let_go(self.token);
+    }
+}
