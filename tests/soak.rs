@@ -28,7 +28,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, interval, sleep};
-use tower_reauth::{ErrorKind, Session, TokenEnd};
+use tower_reauth::{ErrorKind, Reason, Session, TokenEnd};
 
 use soak::account::{Account, Outcome, SECOND, USERS};
 use soak::callers::User;
@@ -50,6 +50,14 @@ const LINGERS: Duration = Duration::from_secs(20);
 
 /// So many logouts of one token that failed make the session give it up.
 const TRIES: u32 = 8;
+
+/// Why most logins of each user are made.
+const REASONS: [Reason; USERS.len()] = [
+    Reason::Expired,
+    Reason::Rejected,
+    Reason::Expiring,
+    Reason::Requested,
+];
 
 /// Listens at a port where no connection of a client comes from: one that did
 /// would keep the server from coming back.
@@ -114,12 +122,16 @@ async fn comes_to_its_end(user: &User, server: &Server, post: &Post, chance: &mu
             }
         }
     }
+    let stats = user.session.stats();
+    let renewed = stats.logins(REASONS[user.number]).succeeded;
     let mut account = server.account();
     account.is_closed(user.number);
+    if renewed < 3 && account.violations().is_empty() {
+        account.violated(format!("{name}: {stats:?}"));
+    }
     let delivered = account.delivered(user.number);
     let given_up = account.logged_out_in_vain(user.number, TRIES);
     drop(account);
-    let stats = user.session.stats();
     let ends = [
         TokenEnd::LoggedOut,
         TokenEnd::Rejected,
@@ -178,10 +190,7 @@ async fn the_account_is_even_after_chaos_over_sockets() {
     }
     for (user, number) in users.iter().zip(10..) {
         let post = watchdog.post(format!("operator of {}", USERS[user.number].name));
-        callers.spawn(
-            user.clone()
-                .is_operated(post, phases.clone(), chance(number)),
-        );
+        callers.spawn(user.clone().operates(post, phases.clone(), chance(number)));
     }
     callers.spawn(expire(server.clone(), phases.clone()));
 
@@ -209,16 +218,22 @@ async fn the_account_is_even_after_chaos_over_sockets() {
     }
     let mut account = server.account();
     account.check_jobs();
+    let guests = account.check_guests();
     if account.violations().is_empty() {
         account.check_that_it_was_something();
     }
-    println!("{account}; {replays} replays");
+    println!("{account}; {replays} replays; {guests} logins of guests that were gone");
     let violations = account.violations();
     let first: Vec<_> = violations.iter().take(20).collect();
     assert!(
         first.is_empty(),
         "{} violations: {first:#?}",
         violations.len()
+    );
+    assert!(account.sent_again() <= replays);
+    assert!(
+        guests >= 3,
+        "{guests} guests were gone before their login landed"
     );
     assert_eq!(panics(), 0);
     assert_eq!(tasks(), tasks_before, "tasks are left");

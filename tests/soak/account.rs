@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::Method;
-use tower_reauth::{ProviderError, ProviderErrorKind, Reason};
+use tower_reauth::{Credentials, ProviderError, ProviderErrorKind, Reason, Reauth, Why};
 
 use super::chance::Chance;
 use super::faults::{Endpoint, Fault, Faults};
+use super::server::{password, username};
 
 /// How a user's tokens end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +55,15 @@ pub(crate) const USERS: [Terms; 4] = [
     },
 ];
 
+/// Of whoever comes with a session of its own, and goes again at once. Whatever
+/// waits for the end of such a token waits beyond that of the test.
+pub(crate) const GUEST: Terms = Terms {
+    name: "guest",
+    lifetime: Some(Duration::from_secs(3600)),
+    is_told: true,
+    end_at_change: false,
+};
+
 pub(crate) struct Account {
     pub(crate) faults: Faults,
     users: Vec<User>,
@@ -62,6 +72,7 @@ pub(crate) struct Account {
     /// The password changes that were asked for, by the new password, and
     /// whether they were made.
     changes: BTreeMap<u64, bool>,
+    passwords: u64,
     calls: u64,
     /// The job that each connection answered last. That its answer has come is
     /// known once another request has.
@@ -74,6 +85,7 @@ pub(crate) struct Account {
     refusals: u64,
     most_flights: usize,
     not_sent: BTreeMap<&'static str, u64>,
+    returned: BTreeMap<&'static str, u64>,
     violations: Vec<String>,
 }
 
@@ -91,6 +103,8 @@ struct User {
     forced: usize,
     /// How often the session's end was asked for.
     logouts: u64,
+    /// Whether it left its token behind: its session was dropped, and had it.
+    has_left: bool,
 }
 
 struct Issued {
@@ -117,6 +131,7 @@ pub(crate) enum Ended {
 }
 
 struct Job {
+    user: usize,
     method: Method,
     is_replayable: bool,
     body: Bytes,
@@ -160,21 +175,13 @@ pub(crate) enum Purpose {
 
 impl Account {
     pub(crate) fn new(chance: Chance) -> Self {
-        let users = USERS.iter().zip(0..).map(|(terms, password)| User {
-            terms: *terms,
-            password,
-            under_way: BTreeSet::new(),
-            refused: BTreeSet::new(),
-            is_uncertain: false,
-            forced: 0,
-            logouts: 0,
-        });
-        Self {
+        let mut account = Self {
             faults: Faults::new(chance),
-            users: users.collect(),
+            users: Vec::new(),
             tokens: BTreeMap::new(),
             jobs: HashMap::new(),
             changes: BTreeMap::new(),
+            passwords: 0,
             calls: 0,
             unconfirmed: HashMap::new(),
             restarts: 0,
@@ -185,8 +192,36 @@ impl Account {
             refusals: 0,
             most_flights: 0,
             not_sent: BTreeMap::new(),
+            returned: BTreeMap::new(),
             violations: Vec::new(),
+        };
+        for terms in USERS {
+            account.comes(terms);
         }
+        account
+    }
+
+    /// A user that is new.
+    pub(crate) fn comes(&mut self, terms: Terms) -> usize {
+        self.passwords += 1;
+        self.users.push(User {
+            terms,
+            password: self.passwords,
+            under_way: BTreeSet::new(),
+            refused: BTreeSet::new(),
+            is_uncertain: false,
+            forced: 0,
+            logouts: 0,
+            has_left: false,
+        });
+        self.users.len() - 1
+    }
+
+    /// What a session starts with.
+    pub(crate) fn is_served(&self, user: usize) -> (Terms, Credentials) {
+        let known = &self.users[user];
+        let credentials = Credentials::new(username(user), password(known.password));
+        (known.terms, credentials)
     }
 
     pub(crate) fn violated(&mut self, rule: impl fmt::Display) {
@@ -209,7 +244,13 @@ impl Account {
 
     // Jobs, as their callers know them.
 
-    pub(crate) fn order(&mut self, method: Method, is_replayable: bool, size: usize) -> u64 {
+    pub(crate) fn order(
+        &mut self,
+        user: usize,
+        method: Method,
+        is_replayable: bool,
+        size: usize,
+    ) -> u64 {
         let number = self.jobs.len() as u64;
         let mut body = match size {
             0 => String::new(),
@@ -219,6 +260,7 @@ impl Account {
             body.push(char::from(b'a' + (body.len() % 26) as u8));
         }
         let job = Job {
+            user,
             method,
             is_replayable,
             body: body.into(),
@@ -249,6 +291,28 @@ impl Account {
 
     pub(crate) fn not_sent(&mut self, why: &'static str) {
         *self.not_sent.entry(why).or_default() += 1;
+    }
+
+    /// A rejection has come back, with a word on why.
+    pub(crate) fn returned(&mut self, job: u64, reauth: Option<&Reauth>) {
+        let Some(reauth) = reauth else {
+            return self.violated(format_args!("job {job}: a rejection that says nothing"));
+        };
+        let why = match reauth.why {
+            Why::NotReplayable => "not replayable",
+            Why::Unsure => "unsure",
+            Why::CoolingDown => "cooling down",
+            Why::RenewalFailed(_) => "renewal failed",
+            Why::StillRejected => "still rejected",
+            Why::LoggedOut => "logged out",
+            _ => "other",
+        };
+        *self.returned.entry(why).or_default() += 1;
+        let was_replayed = self.jobs[&job].arrivals.len() > 1;
+        self.must(
+            reauth.replayed == was_replayed,
+            format_args!("job {job} was sent again: {was_replayed}, and {reauth:?}"),
+        );
     }
 
     // Jobs, as the server does them.
@@ -482,14 +546,12 @@ impl Account {
         }
     }
 
-    // The login system.
-
-    pub(crate) fn user(&self, name: &str) -> usize {
-        let mut users = self.users.iter();
-        users
-            .position(|user| user.terms.name == name)
-            .expect("one of ours")
+    /// A guest's session was dropped when it had its token.
+    pub(crate) fn has_left(&mut self, user: usize) {
+        self.users[user].has_left = true;
     }
+
+    // The login system.
 
     /// A login, of a call that may have been given up. Answers with the token.
     pub(crate) fn log_in(&mut self, user: usize, password: u64, call: u64) -> Option<u64> {
@@ -527,9 +589,9 @@ impl Account {
     }
 
     pub(crate) fn new_password(&mut self) -> u64 {
-        let new = (self.users.len() + self.changes.len()) as u64;
-        self.changes.insert(new, false);
-        new
+        self.passwords += 1;
+        self.changes.insert(self.passwords, false);
+        self.passwords
     }
 
     /// Changes the password, unless whoever asked has given up: whatever is done
@@ -600,6 +662,24 @@ impl Account {
                 format_args!("{name}: token {token} was left behind, after {logouts} logouts"),
             );
         }
+    }
+
+    /// A login that landed when its session was gone left nothing behind:
+    /// answers with how many there were.
+    pub(crate) fn check_guests(&mut self) -> u64 {
+        let mut wrong = Vec::new();
+        let mut count = 0;
+        for (token, issued) in &self.tokens {
+            let user = &self.users[issued.user];
+            if user.terms == GUEST && issued.is_delivered && !user.has_left {
+                count += 1;
+                if issued.logouts == 0 {
+                    wrong.push(format!("token {token} of a guest was left behind"));
+                }
+            }
+        }
+        self.violations.extend(wrong);
+        count
     }
 
     /// Each job was done as often as its caller may think.
@@ -696,13 +776,14 @@ impl fmt::Display for Account {
             f,
             "{} jobs, {} done: {acknowledged} acknowledged, {broken} broken ({broken_done} done), \
              {given_up} given up ({given_up_done} done), {unsure} unsure, {rejected} rejected, \
-             {refused} refused, {not_sent} not sent {:?}; {} sent again, {} answers lost; \
+             {refused} refused, {not_sent} not sent {:?}, returned {:?}; {} sent again, {} answers lost; \
              {} tokens, {lost} lost, ended {ends:?}; {} refusals, {} wrong passwords, \
              {} changes, {made} made, {} uncertain, {} resolved; {} flights at most; \
              {} restarts, {} without sessions; faults {:?}",
             self.jobs.len(),
             self.jobs_done(),
             self.not_sent,
+            self.returned,
             self.sent_again(),
             self.answers_lost(),
             self.tokens.len(),
@@ -728,6 +809,15 @@ impl Account {
                 let count = self.faults.counted(endpoint, *fault);
                 self.must(count > 0, format_args!("no {fault:?} at {endpoint:?}"));
             }
+        }
+        for user in 0..USERS.len() {
+            let jobs = self.jobs.values().filter(|job| job.user == user);
+            let acknowledged = |job: &&Job| job.outcome == Some(Outcome::Acknowledged);
+            let (name, count) = (self.name(user), jobs.filter(acknowledged).count());
+            self.must(
+                count >= 100,
+                format_args!("{name}: {count} jobs acknowledged"),
+            );
         }
         let acknowledged = self.came_to(Outcome::Acknowledged).0;
         let (restarts, without_sessions) = self.restarts();

@@ -14,12 +14,13 @@ use tokio::time::{sleep, timeout};
 use tower::util::BoxCloneSyncService;
 use tower::{Layer, Service, ServiceExt};
 use tower_reauth::{
-    BoxError, Buffer, Error, ErrorKind, IfEmpty, Never, PasswordChange, Session, SessionBody, State,
+    BoxError, Buffer, Error, ErrorKind, Event, IfEmpty, Never, PasswordChange, Reauth, Session,
+    SessionBody, State,
 };
 
-use super::account::Outcome;
+use super::account::{GUEST, Outcome};
 use super::chance::Chance;
-use super::provider::{Http, boxed, number_of};
+use super::provider::{Http, Provider, boxed, number_of};
 use super::server::{ENDED, LOGGED_OUT, Phase, Server, password};
 use super::watch::Post;
 
@@ -35,6 +36,7 @@ pub(crate) struct User {
     pub(crate) number: usize,
     pub(crate) session: Session,
     server: Server,
+    http: Http,
     base: String,
     auto: Service_,
     if_empty: Service_,
@@ -85,6 +87,7 @@ impl User {
         Self {
             number,
             server: server.clone(),
+            http: http.clone(),
             base: base.to_owned(),
             auto: erased(layer.layer(plain.clone())),
             if_empty: erased(layer.clone().replay(IfEmpty).layer(plain.clone())),
@@ -133,6 +136,14 @@ impl User {
         let Ok(body) = body.collect().await else {
             return Outcome::Broken;
         };
+        let is_rejection = matches!(
+            head.status,
+            StatusCode::UNAUTHORIZED | StatusCode::INTERNAL_SERVER_ERROR
+        );
+        if is_rejection {
+            let reauth = head.extensions.get::<Reauth>();
+            self.server.account().returned(job, reauth);
+        }
         match head.status {
             StatusCode::OK => {
                 let expected = format!("done {job} by {token}");
@@ -183,7 +194,7 @@ impl User {
         let job = self
             .server
             .account()
-            .order(method.clone(), is_replayable, size);
+            .order(self.number, method.clone(), is_replayable, size);
         let ordered = timeout(patience, self.order(job, service, method, slowly)).await;
         let outcome = ordered.unwrap_or(Outcome::GivenUp);
         self.server.account().settle(job, outcome);
@@ -232,6 +243,21 @@ impl User {
         let _ = self.session.logout().await;
     }
 
+    /// Comes with a session of its own, and drops it at any moment of its login.
+    async fn is_a_guest(&self, chance: &mut Chance) {
+        let user = self.server.account().comes(GUEST);
+        let provider = Provider::new(self.http.clone(), &self.base, user, self.server.clone());
+        let session = Session::new(provider);
+        let mut events = session.events();
+        let _ = timeout(chance.millis(0, 30), session.token()).await;
+        drop(session);
+        while let Some(event) = events.recv().await {
+            if let Event::LoggedIn { .. } = event {
+                self.server.account().has_left(user);
+            }
+        }
+    }
+
     /// One of many callers, for as long as the storm lasts.
     pub(crate) async fn calls(self, post: Post, phase: watch::Receiver<Phase>, mut chance: Chance) {
         while *phase.borrow() == Phase::Storm {
@@ -257,7 +283,11 @@ impl User {
                     self.logs_out().await;
                     let _ = self.logs_in().await;
                 }
-                11..=30 => {
+                11..=14 => {
+                    let _doing = post.does("comes as a guest");
+                    self.is_a_guest(&mut chance).await;
+                }
+                15..=30 => {
                     let _doing = post.does("holds the token");
                     self.holds(&mut chance).await;
                 }
@@ -271,7 +301,7 @@ impl User {
     }
 
     /// An operator, who logs in where a session does not by itself.
-    pub(crate) async fn is_operated(
+    pub(crate) async fn operates(
         self,
         post: Post,
         phase: watch::Receiver<Phase>,

@@ -1,6 +1,7 @@
 //! What goes wrong, and when: one call in five, and each kind in its turn.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::chance::Chance;
 
@@ -126,6 +127,14 @@ impl Faults {
         }
         let which = self.chance.below(row.to_come.len() as u64) as usize;
         Some(row.to_come.swap_remove(which))
+    }
+
+    /// How long a call takes otherwise.
+    pub(crate) fn latency(&mut self, endpoint: Endpoint) -> Duration {
+        match endpoint {
+            Endpoint::Login => self.chance.millis(0, 30),
+            Endpoint::Job | Endpoint::Logout | Endpoint::Change => self.chance.millis(0, 8),
+        }
     }
 
     /// It has happened.

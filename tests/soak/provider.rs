@@ -11,12 +11,12 @@ use tower::ServiceExt;
 use tower::util::BoxCloneSyncService;
 use tower_reauth::provider::Api;
 use tower_reauth::{
-    BoxError, CredentialProvider, Credentials, ExposeSecret, LoginContext, LogoutEnds,
-    PasswordChange, PasswordChanged, Profile, ProviderError, Rejection, Source, Token,
+    BoxError, CredentialProvider, ExposeSecret, LoginContext, LogoutEnds, PasswordChange,
+    PasswordChanged, Profile, ProviderError, Rejection, Source, Token,
 };
 
-use super::account::{Purpose, USERS};
-use super::server::{CALL, DEAD, Server, password, password_in};
+use super::account::{Purpose, Terms};
+use super::server::{CALL, DEAD, Server, password_in};
 
 pub(crate) type Sent = UnsyncBoxBody<Bytes, BoxError>;
 pub(crate) type Http = Client<HttpConnector, Sent>;
@@ -35,17 +35,19 @@ pub(crate) struct Provider {
     api: Api<Calls>,
     source: Source,
     user: usize,
+    terms: Terms,
     server: Server,
 }
 
 impl Provider {
     pub(crate) fn new(http: Http, base: &str, user: usize, server: Server) -> Self {
         let calls = BoxCloneSyncService::new(http.map_request(boxed));
-        let credentials = Credentials::new(USERS[user].name, password(user as u64));
+        let (terms, credentials) = server.account().is_served(user);
         Self {
             api: Api::new(calls, base.parse().unwrap()),
             source: credentials.into(),
             user,
+            terms,
             server,
         }
     }
@@ -130,8 +132,8 @@ impl CredentialProvider for Provider {
         let number: u64 = number.parse().expect("a token of ours");
         let token = Token::bearer(text.to_owned())?.with_data(number.to_string());
         call.yields(Ok(Some(number)));
-        Ok(match USERS[self.user].lifetime {
-            Some(lifetime) if USERS[self.user].is_told => token.lives_for(lifetime),
+        Ok(match self.terms.lifetime {
+            Some(lifetime) if self.terms.is_told => token.lives_for(lifetime),
             Some(_) | None => token,
         })
     }

@@ -75,7 +75,7 @@ struct Done<'a> {
 }
 
 impl Done<'_> {
-    fn is_answered(mut self, connection: u64) {
+    fn leaves(mut self, connection: u64) {
         let job = self.job.take().expect("answered once");
         self.server.account().answered(connection, job);
     }
@@ -207,8 +207,10 @@ impl Server {
         }
     }
 
-    /// What goes wrong with this call, counted.
-    fn fault(&self, endpoint: Endpoint) -> Option<Fault> {
+    /// Takes its time, and says what goes wrong with this call.
+    async fn fault(&self, endpoint: Endpoint) -> Option<Fault> {
+        let latency = self.account().faults.latency(endpoint);
+        sleep(latency).await;
         let mut account = self.account();
         let fault = account.faults.draw(endpoint)?;
         if is_before(fault) {
@@ -253,7 +255,7 @@ impl Server {
         let Some(token) = token else {
             return rejection(None);
         };
-        let fault = self.fault(Endpoint::Job);
+        let fault = self.fault(Endpoint::Job).await;
         if let Some(failed) = self.fails_before(wire, fault).await {
             return failed;
         }
@@ -284,10 +286,10 @@ impl Server {
         self.fails_after(wire, Endpoint::Job, fault).await;
         if fault == Some(Fault::Unsure) {
             self.account().is_unsure(job, token);
-            done.is_answered(wire.number);
+            done.leaves(wire.number);
             return answer(StatusCode::INTERNAL_SERVER_ERROR, DEAD);
         }
-        done.is_answered(wire.number);
+        done.leaves(wire.number);
         answer(StatusCode::OK, format!("done {job} by {token}"))
     }
 
@@ -301,13 +303,13 @@ impl Server {
         let Some(form) = form(body).await else {
             return pending().await;
         };
-        let fault = self.fault(Endpoint::Login);
+        let fault = self.fault(Endpoint::Login).await;
         if let Some(failed) = self.fails_before(wire, fault).await {
             return failed;
         }
         let token = {
             let mut account = self.account();
-            let user = account.user(&form["user"]);
+            let user = user_in(&form["user"]);
             let password = password_in(&form["password"]);
             match fault {
                 Some(Fault::Deny) => None,
@@ -323,7 +325,7 @@ impl Server {
 
     async fn log_out(&self, wire: &Wire, headers: &HeaderMap) -> Response<Full<Bytes>> {
         let token = token_in(headers).expect("a logout is of a token");
-        let fault = self.fault(Endpoint::Logout);
+        let fault = self.fault(Endpoint::Logout).await;
         if let Some(failed) = self.fails_before(wire, fault).await {
             return failed;
         }
@@ -352,7 +354,7 @@ impl Server {
         let Some(form) = form(body).await else {
             return pending().await;
         };
-        let fault = self.fault(Endpoint::Change);
+        let fault = self.fault(Endpoint::Change).await;
         if let Some(failed) = self.fails_before(wire, fault).await {
             return failed;
         }
@@ -378,6 +380,15 @@ impl Server {
 async fn form(body: Incoming) -> Option<HashMap<String, String>> {
     let body = body.collect().await.ok()?.to_bytes();
     Some(url::form_urlencoded::parse(&body).into_owned().collect())
+}
+
+pub(crate) fn user_in(name: &str) -> usize {
+    let number = name.strip_prefix("user-").expect("a user of ours");
+    number.parse().expect("a user of ours")
+}
+
+pub(crate) fn username(user: usize) -> String {
+    format!("user-{user}")
 }
 
 pub(crate) fn password_in(text: &str) -> u64 {
