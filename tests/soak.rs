@@ -90,8 +90,7 @@ async fn comes_to_its_end(user: &User, server: &Server, post: &Post, chance: &mu
         // A connection that the last restart cut may still be in the pool.
         while let Err(error) = user.logs_in().await {
             if error.kind() == ErrorKind::Refused {
-                violated(format!("{name}: no password is right any more: {error:?}"));
-                break;
+                return violated(format!("{name}: no password is right any more: {error:?}"));
             }
         }
     }
@@ -99,8 +98,7 @@ async fn comes_to_its_end(user: &User, server: &Server, post: &Post, chance: &mu
         let _doing = post.does("changes the password at last");
         while let Err(error) = user.changes().await {
             if error.kind() == ErrorKind::Refused {
-                violated(format!("{name}: it cannot be changed any more: {error:?}"));
-                break;
+                return violated(format!("{name}: it cannot be changed any more: {error:?}"));
             }
         }
     }

@@ -308,6 +308,11 @@ impl Account {
             _ => "other",
         };
         *self.returned.entry(why).or_default() += 1;
+        let is_right = !reauth.replayed || matches!(reauth.why, Why::StillRejected);
+        self.must(
+            is_right,
+            format_args!("job {job} was rejected twice, and {reauth:?}"),
+        );
         let was_replayed = self.jobs[&job].arrivals.len() > 1;
         self.must(
             reauth.replayed == was_replayed,
