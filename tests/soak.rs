@@ -42,6 +42,9 @@ const CALLERS: u64 = 200;
 /// How many seconds the storm lasts without being told.
 const STORM: u64 = 25;
 
+/// How much longer it lasts at most where too little has happened.
+const LONGER: Duration = Duration::from_secs(60);
+
 /// How long a login, a logout or a password change may take.
 const LOGIN_DEADLINE: Duration = Duration::from_millis(400);
 
@@ -51,12 +54,12 @@ const LINGERS: Duration = Duration::from_secs(20);
 /// So many logouts of one token that failed make the session give it up.
 const TRIES: u32 = 8;
 
-/// Why most logins of each user are made.
+/// Why most logins of each user are to be made.
 const REASONS: [Reason; USERS.len()] = [
     Reason::Expired,
     Reason::Rejected,
     Reason::Expiring,
-    Reason::Requested,
+    Reason::Rejected,
 ];
 
 /// Listens at a port where no connection of a client comes from: one that did
@@ -120,16 +123,12 @@ async fn comes_to_its_end(user: &User, server: &Server, post: &Post, chance: &mu
             }
         }
     }
-    let stats = user.session.stats();
-    let renewed = stats.logins(REASONS[user.number]).succeeded;
     let mut account = server.account();
     account.is_closed(user.number);
-    if renewed < 3 && account.violations().is_empty() {
-        account.violated(format!("{name}: {stats:?}"));
-    }
     let delivered = account.delivered(user.number);
     let given_up = account.logged_out_in_vain(user.number, TRIES);
     drop(account);
+    let stats = user.session.stats();
     let ends = [
         TokenEnd::LoggedOut,
         TokenEnd::Rejected,
@@ -143,6 +142,17 @@ async fn comes_to_its_end(user: &User, server: &Server, post: &Post, chance: &mu
             "{name}: {delivered} tokens, {given_up} given up: {stats:?}"
         ));
     }
+}
+
+/// What must still happen for the test to mean anything.
+fn is_still_to_come(users: &[User], server: &Server) -> Vec<String> {
+    let mut missing = server.account().is_still_to_come();
+    for (user, reason) in users.iter().zip(REASONS) {
+        if user.session.stats().logins(reason).succeeded < 2 {
+            missing.push(format!("{reason:?} of {}", USERS[user.number].name));
+        }
+    }
+    missing
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
@@ -193,7 +203,15 @@ async fn the_account_is_even_after_chaos_over_sockets() {
     callers.spawn(expire(server.clone(), phases.clone()));
 
     let over = Instant::now() + Duration::from_secs(storm);
-    while Instant::now() < over && server.account().violations().is_empty() && panics() == 0 {
+    let mut missing = Vec::new();
+    while server.account().violations().is_empty() && panics() == 0 {
+        let now = Instant::now();
+        if now >= over {
+            missing = is_still_to_come(&users, &server);
+            if missing.is_empty() || now >= over + LONGER {
+                break;
+            }
+        }
         sleep(Duration::from_millis(100)).await;
     }
     phase.send(Phase::Calm).unwrap();
@@ -216,11 +234,8 @@ async fn the_account_is_even_after_chaos_over_sockets() {
     }
     let mut account = server.account();
     account.check_jobs();
-    let guests = account.check_guests();
-    if account.violations().is_empty() {
-        account.check_that_it_was_something();
-    }
-    println!("{account}; {replays} replays; {guests} logins of guests that were gone");
+    account.check_guests();
+    println!("{account}; {replays} replays");
     let violations = account.violations();
     let first: Vec<_> = violations.iter().take(20).collect();
     assert!(
@@ -228,14 +243,11 @@ async fn the_account_is_even_after_chaos_over_sockets() {
         "{} violations: {first:#?}",
         violations.len()
     );
-    assert!(account.sent_again() <= replays);
-    assert!(
-        guests >= 3,
-        "{guests} guests were gone before their login landed"
-    );
     assert_eq!(panics(), 0);
+    assert!(account.sent_again() <= replays);
     assert_eq!(tasks(), tasks_before, "tasks are left");
     assert_eq!(open_files(), files_before, "files or sockets are left open");
+    assert!(missing.is_empty(), "too little has happened: {missing:?}");
 }
 
 fn tasks() -> usize {

@@ -18,7 +18,7 @@ use tower_reauth::{
     SessionBody, State,
 };
 
-use super::account::{GUEST, Outcome};
+use super::account::{GUEST, Outcome, USERS};
 use super::chance::Chance;
 use super::provider::{Http, Provider, boxed, number_of};
 use super::server::{ENDED, LOGGED_OUT, Phase, Server, password};
@@ -262,7 +262,8 @@ impl User {
     pub(crate) async fn calls(self, post: Post, phase: watch::Receiver<Phase>, mut chance: Chance) {
         while *phase.borrow() == Phase::Storm {
             match chance.below(1000) {
-                0..=3 => {
+                // Others are to end by themselves, or ahead of that.
+                0..=2 if !USERS[self.number].is_told => {
                     let _doing = post.does("renews");
                     let patience = chance.millis(0, 200);
                     match chance.once_in(2) {
@@ -270,7 +271,7 @@ impl User {
                         false => drop(timeout(patience, self.session.renew()).await),
                     }
                 }
-                4..=9 => {
+                3..=7 => {
                     let _doing = post.does("changes the password");
                     let patience = chance.millis(0, 200);
                     match chance.once_in(2) {
@@ -278,16 +279,16 @@ impl User {
                         false => drop(timeout(patience, self.changes()).await),
                     }
                 }
-                10 => {
+                8 if chance.once_in(2) => {
                     let _doing = post.does("logs out");
                     self.logs_out().await;
                     let _ = self.logs_in().await;
                 }
-                11..=14 => {
+                9..=12 => {
                     let _doing = post.does("comes as a guest");
                     self.is_a_guest(&mut chance).await;
                 }
-                15..=30 => {
+                13..=30 => {
                     let _doing = post.does("holds the token");
                     self.holds(&mut chance).await;
                 }

@@ -62,7 +62,7 @@ impl Endpoint {
     fn times(self) -> usize {
         match self {
             // Each of the others costs a login.
-            Self::Job => 15,
+            Self::Job => 40,
             Self::Login | Self::Logout | Self::Change => 1,
         }
     }
