@@ -26,6 +26,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, interval, sleep};
 use tower_reauth::{ErrorKind, Reason, Session, TokenEnd};
@@ -51,9 +52,6 @@ const LOGIN_DEADLINE: Duration = Duration::from_millis(400);
 /// How long the end of what nobody uses any more may take to come through.
 const LINGERS: Duration = Duration::from_secs(20);
 
-/// So many logouts of one token that failed make the session give it up.
-const TRIES: u32 = 8;
-
 /// Why most logins of each user are to be made.
 const REASONS: [Reason; USERS.len()] = [
     Reason::Expired,
@@ -75,7 +73,7 @@ async fn listen(chance: &mut Chance) -> TcpListener {
 }
 
 /// The tokens that do not end by themselves end each second.
-async fn expire(server: Server, phase: tokio::sync::watch::Receiver<Phase>) {
+async fn expire(server: Server, phase: watch::Receiver<Phase>) {
     let mut seconds = interval(SECOND);
     while *phase.borrow() == Phase::Storm {
         seconds.tick().await;
@@ -126,7 +124,7 @@ async fn comes_to_its_end(user: &User, server: &Server, post: &Post, chance: &mu
     let mut account = server.account();
     account.is_closed(user.number);
     let delivered = account.delivered(user.number);
-    let given_up = account.logged_out_in_vain(user.number, TRIES);
+    let given_up = account.given_up(user.number);
     drop(account);
     let stats = user.session.stats();
     let ends = [
@@ -169,7 +167,7 @@ async fn the_account_is_even_after_chaos_over_sockets() {
     let listener = listen(&mut chance(1)).await;
     let address = listener.local_addr().unwrap();
     let base = format!("http://{address}");
-    let (phase, phases) = tokio::sync::watch::channel(Phase::Storm);
+    let (phase, phases) = watch::channel(Phase::Storm);
     let running = server
         .clone()
         .run(address, listener, phases.clone(), chance(2));

@@ -10,7 +10,7 @@ use http::Method;
 use tower_reauth::{Credentials, ProviderError, ProviderErrorKind, Reason, Reauth, Why};
 
 use super::chance::Chance;
-use super::faults::{COMMON, Endpoint, Fault, Faults};
+use super::faults::{COMMON, Endpoint, Faults};
 use super::server::{password, username};
 
 /// How a user's tokens end.
@@ -24,6 +24,9 @@ pub(crate) struct Terms {
     /// Whether a password change ends them all.
     pub(crate) end_at_change: bool,
 }
+
+/// So many logouts of one token that failed make the session give it up.
+const TRIES: u32 = 8;
 
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
 
@@ -101,6 +104,8 @@ struct User {
     is_uncertain: bool,
     /// How many wait for a login whatever happened before.
     forced: usize,
+    /// Whether such a login may go on, of which nobody waits for the end.
+    may_be_forced: bool,
     /// How often the session's end was asked for.
     logouts: u64,
     /// Whether it left its token behind: its session was dropped, and had it.
@@ -134,7 +139,8 @@ struct Job {
     user: usize,
     method: Method,
     is_replayable: bool,
-    body: Bytes,
+    /// How long its body is.
+    size: usize,
     /// The tokens that it came with.
     arrivals: Vec<u64>,
     /// Those of them that it was turned away with.
@@ -211,6 +217,7 @@ impl Account {
             refused: BTreeSet::new(),
             is_uncertain: false,
             forced: 0,
+            may_be_forced: false,
             logouts: 0,
             has_left: false,
         });
@@ -252,18 +259,11 @@ impl Account {
         size: usize,
     ) -> u64 {
         let number = self.jobs.len() as u64;
-        let mut body = match size {
-            0 => String::new(),
-            _ => format!("job {number} "),
-        };
-        while body.len() < size {
-            body.push(char::from(b'a' + (body.len() % 26) as u8));
-        }
         let job = Job {
             user,
             method,
             is_replayable,
-            body: body.into(),
+            size,
             arrivals: Vec::new(),
             rejections: Vec::new(),
             executed: 0,
@@ -276,7 +276,9 @@ impl Account {
     }
 
     pub(crate) fn body(&self, job: u64) -> Bytes {
-        self.jobs[&job].body.clone()
+        let size = self.jobs[&job].size;
+        let words = format!("job {job} ").repeat(size / 5);
+        words[..size].to_owned().into()
     }
 
     pub(crate) fn settle(&mut self, job: u64, outcome: Outcome) {
@@ -381,9 +383,9 @@ impl Account {
         if let Some(ended) = self.ended(token) {
             return Err(ended);
         }
+        let is_whole = self.body(job) == *body;
         let known = self.jobs.get_mut(&job).expect("ordered");
         known.executed += 1;
-        let is_whole = known.body == *body;
         let is_right = known.executed == 1 || known.method == Method::GET;
         self.must(is_whole, format_args!("job {job} lost its body"));
         self.must(is_right, format_args!("job {job} was done twice"));
@@ -479,13 +481,16 @@ impl Account {
         match purpose {
             Purpose::Login { password, reason } => {
                 let is_refused = known.refused.contains(&password);
+                known.may_be_forced &= reason == Reason::Requested;
                 let is_forced = reason == Reason::Requested && known.forced > 0;
+                let is_forced = is_forced || known.may_be_forced;
                 self.must(
                     !is_refused || is_forced,
                     format_args!("{name}: refused password {password} was sent again: {reason:?}"),
                 );
             }
             Purpose::Logout { token } => {
+                known.may_be_forced = false;
                 let issued = self.tokens.get_mut(&token).expect("issued");
                 issued.logouts += 1;
                 let held = issued.held;
@@ -496,6 +501,7 @@ impl Account {
                 );
             }
             Purpose::Change { new, current } => {
+                known.may_be_forced = false;
                 let is_uncertain = known.is_uncertain;
                 let is_right = current == Some(known.password);
                 // It may be right now, whatever it was before.
@@ -632,8 +638,12 @@ impl Account {
         self.users[user].forced += 1;
     }
 
-    pub(crate) fn forces_no_more(&mut self, user: usize) {
-        self.users[user].forced -= 1;
+    /// The one who waited has an answer. A logout gives one ahead of the login's
+    /// end.
+    pub(crate) fn forces_no_more(&mut self, user: usize, is_logged_in: bool) {
+        let known = &mut self.users[user];
+        known.forced -= 1;
+        known.may_be_forced |= !is_logged_in;
     }
 
     /// Somebody is about to ask for the session's end.
@@ -650,10 +660,10 @@ impl Account {
         theirs.count() as u64
     }
 
-    /// How many tokens of a session were to be logged out so often.
-    pub(crate) fn logged_out_in_vain(&self, user: usize, times: u32) -> u64 {
+    /// How many of these were given up, since no logout came through.
+    pub(crate) fn given_up(&self, user: usize) -> u64 {
         let theirs = self.tokens.values();
-        let theirs = theirs.filter(|issued| issued.user == user && issued.logouts >= times);
+        let theirs = theirs.filter(|issued| issued.user == user && issued.logouts >= TRIES);
         theirs.count() as u64
     }
 
@@ -663,8 +673,9 @@ impl Account {
         for token in self.tokens.keys().copied().collect::<Vec<_>>() {
             let is_good = self.ended(token).is_none();
             let issued = &self.tokens[&token];
-            let is_theirs = issued.user == user && issued.is_delivered && !issued.is_denied;
             let logouts = issued.logouts;
+            let is_given_up = issued.is_denied || logouts >= TRIES;
+            let is_theirs = issued.user == user && issued.is_delivered && !is_given_up;
             self.must(
                 !(is_good && is_theirs),
                 format_args!("{name}: token {token} was left behind, after {logouts} logouts"),
@@ -846,12 +857,4 @@ impl Account {
         }
         missing
     }
-}
-
-/// Counts a fault where it happens.
-pub(crate) fn is_before(fault: Fault) -> bool {
-    matches!(
-        fault,
-        Fault::Refuse | Fault::ResetBefore | Fault::StallBefore | Fault::Deny | Fault::Revoke
-    )
 }

@@ -20,12 +20,12 @@ use tower_reauth::{
 
 use super::account::{GUEST, Outcome, USERS};
 use super::chance::Chance;
-use super::provider::{Http, Provider, boxed, number_of};
-use super::server::{ENDED, LOGGED_OUT, Phase, Server, password};
+use super::provider::{Http, Provider, Sent, boxed, number_of};
+use super::server::{ENDED, JOB, LOGGED_OUT, Phase, Server, password};
 use super::watch::Post;
 
-type Service_ =
-    BoxCloneSyncService<Request<Full<Bytes>>, Response<SessionBody<Incoming>>, BoxError>;
+/// A client with the session's layer.
+type Client = BoxCloneSyncService<Request<Full<Bytes>>, Response<SessionBody<Incoming>>, BoxError>;
 
 /// How much of a streaming body is kept.
 const KEPT: usize = 1024;
@@ -38,13 +38,13 @@ pub(crate) struct User {
     server: Server,
     http: Http,
     base: String,
-    auto: Service_,
-    if_empty: Service_,
-    never: Service_,
-    buffer: Service_,
+    auto: Client,
+    if_empty: Client,
+    never: Client,
+    buffer: Client,
 }
 
-fn erased<S>(service: S) -> Service_
+fn erased<S>(service: S) -> Client
 where
     S: Service<Request<Full<Bytes>>, Response = Response<SessionBody<Incoming>>, Error = BoxError>
         + Clone
@@ -57,7 +57,7 @@ where
 }
 
 /// The same body in parts that take their time.
-fn streamed(body: Full<Bytes>) -> super::provider::Sent {
+fn streamed(body: Full<Bytes>) -> Sent {
     let parts = stream::once(async {
         let body = body.collect().await.unwrap_or_else(|never| match never {});
         let body = body.to_bytes();
@@ -101,18 +101,12 @@ impl User {
 
     /// Orders a job, and says what became of it. The answer's body is read
     /// after `slowly`.
-    async fn order(
-        &self,
-        job: u64,
-        service: &Service_,
-        method: Method,
-        slowly: Duration,
-    ) -> Outcome {
+    async fn order(&self, job: u64, service: &Client, method: Method, slowly: Duration) -> Outcome {
         let body = self.server.account().body(job);
         let request = Request::builder()
             .method(method)
             .uri(format!("{}/jobs", self.base))
-            .header(super::server::JOB, job)
+            .header(JOB, job)
             .body(Full::new(body))
             .unwrap();
         let response = match service.clone().oneshot(request).await {
@@ -154,11 +148,8 @@ impl User {
                 Outcome::Acknowledged
             }
             StatusCode::UNAUTHORIZED => {
-                if head
-                    .headers
-                    .get(ENDED)
-                    .is_some_and(|ended| ended == LOGGED_OUT)
-                {
+                let ended = head.headers.get(ENDED);
+                if ended.is_some_and(|ended| ended == LOGGED_OUT) {
                     let mut account = self.server.account();
                     account.was_logged_out_under_a_request(job, token);
                 }
@@ -191,10 +182,8 @@ impl User {
             1 | 2 => (Duration::ZERO, chance.millis(0, 30)),
             _ => (Duration::ZERO, chance.millis(300, 500)),
         };
-        let job = self
-            .server
-            .account()
-            .order(self.number, method.clone(), is_replayable, size);
+        let (user, kind) = (self.number, method.clone());
+        let job = self.server.account().order(user, kind, is_replayable, size);
         let ordered = timeout(patience, self.order(job, service, method, slowly)).await;
         let outcome = ordered.unwrap_or(Outcome::GivenUp);
         self.server.account().settle(job, outcome);
@@ -233,7 +222,8 @@ impl User {
     pub(crate) async fn logs_in(&self) -> Result<(), Error> {
         self.server.account().forces(self.number);
         let outcome = self.session.login().await;
-        self.server.account().forces_no_more(self.number);
+        let mut account = self.server.account();
+        account.forces_no_more(self.number, outcome.is_ok());
         outcome
     }
 

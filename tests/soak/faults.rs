@@ -55,6 +55,16 @@ pub(crate) const COMMON: [Fault; 7] = [
     Half,
 ];
 
+impl Fault {
+    /// Whether it keeps anything from being done.
+    pub(crate) fn is_before(self) -> bool {
+        match self {
+            Refuse | ResetBefore | StallBefore | Deny | Revoke => true,
+            ResetAfter | StallAfter | Garbage | Half | Unsure => false,
+        }
+    }
+}
+
 impl Endpoint {
     pub(crate) const ALL: [Self; 4] = [Self::Job, Self::Login, Self::Logout, Self::Change];
 

@@ -21,7 +21,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use super::account::{Account, Ended, is_before};
+use super::account::{Account, Ended};
 use super::chance::Chance;
 use super::faults::{Endpoint, Fault};
 
@@ -138,8 +138,7 @@ impl Server {
             loop {
                 let is_storm = *phase.borrow() == Phase::Storm;
                 tokio::select! {
-                    accepted = listener.accept() => {
-                        let (stream, _) = accepted?;
+                    Ok((stream, _)) = listener.accept() => {
                         connections += 1;
                         under_way.spawn(self.clone().serve(stream, connections));
                     }
@@ -213,7 +212,7 @@ impl Server {
         sleep(latency).await;
         let mut account = self.account();
         let fault = account.faults.draw(endpoint)?;
-        if is_before(fault) {
+        if fault.is_before() {
             account.faults.count(endpoint, fault);
         }
         Some(fault)
@@ -235,7 +234,7 @@ impl Server {
 
     /// What goes wrong after it is done.
     async fn fails_after(&self, wire: &Wire, endpoint: Endpoint, fault: Option<Fault>) {
-        let Some(fault) = fault.filter(|fault| !is_before(*fault)) else {
+        let Some(fault) = fault.filter(|fault| !fault.is_before()) else {
             return;
         };
         self.account().faults.count(endpoint, fault);
