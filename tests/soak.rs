@@ -173,7 +173,10 @@ async fn the_account_is_even_after_chaos_over_sockets() {
         .run(address, listener, phases.clone(), chance(2));
     let running = tokio::spawn(running);
     let said = server.clone();
-    let watchdog = Watchdog::new(move || said.account().to_string());
+    let watchdog = Watchdog::new(move || {
+        let account = said.account();
+        format!("{:#?}\n{account}", account.violations())
+    });
 
     let mut connector = HttpConnector::new();
     connector.set_nodelay(true);
@@ -215,6 +218,7 @@ async fn the_account_is_even_after_chaos_over_sockets() {
     phase.send(Phase::Calm).unwrap();
     server.account().faults.calm();
     let _ = callers.join_all().await;
+    is_even(&server.account());
 
     for (user, number) in users.iter().zip(20..) {
         let post = watchdog.post(format!("the end of {}", USERS[user.number].name));
@@ -234,18 +238,23 @@ async fn the_account_is_even_after_chaos_over_sockets() {
     account.check_jobs();
     account.check_guests();
     println!("{account}; {replays} replays");
-    let violations = account.violations();
-    let first: Vec<_> = violations.iter().take(20).collect();
-    assert!(
-        first.is_empty(),
-        "{} violations: {first:#?}",
-        violations.len()
-    );
-    assert_eq!(panics(), 0);
+    is_even(&account);
     assert!(account.sent_again() <= replays);
     assert_eq!(tasks(), tasks_before, "tasks are left");
     assert_eq!(open_files(), files_before, "files or sockets are left open");
     assert!(missing.is_empty(), "too little has happened: {missing:?}");
+}
+
+/// Nothing has happened that must not.
+fn is_even(account: &Account) {
+    let violations = account.violations();
+    let first: Vec<_> = violations.iter().take(20).collect();
+    let number = violations.len();
+    assert!(
+        first.is_empty(),
+        "{number} violations: {first:#?}\n{account}"
+    );
+    assert_eq!(panics(), 0, "{account}");
 }
 
 fn tasks() -> usize {
