@@ -208,7 +208,11 @@ async fn the_account_is_even_after_chaos_over_sockets() {
     while server.account().violations().is_empty() && panics() == 0 {
         let now = Instant::now();
         if now >= over {
+            let before = missing.len();
             missing = is_still_to_come(&users, &server);
+            if missing.len() != before && !missing.is_empty() {
+                println!("still to come: {missing:?}");
+            }
             if missing.is_empty() || now >= over + LONGER {
                 break;
             }

@@ -104,12 +104,21 @@ struct User {
     is_uncertain: bool,
     /// How many wait for a login whatever happened before.
     forced: usize,
+    /// How many ever did.
+    forced_ever: usize,
     /// Whether such a login may go on, of which nobody waits for the end.
     may_be_forced: bool,
     /// How often the session's end was asked for.
     logouts: u64,
     /// Whether it left its token behind: its session was dropped, and had it.
     has_left: bool,
+}
+
+/// How things were when somebody asked for the session's end.
+#[derive(Clone, Copy)]
+pub(crate) struct LoggedOut {
+    era: u64,
+    forced_ever: usize,
 }
 
 struct Issued {
@@ -217,6 +226,7 @@ impl Account {
             refused: BTreeSet::new(),
             is_uncertain: false,
             forced: 0,
+            forced_ever: 0,
             may_be_forced: false,
             logouts: 0,
             has_left: false,
@@ -636,6 +646,7 @@ impl Account {
 
     pub(crate) fn forces(&mut self, user: usize) {
         self.users[user].forced += 1;
+        self.users[user].forced_ever += 1;
     }
 
     /// The one who waited has an answer. A logout gives one ahead of the login's
@@ -646,9 +657,23 @@ impl Account {
         known.may_be_forced |= !is_logged_in;
     }
 
-    /// Somebody is about to ask for the session's end.
-    pub(crate) fn logs_out(&mut self, user: usize) {
-        self.users[user].logouts += 1;
+    /// Somebody is about to ask for the session's end. Answers with what
+    /// `is_logged_out` is to be told.
+    pub(crate) fn logs_out(&mut self, user: usize) -> LoggedOut {
+        let known = &mut self.users[user];
+        known.logouts += 1;
+        LoggedOut {
+            era: known.logouts,
+            forced_ever: known.forced_ever - known.forced,
+        }
+    }
+
+    /// The session has ended, it says. It has left nothing behind if nobody
+    /// has opened it again meanwhile.
+    pub(crate) fn is_logged_out(&mut self, user: usize, before: LoggedOut) {
+        if self.users[user].forced_ever == before.forced_ever {
+            self.has_left_nothing(user, before.era);
+        }
     }
 
     // At the end.
@@ -667,15 +692,21 @@ impl Account {
         theirs.count() as u64
     }
 
-    /// A closed session leaves no token behind that it knew to be good.
+    /// The session of a user was closed.
     pub(crate) fn is_closed(&mut self, user: usize) {
+        self.has_left_nothing(user, u64::MAX);
+    }
+
+    /// A session that has ended leaves no token behind that it knew to be good.
+    fn has_left_nothing(&mut self, user: usize, era: u64) {
         let name = self.name(user);
         for token in self.tokens.keys().copied().collect::<Vec<_>>() {
             let is_good = self.ended(token).is_none();
             let issued = &self.tokens[&token];
             let logouts = issued.logouts;
             let is_given_up = issued.is_denied || logouts >= TRIES;
-            let is_theirs = issued.user == user && issued.is_delivered && !is_given_up;
+            let is_theirs = issued.user == user && issued.era < era;
+            let is_theirs = is_theirs && issued.is_delivered && !is_given_up;
             self.must(
                 !(is_good && is_theirs),
                 format_args!("{name}: token {token} was left behind, after {logouts} logouts"),

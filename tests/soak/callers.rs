@@ -228,9 +228,12 @@ impl User {
     }
 
     async fn logs_out(&self) {
-        self.server.account().logs_out(self.number);
+        let before = self.server.account().logs_out(self.number);
         // What it could not end is tried again at the next.
-        let _ = self.session.logout().await;
+        if self.session.logout().await.is_ok() {
+            let mut account = self.server.account();
+            account.is_logged_out(self.number, before);
+        }
     }
 
     /// Comes with a session of its own, and drops it at any moment of its login.
