@@ -174,7 +174,7 @@ pub(crate) enum Outcome {
     Refused,
     /// An error of the session's own.
     NotSent,
-    /// The connection broke.
+    /// The connection broke, or a gateway has not waited.
     Broken,
     /// Its caller lost patience.
     GivenUp,

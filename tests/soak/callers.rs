@@ -157,6 +157,7 @@ impl User {
             }
             StatusCode::INTERNAL_SERVER_ERROR => Outcome::Unsure,
             StatusCode::SERVICE_UNAVAILABLE => Outcome::Refused,
+            StatusCode::GATEWAY_TIMEOUT => Outcome::Broken,
             other => panic!("nobody answers {other}"),
         }
     }
@@ -264,7 +265,7 @@ impl User {
                         false => drop(timeout(patience, self.session.renew()).await),
                     }
                 }
-                3..=7 => {
+                3..=8 => {
                     let _doing = post.does("changes the password");
                     let patience = chance.millis(0, 200);
                     match chance.once_in(2) {
@@ -272,16 +273,16 @@ impl User {
                         false => drop(timeout(patience, self.changes()).await),
                     }
                 }
-                8 if chance.once_in(2) => {
+                9 if chance.once_in(2) => {
                     let _doing = post.does("logs out");
                     self.logs_out().await;
                     let _ = self.logs_in().await;
                 }
-                9..=12 => {
+                10..=13 => {
                     let _doing = post.does("comes as a guest");
                     self.is_a_guest(&mut chance).await;
                 }
-                13..=30 => {
+                14..=30 => {
                     let _doing = post.does("holds the token");
                     self.holds(&mut chance).await;
                 }

@@ -32,6 +32,8 @@ pub(crate) enum Fault {
     Garbage,
     /// It is done, and the answer breaks off.
     Half,
+    /// It is done, and a gateway has not waited for the answer.
+    Gateway,
     /// It is denied for no reason: the token or the credentials are good.
     Deny,
     /// The token is ended, and denied.
@@ -41,11 +43,12 @@ pub(crate) enum Fault {
 }
 
 use Fault::{
-    Deny, Garbage, Half, Refuse, ResetAfter, ResetBefore, Revoke, StallAfter, StallBefore, Unsure,
+    Deny, Garbage, Gateway, Half, Refuse, ResetAfter, ResetBefore, Revoke, StallAfter, StallBefore,
+    Unsure,
 };
 
 /// Those that may befall any call.
-pub(crate) const COMMON: [Fault; 7] = [
+pub(crate) const COMMON: [Fault; 8] = [
     Refuse,
     ResetBefore,
     ResetAfter,
@@ -53,6 +56,7 @@ pub(crate) const COMMON: [Fault; 7] = [
     StallAfter,
     Garbage,
     Half,
+    Gateway,
 ];
 
 impl Fault {
@@ -60,7 +64,7 @@ impl Fault {
     pub(crate) fn is_before(self) -> bool {
         match self {
             Refuse | ResetBefore | StallBefore | Deny | Revoke => true,
-            ResetAfter | StallAfter | Garbage | Half | Unsure => false,
+            ResetAfter | StallAfter | Garbage | Half | Gateway | Unsure => false,
         }
     }
 }

@@ -233,17 +233,21 @@ impl Server {
     }
 
     /// What goes wrong after it is done.
-    async fn fails_after(&self, wire: &Wire, endpoint: Endpoint, fault: Option<Fault>) {
-        let Some(fault) = fault.filter(|fault| !fault.is_before()) else {
-            return;
-        };
+    async fn fails_after(
+        &self,
+        wire: &Wire,
+        endpoint: Endpoint,
+        fault: Option<Fault>,
+    ) -> Option<Response<Full<Bytes>>> {
+        let fault = fault.filter(|fault| !fault.is_before())?;
         self.account().faults.count(endpoint, fault);
         match fault {
-            Fault::ResetAfter => drop(wire.breaks(Break::Reset).await),
-            Fault::Garbage => drop(wire.breaks(Break::Garbage).await),
-            Fault::Half => drop(wire.breaks(Break::Half).await),
+            Fault::ResetAfter => Some(wire.breaks(Break::Reset).await),
+            Fault::Garbage => Some(wire.breaks(Break::Garbage).await),
+            Fault::Half => Some(wire.breaks(Break::Half).await),
             Fault::StallAfter => pending().await,
-            _ => {}
+            Fault::Gateway => Some(answer(StatusCode::GATEWAY_TIMEOUT, "too late")),
+            _ => None,
         }
     }
 
@@ -282,7 +286,9 @@ impl Server {
             server: self,
             job: Some(job),
         };
-        self.fails_after(wire, Endpoint::Job, fault).await;
+        if let Some(failed) = self.fails_after(wire, Endpoint::Job, fault).await {
+            return failed;
+        }
         if fault == Some(Fault::Unsure) {
             self.account().is_unsure(job, token);
             done.leaves(wire.number);
@@ -315,7 +321,9 @@ impl Server {
                 _ => account.log_in(user, password, call),
             }
         };
-        self.fails_after(wire, Endpoint::Login, fault).await;
+        if let Some(failed) = self.fails_after(wire, Endpoint::Login, fault).await {
+            return failed;
+        }
         match token {
             Some(token) => answer(StatusCode::OK, format!("token-{token}")),
             None => answer(StatusCode::UNAUTHORIZED, "no"),
@@ -335,7 +343,9 @@ impl Server {
             }
             account.log_out(token)
         };
-        self.fails_after(wire, Endpoint::Logout, fault).await;
+        if let Some(failed) = self.fails_after(wire, Endpoint::Logout, fault).await {
+            return failed;
+        }
         match was_good {
             true => answer(StatusCode::NO_CONTENT, ""),
             false => rejection(None),
@@ -353,6 +363,9 @@ impl Server {
         let Some(form) = form(body).await else {
             return pending().await;
         };
+        if self.account().ended(token).is_some() {
+            return rejection(None);
+        }
         let fault = self.fault(Endpoint::Change).await;
         if let Some(failed) = self.fails_before(wire, fault).await {
             return failed;
@@ -368,7 +381,9 @@ impl Server {
             let [current, new] = ["current", "new"].map(|name| password_in(&form[name]));
             fault != Some(Fault::Deny) && account.change(token, current, new, call)
         };
-        self.fails_after(wire, Endpoint::Change, fault).await;
+        if let Some(failed) = self.fails_after(wire, Endpoint::Change, fault).await {
+            return failed;
+        }
         match is_made {
             true => answer(StatusCode::NO_CONTENT, ""),
             false => answer(StatusCode::FORBIDDEN, "no"),
