@@ -105,6 +105,8 @@ struct User {
     refused: BTreeSet<u64>,
     /// Whether it does not know which password is right.
     is_uncertain: bool,
+    /// The latest token that any of its requests has come with.
+    latest: u64,
     /// How many wait for a login whatever happened before.
     forced: usize,
     /// How many ever did.
@@ -151,6 +153,8 @@ struct Job {
     user: usize,
     method: Method,
     is_replayable: bool,
+    /// The token that was in use when it was ordered, or an earlier one.
+    least: u64,
     /// How long its body is.
     size: usize,
     /// The tokens that it came with.
@@ -228,6 +232,7 @@ impl Account {
             under_way: BTreeSet::new(),
             refused: BTreeSet::new(),
             is_uncertain: false,
+            latest: 0,
             forced: 0,
             forced_ever: 0,
             may_be_forced: false,
@@ -303,10 +308,10 @@ impl Account {
 
     /// A second is over for those whose tokens do not end by themselves.
     pub(crate) fn expire_the_latest(&mut self) {
-        for user in 0..USERS.len() {
+        for (user, terms) in USERS.iter().enumerate() {
             let mut tokens = self.tokens.iter().rev();
             let latest = tokens.find(|(_, issued)| issued.user == user && issued.is_delivered);
-            if let (Some((latest, _)), None) = (latest, USERS[user].lifetime) {
+            if let (Some((latest, _)), None) = (latest, terms.lifetime) {
                 self.end(*latest, Ended::Expired);
             }
         }

@@ -21,6 +21,7 @@ impl Account {
             user,
             method,
             is_replayable,
+            least: self.users[user].latest,
             size,
             arrivals: Vec::new(),
             rejections: Vec::new(),
@@ -95,6 +96,13 @@ impl Account {
         let is_newer = known.arrivals.iter().all(|before| *before < token);
         known.arrivals.push(token);
         let arrivals = known.arrivals.clone();
+        let (user, least) = (known.user, known.least);
+        let latest = &mut self.users[user].latest;
+        *latest = token.max(*latest);
+        self.must(
+            token >= least,
+            format_args!("job {job} came with token {token}, which {least} had replaced"),
+        );
         self.must(
             is_allowed,
             format_args!("job {job} was sent too often: {arrivals:?}"),

@@ -230,8 +230,13 @@ impl Account {
     /// A session that has ended leaves no token behind that it knew to be good.
     fn has_left_nothing(&mut self, user: usize, era: u64) {
         let name = self.name(user);
+        let terms = self.users[user].terms;
         for token in self.tokens.keys().copied().collect::<Vec<_>>() {
-            let is_good = self.ended(token).is_none();
+            let age = self.tokens[&token].at.elapsed();
+            // For the session its time began earlier, when the login was sent.
+            let half = terms.lifetime.filter(|_| terms.is_told).map(|all| all / 2);
+            let is_over = half.is_some_and(|half| age > half);
+            let is_good = self.ended(token).is_none() && !is_over;
             let issued = &self.tokens[&token];
             let logouts = issued.logouts;
             let is_given_up = issued.is_denied || logouts >= TRIES;
@@ -239,7 +244,9 @@ impl Account {
             let is_theirs = is_theirs && issued.is_delivered && !is_given_up;
             self.must(
                 !(is_good && is_theirs),
-                format_args!("{name}: token {token} was left behind, after {logouts} logouts"),
+                format_args!(
+                    "{name}: token {token} was left behind, {age:?} old, after {logouts} logouts"
+                ),
             );
         }
     }
