@@ -101,6 +101,8 @@ struct User {
     password: u64,
     /// The calls of the provider under way, of which there is one at a time.
     under_way: BTreeSet<u64>,
+    /// The one of them that renews a token which was rejected.
+    renewal: Option<u64>,
     /// The passwords that the session knows to be refused.
     refused: BTreeSet<u64>,
     /// Whether it does not know which password is right.
@@ -155,6 +157,8 @@ struct Job {
     is_replayable: bool,
     /// The token that was in use when it was ordered, or an earlier one.
     least: u64,
+    /// The renewal that was under way then.
+    renewal: Option<u64>,
     /// How long its body is.
     size: usize,
     /// The tokens that it came with.
@@ -230,6 +234,7 @@ impl Account {
             terms,
             password: self.passwords,
             under_way: BTreeSet::new(),
+            renewal: None,
             refused: BTreeSet::new(),
             is_uncertain: false,
             latest: 0,

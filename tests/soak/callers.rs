@@ -100,7 +100,7 @@ impl User {
     }
 
     /// Orders a job, and says what became of it. The answer's body is read
-    /// after `slowly`.
+    /// `slowly`.
     async fn order(&self, job: u64, service: &Client, method: Method, slowly: Duration) -> Outcome {
         let body = self.server.account().body(job);
         let request = Request::builder()
@@ -122,14 +122,17 @@ impl User {
             }
         };
         let token = self.server.account().bearer_of(job);
-        let (head, body) = response.into_parts();
+        let (head, mut body) = response.into_parts();
         // Dropped before the body, however this ends.
         let held = Held::new(&self.server, token);
-        sleep(slowly).await;
+        sleep(slowly / 2).await;
+        let first = body.frame().await;
+        sleep(slowly / 2).await;
         drop(held);
-        let Ok(body) = body.collect().await else {
+        let (Some(Ok(first)), Ok(rest)) = (first, body.collect().await) else {
             return Outcome::Broken;
         };
+        let first = first.into_data().unwrap_or_default();
         let is_rejection = matches!(
             head.status,
             StatusCode::UNAUTHORIZED | StatusCode::INTERNAL_SERVER_ERROR
@@ -141,7 +144,7 @@ impl User {
         match head.status {
             StatusCode::OK => {
                 let expected = format!("done {job} by {token}");
-                if body.to_bytes() != expected {
+                if [first, rest.to_bytes()].concat() != expected.as_bytes() {
                     let rule = format!("job {job} got the answer to another request");
                     self.server.account().violated(rule);
                 }

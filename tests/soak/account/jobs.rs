@@ -22,6 +22,7 @@ impl Account {
             method,
             is_replayable,
             least: self.users[user].latest,
+            renewal: self.users[user].renewal,
             size,
             arrivals: Vec::new(),
             rejections: Vec::new(),
@@ -96,9 +97,15 @@ impl Account {
         let is_newer = known.arrivals.iter().all(|before| *before < token);
         known.arrivals.push(token);
         let arrivals = known.arrivals.clone();
-        let (user, least) = (known.user, known.least);
+        let (user, least, renewal) = (known.user, known.least, known.renewal);
+        let under_way = &self.users[user].under_way;
+        let has_waited = renewal.is_none_or(|renewal| !under_way.contains(&renewal));
         let latest = &mut self.users[user].latest;
         *latest = token.max(*latest);
+        self.must(
+            has_waited,
+            format_args!("job {job} came with token {token} while that was renewed"),
+        );
         self.must(
             token >= least,
             format_args!("job {job} came with token {token}, which {least} had replaced"),

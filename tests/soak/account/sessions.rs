@@ -20,6 +20,7 @@ impl Account {
         self.most_flights = self.most_flights.max(flights);
         match purpose {
             Purpose::Login { password, reason } => {
+                known.renewal = (reason == Reason::Rejected).then_some(call);
                 let is_refused = known.refused.contains(&password);
                 known.may_be_forced &= reason == Reason::Requested;
                 let is_forced = reason == Reason::Requested && known.forced > 0;
@@ -73,6 +74,7 @@ impl Account {
     ) {
         let known = &mut self.users[user];
         known.under_way.remove(&call);
+        known.renewal = None;
         match (purpose, outcome) {
             (Purpose::Login { .. }, Some(Ok(token))) => {
                 known.refused.clear();
