@@ -55,6 +55,7 @@ pub(crate) struct Settings {
 
 /// The state of one session.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub(crate) struct Lifecycle {
     settings: Settings,
     phase: Phase,
@@ -98,6 +99,7 @@ enum Phase {
 }
 
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 struct Current {
     generation: u64,
     lifespan: Lifespan,
@@ -136,6 +138,7 @@ enum Act {
 
 /// Why no login is made now.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 enum Trouble {
     /// The login system failed; again from `until` on.
     Failing { error: Error, until: Moment },
@@ -1157,5 +1160,7 @@ impl Lifecycle {
     }
 }
 
+#[cfg(test)]
+mod seen;
 #[cfg(test)]
 mod tests;

@@ -25,6 +25,8 @@ mod builder;
 mod close;
 mod cooldown;
 mod event;
+#[cfg(test)]
+mod explore;
 mod flight;
 #[cfg(test)]
 mod hostile;

@@ -1,0 +1,396 @@
+//! Explores the rules exhaustively: every event in every state, to a depth.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `world` | the rules and what is around them, and what may happen to both |
+//! | `checks` | what must hold after each event |
+//! | `promises` | what must come true from each state on |
+//! | `canon` | the form in which two states are the same |
+//! | `scenario` | a path as a file of `tests/scenarios` |
+//!
+//! From each state, everything is tried that the drivers of the rules may do
+//! there. States that are the same are visited once, the ones that are reached
+//! soonest first, so that a counter-example is as short as it can be.
+//!
+//! `DEPTH=8 cargo test --release --lib explore -- --nocapture` goes deeper than
+//! the tests do.
+
+pub(super) mod canon;
+mod checks;
+mod promises;
+mod scenario;
+mod world;
+
+use std::collections::HashSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+use checks::Broken;
+use scenario::{Then, written};
+use world::{Act, Answer, Landing, Path, Setup, Stage, Until, User, World};
+
+use super::lifecycle::Settings;
+use super::lifespan::Lifetimes;
+use super::retirement::Logout;
+use crate::error::ErrorKind;
+use crate::provider::LogoutEnds;
+
+const fn lives(absolute: Option<u64>, idle: Option<u64>) -> Lifetimes {
+    const fn seconds(seconds: Option<u64>) -> Option<Duration> {
+        match seconds {
+            Some(seconds) => Some(Duration::from_secs(seconds)),
+            None => None,
+        }
+    }
+    Lifetimes {
+        absolute: seconds(absolute),
+        idle: seconds(idle),
+    }
+}
+
+const FOR_EVER: Lifetimes = lives(None, None);
+
+/// A server whose logouts end all that the user has.
+const BY_USER: Setup = Setup {
+    name: "a logout ends all of the user",
+    settings: Settings {
+        has_source: true,
+        keep_alive: false,
+        logout_ends: LogoutEnds::User,
+        rolls: false,
+    },
+    lives: &[FOR_EVER, lives(Some(100), None)],
+    initial: None,
+    before: &[],
+};
+
+/// A server that logs out each token by itself.
+const BY_TOKEN: Setup = Setup {
+    name: "a logout ends one token",
+    settings: Settings {
+        logout_ends: LogoutEnds::Token,
+        ..BY_USER.settings
+    },
+    initial: Some(FOR_EVER),
+    ..BY_USER
+};
+
+const NEW: Act = Act::Land(Landing::Issued {
+    lives: 0,
+    continues: false,
+});
+const REFUSED: Act = Act::Land(Landing::Failed(ErrorKind::Refused, None));
+const UNAVAILABLE: Act = Act::Land(Landing::Failed(ErrorKind::Unavailable, None));
+const REJECTED: Act = Act::Answer(0, Answer::Rejected);
+
+static USERS: Setup = BY_USER;
+static TOKENS: Setup = BY_TOKEN;
+static KEPT_ALIVE: Setup = Setup {
+    name: "the session is kept alive",
+    settings: Settings {
+        has_source: false,
+        keep_alive: true,
+        logout_ends: LogoutEnds::Session,
+        rolls: false,
+    },
+    lives: &[lives(Some(100), None), lives(None, Some(100))],
+    initial: None,
+    before: &[],
+};
+static IDLE: Setup = Setup {
+    name: "tokens idle out, or are over when they arrive",
+    settings: Settings {
+        has_source: false,
+        ..BY_TOKEN.settings
+    },
+    lives: &[lives(None, Some(100)), lives(Some(0), None)],
+    initial: Some(lives(Some(200), Some(100))),
+    before: &[],
+};
+static ROLLING: Setup = Setup {
+    name: "responses roll the token",
+    settings: Settings {
+        rolls: true,
+        ..BY_TOKEN.settings
+    },
+    lives: &[lives(Some(100), None)],
+    initial: Some(lives(Some(100), None)),
+    before: &[],
+};
+static REFUSING: Setup = Setup {
+    name: "the credentials were refused, and ten seconds are over",
+    before: &[
+        Act::Request(Path::A),
+        REFUSED,
+        Act::Request(Path::A),
+        Act::Pass(Until::Next),
+    ],
+    ..BY_USER
+};
+static BACKING_OFF: Setup = Setup {
+    name: "a renewal ahead has failed",
+    lives: &[lives(Some(100), None)],
+    initial: None,
+    before: &[
+        Act::Request(Path::A),
+        NEW,
+        Act::Answer(0, Answer::Accepted),
+        // A second after its login, and the renewal ahead.
+        Act::Pass(Until::Next),
+        Act::Pass(Until::Next),
+        UNAVAILABLE,
+    ],
+    ..BY_TOKEN
+};
+static RETIRING: Setup = Setup {
+    name: "a replaced token is in use",
+    before: &[Act::Token, Act::Renew, NEW],
+    ..BY_TOKEN
+};
+static POSTPONED: Setup = Setup {
+    name: "a replaced token could not be logged out",
+    before: &[
+        Act::Renew,
+        NEW,
+        Act::Land(Landing::Retired(Logout::Postponed(None))),
+    ],
+    ..BY_TOKEN
+};
+static UNSURE: Setup = Setup {
+    name: "nobody knows yet whether a renewal helped",
+    before: &[Act::Request(Path::A), REJECTED, NEW],
+    ..BY_TOKEN
+};
+static LEFT: Setup = Setup {
+    name: "a logout has left a token",
+    before: &[Act::Token, Act::Logout, Act::Land(Landing::Left)],
+    ..BY_TOKEN
+};
+/// Whose budget allows one renewal more.
+static WORN: Setup = Setup {
+    name: "four renewals have not helped",
+    initial: Some(FOR_EVER),
+    before: &[
+        Act::Request(Path::A),
+        REJECTED,
+        NEW,
+        REJECTED,
+        Act::Request(Path::B),
+        REJECTED,
+        NEW,
+        REJECTED,
+        Act::Pass(Until::Next),
+        Act::Pass(Until::Next),
+        Act::Request(Path::A),
+        REJECTED,
+        NEW,
+        REJECTED,
+        Act::Request(Path::B),
+        REJECTED,
+        NEW,
+        REJECTED,
+    ],
+    ..BY_USER
+};
+
+/// How far an exploration went.
+#[derive(Debug, Default)]
+struct Explored {
+    /// The new states of each depth, and the transitions that led to that depth.
+    depths: Vec<(usize, usize)>,
+}
+
+/// A shortest way to something.
+#[derive(Debug)]
+struct Found {
+    acts: Vec<Act>,
+    what: Broken,
+}
+
+/// Goes through all that may happen in `depth` steps, until `is_it` says that
+/// a world is what is looked for.
+fn explore(
+    setup: &'static Setup,
+    depth: usize,
+    is_it: impl Fn(&World) -> Option<Broken>,
+) -> Result<Explored, Found> {
+    let mut start = World::new(setup, false);
+    for act in setup.before {
+        assert!(start.acts().contains(act), "{act:?} cannot happen");
+        start.act(*act);
+    }
+    if let Some(what) = start.broken.clone() {
+        return Err(Found {
+            acts: Vec::new(),
+            what,
+        });
+    }
+    let mut seen = HashSet::from([start.key()]);
+    // Each with the place of the one before it, counted from 1.
+    let mut steps: Vec<(usize, Act)> = Vec::new();
+    let mut explored = Explored::default();
+    let mut states = vec![(0, start)];
+    for _ in 0..depth {
+        let mut next = Vec::new();
+        let mut transitions = 0;
+        for (place, world) in states {
+            for act in world.acts() {
+                transitions += 1;
+                let mut after = world.clone();
+                let what = match tried(&mut after, |world| world.act(act)) {
+                    Some(broken) => Some(broken),
+                    None if !seen.insert(after.key()) => continue,
+                    None => is_it(&after),
+                };
+                steps.push((place, act));
+                if let Some(what) = what {
+                    let acts = path(&steps);
+                    return Err(Found { acts, what });
+                }
+                next.push((steps.len(), after));
+            }
+        }
+        explored.depths.push((next.len(), transitions));
+        states = next;
+    }
+    Ok(explored)
+}
+
+/// What led to the last step.
+fn path(steps: &[(usize, Act)]) -> Vec<Act> {
+    let mut acts = Vec::new();
+    let mut place = steps.len();
+    while place > 0 {
+        let (before, act) = steps[place - 1];
+        acts.push(act);
+        place = before;
+    }
+    acts.reverse();
+    acts
+}
+
+/// What breaks by that, a panic included.
+fn tried(world: &mut World, does: impl FnOnce(&mut World)) -> Option<Broken> {
+    match catch_unwind(AssertUnwindSafe(|| does(world))) {
+        Ok(()) => world.broken.clone(),
+        Err(_) => Some(Broken {
+            rule: 2,
+            what: "the rules panic".into(),
+        }),
+    }
+}
+
+/// The promise that this world does not keep.
+fn unkept(world: &World) -> Option<Broken> {
+    let mut unkept = None;
+    let panicked = tried(&mut world.clone(), |world| {
+        unkept = promises::unkept(world);
+    });
+    panicked.or(unkept)
+}
+
+/// Explores to a depth of `DEPTH`, or of the test's own.
+fn check(setup: &'static Setup, depth: usize) {
+    let wanted = std::env::var("DEPTH").ok();
+    let depth = wanted.map_or(depth, |depth| depth.parse().expect("a number"));
+    match explore(setup, depth, unkept) {
+        Ok(Explored { depths }) => {
+            for (depth, (states, transitions)) in (1..).zip(depths) {
+                println!(
+                    "{}: {depth} deep, {states} states by {transitions} transitions",
+                    setup.name
+                );
+            }
+        }
+        Err(Found { acts, what }) => {
+            let Broken { rule, what } = what;
+            let story = format!("Broken: {what}.");
+            let scenario = written(setup, &acts, rule, &story, Then::AllButTheLast);
+            panic!("rule {rule}: {what}, by {acts:?}\n{scenario}");
+        }
+    }
+}
+
+#[test]
+fn the_rules_hold_where_a_logout_ends_all_of_the_user() {
+    check(&USERS, 5);
+}
+
+#[test]
+fn the_rules_hold_where_a_logout_ends_one_token() {
+    check(&TOKENS, 5);
+}
+
+#[test]
+fn the_rules_hold_for_a_session_that_is_kept_alive() {
+    check(&KEPT_ALIVE, 5);
+}
+
+#[test]
+fn the_rules_hold_for_tokens_that_idle_out() {
+    check(&IDLE, 4);
+}
+
+#[test]
+fn the_rules_hold_for_tokens_that_roll() {
+    check(&ROLLING, 4);
+}
+
+#[test]
+fn the_rules_hold_after_a_refusal() {
+    check(&REFUSING, 4);
+}
+
+#[test]
+fn the_rules_hold_after_a_renewal_ahead_failed() {
+    check(&BACKING_OFF, 4);
+}
+
+#[test]
+fn the_rules_hold_while_a_replaced_token_is_used() {
+    check(&RETIRING, 4);
+}
+
+#[test]
+fn the_rules_hold_after_a_retirement_failed() {
+    check(&POSTPONED, 4);
+}
+
+#[test]
+fn the_rules_hold_while_a_renewal_is_in_doubt() {
+    check(&UNSURE, 4);
+}
+
+#[test]
+fn the_rules_hold_after_a_logout_failed() {
+    check(&LEFT, 4);
+}
+
+#[test]
+fn the_rules_hold_when_renewals_do_not_help() {
+    check(&WORN, 4);
+}
+
+/// Who looks for a path gets the file that stands among the scenarios.
+#[test]
+fn a_path_is_written_as_a_scenario() {
+    let both_replayed = |world: &World| {
+        let replayed = |user: &User| matches!(user.stage, Stage::Using { replayed: true, .. });
+        let both = world.users.len() == 2 && world.users.iter().all(replayed);
+        both.then(|| Broken {
+            rule: 3,
+            what: "Two requests are replayed, of which one was rejected late.".into(),
+        })
+    };
+    let Err(Found { acts, what }) = explore(&TOKENS, 5, both_replayed) else {
+        panic!("there is one");
+    };
+    let Broken { rule, what } = what;
+    let scenario = written(&TOKENS, &acts, rule, &what, Then::All);
+    let file = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/scenarios/a_late_rejection_is_replayed_beside_an_early_one.json"
+    );
+    let played = std::fs::read_to_string(file).unwrap_or_default();
+    assert_eq!(scenario, played, "{scenario}");
+}
