@@ -12,8 +12,10 @@
 //! there. States that are the same are visited once, the ones that are reached
 //! soonest first, so that a counter-example is as short as it can be.
 //!
-//! `DEPTH=8 cargo test --release --lib explore -- --nocapture` goes deeper than
-//! the tests do.
+//! `DEPTH=7 cargo test --release --lib explore -- --nocapture` goes deeper than
+//! the tests do. With `WRITE=folder` each path becomes a scenario, and
+//! `SCENARIOS=folder cargo test --test scenarios` plays them all with sessions:
+//! what the world does here is what the drivers do.
 
 pub(super) mod canon;
 mod checks;
@@ -23,6 +25,7 @@ mod world;
 
 use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use checks::Broken;
@@ -212,7 +215,7 @@ struct Found {
 fn explore(
     setup: &'static Setup,
     depth: usize,
-    is_it: impl Fn(&World) -> Option<Broken>,
+    mut is_it: impl FnMut(&World, &dyn Fn() -> Vec<Act>) -> Option<Broken>,
 ) -> Result<Explored, Found> {
     let mut start = World::new(setup, false);
     for act in setup.before {
@@ -240,9 +243,10 @@ fn explore(
                 let what = match tried(&mut after, |world| world.act(act)) {
                     Some(broken) => Some(broken),
                     None if !seen.insert(after.key()) => continue,
-                    None => is_it(&after),
+                    None => None,
                 };
                 steps.push((place, act));
+                let what = what.or_else(|| is_it(&after, &|| path(&steps)));
                 if let Some(what) = what {
                     let acts = path(&steps);
                     return Err(Found { acts, what });
@@ -289,11 +293,22 @@ fn unkept(world: &World) -> Option<Broken> {
     panicked.or(unkept)
 }
 
-/// Explores to a depth of `DEPTH`, or of the test's own.
+/// Explores to a depth of `DEPTH`, or of the test's own. Each path is written to
+/// the folder `WRITE`, if that is named, as far as a scenario can say it.
 fn check(setup: &'static Setup, depth: usize) {
     let wanted = std::env::var("DEPTH").ok();
     let depth = wanted.map_or(depth, |depth| depth.parse().expect("a number"));
-    match explore(setup, depth, unkept) {
+    let folder = std::env::var_os("WRITE").map(PathBuf::from);
+    let mut number = 0;
+    let visited = |world: &World, path: &dyn Fn() -> Vec<Act>| {
+        if let Some(folder) = &folder {
+            number += 1;
+            let name = format!("{} {number}.json", setup.name);
+            write(&folder.join(name), setup, &path());
+        }
+        unkept(world)
+    };
+    match explore(setup, depth, visited) {
         Ok(Explored { depths }) => {
             for (depth, (states, transitions)) in (1..).zip(depths) {
                 println!(
@@ -305,9 +320,16 @@ fn check(setup: &'static Setup, depth: usize) {
         Err(Found { acts, what }) => {
             let Broken { rule, what } = what;
             let story = format!("Broken: {what}.");
-            let scenario = written(setup, &acts, rule, &story, Then::AllButTheLast);
+            let scenario = written(setup, &acts, rule, &story, Then::AllButTheLast).text;
             panic!("rule {rule}: {what}, by {acts:?}\n{scenario}");
         }
+    }
+}
+
+fn write(file: &std::path::Path, setup: &'static Setup, acts: &[Act]) {
+    let scenario = written(setup, acts, 1, &format!("{acts:?}"), Then::All);
+    if scenario.is_whole {
+        std::fs::write(file, scenario.text).expect("a folder to write to");
     }
 }
 
@@ -374,7 +396,7 @@ fn the_rules_hold_when_renewals_do_not_help() {
 /// Who looks for a path gets the file that stands among the scenarios.
 #[test]
 fn a_path_is_written_as_a_scenario() {
-    let both_replayed = |world: &World| {
+    let both_replayed = |world: &World, _: &dyn Fn() -> Vec<Act>| {
         let replayed = |user: &User| matches!(user.stage, Stage::Using { replayed: true, .. });
         let both = world.users.len() == 2 && world.users.iter().all(replayed);
         both.then(|| Broken {
@@ -386,7 +408,7 @@ fn a_path_is_written_as_a_scenario() {
         panic!("there is one");
     };
     let Broken { rule, what } = what;
-    let scenario = written(&TOKENS, &acts, rule, &what, Then::All);
+    let scenario = written(&TOKENS, &acts, rule, &what, Then::All).text;
     let file = concat!(
         env!("CARGO_MANIFEST_DIR"),
         "/tests/scenarios/a_late_rejection_is_replayed_beside_an_early_one.json"

@@ -15,6 +15,12 @@ use crate::session::lifecycle::{Attempt, Flight, Moment};
 use crate::session::lifespan::Lifetimes;
 use crate::session::retirement::Logout;
 
+/// When what is under way at the end of a path is answered.
+const SOON_AFTER: Duration = Duration::from_secs(1);
+
+/// How long a session lets the logout of a replaced token take.
+const RETIREMENT: Duration = Duration::from_secs(5);
+
 /// What the file says that must be true.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Then {
@@ -23,6 +29,13 @@ pub(super) enum Then {
     /// What was right before the last step; that is judged by what every
     /// scenario asserts unasked.
     AllButTheLast,
+}
+
+#[derive(Debug)]
+pub(super) struct Scenario {
+    pub(super) text: String,
+    /// Whether it says all that is done, and anything is.
+    pub(super) is_whole: bool,
 }
 
 /// One of JSON's objects, in the order in which it is to be read.
@@ -113,7 +126,7 @@ pub(super) fn written(
     rule: u32,
     what: &str,
     then: Then,
-) -> String {
+) -> Scenario {
     let mut world = World::new(setup, true);
     let all = setup.before.iter().chain(acts);
     let mut last = 0;
@@ -154,9 +167,14 @@ pub(super) fn written(
                     "generation",
                     world.rules.generation().map(|it| it.to_string()),
                 );
+            // A request that is dropped at the end may let go of its token.
+            let in_use = world.rules.generation();
+            let is_last = |user: &User| user.path.is_some() && user.held() != in_use;
+            let all_said = !world.users.iter().any(is_last);
+            let logouts = all_said.then(|| list(&writer.seen_logouts, 4));
             Object::default()
                 .with("logins", list(&writer.seen_logins, 4))
-                .with("logouts", list(&writer.seen_logouts, 4))
+                .if_any("logouts", logouts)
                 .with("status", status.inline())
         }
         Then::AllButTheLast => {
@@ -171,7 +189,10 @@ pub(super) fn written(
         .with("when", list(&writer.steps, 2))
         .with("until", time(writer.end + TICK))
         .with("then", then.in_lines(2));
-    scenario.in_lines(0) + "\n"
+    Scenario {
+        text: scenario.in_lines(0) + "\n",
+        is_whole: writer.missing.is_empty() && !writer.steps.is_empty(),
+    }
 }
 
 fn given(setup: &Setup, writer: &Writer<'_>) -> Object {
@@ -247,8 +268,13 @@ impl Writer<'_> {
                     .with("call", text("reject"))
                     .with("token_of", text(&name(*user))),
             ),
+            Entry::Spread => self.miss("which jitter that needs"),
             Entry::Accepted => self.miss("that a holder accepts its token"),
             Entry::Called(act) => self.called(*act, at),
+            // Only a step comes before a timer that is late.
+            Entry::Late { .. } if !self.is_step(place + 1) => {
+                self.miss("that the timer is still late then");
+            }
             Entry::Late { from } => {
                 let late = Object::default()
                     .with("at", time(*from))
@@ -265,6 +291,16 @@ impl Writer<'_> {
             | Entry::Left { .. }
             | Entry::Landed(..) => {}
         }
+    }
+
+    fn is_step(&self, place: usize) -> bool {
+        matches!(
+            self.log.get(place),
+            Some((
+                _,
+                Entry::Asked(_) | Entry::Called(_) | Entry::Rejected { .. }
+            ))
+        )
     }
 
     /// When the next thing happens.
@@ -324,6 +360,9 @@ impl Writer<'_> {
                     .with("call", text("token"))
                     .with("as", text(&name(user.number)));
                 match (held_since, leaves) {
+                    (Some(since), Some(leaves)) if leaves == self.end => {
+                        step.with("hold", time(leaves + SOON_AFTER - since))
+                    }
                     (Some(since), Some(leaves)) => step.with("hold", time(leaves - since)),
                     (None, Some(leaves)) => step.with("drop_at", time(leaves)),
                     (_, None) => step,
@@ -344,7 +383,7 @@ impl Writer<'_> {
             .with("path", text(path.as_str()))
             .with("calls", call.to_string());
         let entry = match answered {
-            None => entry.with("after", time(self.end + Duration::from_secs(3600))),
+            None => entry.with("after", time(self.end + SOON_AFTER - at)),
             Some((answered, answer)) => {
                 let entry = entry.with("after", time(answered - at));
                 match answer {
@@ -397,7 +436,7 @@ impl Writer<'_> {
         let at = under_way.since;
         let after = match landing {
             Some((landed, _)) => landed - at,
-            None => self.end + Duration::from_secs(3600) - at,
+            None => self.end + SOON_AFTER - at,
         };
         let landing = landing.map(|(_, landing)| landing);
         match under_way.flight {
@@ -429,14 +468,22 @@ impl Writer<'_> {
                 );
             }
             Flight::Logout | Flight::Retire { .. } => {
-                for (place, token) in under_way.tokens.iter().enumerate() {
+                let is_retired = under_way.flight != Flight::Logout;
+                if is_retired && after > RETIREMENT {
+                    self.miss("that the logout of a replaced token takes so long");
+                }
+                // The later ones come when those before have ended.
+                let tokens = match landing {
+                    Some(_) => &under_way.tokens[..],
+                    None => &under_way.tokens[..1],
+                };
+                for (place, token) in tokens.iter().enumerate() {
                     let call = self.count("logout");
                     let after = if place == 0 { after } else { Duration::ZERO };
                     let entry = Object::default()
                         .with("calls", call.to_string())
                         .with("after", time(after));
                     self.logouts.push(logout(entry, landing, place));
-                    // The later ones come when those before have ended.
                     let exactly = (place == 0).then(|| time(at));
                     self.seen_logouts.push(
                         Object::default()

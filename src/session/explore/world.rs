@@ -261,6 +261,8 @@ pub(super) enum Entry {
     Late {
         from: Moment,
     },
+    /// Time came to what jitter puts where it is.
+    Spread,
 }
 
 #[derive(Clone, Debug)]
@@ -590,6 +592,9 @@ impl World {
             }
         };
         let from = self.now;
+        if rounded_up(next) != next && until != Until::Slept {
+            self.note(Entry::Spread);
+        }
         match until {
             Until::Before => {
                 self.now = self.now.max(rounded_up(next) - TICK);
@@ -879,6 +884,24 @@ impl World {
                 self.step(&Cause::Renew, |rules, now| rules.renew(now)),
             ),
             Asking::ChangePassword => {
+                // Which gets a token first, as any other caller does.
+                if self
+                    .step(&Cause::Asked, |rules, now| rules.admit(now))
+                    .is_err()
+                {
+                    return;
+                }
+                match self.step(&Cause::Asked, |rules, now| rules.acquire(now)) {
+                    Acquire::Use => {}
+                    Acquire::Wait => {
+                        if self.flight.is_none() {
+                            self.fail(2, "a password change waits for no flight".into());
+                        }
+                        self.asking = Some(asking);
+                        return;
+                    }
+                    Acquire::Fail(error) => return self.check_failure(&error),
+                }
                 let usable = self.is_usable();
                 let cause = Cause::ChangePassword;
                 let begin = self.step(&cause, |rules, now| rules.change_password(now));
@@ -913,8 +936,8 @@ impl World {
                 Some(_) => self.asking = Some(asking),
                 None => self.fail(2, format!("{cause:?} waits for no flight")),
             },
-            // It gets a token first, as any other caller does.
-            Begin::NeedsToken => {}
+            // Its token was usable just now.
+            Begin::NeedsToken => self.fail(21, format!("{cause:?} lacks a token")),
             Begin::Fail(error) => self.check_failure(&error),
         }
     }
@@ -1010,6 +1033,8 @@ impl World {
                 Word::Other
             }
         };
+        // What is due by now was set before anybody was woken.
+        self.timer();
         self.wake(word);
     }
 
