@@ -38,16 +38,17 @@ use super::retirement::Logout;
 use crate::error::ErrorKind;
 use crate::provider::LogoutEnds;
 
+/// In milliseconds.
 const fn lives(absolute: Option<u64>, idle: Option<u64>) -> Lifetimes {
-    const fn seconds(seconds: Option<u64>) -> Option<Duration> {
-        match seconds {
-            Some(seconds) => Some(Duration::from_secs(seconds)),
+    const fn length(length: Option<u64>) -> Option<Duration> {
+        match length {
+            Some(length) => Some(Duration::from_millis(length)),
             None => None,
         }
     }
     Lifetimes {
-        absolute: seconds(absolute),
-        idle: seconds(idle),
+        absolute: length(absolute),
+        idle: length(idle),
     }
 }
 
@@ -62,7 +63,7 @@ const BY_USER: Setup = Setup {
         logout_ends: LogoutEnds::User,
         rolls: false,
     },
-    lives: &[FOR_EVER, lives(Some(100), None)],
+    lives: &[FOR_EVER, lives(Some(100_000), None)],
     initial: None,
     before: &[],
 };
@@ -96,7 +97,11 @@ static KEPT_ALIVE: Setup = Setup {
         logout_ends: LogoutEnds::Session,
         rolls: false,
     },
-    lives: &[lives(Some(100), None), lives(None, Some(100))],
+    lives: &[
+        lives(Some(100_000), None),
+        lives(None, Some(100_000)),
+        lives(Some(500), None),
+    ],
     initial: None,
     before: &[],
 };
@@ -106,8 +111,8 @@ static IDLE: Setup = Setup {
         has_source: false,
         ..BY_TOKEN.settings
     },
-    lives: &[lives(None, Some(100)), lives(Some(0), None)],
-    initial: Some(lives(Some(200), Some(100))),
+    lives: &[lives(None, Some(100_000)), lives(Some(0), None)],
+    initial: Some(lives(Some(200_000), Some(100_000))),
     before: &[],
 };
 static ROLLING: Setup = Setup {
@@ -116,8 +121,8 @@ static ROLLING: Setup = Setup {
         rolls: true,
         ..BY_TOKEN.settings
     },
-    lives: &[lives(Some(100), None)],
-    initial: Some(lives(Some(100), None)),
+    lives: &[lives(Some(100_000), None)],
+    initial: Some(lives(Some(100_000), None)),
     before: &[],
 };
 static REFUSING: Setup = Setup {
@@ -132,7 +137,7 @@ static REFUSING: Setup = Setup {
 };
 static BACKING_OFF: Setup = Setup {
     name: "a renewal ahead has failed",
-    lives: &[lives(Some(100), None)],
+    lives: &[lives(Some(100_000), None)],
     initial: None,
     before: &[
         Act::Request(Path::A),
@@ -169,31 +174,49 @@ static LEFT: Setup = Setup {
     before: &[Act::Token, Act::Logout, Act::Land(Landing::Left)],
     ..BY_TOKEN
 };
-/// Whose budget allows one renewal more.
+/// Of which none has helped yet.
+const FIVE_RENEWALS: [Act; 23] = [
+    Act::Request(Path::A),
+    REJECTED,
+    NEW,
+    REJECTED,
+    Act::Request(Path::B),
+    REJECTED,
+    NEW,
+    REJECTED,
+    Act::Pass(Until::Next),
+    Act::Pass(Until::Next),
+    Act::Request(Path::A),
+    REJECTED,
+    NEW,
+    REJECTED,
+    Act::Request(Path::B),
+    REJECTED,
+    NEW,
+    REJECTED,
+    Act::Pass(Until::Next),
+    Act::Pass(Until::Next),
+    Act::Request(Path::A),
+    REJECTED,
+    NEW,
+];
+
 static WORN: Setup = Setup {
     name: "four renewals have not helped",
     initial: Some(FOR_EVER),
-    before: &[
-        Act::Request(Path::A),
-        REJECTED,
-        NEW,
-        REJECTED,
-        Act::Request(Path::B),
-        REJECTED,
-        NEW,
-        REJECTED,
-        Act::Pass(Until::Next),
-        Act::Pass(Until::Next),
-        Act::Request(Path::A),
-        REJECTED,
-        NEW,
-        REJECTED,
-        Act::Request(Path::B),
-        REJECTED,
-        NEW,
-        REJECTED,
-    ],
+    before: FIVE_RENEWALS.split_at(18).0,
     ..BY_USER
+};
+static EXHAUSTED: Setup = Setup {
+    name: "the budget's last renewal is in doubt",
+    initial: Some(FOR_EVER),
+    before: &FIVE_RENEWALS,
+    ..BY_USER
+};
+static TWO_RETIRING: Setup = Setup {
+    name: "two replaced tokens are to be logged out",
+    before: &[Act::Token, Act::Renew, NEW, Act::Renew, NEW, Act::Leave(0)],
+    ..BY_TOKEN
 };
 
 /// How far an exploration went.
@@ -391,6 +414,16 @@ fn the_rules_hold_after_a_logout_failed() {
 #[test]
 fn the_rules_hold_when_renewals_do_not_help() {
     check(&WORN, 4);
+}
+
+#[test]
+fn the_rules_hold_when_the_budget_is_used_up() {
+    check(&EXHAUSTED, 4);
+}
+
+#[test]
+fn the_rules_hold_while_two_tokens_wait_to_be_logged_out() {
+    check(&TWO_RETIRING, 4);
 }
 
 /// Who looks for a path gets the file that stands among the scenarios.

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::world::{Cause, Known, Landing, Standing, UnderWay, Unhelped, World};
+use super::world::{Cause, Known, Landing, Path, Standing, UnderWay, Unhelped, World};
 use crate::error::{Error, ErrorKind};
 use crate::provider::Reason;
 use crate::session::event::{Event, TokenEnd};
@@ -19,6 +19,9 @@ pub(super) const RECHECK_EVERY: Duration = Duration::from_secs(10);
 /// How long a token is used that was over when it arrived, and the time from
 /// one renewal ahead to the next.
 const BRIEFLY: Duration = Duration::from_secs(1);
+
+/// What a token has left at most that counts as over when it arrives.
+const ALL_BUT_OVER: Duration = Duration::from_millis(100);
 
 const BUDGET: usize = 5;
 const REFILL_EVERY: Duration = Duration::from_secs(10);
@@ -123,6 +126,51 @@ impl World {
         self.check_tokens();
         self.check_ending(cause);
         self.check_renewal(cause, before);
+        self.check_owed(cause);
+    }
+
+    /// A rejection that came while no login could start is acted on after that.
+    fn check_owed(&mut self, cause: &Cause) {
+        let flight = self.flight.as_ref().map(|under_way| under_way.flight);
+        match (cause, flight) {
+            (
+                Cause::Rejected { generation, path },
+                Some(flight @ (Flight::ChangePassword | Flight::Retire { .. })),
+            ) => {
+                let is_late = self.rules.generation().is_some_and(|new| new > *generation);
+                let until = path.and_then(|path| self.unhelped[path as usize].until);
+                let cools_down = until.is_some_and(|until| self.now < until);
+                // A change may end whatever trouble there is.
+                let may = flight == Flight::ChangePassword || !self.is_in_trouble();
+                if may && !is_late && !cools_down {
+                    self.owed = Some((*generation, *path));
+                }
+            }
+            (Cause::Landed(..), _) => {
+                let Some((generation, path)) = self.owed.take() else {
+                    return;
+                };
+                let is_in_use = self.rules.generation() == Some(generation);
+                let may = !self.is_in_trouble() && !self.may_cool_down(path);
+                if is_in_use && may && self.rules.signal() != Some(Signal::Suspended) {
+                    self.fail(7, "a rejection that had to wait is forgotten".into());
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether no login may be made now.
+    fn is_in_trouble(&self) -> bool {
+        let backs_off = self.backs_off.is_some_and(|until| self.now < until);
+        self.refused.is_some() || backs_off
+    }
+
+    /// Whether a rejection may be returned because of those before it.
+    pub(super) fn may_cool_down(&self, path: Option<Path>) -> bool {
+        let until = path.and_then(|path| self.unhelped[path as usize].until_at_most);
+        let used_at_most = self.spent_at_most.len();
+        until.is_some_and(|until| self.now < until) || used_at_most >= BUDGET
     }
 
     fn take_note(&mut self, cause: &Cause, before: &Before) {
@@ -147,11 +195,18 @@ impl World {
                 }
             }
             Cause::ReplayRejected { path } => {
-                let Unhelped { renewals, until } = &mut self.unhelped[path as usize];
+                let Unhelped {
+                    renewals,
+                    until,
+                    until_at_most,
+                    proven_by: _,
+                } = &mut self.unhelped[path as usize];
                 // One that shared another's renewal is at the start.
                 let doublings = renewals.saturating_sub(1).min(16);
                 let delay = Duration::from_secs(1 << doublings).min(LONGEST_COOLDOWN);
                 *until = Some(now + delay);
+                *until_at_most = (*until_at_most).max(*until);
+                self.settle_doubts(path);
             }
             Cause::Accepted {
                 generation,
@@ -162,9 +217,19 @@ impl World {
                 if let Some(token) = self.known(generation) {
                     token.fed = token.fed.max(fed);
                 }
-                // Whatever this proves: the checks are not to be sharper than the rules.
+                let proven_by = match path {
+                    Some(path) => &mut self.unhelped[path as usize].proven_by,
+                    None => &mut self.proven_by_hand,
+                };
+                if proven_by.take_if(|by| generation >= *by).is_some() {
+                    self.spent_at_most.clear();
+                }
+                // Whatever this proves: what starts too often is to be told
+                // from what may be one too many.
                 if let Some(path) = path {
-                    self.unhelped[path as usize] = Unhelped::default();
+                    let unhelped = &mut self.unhelped[path as usize];
+                    unhelped.renewals = 0;
+                    unhelped.until = None;
                 }
                 self.spent.clear();
             }
@@ -256,8 +321,9 @@ impl World {
         }
     }
 
-    fn pay_back(&mut self, (path, unhelped): (Option<super::world::Path>, Unhelped)) {
+    fn pay_back(&mut self, (path, unhelped): (Option<Path>, Unhelped)) {
         self.spent.pop();
+        self.spent_at_most.pop();
         if let Some(path) = path {
             self.unhelped[path as usize] = unhelped;
         }
@@ -312,7 +378,15 @@ impl World {
                     self.fail(19, "a token is logged out twice at one time".into());
                 }
             }
-            Flight::Retire { generation } => self.check_retirement(generation),
+            Flight::Retire { generation } => {
+                if self.rests.is_some_and(|until| self.now < until) {
+                    self.fail(
+                        2,
+                        "who waited for a logout is made to wait for the next".into(),
+                    );
+                }
+                self.check_retirement(generation);
+            }
             Flight::ChangePassword => {
                 if !matches!(cause, Cause::ChangePassword) {
                     self.fail(21, format!("{cause:?} has started a password change"));
@@ -406,14 +480,19 @@ impl World {
     /// A login that a rejection started.
     fn check_rejected(&mut self, cause: &Cause) {
         let now = self.now;
-        let (generation, path) = match *cause {
-            Cause::Rejected { generation, path } => (Some(generation), path),
-            // One that had to wait for another flight.
-            Cause::Landed(..) => (None, None),
-            _ => return self.fail(3, format!("{cause:?} starts a login as rejected")),
+        let rejected = match *cause {
+            Cause::Rejected { generation, path } => Some((generation, path)),
+            Cause::Landed(..) => self.owed,
+            _ => None,
         };
-        let newer = self.rules.generation();
-        if generation.is_some_and(|old| newer.is_some_and(|newer| old < newer)) {
+        let Some((generation, path)) = rejected else {
+            return self.fail(3, format!("{cause:?} starts a login as rejected"));
+        };
+        if self
+            .rules
+            .generation()
+            .is_some_and(|newer| generation < newer)
+        {
             self.fail(3, "a rejection of an old token starts a login".into());
         }
         let mut unhelped = Unhelped::default();
@@ -424,16 +503,32 @@ impl World {
             }
             let renewals = unhelped.renewals + 1;
             let delay = Duration::from_secs(1 << (renewals - 1).min(16));
+            let until = Some(now + delay.min(LONGEST_COOLDOWN));
             self.unhelped[path as usize] = Unhelped {
                 renewals,
-                until: Some(now + delay.min(LONGEST_COOLDOWN)),
+                until,
+                until_at_most: unhelped.until_at_most.max(until),
+                proven_by: Some(generation + 1),
             };
+            self.settle_doubts(path);
+        } else {
+            self.proven_by_hand = Some(generation + 1);
         }
         self.paying = Some((path, unhelped));
         self.spent.push(now);
+        self.spent_at_most.push(now);
         let refilled = (now - self.spent[0]).as_secs() / REFILL_EVERY.as_secs();
         if self.spent.len() > BUDGET + refilled as usize {
             self.fail(9, "more renewals than there is a budget for".into());
+        }
+    }
+
+    /// A target rejects newer tokens, too: the older ones may be good.
+    fn settle_doubts(&mut self, path: Path) {
+        for token in &mut self.tokens {
+            if token.standing == Standing::Past {
+                token.doubted_by.take_if(|by| *by == path);
+            }
         }
     }
 
@@ -509,6 +604,13 @@ impl World {
                         .is_some_and(|signal| signal <= Signal::Closing);
                     if before.generation != Some(*generation) || !was_usable {
                         self.fail(5, format!("token {generation} is rejected, and not in use"));
+                    }
+                    let by = match cause {
+                        Cause::Rejected { path, .. } => *path,
+                        _ => self.owed.and_then(|(_, path)| path),
+                    };
+                    if let Some(token) = self.known(*generation) {
+                        token.doubted_by = by;
                     }
                 }
                 Event::TokenEnded { generation, end } => {
@@ -615,7 +717,11 @@ impl World {
                     true => token.over(),
                     false => token.over_in_any_case(),
                 };
-                over.is_some_and(|over| over <= now)
+                // While it is renewed, the end of that decides.
+                let is_renewed = was_in_use
+                    && before.signal == Some(Signal::Suspended)
+                    && !matches!(cause, Cause::Landed(..));
+                over.is_some_and(|over| over <= now) && !is_renewed
             }
             TokenEnd::Continued => match cause {
                 Cause::Landed(_, Landing::Issued { continues, .. }) => *continues && was_in_use,
@@ -647,6 +753,11 @@ impl World {
                 1,
                 format!("{flight:?} was launched, and {under_way:?} is under way"),
             );
+        }
+        if let Some(Flight::Retire { generation }) = flight {
+            if !self.rules.is_retired(generation) {
+                self.fail(19, format!("token {generation} is logged out twice"));
+            }
         }
         let renews =
             matches!(flight, Some(Flight::Login { attempt, .. }) if attempt != Attempt::Recheck);
@@ -682,6 +793,9 @@ impl World {
                     ),
                 );
             }
+            if is_in_use && !self.fits_life(place) {
+                self.fail(13, format!("token {generation} ends when it does not"));
+            }
             if is_in_use && standing == Standing::Past {
                 self.fail(5, format!("token {generation} was replaced, and is in use"));
             }
@@ -692,6 +806,19 @@ impl World {
         if in_use.is_some_and(|in_use| self.known(in_use).is_none()) {
             self.fail(19, format!("token {in_use:?} was never issued"));
         }
+    }
+
+    /// Whether the rules know when the token in use ends.
+    fn fits_life(&self, place: usize) -> bool {
+        let token = &self.tokens[place];
+        let ends = self.rules.ends();
+        let (Some(over), Some(at_most)) = (token.over(), token.ends_by()) else {
+            return ends.is_none();
+        };
+        // What is all but over when it arrives is used for a moment.
+        let is_over = over <= token.arrived + ALL_BUT_OVER;
+        let at_least = if is_over { at_most } else { over };
+        ends.is_some_and(|ends| at_least <= ends && ends <= at_most)
     }
 
     fn check_ending(&mut self, cause: &Cause) {
@@ -716,6 +843,18 @@ impl World {
         }
         if self.closed && matches!(signal, Some(Signal::Live | Signal::Watched)) {
             self.fail(20, "a closed session lets requests in".into());
+        }
+    }
+
+    /// All that was to happen by now has happened.
+    pub(super) fn check_rest(&mut self) {
+        let now = self.now;
+        let in_use = self.rules.generation();
+        let token = in_use.and_then(|token| self.known(token).cloned());
+        let is_unwatched = self.rules.signal() == Some(Signal::Live);
+        let hungry = token.and_then(|token| Some(token.fed + token.lifetimes.idle? / 20));
+        if is_unwatched && hungry.is_some_and(|at| at <= now) {
+            self.fail(13, "nobody hears of what keeps a token alive".into());
         }
     }
 

@@ -1,7 +1,7 @@
 //! What must come true from each state on, if nothing more is asked.
 
 use super::checks::Broken;
-use super::world::{Act, Landing, Standing, User, World};
+use super::world::{Act, Known, Landing, Standing, World};
 use crate::error::ErrorKind;
 use crate::session::event::{Event, TokenEnd};
 use crate::session::lifecycle::Flight;
@@ -21,14 +21,10 @@ pub(super) fn unkept(world: &World) -> Option<Broken> {
     })
 }
 
-fn is_waited(world: &World) -> bool {
-    world.users.iter().any(User::waits) || world.asking.is_some()
-}
-
 /// Who waits gets what it waits for, if all goes well.
 fn waiters(world: &mut World) {
     for _ in 0..FLIGHTS {
-        if !is_waited(world) || world.broken.is_some() {
+        if !world.is_waited_for() || world.broken.is_some() {
             return;
         }
         if world.flight.is_none() {
@@ -42,7 +38,7 @@ fn waiters(world: &mut World) {
 /// And hears of it if nothing does.
 fn unlucky_waiters(world: &mut World) {
     for _ in 0..FLIGHTS {
-        if !is_waited(world) || world.broken.is_some() {
+        if !world.is_waited_for() || world.broken.is_some() {
             return;
         }
         match &world.flight {
@@ -123,7 +119,10 @@ fn close(world: &mut World) {
             (None, None) => break,
         }
     }
-    if !world.rules.has_retired_all() {
+    let waits_for_nothing = |token: &Known| {
+        token.standing == Standing::Past && token.doubted_by.is_none() && !token.was_to_end
+    };
+    if !world.rules.has_retired_all() || world.tokens.iter().any(waits_for_nothing) {
         world.fail(19, "a replaced token waits for nothing".into());
     }
 }

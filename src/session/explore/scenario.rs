@@ -283,7 +283,7 @@ impl Writer<'_> {
             }
             Entry::Launched(under_way) => {
                 let (under_way, landing) = (under_way.clone(), self.landing(place));
-                self.launched(&under_way, landing);
+                self.launched(&under_way, landing, place);
             }
             // Said where they began.
             Entry::Answered { .. }
@@ -432,7 +432,7 @@ impl Writer<'_> {
         })
     }
 
-    fn launched(&mut self, under_way: &UnderWay, landing: Option<(Moment, Landing)>) {
+    fn launched(&mut self, under_way: &UnderWay, landing: Option<(Moment, Landing)>, place: usize) {
         let at = under_way.since;
         let after = match landing {
             Some((landed, _)) => landed - at,
@@ -449,6 +449,12 @@ impl Writer<'_> {
                     let source = Object::default()
                         .with("at", time(at))
                         .with("source", text(&format!("other-{number}")));
+                    if matches!(
+                        self.log.get(place.wrapping_sub(2)),
+                        Some((_, Entry::Late { .. }))
+                    ) {
+                        self.miss("that the timer is still late then");
+                    }
                     // Before who asks for it.
                     self.steps
                         .insert(self.steps.len().saturating_sub(1), source);
@@ -477,14 +483,14 @@ impl Writer<'_> {
                     Some(_) => &under_way.tokens[..],
                     None => &under_way.tokens[..1],
                 };
-                for (place, token) in tokens.iter().enumerate() {
+                for (nth, token) in tokens.iter().enumerate() {
                     let call = self.count("logout");
-                    let after = if place == 0 { after } else { Duration::ZERO };
+                    let after = if nth == 0 { after } else { Duration::ZERO };
                     let entry = Object::default()
                         .with("calls", call.to_string())
                         .with("after", time(after));
-                    self.logouts.push(logout(entry, landing, place));
-                    let exactly = (place == 0).then(|| time(at));
+                    self.logouts.push(logout(entry, landing, nth));
+                    let exactly = (nth == 0).then(|| time(at));
                     self.seen_logouts.push(
                         Object::default()
                             .if_any("at", exactly)

@@ -178,6 +178,9 @@ pub(super) struct Known {
     pub(super) used: bool,
     pub(super) rejected_by: [bool; 2],
     pub(super) rejected_by_hand: bool,
+    /// The target whose rejection has suspended it, until it is known whether
+    /// that was about the token.
+    pub(super) doubted_by: Option<Path>,
     /// Whether a logout of the session was to end it.
     pub(super) was_to_end: bool,
     /// How often its logout was tried.
@@ -286,6 +289,14 @@ pub(super) struct World {
     pub(super) renewed: Option<Moment>,
     /// When renewals were started by rejections, since one has helped.
     pub(super) spent: Vec<Moment>,
+    /// The same, unless it is certain that one has helped.
+    pub(super) spent_at_most: Vec<Moment>,
+    /// The first generation whose acceptance by hand shows that.
+    pub(super) proven_by_hand: Option<u64>,
+    /// A rejection that waits for the end of a flight.
+    pub(super) owed: Option<(u64, Option<Path>)>,
+    /// Until when no replaced token is logged out, since somebody waited.
+    pub(super) rests: Option<Moment>,
     /// What each target is known for.
     pub(super) unhelped: [Unhelped; 2],
     /// Which of these the login under way was started for.
@@ -303,6 +314,10 @@ pub(super) struct Unhelped {
     pub(super) renewals: u32,
     /// Until when its rejections start nothing.
     pub(super) until: Option<Moment>,
+    /// The same, if nothing that was accepted has changed that.
+    pub(super) until_at_most: Option<Moment>,
+    /// The first generation whose acceptance shows that the last one helped.
+    pub(super) proven_by: Option<u64>,
 }
 
 impl Path {
@@ -350,6 +365,10 @@ impl World {
             backs_off: None,
             renewed: None,
             spent: Vec::new(),
+            spent_at_most: Vec::new(),
+            proven_by_hand: None,
+            owed: None,
+            rests: None,
             unhelped: [Unhelped::default(); 2],
             paying: None,
             broken: None,
@@ -391,6 +410,7 @@ impl World {
             used: false,
             rejected_by: [false; 2],
             rejected_by_hand: false,
+            doubted_by: None,
             was_to_end: self.logged_out,
             tries: 0,
             standing,
@@ -576,7 +596,9 @@ impl World {
         self.timer();
         if !matches!(act, Act::Pass(Until::Before)) {
             self.now += TICK;
+            self.timer();
         }
+        self.check_rest();
     }
 
     /// Whether the timer is late.
@@ -634,6 +656,11 @@ impl World {
         self.tokens.iter().any(|token| {
             !self.is_held(token.generation) && self.rules.is_waiting_for(token.generation)
         })
+    }
+
+    /// Whether anybody waits for a flight.
+    pub(super) fn is_waited_for(&self) -> bool {
+        self.users.iter().any(User::waits) || self.asking.is_some()
     }
 
     pub(super) fn is_held(&self, generation: u64) -> bool {
@@ -832,7 +859,7 @@ impl World {
     fn rejected(&mut self, generation: u64, path: Option<Path>) -> Rejected {
         let target = path.map(Path::target);
         let cause = Cause::Rejected { generation, path };
-        let is_first = self.spent.is_empty() && self.unhelped == [Unhelped::default(); 2];
+        let may_cool_down = self.may_cool_down(path);
         let answer = self.step(&cause, |rules, now| rules.rejected(generation, target, now));
         match &answer {
             Rejected::Replay => {
@@ -856,8 +883,8 @@ impl World {
                     self.fail(5, "a rejected token is used while it is renewed".into());
                 }
             }
-            Rejected::Return(Why::CoolingDown) if is_first => {
-                self.fail(9, "a first rejection is not acted on".into());
+            Rejected::Return(Why::CoolingDown) if !may_cool_down => {
+                self.fail(9, "a rejection is returned that nothing cools down".into());
             }
             Rejected::Return(Why::RenewalFailed(error)) => self.check_failure(error),
             Rejected::Return(Why::LoggedOut) if !self.logged_out => {
@@ -1000,7 +1027,7 @@ impl World {
                 Word::Failed
             }
             Landing::Ended | Landing::Left | Landing::Lost | Landing::Some => {
-                let tokens = under_way.tokens;
+                let tokens = under_way.tokens.clone();
                 let (left, lost, outcome) = match landing {
                     Landing::Left => (tokens, Vec::new(), Err(ErrorKind::Unavailable)),
                     Landing::Lost => (Vec::new(), tokens, Err(ErrorKind::Unsupported)),
@@ -1033,6 +1060,12 @@ impl World {
                 Word::Other
             }
         };
+        // Whose rejection had to wait has a login by now.
+        let acquires = |user: &User| matches!(user.stage, Stage::Acquiring { .. });
+        let is_waited_for = self.asking.is_some() || self.users.iter().any(acquires);
+        if matches!(under_way.flight, Flight::Retire { .. }) && is_waited_for {
+            self.rests = Some(self.now + Duration::from_secs(1));
+        }
         // What is due by now was set before anybody was woken.
         self.timer();
         self.wake(word);
@@ -1169,9 +1202,14 @@ impl Canonical for World {
             to.quiet_moment(at + Duration::from_secs(1));
         });
         to.number(self.spent.len() as u64);
+        to.number(self.spent_at_most.len() as u64);
+        to.flag(self.owed.is_some());
+        to.option(self.rests, Canon::quiet_moment);
         for unhelped in &self.unhelped {
             to.number(unhelped.renewals.into());
             to.option(unhelped.until, Canon::quiet_moment);
+            to.option(unhelped.until_at_most, Canon::quiet_moment);
+            to.flag(unhelped.proven_by.is_some());
         }
         let alive = self.tokens.iter().filter(|token| {
             !matches!(token.standing, Standing::Ended(_)) || self.is_held(token.generation)
@@ -1183,6 +1221,7 @@ impl Canonical for World {
             to.flag(token.rejected_by[0]);
             to.flag(token.rejected_by[1]);
             to.flag(token.rejected_by_hand);
+            to.flag(token.doubted_by.is_some());
             to.quiet_moment(token.ends_by().unwrap_or_default());
             to.flag(matches!(token.standing, Standing::Ended(_)));
         });
