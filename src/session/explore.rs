@@ -24,7 +24,6 @@ mod scenario;
 mod world;
 
 use std::collections::HashSet;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -243,13 +242,10 @@ fn explore(
     let mut start = World::new(setup, false);
     for act in setup.before {
         assert!(start.acts().contains(act), "{act:?} cannot happen");
-        start.act(*act);
-    }
-    if let Some(what) = start.broken.clone() {
-        return Err(Found {
-            acts: Vec::new(),
-            what,
-        });
+        if let Some(what) = start.tried(|world| world.act(*act)) {
+            let acts = Vec::new();
+            return Err(Found { acts, what });
+        }
     }
     let mut seen = HashSet::from([start.key()]);
     // Each with the place of the one before it, counted from 1.
@@ -263,7 +259,7 @@ fn explore(
             for act in world.acts() {
                 transitions += 1;
                 let mut after = world.clone();
-                let what = match tried(&mut after, |world| world.act(act)) {
+                let what = match after.tried(|world| world.act(act)) {
                     Some(broken) => Some(broken),
                     None if !seen.insert(after.key()) => continue,
                     None => None,
@@ -296,21 +292,10 @@ fn path(steps: &[(usize, Act)]) -> Vec<Act> {
     acts
 }
 
-/// What breaks by that, a panic included.
-fn tried(world: &mut World, does: impl FnOnce(&mut World)) -> Option<Broken> {
-    match catch_unwind(AssertUnwindSafe(|| does(world))) {
-        Ok(()) => world.broken.clone(),
-        Err(_) => Some(Broken {
-            rule: 2,
-            what: "the rules panic".into(),
-        }),
-    }
-}
-
 /// The promise that this world does not keep.
 fn unkept(world: &World) -> Option<Broken> {
     let mut unkept = None;
-    let panicked = tried(&mut world.clone(), |world| {
+    let panicked = world.clone().tried(|world| {
         unkept = promises::unkept(world);
     });
     panicked.or(unkept)

@@ -5,6 +5,7 @@
 //! `future`), without tasks and locks. Each [`Act`] is something that happens
 //! outside, with all that follows from it at once.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use http::Method;
@@ -532,6 +533,14 @@ impl World {
         let mut canon = Canon::at(self.now);
         self.write(&mut canon);
         canon.finish()
+    }
+
+    /// What breaks by that, a panic included.
+    pub(super) fn tried(&mut self, does: impl FnOnce(&mut Self)) -> Option<Broken> {
+        if catch_unwind(AssertUnwindSafe(|| does(self))).is_err() {
+            self.fail(2, "the rules panic".into());
+        }
+        self.broken.clone()
     }
 
     pub(super) fn act(&mut self, act: Act) {
