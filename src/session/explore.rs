@@ -27,7 +27,7 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use checks::Broken;
+use checks::{Broken, By};
 use scenario::{Then, written};
 use world::{Act, Answer, Landing, Path, Setup, Stage, Until, User, World};
 
@@ -326,9 +326,9 @@ fn check(setup: &'static Setup, depth: usize) {
             }
         }
         Err(Found { acts, what }) => {
-            let Broken { rule, what } = what;
+            let Broken { rule, what, by } = what;
             let story = format!("Broken: {what}.");
-            let scenario = written(setup, &acts, rule, &story, Then::AllButTheLast).text;
+            let scenario = written(setup, &acts, rule, &story, Then::Not(by)).text;
             panic!("rule {rule}: {what}, by {acts:?}\n{scenario}");
         }
     }
@@ -420,12 +420,13 @@ fn a_path_is_written_as_a_scenario() {
         both.then(|| Broken {
             rule: 3,
             what: "Two requests are replayed, of which one was rejected late.".into(),
+            by: By::Act,
         })
     };
     let Err(Found { acts, what }) = explore(&TOKENS, 5, both_replayed) else {
         panic!("there is one");
     };
-    let Broken { rule, what } = what;
+    let Broken { rule, what, .. } = what;
     let scenario = written(&TOKENS, &acts, rule, &what, Then::All).text;
     let file = concat!(
         env!("CARGO_MANIFEST_DIR"),

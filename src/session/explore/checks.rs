@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::world::{Cause, Known, Landing, Path, Standing, UnderWay, Unhelped, World};
+use super::world::{Act, Cause, Known, Landing, Path, Standing, UnderWay, Unhelped, World};
 use crate::error::{Error, ErrorKind};
 use crate::provider::Reason;
 use crate::session::event::{Event, TokenEnd};
@@ -38,6 +38,18 @@ const TRIES: u32 = 8;
 pub(super) struct Broken {
     pub(super) rule: u32,
     pub(super) what: String,
+    pub(super) by: By,
+}
+
+/// How a rule was broken.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum By {
+    /// By what the last act did.
+    Act,
+    /// By this flight, which the last act has launched.
+    Launch(Flight),
+    /// By what comes of this, which is promised to go well.
+    Promise(Option<Act>),
 }
 
 /// What the world saw of the rules before an event.
@@ -91,7 +103,8 @@ impl Known {
 
 impl World {
     pub(super) fn fail(&mut self, rule: u32, what: String) {
-        self.broken.get_or_insert(Broken { rule, what });
+        let by = By::Act;
+        self.broken.get_or_insert(Broken { rule, what, by });
     }
 
     pub(super) fn seen(&self) -> Before {
@@ -117,9 +130,13 @@ impl World {
         events: &[Event],
     ) {
         self.take_note(cause, before);
+        let was_broken = self.broken.is_some();
         self.check_launch(cause, before, launched.as_ref(), events);
-        if launched.is_some() {
-            self.flight = launched;
+        if let Some(under_way) = launched {
+            if let Some(broken) = self.broken.as_mut().filter(|_| !was_broken) {
+                broken.by = By::Launch(under_way.flight);
+            }
+            self.flight = Some(under_way);
         }
         self.check_events(cause, before, events);
         self.check_flight();

@@ -1,6 +1,6 @@
 //! What must come true from each state on, if nothing more is asked.
 
-use super::checks::Broken;
+use super::checks::{Broken, By};
 use super::world::{Act, Known, Landing, Standing, World};
 use crate::error::ErrorKind;
 use crate::session::event::{Event, TokenEnd};
@@ -12,12 +12,19 @@ const FLIGHTS: usize = 8;
 
 /// The first promise that is not kept.
 pub(super) fn unkept(world: &World) -> Option<Broken> {
-    let promises: [fn(&mut World); 6] =
-        [waiters, unlucky_waiters, recovery, logout, close, abandoned];
-    promises.into_iter().find_map(|promise| {
+    let promises: [(fn(&mut World), Option<Act>); 6] = [
+        (waiters, None),
+        (unlucky_waiters, None),
+        (recovery, Some(Act::Token)),
+        (logout, Some(Act::Logout)),
+        (close, Some(Act::Close)),
+        (abandoned, None),
+    ];
+    promises.into_iter().find_map(|(promise, act)| {
         let mut later = world.clone();
         promise(&mut later);
-        later.broken
+        let by = By::Promise(act);
+        later.broken.map(|broken| Broken { by, ..broken })
     })
 }
 

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::time::Duration;
 
+use super::checks::By;
 use super::world::{Act, Answer, Entry, Landing, Path, Setup, TICK, UnderWay, User, World};
 use crate::error::ErrorKind;
 use crate::provider::{LogoutEnds, Reason};
@@ -18,17 +19,20 @@ use crate::session::retirement::Logout;
 /// When what is under way at the end of a path is answered.
 const SOON_AFTER: Duration = Duration::from_secs(1);
 
+/// How long a scenario goes on that is to show what is wrong.
+const A_WHILE: Duration = Duration::from_secs(10);
+
 /// How long a session lets the logout of a replaced token take.
 const RETIREMENT: Duration = Duration::from_secs(5);
 
 /// What the file says that must be true.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Then {
     /// All that has happened.
     All,
-    /// What was right before the last step; that is judged by what every
-    /// scenario asserts unasked.
-    AllButTheLast,
+    /// What was right before a rule was broken like this. That itself is judged
+    /// by what every scenario asserts unasked, or is a flight too many.
+    Not(By),
 }
 
 #[derive(Debug)]
@@ -128,7 +132,11 @@ pub(super) fn written(
     then: Then,
 ) -> Scenario {
     let mut world = World::new(setup, true);
-    let all = setup.before.iter().chain(acts);
+    let promised = match then {
+        Then::Not(By::Promise(act)) => act,
+        Then::Not(By::Act | By::Launch(_)) | Then::All => None,
+    };
+    let all = setup.before.iter().chain(acts).chain(&promised);
     let mut last = 0;
     for act in all {
         last = world.log().len();
@@ -149,13 +157,17 @@ pub(super) fn written(
         seen_logouts: Vec::new(),
         missing: Vec::new(),
     };
-    let mut logins_before_last = 0;
+    let mut before_last = (0, 0);
     for place in 0..writer.log.len() {
         if place == last {
-            logins_before_last = writer.seen_logins.len();
+            before_last = (writer.seen_logins.len(), writer.seen_logouts.len());
         }
         writer.read(place);
     }
+    if last == writer.log.len() {
+        before_last = (writer.seen_logins.len(), writer.seen_logouts.len());
+    }
+    let mut until = writer.end + TICK;
     let mut story = what.to_owned();
     for missing in &writer.missing {
         let _ = write!(story, " Not said here: {missing}.");
@@ -178,8 +190,20 @@ pub(super) fn written(
                 .if_any("logouts", logouts)
                 .with("status", status.inline())
         }
-        Then::AllButTheLast => {
-            let logins = text(&format!("{logins_before_last}.."));
+        Then::Not(By::Launch(Flight::Login { .. })) => {
+            Object::default().with("logins", before_last.0.to_string())
+        }
+        Then::Not(By::Launch(Flight::Logout | Flight::Retire { .. })) => {
+            Object::default().with("logouts", before_last.1.to_string())
+        }
+        Then::Not(By::Act | By::Promise(_) | By::Launch(Flight::ChangePassword)) => {
+            until += A_WHILE;
+            // Which may not carry what it must not.
+            let probe = Object::default()
+                .with("at", time(writer.end))
+                .with("request", text("GET /probe"));
+            writer.steps.push(probe);
+            let logins = text(&format!("{}..", before_last.0));
             Object::default().with("logins", logins)
         }
     };
@@ -188,7 +212,7 @@ pub(super) fn written(
         .with("story", text(&story))
         .with("given", given(setup, &writer).in_lines(2))
         .with("when", list(&writer.steps, 2))
-        .with("until", time(writer.end + TICK))
+        .with("until", time(until))
         .with("then", then.in_lines(2));
     Scenario {
         text: scenario.in_lines(0) + "\n",
