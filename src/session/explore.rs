@@ -174,7 +174,7 @@ fn the_rules_hold_where_a_logout_ends_one_token() {
 
 #[test]
 fn the_rules_hold_for_a_session_that_is_kept_alive() {
-    check(&KEPT_ALIVE, 5);
+    check(&KEPT_ALIVE, 4);
 }
 
 #[test]
