@@ -179,9 +179,9 @@ impl World {
 
     /// Whether no login may be made now.
     fn is_in_trouble(&self) -> bool {
-        // How long the jitter makes it, whoever fails is told.
-        let next = self.rules.next_attempt();
-        let backs_off = self.backs_off.is_some() && next.is_none_or(|next| self.now < next);
+        // How long the jitter makes it, only the rules know.
+        let until = self.rules.fails_until();
+        let backs_off = self.backs_off.is_some() && until.is_some_and(|until| self.now < until);
         self.refused.is_some() || backs_off
     }
 

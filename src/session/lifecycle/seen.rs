@@ -13,6 +13,14 @@ impl Lifecycle {
         self.retirement.contains(generation)
     }
 
+    /// Until when no login is made, since the last one failed.
+    pub(in crate::session) fn fails_until(&self) -> Option<Moment> {
+        match self.trouble.as_ref()? {
+            Trouble::Failing { until, .. } => Some(*until),
+            Trouble::Refused { .. } => None,
+        }
+    }
+
     /// Makes each random choice to come the same as the first one was.
     pub(in crate::session) fn settle_jitter(&mut self, seed: u64) {
         self.jitter = Jitter::new(seed);
