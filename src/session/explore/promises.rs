@@ -10,9 +10,12 @@ use crate::session::retirement::Logout;
 /// How many flights it takes at most.
 const FLIGHTS: usize = 8;
 
+/// Leads to where it shows whether it is kept.
+type Promise = fn(&mut World);
+
 /// The first promise that is not kept.
 pub(super) fn unkept(world: &World) -> Option<Broken> {
-    let promises: [(fn(&mut World), Option<Act>); 6] = [
+    let promises: [(Promise, Option<Act>); 6] = [
         (waiters, None),
         (unlucky_waiters, None),
         (recovery, Some(Act::Token)),
