@@ -662,6 +662,11 @@ impl Lifecycle {
         Begin::Started
     }
 
+    /// Somebody waits for the end of the flight under way.
+    pub(crate) fn hold_up(&mut self) {
+        self.held_up |= self.is_retiring();
+    }
+
     /// Somebody asks for the session's end: the token in use and those that
     /// it replaced are to be kept until their logout has landed.
     pub(crate) fn logout(&mut self, now: Moment) {
@@ -1137,7 +1142,7 @@ impl Lifecycle {
 
     /// Another flight is under way.
     fn busy(&mut self) -> Begin {
-        self.held_up |= self.is_retiring();
+        self.hold_up();
         Begin::Busy
     }
 

@@ -262,8 +262,8 @@ impl Session {
                     continue;
                 }
                 None => {
-                    let flight = self.shared.lock().flight.clone();
-                    self.wait_for_another(flight.map(Wait::on)).await?;
+                    let (_, wait) = self.step(|guarded, _| guarded.rules.hold_up());
+                    self.wait_for_another(wait).await?;
                     continue;
                 }
             }
