@@ -168,6 +168,9 @@ pub(super) fn written(
         before_last = (writer.seen_logins.len(), writer.seen_logouts.len());
     }
     let mut until = writer.end + TICK;
+    if world.rests.is_some_and(|until| world.now < until) {
+        writer.miss("that the next logout of a replaced token waits a second");
+    }
     let mut story = what.to_owned();
     for missing in &writer.missing {
         let _ = write!(story, " Not said here: {missing}.");
