@@ -7,6 +7,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+#[cfg(test)]
+use super::explore::canon::{Canon, Canonical};
 use super::lifecycle::Moment;
 use crate::origin::Target;
 
@@ -21,6 +23,7 @@ const REFILL_EVERY: Duration = Duration::from_secs(10);
 const FORGET_AFTER: Duration = Duration::from_secs(600);
 
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub(super) struct Cooldowns {
     /// The one marked last is at the back.
     targets: VecDeque<Cooling>,
@@ -45,6 +48,7 @@ struct Cooling {
 }
 
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 struct Payment {
     target: Option<Target>,
     /// How the target stood before.
@@ -208,6 +212,47 @@ impl Cooldowns {
             self.targets.pop_front();
         }
         self.targets.push_back(cooling);
+    }
+}
+
+#[cfg(test)]
+impl Canonical for Cooldowns {
+    fn write(&self, to: &mut Canon) {
+        let Self {
+            targets,
+            budget,
+            refilled,
+            payment,
+            proven_by_hand,
+        } = self;
+        to.each(targets, |to, cooling| cooling.write(to));
+        to.number((*budget).into());
+        if *budget < BUDGET {
+            to.moment(*refilled + REFILL_EVERY);
+        }
+        to.option(payment.as_ref(), |to, Payment { target, before }| {
+            to.option(*target, Canon::target);
+            to.option(before.as_ref(), |to, cooling| cooling.write(to));
+        });
+        to.option(*proven_by_hand, Canon::generation);
+    }
+}
+
+#[cfg(test)]
+impl Canonical for Cooling {
+    fn write(&self, to: &mut Canon) {
+        let Self {
+            target,
+            delay,
+            until,
+            proven_by,
+            paid,
+        } = self;
+        to.target(*target);
+        to.length(*delay);
+        to.moment(*until);
+        to.generation(*proven_by);
+        to.flag(*paid);
     }
 }
 

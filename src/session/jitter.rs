@@ -2,6 +2,7 @@
 
 /// A source of numbers that are spread well and need not be unguessable.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub(super) struct Jitter(u64);
 
 impl Jitter {

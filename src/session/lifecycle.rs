@@ -55,6 +55,7 @@ pub(crate) struct Settings {
 
 /// The state of one session.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub(crate) struct Lifecycle {
     settings: Settings,
     phase: Phase,
@@ -98,6 +99,7 @@ enum Phase {
 }
 
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 struct Current {
     generation: u64,
     lifespan: Lifespan,
@@ -136,6 +138,7 @@ enum Act {
 
 /// Why no login is made now.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 enum Trouble {
     /// The login system failed; again from `until` on.
     Failing { error: Error, until: Moment },
@@ -659,6 +662,11 @@ impl Lifecycle {
         Begin::Started
     }
 
+    /// Somebody waits for the end of the flight under way.
+    pub(crate) fn hold_up(&mut self) {
+        self.held_up |= self.is_retiring();
+    }
+
     /// Somebody asks for the session's end: the token in use and those that
     /// it replaced are to be kept until their logout has landed.
     pub(crate) fn logout(&mut self, now: Moment) {
@@ -1134,7 +1142,7 @@ impl Lifecycle {
 
     /// Another flight is under way.
     fn busy(&mut self) -> Begin {
-        self.held_up |= self.is_retiring();
+        self.hold_up();
         Begin::Busy
     }
 
@@ -1157,5 +1165,7 @@ impl Lifecycle {
     }
 }
 
+#[cfg(test)]
+mod seen;
 #[cfg(test)]
 mod tests;

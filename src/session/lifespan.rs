@@ -7,6 +7,8 @@
 
 use std::time::Duration;
 
+#[cfg(test)]
+use super::explore::canon::{Canon, Canonical};
 use super::jitter::Jitter;
 use super::lifecycle::Moment;
 
@@ -27,6 +29,7 @@ pub(crate) struct Lifetimes {
 }
 
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub(super) struct Lifespan {
     ends: Option<Moment>,
     due: Option<Moment>,
@@ -36,6 +39,7 @@ pub(super) struct Lifespan {
 }
 
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 struct Idle {
     lifetime: Duration,
     ahead: Duration,
@@ -177,6 +181,37 @@ fn end_of(lifetime: Duration, sent: Moment, now: Moment) -> Option<Moment> {
 fn ahead_of(lifetime: Duration, jitter: &mut Jitter) -> Duration {
     let ahead = (lifetime / 5).min(LONGEST_AHEAD);
     ahead - jitter.quarter_of(ahead)
+}
+
+#[cfg(test)]
+impl Canonical for Lifespan {
+    fn write(&self, to: &mut Canon) {
+        let Self {
+            ends,
+            due,
+            used,
+            idle,
+        } = self;
+        to.option(*ends, Canon::moment);
+        to.option(*due, Canon::moment);
+        to.flag(*used);
+        to.option(idle.as_ref(), |to, idle| {
+            let Idle {
+                lifetime,
+                ahead,
+                obtained,
+                ends,
+                fed_until,
+                fed,
+            } = idle;
+            to.length(*lifetime);
+            to.length(*ahead);
+            to.moment(*obtained + BRIEFLY);
+            to.moment(*ends);
+            to.moment(*fed_until);
+            to.flag(*fed);
+        });
+    }
 }
 
 #[cfg(test)]

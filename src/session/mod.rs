@@ -25,6 +25,8 @@ mod builder;
 mod close;
 mod cooldown;
 mod event;
+#[cfg(test)]
+mod explore;
 mod flight;
 #[cfg(all(test, not(reauth_loom)))]
 mod hostile;
@@ -262,8 +264,8 @@ impl Session {
                     continue;
                 }
                 None => {
-                    let flight = self.shared.lock().flight.clone();
-                    self.wait_for_another(flight.map(Wait::on)).await?;
+                    let (_, wait) = self.step(|guarded, _| guarded.rules.hold_up());
+                    self.wait_for_another(wait).await?;
                     continue;
                 }
             }

@@ -8,6 +8,8 @@
 use std::time::Duration;
 
 use super::backoff::Backoff;
+#[cfg(test)]
+use super::explore::canon::{Canon, Canonical};
 use super::jitter::Jitter;
 use super::lifecycle::Moment;
 use crate::origin::Target;
@@ -20,11 +22,13 @@ const MOST: usize = 64;
 
 /// The replaced tokens that are still to be dealt with, oldest first.
 #[derive(Debug, Default)]
+#[cfg_attr(test, derive(Clone))]
 pub(super) struct Retirement {
     retired: Vec<Retired>,
 }
 
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 struct Retired {
     generation: u64,
     /// When it is over by itself.
@@ -196,5 +200,30 @@ impl Retirement {
             .into_iter()
             .map(|retired: Retired| retired.generation)
             .collect()
+    }
+}
+
+#[cfg(test)]
+impl Canonical for Retirement {
+    fn write(&self, to: &mut Canon) {
+        let Self { retired } = self;
+        to.each(retired, |to, retired| {
+            let Retired {
+                generation,
+                ends,
+                rejected_by,
+                released,
+                under_way,
+                backoff,
+                next,
+            } = retired;
+            to.generation(*generation);
+            to.option(*ends, Canon::moment);
+            to.option(*rejected_by, Canon::target);
+            to.flag(*released);
+            to.flag(*under_way);
+            to.number(backoff.failures().into());
+            to.moment(*next);
+        });
     }
 }
