@@ -29,8 +29,8 @@ pub(super) struct Cooldowns {
     targets: VecDeque<Cooling>,
     budget: u32,
     refilled: Moment,
-    /// What the login under way was paid with.
-    payment: Option<Payment>,
+    /// What the login under way was paid with. Boxed, as there is seldom one.
+    payment: Option<Box<Payment>>,
     /// The first generation whose acceptance shows that the renewal helped
     /// which was started for no target.
     proven_by_hand: Option<u64>,
@@ -107,7 +107,7 @@ impl Cooldowns {
                 paid: true,
             });
         }
-        self.payment = Some(Payment { target, before });
+        self.payment = Some(Box::new(Payment { target, before }));
         true
     }
 
@@ -230,7 +230,7 @@ impl Canonical for Cooldowns {
         if *budget < BUDGET {
             to.moment(*refilled + REFILL_EVERY);
         }
-        to.option(payment.as_ref(), |to, Payment { target, before }| {
+        to.option(payment.as_deref(), |to, Payment { target, before }| {
             to.option(*target, Canon::target);
             to.option(before.as_ref(), |to, cooling| cooling.write(to));
         });

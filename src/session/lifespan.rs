@@ -35,7 +35,8 @@ pub(super) struct Lifespan {
     due: Option<Moment>,
     /// Whether any request has carried the token.
     used: bool,
-    idle: Option<Idle>,
+    // Boxed, as most tokens have none.
+    idle: Option<Box<Idle>>,
 }
 
 #[derive(Debug)]
@@ -70,14 +71,14 @@ impl Lifespan {
             lifespan.lives_for(lifetime, sent, now, jitter);
         }
         lifespan.idle = lifetimes.idle.and_then(|lifetime| {
-            Some(Idle {
+            Some(Box::new(Idle {
                 lifetime,
                 ahead: ahead_of(lifetime, jitter),
                 obtained: now,
                 ends: end_of(lifetime, sent, now)?,
                 fed_until: now,
                 fed: false,
-            })
+            }))
         });
         lifespan
     }
@@ -203,7 +204,7 @@ impl Canonical for Lifespan {
                 ends,
                 fed_until,
                 fed,
-            } = idle;
+            } = &**idle;
             to.length(*lifetime);
             to.length(*ahead);
             to.moment(*obtained + BRIEFLY);
