@@ -684,6 +684,27 @@ async fn a_login_system_that_is_down_says_nothing_of_the_passwords() {
     world.comes_back_with("new").await;
 }
 
+/// The server may have counted it.
+#[tokio::test]
+async fn a_password_that_was_sent_and_not_answered_is_not_sent_twice_in_a_row() {
+    let world = World::new();
+    let session = world.session();
+    world
+        .emulator
+        .fault(Operation::UpdatePassword, Fault::close());
+    assert_eq!(change(&session, "new").await, Err(ErrorKind::Uncertain));
+    // The change was not made, so that the new password is wrong.
+    let lost = Fault::close().after_execution();
+    world.emulator.fault(Operation::Login, lost);
+    let error = session.login().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert_eq!(world.emulator.account().failed_logins, 1);
+    session.login().await.unwrap();
+    assert_eq!(world.emulator.account().failed_logins, 1);
+    drop(session);
+    world.comes_back_with("old").await;
+}
+
 #[tokio::test]
 async fn what_an_earlier_run_left_open_is_resolved_before_another_change() {
     let world = World::new();

@@ -341,7 +341,8 @@ fn login_failed(error: Error) -> ProviderError {
     };
     match error.kind() {
         ErrorKind::PlainHttp => sorted(ProviderError::unsupported, error),
-        ErrorKind::NotSent | ErrorKind::NoAnswer => sorted(ProviderError::unavailable, error),
+        ErrorKind::NotSent => sorted(ProviderError::unavailable, error),
+        ErrorKind::NoAnswer => sorted(ProviderError::unanswered, error),
         ErrorKind::Status(StatusCode::UNAUTHORIZED) => sorted(ProviderError::refused, error),
         // The text is the 401's. A server that says it with another status has
         // counted the attempt all the same.

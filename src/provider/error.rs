@@ -26,6 +26,7 @@ pub struct ProviderError {
     kind: ProviderErrorKind,
     source: Option<Arc<dyn Error + Send + Sync>>,
     retry_after: Option<Duration>,
+    unanswered: bool,
 }
 
 /// What a [`ProviderError`] means to the session.
@@ -110,6 +111,21 @@ impl ProviderError {
         self.retry_after
     }
 
+    /// A client's error, for a login: the login system is not available, and
+    /// may have looked at the password all the same.
+    pub(crate) fn unanswered(cause: impl Into<BoxError>) -> Self {
+        let cause = cause.into();
+        Self {
+            unanswered: !was_not_sent(&*cause),
+            ..Self::unavailable(cause)
+        }
+    }
+
+    /// Whether the call may have happened, and its answer was lost.
+    pub(crate) fn may_have_happened(&self) -> bool {
+        self.unanswered || self.kind == ProviderErrorKind::Uncertain
+    }
+
     /// The same without what it quotes of `secrets`: a server's message may echo
     /// what the server was sent, and a provider may keep it.
     ///
@@ -147,6 +163,7 @@ impl ProviderError {
             kind,
             source: Some(cause.into().into()),
             retry_after: None,
+            unanswered: false,
         }
     }
 }

@@ -342,15 +342,9 @@ async fn log_in<'a>(
                 wallet.refused(credentials, error);
             }
             Err(error) => {
-                match error.kind() {
-                    // The password may have been looked at, and the answer lost.
-                    ProviderErrorKind::Uncertain => {}
-                    // Of the token before: the password was not sent.
-                    ProviderErrorKind::Refused
-                    | ProviderErrorKind::Unavailable
-                    | ProviderErrorKind::TokenRejected
-                    | ProviderErrorKind::Protocol
-                    | ProviderErrorKind::Unsupported => wallet.nothing_learnt(),
+                // Else the password may have been looked at, and found wrong.
+                if !error.may_have_happened() {
+                    wallet.nothing_learnt();
                 }
                 return Err(error);
             }

@@ -461,7 +461,7 @@ where
     pub async fn login(self) -> Result<Answer, ProviderError> {
         let (denied_by, busy_by) = (self.denied_by, self.busy_by);
         let answer = self
-            .send()
+            .send_or(ProviderError::unanswered)
             .await?
             .denied(busy_by, ProviderError::unavailable)?;
         answer.denied(denied_by, ProviderError::refused)?.of_login()
