@@ -2,13 +2,14 @@
 //! their way while the session renews, retires, logs out and closes.
 //!
 //! ```sh
-//! RUSTFLAGS='--cfg reauth_loom' cargo test --lib model::
+//! RUSTFLAGS='--cfg reauth_loom' CARGO_PROFILE_DEV_OPT_LEVEL=1 \
+//!     cargo test --lib --target-dir target/model model::
 //! ```
 //!
 //! The code is what ships, from the service to the provider, over the parts in
 //! `sync/model.rs`; loom looks at whatever these do. A wait that nobody ends is
-//! a deadlock, which loom reports. `LOOM_MAX_PREEMPTIONS` goes deeper than
-//! [`PREEMPTIONS`].
+//! a deadlock, which loom reports. `LOOM_MAX_PREEMPTIONS=3` goes deeper than
+//! [`PREEMPTIONS`], into a million orders, for some minutes.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -197,12 +198,8 @@ fn carried(session: &Session) -> Option<usize> {
 }
 
 fn check(model: impl Fn() + Clone + Send + Sync + 'static) {
-    check_up_to(PREEMPTIONS, model);
-}
-
-fn check_up_to(preemptions: usize, model: impl Fn() + Clone + Send + Sync + 'static) {
     let mut builder = loom::model::Builder::new();
-    builder.preemption_bound.get_or_insert(preemptions);
+    builder.preemption_bound.get_or_insert(PREEMPTIONS);
     let orders = Arc::new(std::sync::atomic::AtomicUsize::new(0));
     let counted = orders.clone();
     builder.check(move || {
@@ -312,6 +309,19 @@ fn rejected_requests_share_one_login_and_each_is_replayed() {
 }
 
 #[test]
+fn a_renewal_that_somebody_asks_for_is_one_login() {
+    check(|| {
+        let (session, server) = session();
+        let other = meanwhile(&session, &server, |session, _| {
+            block_on(session.renew()).unwrap();
+        });
+        run(server.has_ended_one(&[1]));
+        other.join().unwrap();
+        assert_eq!(server.issued(), 2);
+    });
+}
+
+#[test]
 fn a_request_after_a_rejection_does_not_carry_what_was_rejected() {
     check(|| {
         let (session, server) = session();
@@ -376,8 +386,7 @@ fn closing_waits_for_whoever_was_let_in() {
 
 #[test]
 fn closing_waits_for_a_replay() {
-    // Two take minutes.
-    check_up_to(1, || {
+    check(|| {
         let (session, server) = session();
         server.set(&server.dead, 1);
         let request = meanwhile(&session, &server, |session, server| {
