@@ -14,6 +14,9 @@
 //! | `waiting` | what a request does that waits for a flight |
 //! | `close` | the end of a session for good |
 //! | `event`, `stats`, `status`, `trace` | what happens, as it is seen from outside |
+//! | `explore` | for tests: every event in every state |
+//! | `model` | for tests: every order of threads |
+//! | `hostile` | for tests: schedules made to break it |
 //!
 //! Everything that changes goes through `Shared::step`: it locks, applies
 //! one event to the state machine, publishes what follows for the request
