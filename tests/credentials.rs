@@ -706,6 +706,25 @@ async fn a_password_that_was_sent_and_not_answered_is_not_sent_twice_in_a_row() 
 }
 
 #[tokio::test]
+async fn what_a_login_system_that_is_down_does_not_answer_makes_no_lost_answer_undone() {
+    let world = World::new();
+    let session = world.session();
+    world
+        .emulator
+        .fault(Operation::UpdatePassword, Fault::close());
+    assert_eq!(change(&session, "new").await, Err(ErrorKind::Uncertain));
+    let lost = Fault::close().after_execution();
+    world.emulator.fault(Operation::Login, lost);
+    session.login().await.unwrap_err();
+    // The old password is sent now, and not looked at.
+    let busy = Fault::status(StatusCode::SERVICE_UNAVAILABLE);
+    world.emulator.fault(Operation::Login, busy);
+    session.login().await.unwrap_err();
+    session.login().await.unwrap();
+    assert_eq!(world.emulator.account().failed_logins, 1);
+}
+
+#[tokio::test]
 async fn what_an_earlier_run_left_open_is_resolved_before_another_change() {
     let world = World::new();
     world.changed_and_lost_the_answer(&world.session()).await;

@@ -40,6 +40,8 @@ struct OpenChange {
     stored: bool,
     /// The password that was sent last, if nobody knows how that ended.
     trying: Option<Trying>,
+    /// What stood there before it was sent.
+    before: Option<Trying>,
 }
 
 /// Credentials that a login is to send.
@@ -81,6 +83,7 @@ impl Wallet {
             source_said: source.fetch().await?,
             stored: true,
             trying,
+            before: None,
         }));
         Ok(())
     }
@@ -147,7 +150,7 @@ impl Wallet {
     pub(super) fn nothing_learnt(&mut self) {
         if let Some(open) = &mut self.open {
             open.trying = match open.trying {
-                Some(Trying::New | Trying::Old) | None => None,
+                Some(Trying::New | Trying::Old) | None => open.before,
                 only => only,
             };
         }
@@ -184,7 +187,7 @@ impl Wallet {
         let Some(open) = &mut self.open else {
             return Ok(());
         };
-        open.trying = trying;
+        open.before = std::mem::replace(&mut open.trying, trying);
         match open.stored {
             true => source.trying(trying).await,
             false => Ok(()),
@@ -255,6 +258,7 @@ impl Wallet {
             source_said: source_said.clone(),
             stored,
             trying: None,
+            before: None,
         }));
         Ok(Prepared {
             change: change.of(&in_use),

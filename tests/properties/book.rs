@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use tokio::time::Instant;
-use tower_reauth::{Event, Events, LogoutEnds, Reason, TokenEnd};
+use tower_reauth::{ErrorKind, Event, Events, LogoutEnds, Reason, TokenEnd};
 
 use super::programme::{
     ChangeAnswer, Issues, LoginAnswer, LogoutAnswer, Order, Path, RejectsBy, SourceKind, World,
@@ -135,6 +135,8 @@ pub(crate) struct View {
     is_renewing: bool,
     /// The last login has.
     has_failed: bool,
+    /// The credentials were, and nothing has come since that may be taken.
+    is_refused: bool,
     pub(crate) is_logged_out: bool,
     pub(crate) is_closed: bool,
     pub(crate) generations: BTreeMap<u64, u64>,
@@ -240,7 +242,8 @@ impl Book {
             Event::LoggedIn {
                 generation, reason, ..
             } => self.logged_in(*generation, *reason),
-            Event::LoginFailed { .. } => {
+            Event::LoginFailed { error, .. } => {
+                self.view.is_refused |= error.kind() == ErrorKind::Refused;
                 self.view.is_suspended = false;
                 self.view.is_logging_in = false;
                 self.view.has_failed = true;
@@ -256,8 +259,10 @@ impl Book {
             Event::TokenEnded {
                 generation, end, ..
             } => self.token_ended(*generation, *end),
-            Event::PasswordChanged { .. } => {}
-            Event::PasswordChangeFailed { .. } => {}
+            Event::PasswordChanged { .. } => self.view.is_refused = false,
+            Event::PasswordChangeFailed { error, .. } => {
+                self.view.is_refused &= error.kind() != ErrorKind::Uncertain;
+            }
             Event::LoggedOut => {
                 self.view.is_logged_out = true;
                 self.view.current = None;
@@ -273,7 +278,8 @@ impl Book {
         let current = self.current();
         self.view.is_logging_in = true;
         self.promised = None;
-        self.view.is_renewing = reason == Reason::Rejected;
+        // What asks the source anew after a refusal is no renewal yet.
+        self.view.is_renewing = reason == Reason::Rejected && !self.view.is_refused;
         match reason {
             Reason::Initial | Reason::Expired => {
                 self.must(
@@ -322,6 +328,7 @@ impl Book {
         self.view.logins += 1;
         self.view.is_logging_in = false;
         self.view.has_failed = false;
+        self.view.is_refused = false;
         let is_same = self.world.issues == Issues::Same;
         match self.view.generations.insert(generation, number) {
             Some(before) => {
@@ -667,8 +674,12 @@ impl Book {
         );
         let mut goes_on = Some(number);
         while let Some(number) = goes_on {
+            // The session cannot know of two values that they are one token,
+            // of which a login has brought the other.
+            let token = &self.tokens[&number];
+            let is_another_value = self.world.rolls && token.is_given_again;
             self.must(
-                current != Some(number),
+                current != Some(number) || is_another_value,
                 format_args!("a token was logged out that is in use, or goes on in {number}"),
             );
             goes_on = self.tokens[&number].continued_by;
