@@ -564,8 +564,8 @@ fn plainly_accepted<S, R: Replay<B>, B, RB>(
     sent: &Option<Sent<S, R, B>>,
 ) -> Option<Arc<Live>> {
     let sent = sent.as_ref()?;
+    // As a replay never is, since it is watched.
     let is_plain = sent.watched.is_none()
-        && !sent.replayed
         && !sent.is_upgraded_by(response.status())
         && session.rejection().plainly_accepts(response.status());
     is_plain.then(|| sent.lease.clone())
