@@ -183,6 +183,8 @@ mod tests {
         assert_eq!(*html, "p&quot;w\\ &lt;&#39;&amp;&gt;\n\u{1}\u{10}\u{e9}");
         assert_eq!(*percent, "p%22w%5C%20%3C%27%26%3E%0A%01%10%C3%A9");
         assert_eq!(*posted, "p%22w%5C+%3C%27%26%3E%0A%01%10%C3%A9");
+        assert_eq!(*percent_encoded(secret), *percent);
+        assert_eq!(*form_encoded(secret), *posted);
         // The assertion is in `form`.
         for character in ('\0'..=char::MAX).step_by(17) {
             forms(character.encode_utf8(&mut [0; 4]));

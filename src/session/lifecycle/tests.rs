@@ -224,6 +224,18 @@ fn a_failed_login_is_not_repeated_until_its_back_off_is_over() {
 }
 
 #[test]
+fn a_session_that_is_over_has_no_next_attempt() {
+    let mut rules = failed(ErrorKind::Unavailable);
+    assert!(rules.next_attempt() > Some(NOW));
+    rules.logout(NOW);
+    assert_eq!(rules.next_attempt(), None);
+
+    let mut rules = failed(ErrorKind::Unavailable);
+    rules.close();
+    assert_eq!(rules.next_attempt(), None);
+}
+
+#[test]
 fn a_runtime_that_is_gone_says_nothing_of_the_login_system() {
     let mut rules = failed(ErrorKind::NoRuntime);
     assert!(matches!(rules.acquire(NOW), Acquire::Wait));
