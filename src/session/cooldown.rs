@@ -240,6 +240,17 @@ mod tests {
     }
 
     #[test]
+    fn only_a_newer_token_proves_that_a_renewal_helped() {
+        let mut cooldowns = Cooldowns::new();
+        assert!(cooldowns.spend(Some(target(1)), 1, NOW));
+        cooldowns.login_succeeded();
+        cooldowns.accepted(target(1), 1, NOW);
+        assert!(cooldowns.is_cooling(target(1), NOW));
+        cooldowns.accepted(target(1), 2, NOW);
+        assert!(!cooldowns.is_cooling(target(1), NOW));
+    }
+
+    #[test]
     fn only_a_newer_token_proves_by_hand_that_a_renewal_helped() {
         let mut cooldowns = Cooldowns::new();
         for generation in 1..=5 {
