@@ -893,6 +893,7 @@ async fn after_a_crash_the_passwords_are_tried_in_the_order_that_sends_no_wrong_
         (Some(Trying::OnlyOld), "old", vec!["only_old", "withdraw"]),
         (None, "neither", vec!["new", "only_old", "nothing"]),
         (Some(Trying::OnlyOld), "new", vec!["only_old", "nothing"]),
+        (Some(Trying::OnlyNew), "old", vec!["only_new", "nothing"]),
     ] {
         let emulator = Emulator::builder().user("emuser", right).build();
         let world = World {
@@ -913,11 +914,12 @@ async fn after_a_crash_the_passwords_are_tried_in_the_order_that_sends_no_wrong_
 
 #[tokio::test]
 async fn a_login_that_somebody_asks_for_tries_the_refused_one_of_the_two_as_well() {
-    for (left, notes) in [
-        (Trying::OnlyOld, ["only_old", "only_new", "promote"]),
-        (Trying::New, ["old", "only_new", "promote"]),
+    for (left, right, notes) in [
+        (Trying::OnlyOld, "new", ["only_old", "only_new", "promote"]),
+        (Trying::OnlyNew, "old", ["only_new", "only_old", "withdraw"]),
+        (Trying::New, "new", ["old", "only_new", "promote"]),
     ] {
-        let emulator = Emulator::builder().user("emuser", "new").build();
+        let emulator = Emulator::builder().user("emuser", right).build();
         let world = World {
             emulator,
             directory: Directory::new(),

@@ -632,6 +632,42 @@ async fn a_provider_that_calls_through_its_own_session_is_told_so() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_provider_may_log_in_through_another_session() {
+    let other = Session::new(Scripted::new());
+    let provider = Scripted::new();
+    provider.on_login(|_| async move { Ok(other.token().await.unwrap()) });
+    let session = Session::new(provider);
+    assert_eq!(bearer(&soon(session.token()).await.unwrap()), "Bearer t1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_a_failed_renewal_may_have_used_up_is_not_offered_again() {
+    type Failure = fn(LoginContext) -> Answer<Token>;
+    let failures: [(Failure, bool); 4] = [
+        (|_| Box::pin(async { unavailable() }), true),
+        (
+            |_| Box::pin(async { Err(ProviderError::uncertain("lost")) }),
+            false,
+        ),
+        (|_| Box::pin(pending()), false),
+        (|_| Box::pin(async { panic!("a defect") }), false),
+    ];
+    for (failure, is_offered) in failures {
+        let provider = Scripted::new();
+        let session = Session::new(provider.clone());
+        session.login().await.unwrap();
+        provider.on_login(failure);
+        soon(session.renew()).await.unwrap_err();
+        let told = provider.clone();
+        provider.on_login(move |cx| async move {
+            assert_eq!(cx.previous().is_some(), is_offered);
+            Ok(told.issue())
+        });
+        soon(session.login()).await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_password_change_from_within_a_renewal_is_recursive_though_a_token_is_live() {
     let provider = Scripted::with_source(Credentials::new("u", "old"));
     let session = Session::new(provider.clone());
