@@ -409,6 +409,7 @@ async fn a_store_may_be_in_the_current_directory() {
     let directory = Directory::new();
     let path = directory.store();
     // All other paths here are absolute.
+    let before = std::env::current_dir().unwrap();
     std::env::set_current_dir(&directory.0).unwrap();
     let store = FileStore::new("c.json");
     store
@@ -416,6 +417,7 @@ async fn a_store_may_be_in_the_current_directory() {
         .await
         .unwrap();
     assert_eq!(json(&path)["new_password"], "new");
+    std::env::set_current_dir(before).unwrap();
 }
 
 #[tokio::test]
