@@ -444,6 +444,34 @@ async fn a_store_refuses_links_and_what_is_no_file() {
 }
 
 #[tokio::test]
+async fn a_store_that_is_replaced_by_a_link_all_the_time_is_never_read_through_it() {
+    let directory = Directory::new();
+    let path = directory.store();
+    let elsewhere = directory.file("elsewhere", r#"{"username":"emuser","password":"other"}"#);
+    let store = FileStore::new(&path);
+    let (link, file) = (directory.0.join("link"), directory.0.join("file"));
+    let turning = std::thread::spawn(move || {
+        for _ in 0..1000 {
+            symlink(&elsewhere, &link).unwrap();
+            fs::rename(&link, &path).unwrap();
+            fs::write(&file, r#"{"username":"emuser","password":"old"}"#).unwrap();
+            fs::rename(&file, &path).unwrap();
+        }
+    });
+    while !turning.is_finished() {
+        match store.fetch().await {
+            Ok(credentials) => assert_eq!(shown(&credentials), ("emuser", "old")),
+            Err(error) => assert!(matches!(
+                error.kind(),
+                SourceErrorKind::Invalid | SourceErrorKind::Unavailable
+            )),
+        }
+    }
+    turning.join().unwrap();
+    assert_eq!(fetched(&store).await, pair("emuser", "old"));
+}
+
+#[tokio::test]
 async fn a_store_that_holds_more_than_it_knows_is_not_written() {
     let directory = Directory::new();
     let text = r#"{"username":"emuser","password":"s3cret","realm":"x"}"#;
