@@ -573,8 +573,8 @@ fn plainly_accepted<S, R: Replay<B>, B, RB>(
     sent: &mut Option<Sent<S, R, B>>,
 ) -> Option<Lease> {
     let sent = sent.as_mut()?;
+    // As a replay never is, since it is watched.
     let is_plain = sent.watched.is_none()
-        && !sent.replayed
         && !sent.is_upgraded_by(response.status())
         && session.rejection().plainly_accepts(response.status());
     sent.lease.take_if(|_| is_plain)

@@ -353,6 +353,32 @@ mod tests {
     }
 
     #[test]
+    fn a_port_that_is_not_written_is_the_schemes_own() {
+        for (origin, uri, expected) in [
+            ("wss://a.test", "wss://a.test:443/", Destination::Home),
+            ("ws://localhost", "ws://localhost:80/", Destination::Home),
+            (
+                "http://localhost",
+                "http://localhost:80/",
+                Destination::Home,
+            ),
+            ("coap://localhost", "coap://localhost/", Destination::Home),
+            (
+                "coap://localhost",
+                "coap://localhost:80/",
+                Destination::Elsewhere,
+            ),
+            (
+                "coap://localhost",
+                "coap://localhost:443/",
+                Destination::Elsewhere,
+            ),
+        ] {
+            assert_eq!(locate(origin, uri), expected, "{uri}");
+        }
+    }
+
+    #[test]
     fn plain_http_is_for_this_machine_or_for_whoever_says_so() {
         assert_eq!(
             locate("http://10.0.0.1:80", "http://10.0.0.1/"),

@@ -425,6 +425,23 @@ mod tests {
     }
 
     #[test]
+    fn any_clause_of_several_is_enough() {
+        let rejection = Rejection::status(401)
+            .or_header(
+                HeaderName::from_static("grpc-status"),
+                HeaderValue::from_static("16"),
+            )
+            .or_when(|head| head.status == 419);
+        for (head, expected) in [
+            (head(401, &[]), Certainty::Sure),
+            (head(200, &[("grpc-status", "16")]), Certainty::Sure),
+            (head(419, &[]), Certainty::Unsure),
+        ] {
+            assert_eq!(rejection.judge(&head), Verdict::Rejected(expected));
+        }
+    }
+
+    #[test]
     fn a_body_is_asked_for_only_where_the_status_fits() {
         let rejection = Rejection::status(401)
             .or_body_contains(500, "expired", 64)

@@ -284,6 +284,19 @@ mod tests {
     }
 
     #[test]
+    fn what_auto_replays_is_the_same_body() {
+        fn is_the_same<B: ReplayBody + std::fmt::Debug>(body: &B) -> bool {
+            format!("{:?}", body.try_clone()) == format!("{:?}", Some(body))
+        }
+        assert!(is_the_same(&Full::new(Bytes::from("x"))));
+        assert!(is_the_same(&Some(Bytes::from("x"))));
+        assert!(is_the_same(&None::<Bytes>));
+        assert!(is_the_same(&Either::<_, Bytes>::Left(String::from("x"))));
+        assert!(is_the_same(&Either::<Bytes, _>::Right(String::from("x"))));
+        assert!(is_the_same(&Box::new(String::from("x"))));
+    }
+
+    #[test]
     fn auto_replays_a_boxed_body_only_where_it_is_empty() {
         let empty = Empty::<Bytes>::new().boxed();
         let full = Full::new(Bytes::from("x")).boxed();

@@ -314,6 +314,7 @@ async fn a_call_goes_to_no_other_server_and_not_over_plain_http() {
     ] {
         let (http, seen) = http(Response::default);
         let api = api(http, base);
+        assert!(format!("{:?}", api.profile()).contains("plain_http: false"));
         for answer in [api.post(to).send().await, api.post(to).change().await] {
             assert_eq!(kind(&answer), Some(expected), "{base} {to}");
         }

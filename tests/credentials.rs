@@ -97,6 +97,9 @@ async fn variables_are_read_and_one_that_is_not_set_is_named() {
     let source = Env::new("CARGO_PKG_NAME", "NO_SUCH_VARIABLE");
     let text = fails(&source, SourceErrorKind::Missing).await;
     assert!(text.contains("NO_SUCH_VARIABLE"), "{text}");
+    // This version is no preview of another.
+    let source = Env::new("CARGO_PKG_NAME", "CARGO_PKG_VERSION_PRE");
+    fails(&source, SourceErrorKind::Missing).await;
 }
 
 #[tokio::test]
@@ -136,13 +139,39 @@ async fn a_file_that_holds_no_password_is_named_and_not_quoted() {
         let text = fails(&File::plain("emuser", &path), kind).await;
         assert!(text.contains(path.to_str().unwrap()), "{text}");
     }
-    let missing = File::plain("emuser", directory.0.join("none"));
-    fails(&missing, SourceErrorKind::Missing).await;
+    let missing = File::plain("emuser", directory.0.join("no-such-file"));
+    let error = missing.fetch().await.unwrap_err();
+    assert_eq!(error.kind(), SourceErrorKind::Missing);
+    let cause = std::error::Error::source(&error).unwrap();
+    assert!(cause.to_string().contains("no-such-file"), "{cause}");
+    assert!(cause.source().unwrap().is::<std::io::Error>());
     fails(
         &File::plain("emuser", &directory.0),
         SourceErrorKind::Invalid,
     )
     .await;
+}
+
+#[tokio::test]
+async fn a_file_of_64_kib_is_not_too_long() {
+    let directory = Directory::new();
+    let longest = "x".repeat(64 * 1024);
+    let source = File::plain("emuser", directory.file("p", &longest));
+    assert_eq!(fetched(&source).await, pair("emuser", &longest));
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_file_that_cannot_be_read_to_its_end_is_no_password() {
+    for path in [
+        // Longer than it says, as one that is written meanwhile.
+        "/proc/self/comm",
+        // Fails when it is read, and not before.
+        "/proc/self/mem",
+    ] {
+        let source = File::plain("emuser", path);
+        fails(&source, SourceErrorKind::Unavailable).await;
+    }
 }
 
 #[tokio::test]
@@ -206,15 +235,31 @@ async fn a_mounted_secret_that_is_turned_all_the_time_never_yields_a_mixed_pair(
     });
     let mut read = 0;
     while !turning.is_finished() {
-        // One that was turned away five times in a row says so.
-        if let Ok(credentials) = source.fetch().await {
-            let (username, password) = shown(&credentials);
-            assert_eq!(username.replace("user", "pass"), password);
-            read += 1;
+        match source.fetch().await {
+            Ok(credentials) => {
+                let (username, password) = shown(&credentials);
+                assert_eq!(username.replace("user", "pass"), password);
+                read += 1;
+            }
+            // One that was turned away five times in a row says so.
+            Err(error) => assert_eq!(error.kind(), SourceErrorKind::Unavailable),
         }
     }
     turning.join().unwrap();
     assert!(read > 0);
+}
+
+#[tokio::test]
+async fn a_mounted_secret_that_lacks_something_is_missing() {
+    let directory = Directory::new();
+    mount(&directory, "..1");
+    fs::remove_file(directory.0.join("..1/password")).unwrap();
+    let source = File::kubernetes(&directory.0);
+    let text = fails(&source, SourceErrorKind::Missing).await;
+    assert!(text.contains("password"), "{text}");
+    fs::remove_dir_all(directory.0.join("..1")).unwrap();
+    let text = fails(&source, SourceErrorKind::Missing).await;
+    assert!(text.contains("..data"), "{text}");
 }
 
 #[tokio::test]
@@ -245,10 +290,10 @@ async fn a_chain_takes_the_first_that_has_any() {
 async fn a_chain_of_nothing_says_what_was_looked_for() {
     let directory = Directory::new();
     let chain = Chain::new(Env::new("NO_SUCH_VARIABLE", "NOR_THIS"))
-        .or(File::plain("emuser", directory.0.join("none")));
+        .or(File::plain("emuser", directory.0.join("no-such-file")));
     let text = fails(&chain, SourceErrorKind::Missing).await;
     assert!(
-        text.contains("NO_SUCH_VARIABLE") && text.contains("none"),
+        text.contains("NO_SUCH_VARIABLE") && text.contains("no-such-file"),
         "{text}"
     );
 }
@@ -261,9 +306,28 @@ async fn a_changed_password_goes_to_the_one_of_a_chain_that_had_the_last() {
         .or(FileStore::new(&store))
         .or(Memory::new(Credentials::new("default", "default")));
     let old = chain.fetch().await.unwrap();
+    chain.prepare(old.with_password("bad")).await.unwrap();
+    chain.withdraw().await.unwrap();
+    assert!(chain.unresolved().await.unwrap().is_none());
     chain.prepare(old.with_password("new")).await.unwrap();
+    chain.trying(Some(Trying::New)).await.unwrap();
+    assert_eq!(json(&store)["trying"], "new");
+    assert!(chain.unresolved().await.unwrap().is_some());
     chain.promote().await.unwrap();
     assert_eq!(json(&store)["password"], "new");
+}
+
+#[tokio::test]
+async fn memory_keeps_a_prepared_password_until_it_is_promoted_or_withdrawn() {
+    let memory = Memory::new(Credentials::new("emuser", "old"));
+    let prepared = || memory.prepare(Credentials::new("emuser", "new"));
+    prepared().await.unwrap();
+    memory.withdraw().await.unwrap();
+    memory.promote().await.unwrap();
+    assert_eq!(fetched(&memory).await, pair("emuser", "old"));
+    prepared().await.unwrap();
+    memory.promote().await.unwrap();
+    assert_eq!(fetched(&memory).await, pair("emuser", "new"));
 }
 
 #[tokio::test]
@@ -273,6 +337,10 @@ async fn a_store_keeps_both_passwords_until_one_of_them_is_known_to_be_right() {
     let store = FileStore::new(&path);
     let old = store.fetch().await.unwrap();
     assert!(store.unresolved().await.unwrap().is_none());
+    // There is no other one to try.
+    let before = fs::read_to_string(&path).unwrap();
+    store.trying(Some(Trying::New)).await.unwrap();
+    assert_eq!(fs::read_to_string(&path).unwrap(), before);
 
     store
         .prepare(old.with_password("n\u{e9}w\"\\\n"))
@@ -337,6 +405,30 @@ async fn a_store_keeps_the_permissions_of_its_file_and_leaves_nothing_beside_it(
 }
 
 #[tokio::test]
+async fn a_store_may_be_in_the_current_directory() {
+    let directory = Directory::new();
+    let path = directory.store();
+    // All other paths here are absolute.
+    let before = std::env::current_dir().unwrap();
+    std::env::set_current_dir(&directory.0).unwrap();
+    let store = FileStore::new("c.json");
+    store
+        .prepare(Credentials::new("emuser", "new"))
+        .await
+        .unwrap();
+    assert_eq!(json(&path)["new_password"], "new");
+    std::env::set_current_dir(before).unwrap();
+}
+
+#[tokio::test]
+async fn a_store_that_cannot_be_looked_for_is_not_taken_for_one_that_is_not_there() {
+    let directory = Directory::new();
+    let path = directory.file("file", "").join("c.json");
+    let store = FileStore::new(path).or_start_with(Credentials::new("emuser", "old"));
+    fails(&store, SourceErrorKind::Unavailable).await;
+}
+
+#[tokio::test]
 async fn a_store_refuses_links_and_what_is_no_file() {
     let directory = Directory::new();
     let link = directory.0.join("link.json");
@@ -349,6 +441,34 @@ async fn a_store_refuses_links_and_what_is_no_file() {
         assert_eq!(refused.kind(), SourceErrorKind::Invalid);
     }
     assert_eq!(json(&directory.0.join("c.json"))["password"], "old");
+}
+
+#[tokio::test]
+async fn a_store_that_is_replaced_by_a_link_all_the_time_is_never_read_through_it() {
+    let directory = Directory::new();
+    let path = directory.store();
+    let elsewhere = directory.file("elsewhere", r#"{"username":"emuser","password":"other"}"#);
+    let store = FileStore::new(&path);
+    let (link, file) = (directory.0.join("link"), directory.0.join("file"));
+    let turning = std::thread::spawn(move || {
+        for _ in 0..1000 {
+            symlink(&elsewhere, &link).unwrap();
+            fs::rename(&link, &path).unwrap();
+            fs::write(&file, r#"{"username":"emuser","password":"old"}"#).unwrap();
+            fs::rename(&file, &path).unwrap();
+        }
+    });
+    while !turning.is_finished() {
+        match store.fetch().await {
+            Ok(credentials) => assert_eq!(shown(&credentials), ("emuser", "old")),
+            Err(error) => assert!(matches!(
+                error.kind(),
+                SourceErrorKind::Invalid | SourceErrorKind::Unavailable
+            )),
+        }
+    }
+    turning.join().unwrap();
+    assert_eq!(fetched(&store).await, pair("emuser", "old"));
 }
 
 #[tokio::test]
@@ -843,6 +963,7 @@ async fn after_a_crash_the_passwords_are_tried_in_the_order_that_sends_no_wrong_
         (Some(Trying::OnlyOld), "old", vec!["only_old", "withdraw"]),
         (None, "neither", vec!["new", "only_old", "nothing"]),
         (Some(Trying::OnlyOld), "new", vec!["only_old", "nothing"]),
+        (Some(Trying::OnlyNew), "old", vec!["only_new", "nothing"]),
     ] {
         let emulator = Emulator::builder().user("emuser", right).build();
         let world = World {
@@ -863,11 +984,12 @@ async fn after_a_crash_the_passwords_are_tried_in_the_order_that_sends_no_wrong_
 
 #[tokio::test]
 async fn a_login_that_somebody_asks_for_tries_the_refused_one_of_the_two_as_well() {
-    for (left, notes) in [
-        (Trying::OnlyOld, ["only_old", "only_new", "promote"]),
-        (Trying::New, ["old", "only_new", "promote"]),
+    for (left, right, notes) in [
+        (Trying::OnlyOld, "new", ["only_old", "only_new", "promote"]),
+        (Trying::OnlyNew, "old", ["only_new", "only_old", "withdraw"]),
+        (Trying::New, "new", ["old", "only_new", "promote"]),
     ] {
-        let emulator = Emulator::builder().user("emuser", "new").build();
+        let emulator = Emulator::builder().user("emuser", right).build();
         let world = World {
             emulator,
             directory: Directory::new(),

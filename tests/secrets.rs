@@ -731,6 +731,29 @@ async fn a_provider_that_quotes_what_it_is_given_gets_no_secret_shown() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_replay_is_told_of() {
+    let shown = Shown::default();
+    let _tracing = shown.tracing();
+    let provider = FixedToken::bearer(origin(), TOKEN);
+    let session = Session::builder(provider)
+        .name("inventory")
+        .initial(Token::bearer("dead").unwrap())
+        .build();
+    let http = tower::service_fn(async |request: Request<Full<Bytes>>| {
+        let mut response = Response::new(Full::<Bytes>::default());
+        if request.headers()[header::AUTHORIZATION] == "Bearer dead" {
+            *response.status_mut() = StatusCode::UNAUTHORIZED;
+        }
+        Ok::<_, Infallible>(response)
+    });
+    let client = session.layer().layer_of(http);
+    let response = client.oneshot(get("/servers")).await.unwrap();
+    assert_eq!(response.status(), StatusCode::OK);
+    let line = "replaying a rejected request session=\"inventory\" generation=2";
+    assert!(shown.mentions(line));
+}
+
 /// Answers with all that it was sent, and with a token of its own.
 fn echo(
     status: u16,

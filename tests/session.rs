@@ -31,6 +31,8 @@ type Script<I, T> = Mutex<VecDeque<Box<dyn FnOnce(I) -> Answer<T> + Send>>>;
 struct Provider {
     profile: Profile,
     source: Option<Source>,
+    /// Whether it logs in without the password.
+    asks_nothing: bool,
     logins: Script<LoginContext, Token>,
     logouts: Script<Token, ()>,
     changes: Script<PasswordChange, PasswordChanged>,
@@ -54,6 +56,14 @@ impl Scripted {
     fn with_source(source: impl Into<Source>) -> Self {
         Self::of(Provider {
             source: Some(source.into()),
+            ..Provider::default()
+        })
+    }
+
+    fn that_asks_nothing(source: impl Into<Source>) -> Self {
+        Self::of(Provider {
+            source: Some(source.into()),
+            asks_nothing: true,
             ..Provider::default()
         })
     }
@@ -125,10 +135,13 @@ impl CredentialProvider for Scripted {
     }
 
     async fn login(&self, cx: LoginContext) -> Result<Token, ProviderError> {
-        let with = cx.credentials().map_or_else(
-            |_| String::new(),
-            |with| format!(" {}", with.password().expose_secret()),
-        );
+        let with = match self.0.asks_nothing {
+            true => String::new(),
+            false => cx.credentials().map_or_else(
+                |_| String::new(),
+                |with| format!(" {}", with.password().expose_secret()),
+            ),
+        };
         self.note(format!("login{with}"));
         let next = self.0.logins.lock().unwrap().pop_front();
         match next {
@@ -334,6 +347,9 @@ async fn a_second_rejection_is_returned_as_it_is() {
     let reauth = response.extensions().get::<Reauth>().unwrap();
     assert!(reauth.replayed && matches!(reauth.why, Why::StillRejected));
     assert_eq!(seen.tokens(), ["Bearer t1", "Bearer t2"]);
+    let stats = session.stats();
+    let counted = (stats.rejections, stats.replays, stats.helpful_replays);
+    assert_eq!(counted, (2, 1, 0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -559,7 +575,13 @@ async fn a_provider_that_never_answers_meets_the_deadline() {
 
 #[tokio::test(start_paused = true)]
 async fn a_deadline_beyond_the_clock_is_none() {
-    let session = Session::builder(Scripted::new())
+    let provider = Scripted::new();
+    let slow = provider.clone();
+    provider.on_login(|_| async move {
+        sleep(Duration::from_secs(60)).await;
+        Ok(slow.issue())
+    });
+    let session = Session::builder(provider)
         .login_deadline(Duration::MAX)
         .build();
     soon(session.token()).await.unwrap();
@@ -607,6 +629,42 @@ async fn a_provider_that_calls_through_its_own_session_is_told_so() {
         .expect("at once")
         .unwrap();
     assert_eq!(provider.log().last().unwrap(), "Recursive");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_provider_may_log_in_through_another_session() {
+    let other = Session::new(Scripted::new());
+    let provider = Scripted::new();
+    provider.on_login(|_| async move { Ok(other.token().await.unwrap()) });
+    let session = Session::new(provider);
+    assert_eq!(bearer(&soon(session.token()).await.unwrap()), "Bearer t1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_a_failed_renewal_may_have_used_up_is_not_offered_again() {
+    type Failure = fn(LoginContext) -> Answer<Token>;
+    let failures: [(Failure, bool); 4] = [
+        (|_| Box::pin(async { unavailable() }), true),
+        (
+            |_| Box::pin(async { Err(ProviderError::uncertain("lost")) }),
+            false,
+        ),
+        (|_| Box::pin(pending()), false),
+        (|_| Box::pin(async { panic!("a defect") }), false),
+    ];
+    for (failure, is_offered) in failures {
+        let provider = Scripted::new();
+        let session = Session::new(provider.clone());
+        session.login().await.unwrap();
+        provider.on_login(failure);
+        soon(session.renew()).await.unwrap_err();
+        let told = provider.clone();
+        provider.on_login(move |cx| async move {
+            assert_eq!(cx.previous().is_some(), is_offered);
+            Ok(told.issue())
+        });
+        soon(session.login()).await.unwrap();
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -738,6 +796,33 @@ async fn after_an_uncertain_change_the_new_and_then_the_old_password_are_tried_o
         ["login old", "change", "login new", "login old"]
     );
     assert_eq!(*writes.lock().unwrap(), ["withdraw"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_uncertain_change_that_no_login_resolves_stays_uncertain() {
+    let provider = Scripted::that_asks_nothing(Credentials::new("u", "old"));
+    provider.on_change(|_| async { Err(ProviderError::uncertain("lost")) });
+    let session = Session::new(provider.clone());
+    for expected in [&["login", "change"][..], &["login", "change", "login"]] {
+        let error = soon(session.change_password(PasswordChange::to("new")))
+            .await
+            .unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Uncertain);
+        assert_eq!(provider.log(), expected);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn credentials_count_as_refused_though_the_login_did_not_ask_for_them() {
+    let provider = Scripted::that_asks_nothing(Credentials::new("u", "old"));
+    provider.on_login(|_| async { Err(ProviderError::refused("no")) });
+    let session = Session::new(provider.clone());
+    for _ in 0..3 {
+        let error = soon(session.token()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Refused);
+        sleep(Duration::from_secs(11)).await;
+    }
+    assert_eq!(provider.logins(), 1);
 }
 
 #[tokio::test(start_paused = true)]

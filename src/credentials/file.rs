@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
 use super::{CredentialSource, Credentials, SourceError};
@@ -186,36 +186,33 @@ fn line(text: &[u8], path: &Path) -> Result<SecretString, SourceError> {
 
 fn mounted(directory: &Path, username: &str, password: &str) -> Result<Credentials, SourceError> {
     let link = directory.join("..data");
-    let mut tries = 0;
-    loop {
-        tries += 1;
+    for _ in 0..TRIES {
         // Asked for itself: one whose directory has just been removed is no
         // sign of a directory without it.
-        let is_link = fs::symlink_metadata(&link).is_ok();
-        let resolved = match is_link {
-            true => fs::canonicalize(&link),
-            false => Ok(directory.to_owned()),
-        };
-        let resolved = match resolved {
-            Ok(resolved) => resolved,
-            Err(error) if error.kind() == io::ErrorKind::NotFound && tries < TRIES => continue,
-            Err(error) => return Err(failed(&link, error)),
-        };
-        let one = |name: &str| {
-            let path = resolved.join(name);
-            line(&read(&path)?, &path)
-        };
-        let pair = one(username).and_then(|username| Ok((username, one(password)?)));
-        match pair {
-            Ok((username, password)) => {
-                let username = secrecy::ExposeSecret::expose_secret(&username).to_owned();
-                return Ok(Credentials::new(username, password));
-            }
-            // Replaced while it was read.
-            Err(_) if is_link && !resolved.exists() && tries < TRIES => {}
-            Err(error) => return Err(error),
+        let target = fs::read_link(&link).ok();
+        let read = match target {
+            Some(_) => fs::canonicalize(&link).map_err(|error| failed(&link, error)),
+            None => Ok(directory.to_owned()),
+        }
+        .and_then(|directory| pair(&directory, username, password));
+        // What was replaced while it was read is read anew.
+        if read.is_ok() || fs::read_link(&link).ok() == target {
+            return read;
         }
     }
+    Err(SourceError::unavailable(format!(
+        "{} is replaced all the time",
+        directory.display()
+    )))
+}
+
+fn pair(directory: &Path, username: &str, password: &str) -> Result<Credentials, SourceError> {
+    let one = |name: &str| {
+        let path = directory.join(name);
+        line(&read(&path)?, &path)
+    };
+    let (username, password) = (one(username)?, one(password)?);
+    Ok(Credentials::new(username.expose_secret(), password))
 }
 
 pub(super) fn failed(path: &Path, error: io::Error) -> SourceError {

@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
-use zeroize::Zeroizing;
 
 use super::file::{blocking, failed, invalid, json, read_open};
 use super::source::{Trying, Unresolved};
@@ -124,9 +123,9 @@ impl FileStore {
                 .writing
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner);
-            let mut kept = shared.read()?;
+            let (mut kept, permissions) = shared.read()?;
             match change(&mut kept) {
-                Written::Changed => shared.write(&kept),
+                Written::Changed => shared.write(&kept, permissions),
                 Written::Same => Ok(()),
             }
         })
@@ -142,13 +141,13 @@ enum Written {
 impl CredentialSource for FileStore {
     async fn fetch(&self) -> Result<Credentials, SourceError> {
         let shared = self.shared.clone();
-        let kept = blocking(move || shared.read()).await?;
+        let (kept, _) = blocking(move || shared.read()).await?;
         Ok(Credentials::new(kept.username, kept.password))
     }
 
     async fn unresolved(&self) -> Result<Option<Unresolved>, SourceError> {
         let shared = self.shared.clone();
-        let kept = blocking(move || shared.read()).await?;
+        let (kept, _) = blocking(move || shared.read()).await?;
         let Some(new) = kept.new_password else {
             return Ok(None);
         };
@@ -204,10 +203,11 @@ impl CredentialSource for FileStore {
 }
 
 impl Shared {
-    fn read(&self) -> Result<Kept, SourceError> {
+    /// What the file holds, and its permissions if there is one.
+    fn read(&self) -> Result<(Kept, Option<fs::Permissions>), SourceError> {
         for _ in 0..TRIES {
-            if let Some(kept) = self.try_to_read()? {
-                return Ok(kept);
+            if let Some(read) = self.try_to_read()? {
+                return Ok(read);
             }
         }
         Err(SourceError::unavailable(format!(
@@ -217,7 +217,7 @@ impl Shared {
     }
 
     /// `None` if another process replaced the file meanwhile.
-    fn try_to_read(&self) -> Result<Option<Kept>, SourceError> {
+    fn try_to_read(&self) -> Result<Option<(Kept, Option<fs::Permissions>)>, SourceError> {
         let found = match fs::symlink_metadata(&self.path) {
             Ok(found) => found,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
@@ -225,69 +225,55 @@ impl Shared {
                     .first
                     .as_ref()
                     .ok_or_else(|| failed(&self.path, error))?;
-                return Ok(Some(Kept {
+                let kept = Kept {
                     username: first.username().to_owned(),
                     password: first.password().clone(),
                     new_password: None,
                     trying: None,
-                }));
+                };
+                return Ok(Some((kept, None)));
             }
             Err(error) => return Err(failed(&self.path, error)),
         };
-        self.refuse(&found)?;
-        let file = fs::File::open(&self.path).map_err(|error| failed(&self.path, error))?;
-        let opened = file.metadata().map_err(|error| failed(&self.path, error))?;
-        if !is_the_same(&found, &opened) {
-            return Ok(None);
-        }
-        let text = read_open(file, opened.len(), &self.path)?;
-        json::parse(&text, &self.path).map(Some)
-    }
-
-    fn refuse(&self, found: &fs::Metadata) -> Result<(), SourceError> {
         if found.is_symlink() {
             return Err(invalid(&self.path, "is a symbolic link"));
         }
         if !found.is_file() {
             return Err(invalid(&self.path, "is not a file"));
         }
-        Ok(())
+        let file = fs::File::open(&self.path).map_err(|error| failed(&self.path, error))?;
+        let opened = file.metadata().map_err(|error| failed(&self.path, error))?;
+        if !is_the_same(&found, &opened) {
+            return Ok(None);
+        }
+        let text = read_open(file, opened.len(), &self.path)?;
+        let kept = json::parse(&text, &self.path)?;
+        Ok(Some((kept, Some(opened.permissions()))))
     }
 
     /// Replaces the file: whoever reads it, after a crash too, finds all of
     /// the old text or all of the new.
-    fn write(&self, kept: &Kept) -> Result<(), SourceError> {
-        let text = kept.text()?;
-        let existing = match fs::symlink_metadata(&self.path) {
-            Ok(found) => {
-                self.refuse(&found)?;
-                Some(found)
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
-            Err(error) => return Err(failed(&self.path, error)),
-        };
+    fn write(&self, kept: &Kept, permissions: Option<fs::Permissions>) -> Result<(), SourceError> {
+        let text = secret::json::write(&kept.text()).map_err(SourceError::unavailable)?;
         let beside = self.beside()?;
-        let at = |error| failed(&beside, error);
         // Left by a process that died. Removed and made anew, since what is
-        // there may be a link, or readable by others.
-        match fs::remove_file(&beside) {
-            Ok(()) => {}
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => return Err(at(error)),
-        }
+        // there may be a link, or readable by others; what stays there fails
+        // the making.
+        let _ = fs::remove_file(&beside);
         let written = (|| {
             let mut file = owner_only().open(&beside)?;
-            if let Some(existing) = existing {
-                file.set_permissions(existing.permissions())?;
+            if let Some(permissions) = permissions {
+                file.set_permissions(permissions)?;
             }
             file.write_all(&text)?;
+            file.write_all(b"\n")?;
             file.sync_all()?;
             fs::rename(&beside, &self.path)
         })();
         if let Err(error) = written {
             // It holds passwords, and the disk may be full.
             let _ = fs::remove_file(&beside);
-            return Err(SourceError::unavailable(at(error)));
+            return Err(SourceError::unavailable(failed(&beside, error)));
         }
         self.sync_directory()
     }
@@ -320,24 +306,13 @@ impl Shared {
 }
 
 impl Kept {
-    /// As JSON, in memory that is wiped and never grows, which leaves a copy.
-    fn text(&self) -> Result<Zeroizing<Vec<u8>>, SourceError> {
-        let text = Text {
+    fn text(&self) -> Text<'_> {
+        Text {
             username: &self.username,
             password: self.password.expose_secret(),
             new_password: self.new_password.as_ref().map(ExposeSecret::expose_secret),
             trying: self.trying,
-        };
-        let longest: usize = [Some(text.username), Some(text.password), text.new_password]
-            .into_iter()
-            .flatten()
-            // Each byte may be written as `\u0000`.
-            .map(|text| text.len() * 6)
-            .sum();
-        let mut written = Zeroizing::new(Vec::with_capacity(longest + 128));
-        serde_json::to_writer(&mut *written, &text).map_err(SourceError::unavailable)?;
-        written.push(b'\n');
-        Ok(written)
+        }
     }
 }
 

@@ -175,14 +175,16 @@ mod tests {
 
     #[test]
     fn a_secret_has_the_forms_of_those_who_quote_it() {
-        let secret = "p\"w\\ <'&>\n\u{1}\u{e9}";
+        let secret = "p\"w\\ <'&>\n\u{1}\u{10}\u{e9}";
         let [plain, debug, json, html, percent, posted] = forms(secret);
         assert_eq!(*plain, secret);
         assert_eq!(format!("\"{}\"", *debug), format!("{secret:?}"));
-        assert_eq!(*json, r#"p\"w\\ <'&>\n\u0001é"#);
-        assert_eq!(*html, "p&quot;w\\ &lt;&#39;&amp;&gt;\n\u{1}\u{e9}");
-        assert_eq!(*percent, "p%22w%5C%20%3C%27%26%3E%0A%01%C3%A9");
-        assert_eq!(*posted, "p%22w%5C+%3C%27%26%3E%0A%01%C3%A9");
+        assert_eq!(*json, r#"p\"w\\ <'&>\n\u0001\u0010é"#);
+        assert_eq!(*html, "p&quot;w\\ &lt;&#39;&amp;&gt;\n\u{1}\u{10}\u{e9}");
+        assert_eq!(*percent, "p%22w%5C%20%3C%27%26%3E%0A%01%10%C3%A9");
+        assert_eq!(*posted, "p%22w%5C+%3C%27%26%3E%0A%01%10%C3%A9");
+        assert_eq!(*percent_encoded(secret), *percent);
+        assert_eq!(*form_encoded(secret), *posted);
         // The assertion is in `form`.
         for character in ('\0'..=char::MAX).step_by(17) {
             forms(character.encode_utf8(&mut [0; 4]));

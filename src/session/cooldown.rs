@@ -285,6 +285,39 @@ mod tests {
     }
 
     #[test]
+    fn only_a_newer_token_proves_that_a_renewal_helped() {
+        let mut cooldowns = Cooldowns::new();
+        assert!(cooldowns.spend(Some(target(1)), 1, NOW));
+        cooldowns.login_succeeded();
+        cooldowns.accepted(target(1), 1, NOW);
+        assert!(cooldowns.is_cooling(target(1), NOW));
+        cooldowns.accepted(target(1), 2, NOW);
+        assert!(!cooldowns.is_cooling(target(1), NOW));
+    }
+
+    #[test]
+    fn only_a_newer_token_proves_by_hand_that_a_renewal_helped() {
+        let mut cooldowns = Cooldowns::new();
+        for generation in 1..=5 {
+            assert!(cooldowns.spend(None, generation, NOW));
+            cooldowns.login_succeeded();
+        }
+        cooldowns.accepted_by_hand(5, NOW);
+        assert!(!cooldowns.spend(None, 6, NOW));
+        cooldowns.accepted_by_hand(6, NOW);
+        assert!(cooldowns.spend(None, 6, NOW));
+    }
+
+    #[test]
+    fn a_login_that_failed_costs_nothing() {
+        let mut cooldowns = Cooldowns::new();
+        for _ in 0..2 * BUDGET {
+            assert!(cooldowns.spend(None, 1, NOW));
+            cooldowns.login_failed();
+        }
+    }
+
+    #[test]
     fn sixty_four_targets_are_remembered_and_the_one_marked_first_is_forgotten() {
         let mut cooldowns = Cooldowns::new();
         for number in 0..=64 {

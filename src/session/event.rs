@@ -156,3 +156,21 @@ impl Listeners {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_ends_label_is_its_own_and_never_changes() {
+        for (end, label) in [
+            (TokenEnd::LoggedOut, "logged_out"),
+            (TokenEnd::Rejected, "rejected"),
+            (TokenEnd::Expired, "expired"),
+            (TokenEnd::Continued, "continued"),
+            (TokenEnd::Abandoned, "abandoned"),
+        ] {
+            assert_eq!(end.as_str(), label);
+        }
+    }
+}

@@ -36,6 +36,19 @@ async fn the_same_token_once_more_leaves_nothing_behind() {
     assert!(leases <= 2, "{leases} leases of nobody");
 }
 
+#[tokio::test(start_paused = true)]
+async fn replaced_tokens_leave_nothing_behind() {
+    let session = counting();
+    for _ in 0..100 {
+        let held = session.token().await.unwrap();
+        session.renew().await.unwrap();
+        drop(held);
+    }
+    session.renew().await.unwrap();
+    let guarded = session.shared.lock();
+    assert_eq!((guarded.past.len(), guarded.strays.len()), (0, 0));
+}
+
 /// A timer that was replaced while it had gone off already, and waited for
 /// the lock, as one does on another thread.
 #[tokio::test(start_paused = true)]

@@ -25,3 +25,25 @@ impl Jitter {
         whole.mul_f64(self.fraction() / 4.0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_number_is_the_one_that_xorshift64_is_known_for() {
+        let mut jitter = Jitter(88_172_645_463_325_252);
+        jitter.fraction();
+        assert_eq!(jitter.0, 8_748_534_153_485_358_512);
+    }
+
+    #[test]
+    fn fractions_are_spread_from_nothing_up_to_one() {
+        let mut jitter = Jitter::new(7);
+        let mut tenths = [0; 10];
+        for _ in 0..10_000 {
+            tenths[(jitter.fraction() * 10.0) as usize] += 1;
+        }
+        assert!(tenths.iter().all(|count| (900..1100).contains(count)));
+    }
+}

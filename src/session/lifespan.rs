@@ -268,6 +268,15 @@ mod tests {
     }
 
     #[test]
+    fn what_has_a_tenth_of_a_second_left_is_over_and_used_for_a_second() {
+        let tenth = Duration::from_millis(100);
+        let more = tenth + Duration::from_millis(1);
+        for (left, ends) in [(tenth, BRIEFLY), (more, more)] {
+            assert_eq!(end_of(left, NOW, NOW), Some(NOW + ends));
+        }
+    }
+
+    #[test]
     fn a_lifetime_of_centuries_is_none() {
         let lifespan = lifespan(Some(u64::MAX), Some(u64::MAX));
         assert_eq!(lifespan.ends(), None);
@@ -306,10 +315,12 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_took_longer_than_that_leaves_the_next_of_interest() {
-        let mut lifespan = lifespan(None, Some(200));
-        lifespan.accepted(NOW, NOW + seconds(30));
-        assert!(lifespan.is_watched());
+    fn an_answer_that_took_that_long_leaves_the_next_of_interest() {
+        for took in [10, 30] {
+            let mut lifespan = lifespan(None, Some(200));
+            lifespan.accepted(NOW, NOW + seconds(took));
+            assert!(lifespan.is_watched());
+        }
     }
 
     #[test]

@@ -52,7 +52,7 @@ pub(super) struct Guarded {
     /// Tokens that are in use no longer and are still to be dealt with.
     pub(super) past: Vec<Past>,
     /// Publications of others that somebody may still use.
-    strays: Vec<Leases>,
+    pub(super) strays: Vec<Leases>,
     /// What the password change about to be launched is for.
     pub(super) change: Option<Box<PasswordChange>>,
     pub(super) timer: Timer,
@@ -326,7 +326,6 @@ impl Shared {
             let token = live.token().clone();
             self.publish_anew(guarded, Live::new(token, signal, self.uses.clone()));
         }
-        guarded.leases.retain(|lease| lease.strong_count() > 0);
     }
 
     fn publish_anew(&self, guarded: &mut Guarded, live: Live) {

@@ -132,6 +132,7 @@ fn place_of(end: TokenEnd) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::{Error, ErrorKind};
 
     #[test]
     fn each_reason_and_each_end_has_a_place_of_its_own() {
@@ -141,5 +142,45 @@ mod tests {
         for (number, end) in ENDS.into_iter().enumerate() {
             assert_eq!(place_of(end), number);
         }
+    }
+
+    #[test]
+    fn each_event_is_counted_once_and_where_it_belongs() {
+        let elapsed = Duration::ZERO;
+        let error = || Error::new(ErrorKind::Unavailable);
+        let mut stats = Stats::default();
+        for reason in [Reason::Initial, Reason::Expiring, Reason::Expiring] {
+            stats.count(&Event::LoggedIn {
+                reason,
+                generation: 1,
+                elapsed,
+            });
+            for _ in 0..2 {
+                let error = error();
+                stats.count(&Event::LoginFailed {
+                    reason,
+                    error,
+                    elapsed,
+                });
+            }
+        }
+        for end in [TokenEnd::Expired, TokenEnd::Rejected, TokenEnd::Expired] {
+            stats.count(&Event::TokenEnded { generation: 1, end });
+        }
+        for _ in 0..2 {
+            stats.count(&Event::PasswordChanged { elapsed });
+            for _ in 0..2 {
+                let error = error();
+                stats.count(&Event::PasswordChangeFailed { error, elapsed });
+            }
+        }
+        let logins = |succeeded, failed| Logins { succeeded, failed };
+        assert_eq!(stats.logins(Reason::Initial), logins(1, 2));
+        assert_eq!(stats.logins(Reason::Expiring), logins(2, 4));
+        assert_eq!(stats.all_logins(), logins(3, 6));
+        assert_eq!(stats.ended(TokenEnd::Expired), 2);
+        assert_eq!(stats.ended(TokenEnd::Rejected), 1);
+        assert_eq!(stats.password_changes, 2);
+        assert_eq!(stats.failed_password_changes, 4);
     }
 }

@@ -224,6 +224,18 @@ fn a_failed_login_is_not_repeated_until_its_back_off_is_over() {
 }
 
 #[test]
+fn a_session_that_is_over_has_no_next_attempt() {
+    let mut rules = failed(ErrorKind::Unavailable);
+    assert!(rules.next_attempt() > Some(NOW));
+    rules.logout(NOW);
+    assert_eq!(rules.next_attempt(), None);
+
+    let mut rules = failed(ErrorKind::Unavailable);
+    rules.close();
+    assert_eq!(rules.next_attempt(), None);
+}
+
+#[test]
 fn a_runtime_that_is_gone_says_nothing_of_the_login_system() {
     let mut rules = failed(ErrorKind::NoRuntime);
     assert!(matches!(rules.acquire(NOW), Acquire::Wait));
@@ -245,6 +257,7 @@ fn refused_credentials_latch_and_only_the_source_is_asked_again() {
         launched(&mut rules),
         Some((Reason::Initial, Attempt::Recheck))
     );
+    assert_eq!(rules.state(), State::Refused);
     assert!(
         matches!(rules.acquire(later), Acquire::Fail(_)),
         "nobody waits for it"
@@ -252,6 +265,65 @@ fn refused_credentials_latch_and_only_the_source_is_asked_again() {
     rules.login_failed(fails(ErrorKind::Refused), later);
     assert!(matches!(rules.acquire(later), Acquire::Fail(_)));
     assert_eq!(launched(&mut rules), None);
+}
+
+#[test]
+fn a_question_to_the_source_that_fails_is_asked_again_after_ten_seconds() {
+    let mut rules = failed(ErrorKind::Refused);
+    let mut now = NOW;
+    for _ in 0..3 {
+        now += RECHECK_EVERY;
+        assert!(matches!(
+            rules.acquire(now - BRIEFLY / 10),
+            Acquire::Fail(_)
+        ));
+        assert_eq!(launched(&mut rules), None);
+        rules.acquire(now);
+        assert!(launched(&mut rules).is_some());
+        rules.login_failed(fails(ErrorKind::Unavailable), now);
+    }
+}
+
+#[test]
+fn a_rejection_waits_for_no_question_to_the_source() {
+    let mut rules = live();
+    rules.rejected(1, None, NOW);
+    rules.login_failed(fails(ErrorKind::Refused), NOW);
+    let later = NOW + RECHECK_EVERY;
+    for _ in 0..2 {
+        // The first starts it.
+        assert!(matches!(
+            rules.rejected(1, None, later),
+            Rejected::Return(Why::RenewalFailed(_))
+        ));
+        assert_eq!(rules.signal(), Some(Signal::Watched));
+    }
+}
+
+#[test]
+fn while_no_login_may_be_made_a_rejection_waits_for_a_password_change_and_for_no_retirement() {
+    let mut rules = live();
+    rules.rejected(1, None, NOW);
+    rules.login_failed(fails(ErrorKind::Refused), NOW);
+    assert!(matches!(rules.change_password(NOW), Begin::Started));
+    assert!(matches!(rules.rejected(1, None, NOW), Rejected::Wait));
+
+    let mut rules = renewed(
+        Settings {
+            logout_ends: LogoutEnds::Token,
+            ..SETTINGS
+        },
+        false,
+    );
+    rules.rejected(2, None, NOW);
+    rules.login_failed(fails(ErrorKind::Unavailable), NOW);
+    rules.released(1);
+    rules.tick(NOW);
+    assert!(matches!(rules.take_launch(), Some(Flight::Retire { .. })));
+    assert!(matches!(
+        rules.rejected(2, None, NOW),
+        Rejected::Return(Why::RenewalFailed(_))
+    ));
 }
 
 #[test]
@@ -273,6 +345,8 @@ fn without_a_source_refused_credentials_latch_for_good() {
         launched(&mut rules),
         Some((Reason::Requested, Attempt::Forced))
     );
+    // Another operator shares it.
+    assert!(matches!(rules.login(rules.logouts(), NOW), Begin::Join));
 }
 
 #[test]
