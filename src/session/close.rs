@@ -54,11 +54,7 @@ impl Session {
                 logout: Some(recursive),
             });
         }
-        self.step(|guarded, _| {
-            guarded.rules.close();
-            // Whoever read the token on the request path has it by now.
-            self.shared.part(guarded);
-        });
+        self.step(|guarded, _| guarded.rules.close());
         let is_quiet = sync::timeout(deadline, self.quiet()).await.is_some();
         let logout = self.logout().await.err();
         let guarded = self.shared.lock();
