@@ -66,6 +66,8 @@ pub(crate) struct Book {
     pub(crate) changing: u32,
     /// `login()` was called so often.
     pub(crate) forced: u64,
+    /// Logins of which nobody knows whether the password was looked at.
+    pub(crate) lost_logins: u64,
     /// Tokens that a lost login may have used up.
     burned: BTreeSet<u64>,
     pub(crate) wrong_passwords: u64,
@@ -191,6 +193,7 @@ impl Book {
             left_alone_until: None,
             changing: 0,
             forced: 0,
+            lost_logins: 0,
             burned: BTreeSet::new(),
             wrong_passwords: 0,
             uncertain_changes: 0,
@@ -243,7 +246,13 @@ impl Book {
                 generation, reason, ..
             } => self.logged_in(*generation, *reason),
             Event::LoginFailed { error, .. } => {
-                self.view.is_refused |= error.kind() == ErrorKind::Refused;
+                match error.kind() {
+                    ErrorKind::Refused => self.view.is_refused = true,
+                    ErrorKind::Uncertain
+                    | ErrorKind::DeadlineExceeded
+                    | ErrorKind::ProviderPanicked => self.lost_logins += 1,
+                    _ => {}
+                }
                 self.view.is_suspended = false;
                 self.view.is_logging_in = false;
                 self.view.has_failed = true;
