@@ -844,6 +844,30 @@ async fn what_a_login_system_that_is_down_does_not_answer_makes_no_lost_answer_u
     assert_eq!(world.emulator.account().failed_logins, 1);
 }
 
+/// The gateway lost patience with the login system, which has counted it.
+#[tokio::test]
+async fn a_password_that_a_gateway_gave_up_on_is_not_sent_twice_in_a_row() {
+    for status in [
+        StatusCode::GATEWAY_TIMEOUT,
+        StatusCode::BAD_GATEWAY,
+        StatusCode::INTERNAL_SERVER_ERROR,
+        StatusCode::REQUEST_TIMEOUT,
+    ] {
+        let world = World::new();
+        let session = world.session();
+        world
+            .emulator
+            .fault(Operation::UpdatePassword, Fault::close());
+        assert_eq!(change(&session, "new").await, Err(ErrorKind::Uncertain));
+        let lost = Fault::status(status).after_execution();
+        world.emulator.fault(Operation::Login, lost);
+        session.login().await.unwrap_err();
+        assert_eq!(world.emulator.account().failed_logins, 1, "{status}");
+        session.login().await.unwrap();
+        assert_eq!(world.emulator.account().failed_logins, 1, "{status}");
+    }
+}
+
 #[tokio::test]
 async fn what_an_earlier_run_left_open_is_resolved_before_another_change() {
     let world = World::new();

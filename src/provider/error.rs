@@ -111,8 +111,9 @@ impl ProviderError {
         self.retry_after
     }
 
-    /// A client's error, for a login: the login system is not available, and
-    /// may have looked at the password all the same.
+    /// For a login: the login system is not available, and may have looked at
+    /// the password all the same, unless `cause` is a client's error that says
+    /// that nothing was sent.
     pub(crate) fn unanswered(cause: impl Into<BoxError>) -> Self {
         let cause = cause.into();
         Self {

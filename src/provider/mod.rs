@@ -56,6 +56,8 @@ pub use fixed::FixedToken;
 pub use function::{ProviderFn, provider_fn};
 pub use profile::{LogoutEnds, Profile};
 
+#[cfg(feature = "controlm")]
+pub(crate) use api::may_have_been_executed;
 pub(crate) use context::Storing;
 pub(crate) use erased::ErasedProvider;
 #[cfg(feature = "controlm")]

@@ -15,6 +15,8 @@ use secrecy::{ExposeSecret, SecretString};
 use tower_service::Service;
 
 pub use answer::Answer;
+#[cfg(feature = "controlm")]
+pub(crate) use answer::may_have_been_executed;
 
 use super::{Profile, ProviderError};
 use crate::BoxError;
