@@ -844,6 +844,27 @@ async fn what_a_login_system_that_is_down_does_not_answer_makes_no_lost_answer_u
     assert_eq!(world.emulator.account().failed_logins, 1);
 }
 
+#[tokio::test]
+async fn after_a_crash_too_a_login_system_that_was_down_makes_no_lost_answer_undone() {
+    let world = World::new();
+    let session = world.session();
+    world
+        .emulator
+        .fault(Operation::UpdatePassword, Fault::close());
+    assert_eq!(change(&session, "new").await, Err(ErrorKind::Uncertain));
+    let lost = Fault::close().after_execution();
+    world.emulator.fault(Operation::Login, lost);
+    session.login().await.unwrap_err();
+    // The old password is sent now, and not looked at.
+    let busy = Fault::status(StatusCode::SERVICE_UNAVAILABLE);
+    world.emulator.fault(Operation::Login, busy);
+    session.login().await.unwrap_err();
+    drop(session);
+    let session = world.session();
+    session.login().await.unwrap();
+    assert_eq!(world.emulator.account().failed_logins, 1);
+}
+
 /// The gateway lost patience with the login system, which has counted it.
 #[tokio::test]
 async fn a_password_that_a_gateway_gave_up_on_is_not_sent_twice_in_a_row() {
