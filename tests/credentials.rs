@@ -889,6 +889,31 @@ async fn a_password_that_a_gateway_gave_up_on_is_not_sent_twice_in_a_row() {
     }
 }
 
+/// Some login pages say with a success that the password was wrong.
+#[tokio::test]
+async fn a_password_whose_answer_cannot_be_read_is_not_sent_twice_in_a_row() {
+    for unreadable in [
+        Fault::html(StatusCode::OK),
+        Fault::garbage(),
+        Fault::status(StatusCode::BAD_REQUEST),
+    ] {
+        let world = World::new();
+        let session = world.session();
+        world
+            .emulator
+            .fault(Operation::UpdatePassword, Fault::close());
+        assert_eq!(change(&session, "new").await, Err(ErrorKind::Uncertain));
+        let unreadable = unreadable.after_execution();
+        world.emulator.fault(Operation::Login, unreadable);
+        let error = session.login().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Protocol);
+        assert_eq!(world.emulator.account().failed_logins, 1);
+        let again = session.login().await;
+        assert!(again.is_ok(), "{again:?}");
+        assert_eq!(world.emulator.account().failed_logins, 1);
+    }
+}
+
 #[tokio::test]
 async fn what_an_earlier_run_left_open_is_resolved_before_another_change() {
     let world = World::new();

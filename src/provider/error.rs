@@ -122,9 +122,15 @@ impl ProviderError {
         }
     }
 
-    /// Whether the call may have happened, and its answer was lost.
+    /// Whether the call may have happened: its answer was lost, or cannot be read.
     pub(crate) fn may_have_happened(&self) -> bool {
-        self.unanswered || self.kind == ProviderErrorKind::Uncertain
+        match self.kind {
+            ProviderErrorKind::Uncertain | ProviderErrorKind::Protocol => true,
+            ProviderErrorKind::Refused
+            | ProviderErrorKind::Unavailable
+            | ProviderErrorKind::TokenRejected
+            | ProviderErrorKind::Unsupported => self.unanswered,
+        }
     }
 
     /// The same without what it quotes of `secrets`: a server's message may echo
