@@ -111,9 +111,9 @@ impl ProviderError {
         self.retry_after
     }
 
-    /// For a login: the login system is not available, and may have looked at
-    /// the password all the same, unless `cause` is a client's error that says
-    /// that nothing was sent.
+    /// The login system is not available, and may have looked at the password all
+    /// the same, unless `cause` is a client's error that says that nothing was
+    /// sent.
     pub(crate) fn unanswered(cause: impl Into<BoxError>) -> Self {
         let cause = cause.into();
         Self {

@@ -404,6 +404,14 @@ impl std::error::Error for Said {}
 
 #[cfg(test)]
 mod tests {
+    use std::future::ready;
+    use std::io::{Error, ErrorKind};
+
+    use bytes::Bytes;
+    use http::{Request, Uri};
+    use http_body_util::Full;
+
+    use super::super::Api;
     use super::*;
 
     #[test]
@@ -427,6 +435,27 @@ mod tests {
             };
             let error = answer.of_login().unwrap_err();
             assert_eq!(error.may_have_happened(), may_have_been, "{status}");
+        }
+    }
+
+    /// Some logins are sent so, where a success may be a refusal.
+    #[tokio::test]
+    async fn what_was_sent_and_not_answered_may_have_happened() {
+        for (kind, may_have_happened) in [
+            (ErrorKind::ConnectionReset, true),
+            (ErrorKind::ConnectionRefused, false),
+        ] {
+            let http = tower::service_fn(move |_: Request<Full<Bytes>>| {
+                ready(Err::<Response<Full<Bytes>>, _>(Error::from(kind)))
+            });
+            let api = Api::new(http, Uri::from_static("https://a.test"));
+            for error in [
+                api.post("/login").send().await.err().unwrap(),
+                api.post("/login").login().await.err().unwrap(),
+            ] {
+                assert_eq!(error.kind(), ProviderErrorKind::Unavailable);
+                assert_eq!(error.may_have_happened(), may_have_happened);
+            }
         }
     }
 }
