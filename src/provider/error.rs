@@ -144,7 +144,8 @@ impl ProviderError {
         let secrets = secrets.filter(|secret| secret.len() >= 4);
         let forms: Vec<_> = secrets.flat_map(forms).collect();
         let secrets: Vec<&str> = forms.iter().map(|form| form.as_str()).collect();
-        let debug = Zeroizing::new(format!("{self:?}"));
+        let debug = self.source.as_deref().map(|source| format!("{source:?}"));
+        let debug = Zeroizing::new(debug.unwrap_or_default());
         let mut said = Zeroizing::new(String::new());
         let mut next = Error::source(&self);
         while let Some(error) = next {
@@ -235,6 +236,20 @@ impl From<SourceError> for ProviderError {
                 Self::unavailable(error)
             }
             SourceErrorKind::ReadOnly => Self::unsupported(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_that_is_a_word_of_ours_hides_nothing_of_the_source() {
+        let error = ProviderError::unanswered(io::Error::from(io::ErrorKind::TimedOut));
+        for word in ["unanswered", "true", "Unavailable", "Some", "None"] {
+            let error = error.clone().without(&[SecretString::from(word)]);
+            assert!(Error::source(&error).unwrap().is::<io::Error>(), "{word}");
         }
     }
 }
