@@ -845,6 +845,76 @@ async fn what_a_login_system_that_is_down_does_not_answer_makes_no_lost_answer_u
 }
 
 #[tokio::test]
+async fn after_a_crash_too_a_login_system_that_was_down_makes_no_lost_answer_undone() {
+    let world = World::new();
+    let session = world.session();
+    world
+        .emulator
+        .fault(Operation::UpdatePassword, Fault::close());
+    assert_eq!(change(&session, "new").await, Err(ErrorKind::Uncertain));
+    let lost = Fault::close().after_execution();
+    world.emulator.fault(Operation::Login, lost);
+    session.login().await.unwrap_err();
+    // The old password is sent now, and not looked at.
+    let busy = Fault::status(StatusCode::SERVICE_UNAVAILABLE);
+    world.emulator.fault(Operation::Login, busy);
+    session.login().await.unwrap_err();
+    drop(session);
+    let session = world.session();
+    session.login().await.unwrap();
+    assert_eq!(world.emulator.account().failed_logins, 1);
+}
+
+/// The gateway lost patience with the login system, which has counted it.
+#[tokio::test]
+async fn a_password_that_a_gateway_gave_up_on_is_not_sent_twice_in_a_row() {
+    for status in [
+        StatusCode::GATEWAY_TIMEOUT,
+        StatusCode::BAD_GATEWAY,
+        StatusCode::INTERNAL_SERVER_ERROR,
+        StatusCode::REQUEST_TIMEOUT,
+    ] {
+        let world = World::new();
+        let session = world.session();
+        world
+            .emulator
+            .fault(Operation::UpdatePassword, Fault::close());
+        assert_eq!(change(&session, "new").await, Err(ErrorKind::Uncertain));
+        let lost = Fault::status(status).after_execution();
+        world.emulator.fault(Operation::Login, lost);
+        session.login().await.unwrap_err();
+        assert_eq!(world.emulator.account().failed_logins, 1, "{status}");
+        session.login().await.unwrap();
+        assert_eq!(world.emulator.account().failed_logins, 1, "{status}");
+    }
+}
+
+/// Some login pages say with a success that the password was wrong.
+#[tokio::test]
+async fn a_password_whose_answer_cannot_be_read_is_not_sent_twice_in_a_row() {
+    for unreadable in [
+        Fault::html(StatusCode::OK),
+        Fault::garbage(),
+        Fault::status(StatusCode::BAD_REQUEST),
+    ] {
+        let world = World::new();
+        let session = world.session();
+        world
+            .emulator
+            .fault(Operation::UpdatePassword, Fault::close());
+        assert_eq!(change(&session, "new").await, Err(ErrorKind::Uncertain));
+        let unreadable = unreadable.after_execution();
+        world.emulator.fault(Operation::Login, unreadable);
+        let error = session.login().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Protocol);
+        assert_eq!(world.emulator.account().failed_logins, 1);
+        let again = session.login().await;
+        assert!(again.is_ok(), "{again:?}");
+        assert_eq!(world.emulator.account().failed_logins, 1);
+    }
+}
+
+#[tokio::test]
 async fn what_an_earlier_run_left_open_is_resolved_before_another_change() {
     let world = World::new();
     world.changed_and_lost_the_answer(&world.session()).await;

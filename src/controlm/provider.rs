@@ -18,7 +18,7 @@ use crate::BoxError;
 use crate::credentials::Source;
 use crate::provider::{
     CredentialProvider, LoginContext, LogoutEnds, PasswordChange, PasswordChanged, Profile,
-    ProviderError,
+    ProviderError, may_have_been_executed,
 };
 use crate::rejection::Rejection;
 use crate::token::Token;
@@ -350,6 +350,9 @@ fn login_failed(error: Error) -> ProviderError {
             sorted(ProviderError::refused, error)
         }
         ErrorKind::Unreadable(_) => sorted(ProviderError::protocol, error),
+        ErrorKind::Status(status) if may_have_been_executed(status) => {
+            sorted(ProviderError::unanswered, error)
+        }
         ErrorKind::Status(status) if passes_by_itself(status) => {
             sorted(ProviderError::unavailable, error)
         }

@@ -111,8 +111,9 @@ impl ProviderError {
         self.retry_after
     }
 
-    /// A client's error, for a login: the login system is not available, and
-    /// may have looked at the password all the same.
+    /// The login system is not available, and may have looked at the password all
+    /// the same, unless `cause` is a client's error that says that nothing was
+    /// sent.
     pub(crate) fn unanswered(cause: impl Into<BoxError>) -> Self {
         let cause = cause.into();
         Self {
@@ -121,9 +122,15 @@ impl ProviderError {
         }
     }
 
-    /// Whether the call may have happened, and its answer was lost.
+    /// Whether the call may have happened: its answer was lost, or cannot be read.
     pub(crate) fn may_have_happened(&self) -> bool {
-        self.unanswered || self.kind == ProviderErrorKind::Uncertain
+        match self.kind {
+            ProviderErrorKind::Uncertain | ProviderErrorKind::Protocol => true,
+            ProviderErrorKind::Refused
+            | ProviderErrorKind::Unavailable
+            | ProviderErrorKind::TokenRejected
+            | ProviderErrorKind::Unsupported => self.unanswered,
+        }
     }
 
     /// The same without what it quotes of `secrets`: a server's message may echo
@@ -137,7 +144,8 @@ impl ProviderError {
         let secrets = secrets.filter(|secret| secret.len() >= 4);
         let forms: Vec<_> = secrets.flat_map(forms).collect();
         let secrets: Vec<&str> = forms.iter().map(|form| form.as_str()).collect();
-        let debug = Zeroizing::new(format!("{self:?}"));
+        let debug = self.source.as_deref().map(|source| format!("{source:?}"));
+        let debug = Zeroizing::new(debug.unwrap_or_default());
         let mut said = Zeroizing::new(String::new());
         let mut next = Error::source(&self);
         while let Some(error) = next {
@@ -228,6 +236,20 @@ impl From<SourceError> for ProviderError {
                 Self::unavailable(error)
             }
             SourceErrorKind::ReadOnly => Self::unsupported(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_that_is_a_word_of_ours_hides_nothing_of_the_source() {
+        let error = ProviderError::unanswered(io::Error::from(io::ErrorKind::TimedOut));
+        for word in ["unanswered", "true", "Unavailable", "Some", "None"] {
+            let error = error.clone().without(&[SecretString::from(word)]);
+            assert!(Error::source(&error).unwrap().is::<io::Error>(), "{word}");
         }
     }
 }

@@ -56,6 +56,8 @@ pub use fixed::FixedToken;
 pub use function::{ProviderFn, provider_fn};
 pub use profile::{LogoutEnds, Profile};
 
+#[cfg(feature = "controlm")]
+pub(crate) use api::may_have_been_executed;
 pub(crate) use context::Storing;
 pub(crate) use erased::ErasedProvider;
 #[cfg(feature = "controlm")]
@@ -108,7 +110,7 @@ use crate::token::Token;
 ///     async fn login(&self, login: LoginContext) -> Result<Token, ProviderError> {
 ///         let credentials = login.credentials()?;
 ///         # async fn post_sessions(_: &tower_reauth::Credentials) -> Result<String, std::io::Error> { Ok("A3F5".into()) }
-///         let token = post_sessions(credentials).await.map_err(ProviderError::unavailable)?;
+///         let token = post_sessions(credentials).await.map_err(ProviderError::lost)?;
 ///         Ok(Token::header(HeaderName::from_static("x-auth-token"), token)?)
 ///     }
 /// }
@@ -127,8 +129,11 @@ pub trait CredentialProvider: Send + Sync + 'static {
     /// # Errors
     ///
     /// [`ProviderError::refused`] only where the server denied the
-    /// credentials: the session then never sends them again. Anything that may
-    /// pass by itself is [`ProviderError::unavailable`].
+    /// credentials: the session then never sends them again.
+    /// [`ProviderError::lost`] of a client's error, since a wrong password may
+    /// have been counted: after a password change whose answer was lost, the
+    /// other one is sent next. Anything else that may pass by itself is
+    /// [`ProviderError::unavailable`].
     fn login(
         &self,
         login: LoginContext,

@@ -54,7 +54,12 @@ impl Session {
                 logout: Some(recursive),
             });
         }
-        self.step(|guarded, _| guarded.rules.close());
+        self.step(|guarded, _| {
+            guarded.rules.close();
+            // Publishing waits for whoever is reading the token on the request
+            // path. Counting does not: a count may be older than their lease.
+            self.shared.part(guarded);
+        });
         let is_quiet = sync::timeout(deadline, self.quiet()).await.is_some();
         let logout = self.logout().await.err();
         let guarded = self.shared.lock();

@@ -344,7 +344,7 @@ async fn log_in<'a>(
             Err(error) => {
                 // Else the password may have been looked at, and found wrong.
                 if !error.may_have_happened() {
-                    wallet.nothing_learnt();
+                    let _ = wallet.nothing_learnt(source).await;
                 }
                 return Err(error);
             }

@@ -146,13 +146,21 @@ impl Wallet {
     }
 
     /// The answer to what was sent last says nothing of the password, and that
-    /// it does not count as a failed login.
-    pub(super) fn nothing_learnt(&mut self) {
-        if let Some(open) = &mut self.open {
-            open.trying = match open.trying {
-                Some(Trying::New | Trying::Old) | None => open.before,
-                only => only,
-            };
+    /// it does not count as a failed login. What was sent before it may have,
+    /// after the next start too.
+    pub(super) async fn nothing_learnt(&mut self, source: &Source) -> Result<(), SourceError> {
+        let Some(open) = &mut self.open else {
+            return Ok(());
+        };
+        match (open.trying, open.before) {
+            (Some(Trying::OnlyNew | Trying::OnlyOld), _) => Ok(()),
+            (Some(Trying::New | Trying::Old) | None, Some(before)) => {
+                self.note(Some(before), source).await
+            }
+            (Some(Trying::New | Trying::Old) | None, None) => {
+                open.trying = None;
+                Ok(())
+            }
         }
     }
 

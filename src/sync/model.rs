@@ -11,6 +11,7 @@ use std::time::Duration;
 use loom::sync::atomic::{AtomicBool, fence};
 pub(crate) use loom::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 pub(crate) use loom::sync::{Mutex, MutexGuard};
+use loom::thread::ThreadId;
 use tokio::time::Instant;
 
 /// loom's own has no [`Weak`]. The orders are those of the standard library's.
@@ -33,6 +34,16 @@ impl<T> Arc<T> {
         }
     }
 
+    /// What a clone is made of, which loom does not see before it is counted.
+    fn parts(&self) -> (std::sync::Arc<T>, std::sync::Arc<AtomicUsize>) {
+        (self.value.clone(), self.strong.clone())
+    }
+
+    fn of_parts((value, strong): (std::sync::Arc<T>, std::sync::Arc<AtomicUsize>)) -> Self {
+        strong.fetch_add(1, Ordering::Relaxed);
+        Self { value, strong }
+    }
+
     pub(crate) fn downgrade(this: &Self) -> Weak<T> {
         Weak {
             value: std::sync::Arc::downgrade(&this.value),
@@ -51,11 +62,7 @@ impl<T> Arc<T> {
 
 impl<T> Clone for Arc<T> {
     fn clone(&self) -> Self {
-        self.strong.fetch_add(1, Ordering::Relaxed);
-        Self {
-            value: self.value.clone(),
-            strong: self.strong.clone(),
-        }
+        Self::of_parts(self.parts())
     }
 }
 
@@ -127,12 +134,28 @@ impl<T> Default for OnceLock<T> {
     }
 }
 
-/// Reads and writes one after the other, as arc-swap's do.
-pub(crate) struct ArcSwapOption<T>(Mutex<Option<Arc<T>>>);
+/// Who reads learns nothing from others who read. Who writes waits for those
+/// who read at the time, as arc-swap's do by paying their debts.
+pub(crate) struct ArcSwapOption<T> {
+    /// What was written last is at the back; loom sees `last` instead.
+    written: std::sync::Mutex<Vec<Option<Arc<T>>>>,
+    last: AtomicUsize,
+    readers: std::sync::Mutex<Vec<ThreadId>>,
+    /// Held by each reader while it reads, at its place among the readers.
+    reading: [Mutex<()>; MOST_THREADS],
+}
+
+/// How many threads a model has.
+const MOST_THREADS: usize = 3;
 
 impl<T> ArcSwapOption<T> {
     pub(crate) fn new(value: Option<Arc<T>>) -> Self {
-        Self(Mutex::new(value))
+        Self {
+            written: std::sync::Mutex::new(vec![value]),
+            last: AtomicUsize::new(0),
+            readers: std::sync::Mutex::default(),
+            reading: Default::default(),
+        }
     }
 
     pub(crate) fn load(&self) -> Option<Arc<T>> {
@@ -140,11 +163,35 @@ impl<T> ArcSwapOption<T> {
     }
 
     pub(crate) fn load_full(&self) -> Option<Arc<T>> {
-        self.0.lock().unwrap().clone()
+        let _reading = self.reading[self.place()].lock().unwrap();
+        let last = self.last.load(Ordering::Acquire);
+        let parts = self.written.lock().unwrap()[last].as_ref().map(Arc::parts);
+        parts.map(Arc::of_parts)
     }
 
     pub(crate) fn swap(&self, value: Option<Arc<T>>) -> Option<Arc<T>> {
-        std::mem::replace(&mut *self.0.lock().unwrap(), value)
+        let last = {
+            let mut written = self.written.lock().unwrap();
+            written.push(value);
+            written.len() - 1
+        };
+        self.last.swap(last, Ordering::AcqRel);
+        for reading in &self.reading {
+            drop(reading.lock().unwrap());
+        }
+        self.written.lock().unwrap()[last - 1].take()
+    }
+
+    fn place(&self) -> usize {
+        let me = loom::thread::current().id();
+        let mut readers = self.readers.lock().unwrap();
+        match readers.iter().position(|reader| *reader == me) {
+            Some(place) => place,
+            None => {
+                readers.push(me);
+                readers.len() - 1
+            }
+        }
     }
 }
 

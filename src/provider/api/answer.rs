@@ -234,6 +234,7 @@ impl Answer {
     pub fn of_login(self) -> Result<Self, ProviderError> {
         let answer = self.or_else(|status| match status.as_u16() {
             401 | 403 => Some(ProviderError::refused),
+            _ if may_have_been_executed(status) => Some(ProviderError::unanswered),
             _ if is_later(status) => Some(ProviderError::unavailable),
             _ => None,
         });
@@ -353,6 +354,14 @@ fn is_later(status: StatusCode) -> bool {
     matches!(status.as_u16(), 408 | 425 | 429 | 500..)
 }
 
+/// Whether it does not tell what became of the request: a gateway lost patience
+/// with the server behind it, or that failed on the way. 503 is said by one
+/// that has not looked at it.
+pub(crate) fn may_have_been_executed(status: StatusCode) -> bool {
+    status == StatusCode::REQUEST_TIMEOUT
+        || status.is_server_error() && status != StatusCode::SERVICE_UNAVAILABLE
+}
+
 /// `read` with `more`, moved where there is no room: a vector that grows by
 /// itself leaves what it held behind.
 fn with(mut read: Zeroizing<Vec<u8>>, more: &[u8]) -> Zeroizing<Vec<u8>> {
@@ -392,3 +401,61 @@ impl fmt::Display for Said {
 }
 
 impl std::error::Error for Said {}
+
+#[cfg(test)]
+mod tests {
+    use std::future::ready;
+    use std::io::{Error, ErrorKind};
+
+    use bytes::Bytes;
+    use http::{Request, Uri};
+    use http_body_util::Full;
+
+    use super::super::Api;
+    use super::*;
+
+    #[test]
+    fn a_failed_login_may_have_been_counted_unless_the_status_says_that_nobody_looked_at_it() {
+        for (status, may_have_been) in [
+            (401, false),
+            (408, true),
+            (425, false),
+            (429, false),
+            (500, true),
+            (502, true),
+            (503, false),
+            (504, true),
+        ] {
+            let answer = Answer {
+                what: String::from("POST /login"),
+                status: StatusCode::from_u16(status).unwrap(),
+                headers: HeaderMap::new(),
+                body: Zeroizing::default(),
+                unusable: ProviderError::protocol,
+            };
+            let error = answer.of_login().unwrap_err();
+            assert_eq!(error.may_have_happened(), may_have_been, "{status}");
+        }
+    }
+
+    /// Some logins are sent so, where a success may be a refusal.
+    #[tokio::test]
+    async fn what_was_sent_and_not_answered_may_have_happened() {
+        for (kind, may_have_happened) in [
+            (ErrorKind::ConnectionReset, true),
+            (ErrorKind::ConnectionRefused, false),
+        ] {
+            let http = tower::service_fn(move |_: Request<Full<Bytes>>| {
+                ready(Err::<Response<Full<Bytes>>, _>(Error::from(kind)))
+            });
+            let api = Api::new(http, Uri::from_static("https://a.test"));
+            for error in [
+                api.post("/login").send().await.err().unwrap(),
+                api.post("/login").login().await.err().unwrap(),
+            ] {
+                assert_eq!(error.kind(), ProviderErrorKind::Unavailable);
+                assert_eq!(error.may_have_happened(), may_have_happened);
+            }
+        }
+    }
+}

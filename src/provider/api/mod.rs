@@ -15,6 +15,8 @@ use secrecy::{ExposeSecret, SecretString};
 use tower_service::Service;
 
 pub use answer::Answer;
+#[cfg(feature = "controlm")]
+pub(crate) use answer::may_have_been_executed;
 
 use super::{Profile, ProviderError};
 use crate::BoxError;
@@ -406,7 +408,7 @@ where
     /// [`Unsupported`](super::ProviderErrorKind::Unsupported) if the call could
     /// not be built.
     pub async fn send(self) -> Result<Answer, ProviderError> {
-        self.send_or(ProviderError::unavailable).await
+        self.send_or(ProviderError::unanswered).await
     }
 
     /// As [`Call::send`], for what must not be sent twice.
@@ -461,7 +463,7 @@ where
     pub async fn login(self) -> Result<Answer, ProviderError> {
         let (denied_by, busy_by) = (self.denied_by, self.busy_by);
         let answer = self
-            .send_or(ProviderError::unanswered)
+            .send()
             .await?
             .denied(busy_by, ProviderError::unavailable)?;
         answer.denied(denied_by, ProviderError::refused)?.of_login()
