@@ -54,8 +54,9 @@ pub enum ErrorKind {
     /// The login system's answer could not be read. Look at the error's
     /// source: most often something else answers at that address.
     Protocol,
-    /// The answer to a password change was lost. The session tries both
-    /// passwords at its next login.
+    /// The answer was lost, so that it may or may not have happened. After a
+    /// password change the session tries both passwords at its next login, and
+    /// after a login it tries again later.
     Uncertain,
     /// The provider, or its source of credentials, cannot do that.
     Unsupported,
@@ -186,7 +187,7 @@ impl fmt::Display for Error {
             ErrorKind::Refused => "no token: the credentials were refused",
             ErrorKind::Unavailable => "no token: the login system is unavailable",
             ErrorKind::Protocol => "no token: the login system's answer could not be read",
-            ErrorKind::Uncertain => "it is not known whether the password was changed",
+            ErrorKind::Uncertain => "the answer was lost: it may have happened or not",
             ErrorKind::Unsupported => "the provider does not support that",
             ErrorKind::TokenRejected => "the server rejected the token",
             ErrorKind::DeadlineExceeded => "the provider did not answer within the login deadline",

@@ -452,6 +452,8 @@ impl Player {
                 return self.look();
             }
             sleep(Duration::from_secs(61)).await;
+            // A change that went on without its caller may have come since.
+            self.heal();
         }
         let is_latched = self.server.book().would_refuse();
         if is_latched {
