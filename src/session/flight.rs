@@ -323,6 +323,7 @@ async fn log_in<'a>(
         // One that cannot be noted is sent all the same: the session must come
         // back although a disk is full.
         let _ = wallet.trying(&candidate, source).await;
+        let is_noted = candidate.is_noted();
         let credentials = candidate.credentials;
         let context = context.clone().with_credentials(credentials.clone());
         let is_offered_another = context.previous().is_some();
@@ -343,7 +344,7 @@ async fn log_in<'a>(
             }
             Err(error) => {
                 // Else the password may have been looked at, and found wrong.
-                if !error.may_have_happened() {
+                if is_noted && !error.may_have_happened() {
                     let _ = wallet.nothing_learnt(source).await;
                 }
                 return Err(error);

@@ -69,6 +69,13 @@ enum Which {
     Old,
 }
 
+impl Candidate {
+    /// Whether it is kept in mind that it is sent.
+    pub(super) fn is_noted(&self) -> bool {
+        self.trying.is_some()
+    }
+}
+
 impl Wallet {
     /// Asks the source for a change that a process left behind which died.
     pub(super) async fn recall(&mut self, source: &Source) -> Result<(), SourceError> {

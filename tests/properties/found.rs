@@ -10,8 +10,9 @@ use tokio::time::advance;
 use tower::{Layer, ServiceExt, service_fn};
 use tower_reauth::testing::{Answer, Call, ScriptedProvider};
 use tower_reauth::{
-    CredentialProvider, CredentialSource, Credentials, ErrorKind, LoginContext, PasswordChange,
-    Profile, ProviderError, Rolling, Session, Source, Token, credentials::SourceError,
+    CredentialProvider, CredentialSource, Credentials, ErrorKind, ExposeSecret, LoginContext,
+    PasswordChange, Profile, ProviderError, Rolling, Session, Source, Token,
+    credentials::SourceError,
 };
 
 const HOME: &str = "https://api.test";
@@ -20,6 +21,17 @@ const HOME: &str = "https://api.test";
 fn previous(provider: &ScriptedProvider) -> Option<u64> {
     match provider.calls().pop() {
         Some(Call::Login(login)) => login.previous().map(Token::generation),
+        call => panic!("{call:?}"),
+    }
+}
+
+/// What the last login sent.
+fn password(provider: &ScriptedProvider) -> String {
+    match provider.calls().pop() {
+        Some(Call::Login(login)) => {
+            let credentials = login.credentials().unwrap();
+            credentials.password().expose_secret().to_owned()
+        }
         call => panic!("{call:?}"),
     }
 }
@@ -115,6 +127,29 @@ async fn another_password_is_tried_though_a_change_is_open_whose_two_are_refused
     tokio::task::yield_now().await;
     assert_eq!(provider.logins(), 7);
     assert!(session.status().last_error.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_goes_to_and_fro_makes_no_lost_answer_undone() {
+    let source = Told(Arc::new(Mutex::new("old")));
+    let provider =
+        ScriptedProvider::at(HOME.parse().unwrap()).with_source(Source::new(source.clone()));
+    let session = Session::new(provider.clone());
+    session.token().await.unwrap();
+    provider.on_change_password(ProviderError::uncertain("lost"));
+    let change = PasswordChange::to("new").even_if_it_cannot_be_stored();
+    session.change_password(change).await.unwrap_err();
+    provider.on_login(ProviderError::uncertain("lost"));
+    session.login().await.unwrap_err();
+    assert_eq!(password(&provider), "new");
+    // Now that is the source's own, which is all there is to send.
+    *source.0.lock().unwrap() = "new";
+    provider.on_login(ProviderError::unavailable("down"));
+    session.login().await.unwrap_err();
+    assert_eq!(password(&provider), "new");
+    *source.0.lock().unwrap() = "old";
+    session.login().await.unwrap();
+    assert_eq!(password(&provider), "old");
 }
 
 /// Refreshes what it can, and else asks for the password.
