@@ -555,6 +555,13 @@ impl World {
         assert_eq!(change(session, "new").await, Err(ErrorKind::Uncertain));
     }
 
+    /// Nothing was changed, so that the new password is wrong.
+    async fn lost_the_change(&self, session: &Session) {
+        let lost = Fault::close();
+        self.emulator.fault(Operation::UpdatePassword, lost);
+        assert_eq!(change(session, "new").await, Err(ErrorKind::Uncertain));
+    }
+
     /// What the next start finds, once it has logged in.
     async fn comes_back_with(&self, password: &str) {
         self.session().login().await.unwrap();
@@ -809,11 +816,7 @@ async fn a_login_system_that_is_down_says_nothing_of_the_passwords() {
 async fn a_password_that_was_sent_and_not_answered_is_not_sent_twice_in_a_row() {
     let world = World::new();
     let session = world.session();
-    world
-        .emulator
-        .fault(Operation::UpdatePassword, Fault::close());
-    assert_eq!(change(&session, "new").await, Err(ErrorKind::Uncertain));
-    // The change was not made, so that the new password is wrong.
+    world.lost_the_change(&session).await;
     let lost = Fault::close().after_execution();
     world.emulator.fault(Operation::Login, lost);
     let error = session.login().await.unwrap_err();
@@ -827,45 +830,25 @@ async fn a_password_that_was_sent_and_not_answered_is_not_sent_twice_in_a_row() 
 
 #[tokio::test]
 async fn what_a_login_system_that_is_down_does_not_answer_makes_no_lost_answer_undone() {
-    let world = World::new();
-    let session = world.session();
-    world
-        .emulator
-        .fault(Operation::UpdatePassword, Fault::close());
-    assert_eq!(change(&session, "new").await, Err(ErrorKind::Uncertain));
-    let lost = Fault::close().after_execution();
-    world.emulator.fault(Operation::Login, lost);
-    session.login().await.unwrap_err();
-    // The old password is sent now, and not looked at.
-    let busy = Fault::status(StatusCode::SERVICE_UNAVAILABLE);
-    world.emulator.fault(Operation::Login, busy);
-    session.login().await.unwrap_err();
-    session.login().await.unwrap();
-    assert_eq!(world.emulator.account().failed_logins, 1);
+    for crashes in [false, true] {
+        let world = World::new();
+        let mut session = world.session();
+        world.lost_the_change(&session).await;
+        let lost = Fault::close().after_execution();
+        world.emulator.fault(Operation::Login, lost);
+        session.login().await.unwrap_err();
+        // The old password is sent now, and not looked at.
+        let busy = Fault::status(StatusCode::SERVICE_UNAVAILABLE);
+        world.emulator.fault(Operation::Login, busy);
+        session.login().await.unwrap_err();
+        if crashes {
+            session = world.session();
+        }
+        session.login().await.unwrap();
+        assert_eq!(world.emulator.account().failed_logins, 1);
+    }
 }
 
-#[tokio::test]
-async fn after_a_crash_too_a_login_system_that_was_down_makes_no_lost_answer_undone() {
-    let world = World::new();
-    let session = world.session();
-    world
-        .emulator
-        .fault(Operation::UpdatePassword, Fault::close());
-    assert_eq!(change(&session, "new").await, Err(ErrorKind::Uncertain));
-    let lost = Fault::close().after_execution();
-    world.emulator.fault(Operation::Login, lost);
-    session.login().await.unwrap_err();
-    // The old password is sent now, and not looked at.
-    let busy = Fault::status(StatusCode::SERVICE_UNAVAILABLE);
-    world.emulator.fault(Operation::Login, busy);
-    session.login().await.unwrap_err();
-    drop(session);
-    let session = world.session();
-    session.login().await.unwrap();
-    assert_eq!(world.emulator.account().failed_logins, 1);
-}
-
-/// The gateway lost patience with the login system, which has counted it.
 #[tokio::test]
 async fn a_password_that_a_gateway_gave_up_on_is_not_sent_twice_in_a_row() {
     for status in [
@@ -876,10 +859,7 @@ async fn a_password_that_a_gateway_gave_up_on_is_not_sent_twice_in_a_row() {
     ] {
         let world = World::new();
         let session = world.session();
-        world
-            .emulator
-            .fault(Operation::UpdatePassword, Fault::close());
-        assert_eq!(change(&session, "new").await, Err(ErrorKind::Uncertain));
+        world.lost_the_change(&session).await;
         let lost = Fault::status(status).after_execution();
         world.emulator.fault(Operation::Login, lost);
         session.login().await.unwrap_err();
@@ -899,10 +879,7 @@ async fn a_password_whose_answer_cannot_be_read_is_not_sent_twice_in_a_row() {
     ] {
         let world = World::new();
         let session = world.session();
-        world
-            .emulator
-            .fault(Operation::UpdatePassword, Fault::close());
-        assert_eq!(change(&session, "new").await, Err(ErrorKind::Uncertain));
+        world.lost_the_change(&session).await;
         let unreadable = unreadable.after_execution();
         world.emulator.fault(Operation::Login, unreadable);
         let error = session.login().await.unwrap_err();
