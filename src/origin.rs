@@ -1,5 +1,6 @@
 //! Where a token may go: scheme, host and port, and nothing else decides it.
 
+use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
@@ -252,24 +253,47 @@ pub(crate) struct Target(u64);
 impl Target {
     #[inline]
     pub(crate) fn of(method: &http::Method, path: &str) -> Self {
-        // The multiply-and-rotate of rustc's FxHash, over words of eight bytes.
-        const SEED: u64 = 0x51_7c_c1_b7_27_22_0a_95;
-        let mix = |hash: u64, word: u64| (hash.rotate_left(5) ^ word).wrapping_mul(SEED);
-        let hash = |hash: u64, bytes: &[u8]| {
-            let mut chunks = bytes.chunks_exact(8);
-            let mut hash = mix(hash, bytes.len() as u64);
-            for chunk in chunks.by_ref() {
-                hash = mix(
-                    hash,
-                    u64::from_le_bytes(chunk.try_into().expect("eight bytes")),
-                );
+        let mut hasher = Mix(path.len() as u64);
+        method.hash(&mut hasher);
+        hasher.write(path.as_bytes());
+        Self(hasher.finish())
+    }
+}
+
+/// The multiply-and-rotate of rustc's FxHash, over words of eight bytes.
+struct Mix(u64);
+
+impl Hasher for Mix {
+    #[inline]
+    fn write(&mut self, bytes: &[u8]) {
+        // What is left over is read together with some of what was read.
+        if let Some(end) = bytes.last_chunk() {
+            let mut rest = bytes;
+            while let Some((word, behind)) = rest.split_first_chunk() {
+                self.write_u64(u64::from_le_bytes(*word));
+                rest = behind;
             }
-            for byte in chunks.remainder() {
-                hash = mix(hash, u64::from(*byte));
+            self.write_u64(u64::from_le_bytes(*end));
+        } else {
+            for byte in bytes {
+                self.write_u64(u64::from(*byte));
             }
-            hash
-        };
-        Self(hash(hash(0, method.as_str().as_bytes()), path.as_bytes()))
+        }
+    }
+
+    #[inline]
+    fn write_u64(&mut self, word: u64) {
+        self.0 = (self.0.rotate_left(5) ^ word).wrapping_mul(0x51_7c_c1_b7_27_22_0a_95);
+    }
+
+    #[inline]
+    fn write_isize(&mut self, discriminant: isize) {
+        self.write_u64(discriminant as u64);
+    }
+
+    #[inline]
+    fn finish(&self) -> u64 {
+        self.0
     }
 }
 
@@ -456,5 +480,36 @@ mod tests {
         assert_ne!(target, Target::of(&Method::POST, "/run/jobs/status"));
         assert_ne!(target, Target::of(&Method::GET, "/run/jobs/statuses"));
         assert_ne!(target, Target::of(&Method::GET, "/run/jobs/statuT"));
+    }
+
+    #[test]
+    fn a_target_is_told_by_each_byte_of_its_path_and_by_its_length() {
+        let mut seen = std::collections::HashMap::new();
+        for length in 0..40 {
+            for place in 0..=length {
+                let mut path = "x".repeat(length);
+                if place < length {
+                    path.replace_range(place..=place, "y");
+                }
+                let target = Target::of(&Method::GET, &path);
+                assert_eq!(target, Target::of(&Method::GET, &path.clone()));
+                let same = seen.insert(target.0, path.clone());
+                assert_eq!(same, None, "as {path}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_target_is_told_by_a_method_of_ones_own() {
+        let targets = [
+            "PURGE",
+            "PURGF",
+            "A-METHOD-THAT-IS-LONGER",
+            "A-METHOD-THAT-IS-LONGES",
+        ];
+        let targets = targets.map(|method| Target::of(&method.parse().unwrap(), "/"));
+        for (place, target) in targets.iter().enumerate() {
+            assert!(!targets[..place].contains(target));
+        }
     }
 }
