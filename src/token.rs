@@ -239,7 +239,12 @@ impl Token {
     #[inline]
     pub fn apply_to(&self, headers: &mut HeaderMap) {
         for (name, value) in &self.inner.headers {
-            headers.insert(name, value.clone());
+            // Where the compiler knows the name, most of the map's work is done.
+            if *name == header::AUTHORIZATION {
+                headers.insert(header::AUTHORIZATION, value.clone());
+            } else {
+                headers.insert(name, value.clone());
+            }
         }
         if !self.inner.cookies.is_empty() {
             self.merge_cookies(headers);
