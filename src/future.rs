@@ -5,7 +5,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use http::{Method, Request, Response, StatusCode, request, response};
+use http::{Request, Response, response};
 use http_body::Body;
 use pin_project_lite::pin_project;
 use tower_service::Service;
@@ -13,10 +13,11 @@ use tower_service::Service;
 use crate::BoxError;
 use crate::body::{Reading, SessionBody};
 use crate::error::Error;
-use crate::origin::Target;
 use crate::rejection::{Certainty, Reauth, Verdict, Why, is_idempotent};
 use crate::replay::Replay;
-use crate::session::{Acquiring, Admitted, Lease, Live, Moment, Renewing, Session, why_failed};
+use crate::sent::{Remnant, Sent, Spare, Way};
+use crate::service::Sender;
+use crate::session::{Acquiring, Admitted, Lease, Live, Renewing, Session, why_failed};
 
 /// How much of a rejected body is read into memory, so that its connection, or
 /// its window in HTTP/2, is free while the token is renewed.
@@ -96,7 +97,6 @@ pin_project! {
 /// A request that is still to be sent.
 pub(crate) struct Unsent<S, R: Replay<B>, B, RB: Body> {
     service: S,
-    head: request::Parts,
     payload: Payload<R, B, RB>,
     admitted: Admitted,
 }
@@ -104,10 +104,10 @@ pub(crate) struct Unsent<S, R: Replay<B>, B, RB: Body> {
 enum Payload<R: Replay<B>, B, RB: Body> {
     First {
         replay: R,
-        body: B,
+        request: Request<B>,
     },
     Again {
-        body: R::Body,
+        request: Request<R::Body>,
         /// What to answer if there is no newer token after all. `None` where
         /// keeping it could hold the replay up.
         rejected: Option<Rejected<RB>>,
@@ -120,43 +120,6 @@ struct Rejected<RB: Body> {
     generation: u64,
 }
 
-/// A request under way, and what it takes to send it once more.
-struct Sent<S, R: Replay<B>, B> {
-    /// `None` once a response has it that is nothing but accepted.
-    lease: Option<Lease>,
-    target: Target,
-    replayed: bool,
-    /// Whether it asks for a tunnel (RFC 9110, section 9.3.6).
-    connects: bool,
-    /// When it was sent, if its acceptance is of interest.
-    watched: Option<Moment>,
-    spare: Option<Spare<S, R, B>>,
-}
-
-impl<S, R: Replay<B>, B> Sent<S, R, B> {
-    fn lease(&self) -> &Lease {
-        let lease = self.lease.as_ref();
-        lease.expect("a response that has it is the last")
-    }
-
-    fn generation(&self) -> u64 {
-        self.lease().token().generation()
-    }
-
-    /// Whether its connection goes on in another protocol.
-    #[inline]
-    fn is_upgraded_by(&self, status: StatusCode) -> bool {
-        status == StatusCode::SWITCHING_PROTOCOLS || self.connects && status.is_success()
-    }
-}
-
-/// A request as it was before it got its token.
-struct Spare<S, R: Replay<B>, B> {
-    service: S,
-    head: request::Parts,
-    kept: R::Kept,
-}
-
 /// A rejected request that waits for a newer token.
 struct Spared<S, R: Replay<B>, B, RB: Body> {
     spare: Spare<S, R, B>,
@@ -164,55 +127,11 @@ struct Spared<S, R: Replay<B>, B, RB: Body> {
     admitted: Admitted,
 }
 
-/// Sends a request for the first time, through a service that is ready.
-#[inline]
-fn send<S, R, B, RB>(
-    session: &Session,
-    service: &mut S,
-    replay: &R,
-    request: Request<B>,
-    lease: Lease,
-) -> State<S, R, B, RB>
-where
-    S: Service<Request<R::Body>> + Clone,
-    R: Replay<B>,
-    RB: Body,
-{
-    let (mut head, body) = request.into_parts();
-    let target = Target::of(&head.method, head.uri.path());
-    let connects = head.method == Method::CONNECT;
-    let (body, kept) = replay.keep(body);
-    let spare = kept.map(|kept| Spare {
-        service: service.clone(),
-        head: head.clone(),
-        kept,
-    });
-    let watched = match lease.is_live() {
-        true => None,
-        false => Some(session.now()),
-    };
-    lease.token().apply_to(&mut head.headers);
-    // Made where it stays: the compiler copies what is put together in steps.
-    State::Calling {
-        call: service.call(Request::from_parts(head, body)),
-        sent: Some(Sent {
-            lease: Some(lease),
-            target,
-            replayed: false,
-            connects,
-            watched,
-            spare,
-        }),
-    }
-}
-
 impl<S, R: Replay<B>, B, RB: Body> Unsent<S, R, B, RB> {
     pub(crate) fn first(service: S, replay: R, request: Request<B>, admitted: Admitted) -> Self {
-        let (head, body) = request.into_parts();
         Self {
             service,
-            head,
-            payload: Payload::First { replay, body },
+            payload: Payload::First { replay, request },
             admitted,
         }
     }
@@ -220,37 +139,36 @@ impl<S, R: Replay<B>, B, RB: Body> Unsent<S, R, B, RB> {
     /// Sends the request through its service, which is ready.
     fn send(self, session: &Session, lease: Lease) -> State<S, R, B, RB>
     where
-        S: Service<Request<R::Body>> + Clone,
+        S: Service<Request<R::Body>, Response = Response<RB>> + Clone,
+        R: Clone,
     {
         let Self {
             mut service,
-            mut head,
             payload,
             admitted,
         } = self;
         // From now on the lease says that the request is under way.
         drop(admitted);
         match payload {
-            Payload::First { replay, body } => {
-                let request = Request::from_parts(head, body);
-                send(session, &mut service, &replay, request, lease)
+            Payload::First { replay, request } => {
+                let sender = Sender {
+                    session,
+                    service: &mut service,
+                    lease: Some(lease),
+                };
+                replay.send(request, sender).state
             }
             // The rejected response goes here: from now on there is another.
-            Payload::Again { body, rejected: _ } => {
-                let target = Target::of(&head.method, head.uri.path());
-                let connects = head.method == Method::CONNECT;
+            Payload::Again {
+                mut request,
+                rejected: _,
+            } => {
+                let (sent, way) = (session.now(), Way::of(&request));
                 session.replaying(lease.token().generation());
-                lease.token().apply_to(&mut head.headers);
+                lease.token().apply_to(request.headers_mut());
                 State::Calling {
-                    call: service.call(Request::from_parts(head, body)),
-                    sent: Some(Sent {
-                        lease: Some(lease),
-                        target,
-                        replayed: true,
-                        connects,
-                        watched: Some(session.now()),
-                        spare: None,
-                    }),
+                    call: service.call(request),
+                    sent: Some(Sent::again(lease, sent, way)),
                 }
             }
         }
@@ -282,16 +200,15 @@ impl<S, R: Replay<B>, B, RB: Body> Spared<S, R, B, RB> {
             return Err(rejected.because(why));
         }
         // Not before: a body that is still being sent may be taken back for it.
-        let Some(body) = R::again(spare.kept) else {
+        let Some((service, request)) = spare.again() else {
             return Err(rejected.because(Why::NotReplayable));
         };
         // Where its body did not fit into memory, it holds its connection, and
         // the service may not be ready again before that is free.
         let rejected = rejected.response.body().is_read().then_some(rejected);
         Ok(Unsent {
-            service: spare.service,
-            head: spare.head,
-            payload: Payload::Again { body, rejected },
+            service,
+            payload: Payload::Again { request, rejected },
             admitted,
         })
     }
@@ -322,20 +239,14 @@ where
     R: Replay<B>,
     RB: Body,
 {
-    /// Sends a request with a token, through a service that is ready.
+    /// A request that was sent with a token.
     #[inline]
-    pub(crate) fn calling(
-        session: Session,
-        service: &mut S,
-        replay: &R,
-        request: Request<B>,
-        lease: Lease,
-    ) -> Self
-    where
-        S: Clone,
-    {
-        let state = send(&session, service, replay, request, lease);
-        Self { session, state }
+    pub(crate) fn calling(session: Session, call: S::Future, sent: Sent<S, R, B>) -> Self {
+        let sent = Some(sent);
+        Self {
+            session,
+            state: State::Calling { call, sent },
+        }
     }
 
     pub(crate) fn passing(session: Session, call: S::Future) -> Self {
@@ -368,7 +279,7 @@ impl<S, R, B, RB> Future for ResponseFuture<S, R, B, RB>
 where
     S: Service<Request<R::Body>, Response = Response<RB>> + Clone,
     S::Error: Into<BoxError>,
-    R: Replay<B>,
+    R: Replay<B> + Clone,
     RB: Body,
 {
     type Output = Result<Response<SessionBody<RB>>, BoxError>;
@@ -519,9 +430,9 @@ where
                         response: Response::from_parts(head, body),
                         generation,
                     };
-                    let spare = sent
-                        .spare
-                        .expect("only what can be replayed is renewed for");
+                    let Remnant::Spare(spare) = sent.remnant else {
+                        unreachable!("only what can be replayed is renewed for");
+                    };
                     State::Renewing {
                         renewing: renewing.take().expect(TAKEN),
                         spared: Some(Spared {
@@ -588,7 +499,7 @@ fn tell_if_watched<S, R: Replay<B>, B>(
 ) {
     if let Some(at) = sent.watched {
         let generation = sent.generation();
-        session.accepted(generation, sent.target, at, head);
+        session.accepted(generation, sent.target(), at, head);
     }
     if sent.replayed {
         session.replay_helped();
@@ -605,17 +516,17 @@ fn after_rejection<S, R: Replay<B>, B>(
     // In any case, so that the next request has a new token.
     let renewal = match sent.replayed {
         true => {
-            session.replay_rejected(generation, sent.target);
+            session.replay_rejected(generation, sent.target());
             Err(Why::StillRejected)
         }
-        false => session.rejected(generation, Some(sent.target)),
+        false => session.rejected(generation, Some(sent.target())),
     };
-    let may_be_replayed = match (&sent.spare, certainty) {
-        (None, _) => Err(Why::NotReplayable),
-        (Some(spare), _) if !R::is_kept(&spare.kept) => Err(Why::NotReplayable),
-        (Some(_), Certainty::Sure) => Ok(()),
-        (Some(spare), Certainty::Unsure) if is_idempotent(&spare.head.method) => Ok(()),
-        (Some(_), Certainty::Unsure) => Err(Why::Unsure),
+    let may_be_replayed = match (&sent.remnant, certainty) {
+        (Remnant::Way(_), _) => Err(Why::NotReplayable),
+        (Remnant::Spare(spare), _) if !R::is_kept(&spare.kept) => Err(Why::NotReplayable),
+        (Remnant::Spare(_), Certainty::Sure) => Ok(()),
+        (Remnant::Spare(spare), Certainty::Unsure) if is_idempotent(&spare.method) => Ok(()),
+        (Remnant::Spare(_), Certainty::Unsure) => Err(Why::Unsure),
     };
     renewal
         .and_then(|renewing| may_be_replayed.map(|()| renewing))

@@ -4,9 +4,42 @@ use std::convert::Infallible;
 use std::fmt;
 
 use bytes::{Buf, Bytes};
+use http::{Request, Response};
 use http_body::Body;
 use http_body_util::combinators::{BoxBody, UnsyncBoxBody};
 use http_body_util::{BodyExt, Either, Empty, Full};
+use tower_service::Service;
+
+use crate::future::ResponseFuture;
+use crate::sent::{Remnant, Sent, Spare, Way};
+use crate::service::Sender;
+
+/// Sends a request through a service that is ready, with the token of `$lease`.
+///
+/// No function, since each by which a request is passed on may copy it. And two
+/// calls, so that where nothing is ever kept no room for it is copied either.
+macro_rules! send {
+    ($sender:ident, $request:ident, $kept:ident, $lease:ident) => {{
+        let session = $sender.session.clone();
+        let watched = $sender.watched(&$lease);
+        match $kept {
+            Some(kept) => {
+                let spare = Spare::of($sender.service, &$request, kept);
+                $lease.token().apply_to($request.headers_mut());
+                let call = $sender.service.call($request);
+                let sent = Sent::first($lease, watched, Remnant::Spare(spare));
+                ResponseFuture::calling(session, call, sent)
+            }
+            None => {
+                let way = Way::of(&$request);
+                $lease.token().apply_to($request.headers_mut());
+                let call = $sender.service.call($request);
+                let sent = Sent::first($lease, watched, Remnant::Way(way));
+                ResponseFuture::calling(session, call, sent)
+            }
+        }
+    }};
+}
 
 /// How a rejected request gets its body a second time.
 ///
@@ -39,6 +72,31 @@ pub trait Replay<B> {
     /// Takes a request's body apart: what to send, and what to keep for a replay.
     fn keep(&self, body: B) -> (Self::Body, Option<Self::Kept>);
 
+    /// Sends a request whose body is [kept](Replay::keep).
+    ///
+    /// A method, so that a strategy which sends the body as it came does so
+    /// without taking the request apart.
+    #[doc(hidden)]
+    #[inline]
+    fn send<S, RB>(
+        &self,
+        request: Request<B>,
+        mut sender: Sender<'_, S>,
+    ) -> ResponseFuture<S, Self, B, RB>
+    where
+        S: Service<Request<Self::Body>, Response = Response<RB>> + Clone,
+        RB: Body,
+        Self: Sized + Clone,
+    {
+        let Some(lease) = sender.lease(&request) else {
+            return sender.send_slowly(self, request);
+        };
+        let (head, body) = request.into_parts();
+        let (body, kept) = self.keep(body);
+        let mut request = Request::from_parts(head, body);
+        send!(sender, request, kept, lease)
+    }
+
     /// Whether [`again`](Replay::again) can still make a body. Asked at a
     /// rejection, whose response is returned at once if it cannot.
     fn is_kept(kept: &Self::Kept) -> bool {
@@ -49,6 +107,35 @@ pub trait Replay<B> {
     /// The body once more, or `None` if it cannot be had after all. Called
     /// right before it is sent.
     fn again(kept: Self::Kept) -> Option<Self::Body>;
+}
+
+/// [`Replay::send`] of a strategy that sends the body as it came.
+macro_rules! send_as_it_came {
+    (|$this:ident, $body:ident| $kept:expr) => {
+        #[inline]
+        #[allow(
+            unreachable_code,
+            unused_variables,
+            reason = "where nothing is ever kept, there is no spare"
+        )]
+        fn send<S, RB>(
+            &self,
+            mut request: Request<B>,
+            mut sender: Sender<'_, S>,
+        ) -> ResponseFuture<S, Self, B, RB>
+        where
+            S: Service<Request<B>, Response = Response<RB>> + Clone,
+            RB: Body,
+            Self: Sized + Clone,
+        {
+            let Some(lease) = sender.lease(&request) else {
+                return sender.send_slowly(self, request);
+            };
+            let ($this, $body) = (self, request.body());
+            let kept = $kept;
+            send!(sender, request, kept, lease)
+        }
+    };
 }
 
 /// A body of which [`Auto`] can make a second one.
@@ -143,6 +230,8 @@ impl<B: ReplayBody> Replay<B> for Auto {
         (body, kept)
     }
 
+    send_as_it_came!(|_this, body| body.try_clone());
+
     fn again(kept: B) -> Option<B> {
         Some(kept)
     }
@@ -158,6 +247,8 @@ impl<B: Body + Default> Replay<B> for IfEmpty {
         (body, kept)
     }
 
+    send_as_it_came!(|_this, body| is_empty(body).then_some(()));
+
     fn again((): ()) -> Option<B> {
         Some(B::default())
     }
@@ -171,6 +262,8 @@ impl<B> Replay<B> for Never {
     fn keep(&self, body: B) -> (B, Option<Infallible>) {
         (body, None)
     }
+
+    send_as_it_came!(|_this, _body| None);
 
     fn again(kept: Infallible) -> Option<B> {
         match kept {}
@@ -186,6 +279,8 @@ impl<B, F: Fn(&B) -> Option<B>> Replay<B> for ReplayFn<F> {
         let kept = (self.0)(&body);
         (body, kept)
     }
+
+    send_as_it_came!(|this, body| (this.0)(body));
 
     fn again(kept: B) -> Option<B> {
         Some(kept)

@@ -12,7 +12,7 @@ use crate::error::{Error, ErrorKind};
 use crate::future::{ResponseFuture, Unsent};
 use crate::origin::{Anonymous, Destination};
 use crate::replay::{Auto, Replay};
-use crate::session::Session;
+use crate::session::{Lease, Moment, Session};
 
 /// A client whose requests carry the session's token; made by
 /// [`SessionLayer`](crate::SessionLayer).
@@ -100,39 +100,62 @@ where
 
     #[inline]
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let anonymous = (!request.extensions().is_empty()
-            && request.extensions().get::<Anonymous>().is_some())
-            || self.session.is_left_alone(request.headers());
-        if !anonymous {
-            if let Some(live) = self.session.live_for(request.uri()) {
-                let session = self.session.clone();
-                return ResponseFuture::calling(
-                    session,
-                    &mut self.inner,
-                    &self.replay,
-                    request,
-                    live,
-                );
-            }
-        }
-        self.call_slowly(request, anonymous)
+        let sender = Sender {
+            session: &self.session,
+            service: &mut self.inner,
+            lease: None,
+        };
+        self.replay.send(request, sender)
     }
 }
 
-impl<S, R> SessionService<S, R> {
+/// Through which service a request goes, and with which token.
+pub struct Sender<'a, S> {
+    pub(crate) session: &'a Session,
+    /// Is ready.
+    pub(crate) service: &'a mut S,
+    /// Of a request that has waited for it.
+    pub(crate) lease: Option<Lease>,
+}
+
+impl<S> Sender<'_, S> {
+    /// What the request carries, if it is to carry a token and there is one.
+    #[inline]
+    pub(crate) fn lease<B>(&mut self, request: &Request<B>) -> Option<Lease> {
+        if let Some(lease) = self.lease.take() {
+            return Some(lease);
+        }
+        if self.is_anonymous(request) {
+            return None;
+        }
+        self.session.live_for(request.uri())
+    }
+
+    /// The time, if the session wants to hear what becomes of the request.
+    #[inline]
+    pub(crate) fn watched(&self, lease: &Lease) -> Option<Moment> {
+        (!lease.is_live()).then(|| self.session.now())
+    }
+
+    #[inline]
+    fn is_anonymous<B>(&self, request: &Request<B>) -> bool {
+        (!request.extensions().is_empty() && request.extensions().get::<Anonymous>().is_some())
+            || self.session.is_left_alone(request.headers())
+    }
+
     /// For whatever is not a token in use going home by its very name.
     #[cold]
-    fn call_slowly<B, RB>(
-        &mut self,
+    pub(crate) fn send_slowly<R, B, RB>(
+        mut self,
+        replay: &R,
         request: Request<B>,
-        anonymous: bool,
     ) -> ResponseFuture<S, R, B, RB>
     where
         S: Service<Request<R::Body>, Response = Response<RB>> + Clone,
         R: Replay<B> + Clone,
         RB: Body,
     {
-        let destination = match anonymous {
+        let destination = match self.is_anonymous(&request) {
             true => Destination::Elsewhere,
             false => self.session.locate(request.uri()),
         };
@@ -141,8 +164,8 @@ impl<S, R> SessionService<S, R> {
             Destination::Home => {}
             Destination::Elsewhere => {
                 let (head, body) = request.into_parts();
-                let (body, _) = self.replay.keep(body);
-                let call = self.inner.call(Request::from_parts(head, body));
+                let (body, _) = replay.keep(body);
+                let call = self.service.call(Request::from_parts(head, body));
                 return ResponseFuture::passing(session, call);
             }
             Destination::Insecure => {
@@ -161,13 +184,14 @@ impl<S, R> SessionService<S, R> {
                 return ResponseFuture::failed(session, closed);
             }
         };
-        if let Some(live) = session.usable() {
-            return ResponseFuture::calling(session, &mut self.inner, &self.replay, request, live);
+        if let Some(lease) = session.usable() {
+            self.lease = Some(lease);
+            return replay.send(request, self);
         }
         // The service that was readied goes back before any wait: a permit
         // that it holds may be the one that the login needs.
         self.give_back();
-        let unsent = Unsent::first(self.inner.clone(), self.replay.clone(), request, admitted);
+        let unsent = Unsent::first(self.service.clone(), replay.clone(), request, admitted);
         ResponseFuture::acquiring(session, unsent)
     }
 
@@ -176,6 +200,6 @@ impl<S, R> SessionService<S, R> {
     where
         S: Clone,
     {
-        self.inner = self.inner.clone();
+        *self.service = self.service.clone();
     }
 }
