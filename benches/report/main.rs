@@ -95,6 +95,9 @@ fn main() {
         let count = arguments[2].parse().expect("a count");
         return kinds::send_by_name(&arguments[1], count);
     }
+    if arguments.first().is_some_and(|first| first == "--costs") {
+        return request_path::print_costs();
+    }
     // Cargo says so to a bench, and does not where it tests.
     let Some(place) = arguments.iter().position(|argument| argument == "--bench") else {
         println!("cargo bench --bench report");
