@@ -47,10 +47,20 @@ impl Timer {
         if at.is_none() && !next.users {
             return;
         }
-        let uses = session.uses.clone();
         self.number += 1;
-        let gone_off = run(Arc::downgrade(session), uses, at, next.users, self.number);
-        self.set = sync::spawn(gone_off).map(|task| (next, task));
+        let alarm = Alarm {
+            session: Arc::downgrade(session),
+            number: self.number,
+        };
+        let task = match (at, next.users) {
+            // Of what most sessions idle with, a small task.
+            (Some(at), false) => sync::spawn(async move {
+                sleep_until(at).await;
+                alarm.go_off();
+            }),
+            (at, _) => sync::spawn(go_off_after_users(session.uses.clone(), at, alarm)),
+        };
+        self.set = task.map(|task| (next, task));
     }
 
     #[cfg(all(test, not(reauth_loom)))]
@@ -78,40 +88,44 @@ impl Next {
     }
 }
 
-async fn run(
+/// What goes off, and for whom.
+struct Alarm {
     session: Weak<Shared>,
-    uses: Arc<Uses>,
-    at: Option<Instant>,
-    users: bool,
     number: u64,
-) {
-    if users {
-        loop {
-            // Made before the session is looked at: no word can fall between.
-            let changed = uses.changed.notified();
-            let mut changed = pin!(changed);
-            changed.as_mut().enable();
-            let Some(alive) = session.upgrade() else {
-                return;
-            };
-            if !alive.lock().has_news() {
-                drop(alive);
-                if wait(at, changed).await {
-                    continue;
-                }
-            }
-            break;
-        }
-    } else {
-        wait(at, pending()).await;
-    }
-    if let Some(session) = session.upgrade() {
+}
+
+impl Alarm {
+    fn go_off(&self) {
+        let Some(session) = self.session.upgrade() else {
+            return;
+        };
         let now = session.now();
         session.step(|guarded, _| {
-            guarded.timer.forget(number);
+            guarded.timer.forget(self.number);
             guarded.rules.tick(now);
         });
     }
+}
+
+/// Goes off when the last user of a token is done with it, or at a time before.
+async fn go_off_after_users(uses: Arc<Uses>, at: Option<Instant>, alarm: Alarm) {
+    loop {
+        // Made before the session is looked at: no word can fall between.
+        let changed = uses.changed.notified();
+        let mut changed = pin!(changed);
+        changed.as_mut().enable();
+        let Some(session) = alarm.session.upgrade() else {
+            return;
+        };
+        if session.lock().has_news() {
+            break;
+        }
+        drop(session);
+        if !wait(at, changed).await {
+            break;
+        }
+    }
+    alarm.go_off();
 }
 
 /// Whether it was `changed` that came first, and not the time.
@@ -142,9 +156,7 @@ impl Drop for Timer {
 
 /// What a timer does that has gone off.
 #[cfg(all(test, not(reauth_loom)))]
-pub(super) async fn gone_off(session: &Arc<Shared>) {
-    let now = Instant::now();
+pub(super) fn gone_off(session: &Arc<Shared>) {
     let session = Arc::downgrade(session);
-    let uses = session.upgrade().expect("alive").uses.clone();
-    run(session, uses, Some(now), false, 0).await;
+    Alarm { session, number: 0 }.go_off();
 }
