@@ -87,14 +87,14 @@ fn memory() -> Vec<Line> {
             "under 2048",
             endless.bytes.to_string(),
             endless.bytes < 2048,
-            "1 KiB is the session's state, and the rest its provider, its profile and its token",
+            "",
         ),
         Line::marked(
             "an idle session with a timer to keep, bytes",
             "under 2048",
             ending.bytes.to_string(),
             ending.bytes < 2048,
-            "0.5 KiB are the timer's task, of which tokio's own parts are most",
+            "",
         ),
         Line::marked(
             "an idle session, tasks",

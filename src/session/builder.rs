@@ -136,8 +136,8 @@ impl SessionBuilder {
                 backend,
                 Facts {
                     profile: self.profile,
-                    name: self.name,
-                    kept: self.kept,
+                    name: self.name.map(String::into_boxed_str),
+                    kept: self.kept.into_boxed_slice(),
                 },
                 self.initial,
                 settings,

@@ -63,12 +63,14 @@ pub(crate) struct Lifecycle {
     closed: bool,
     current: Option<Current>,
     flight: Option<UnderWay>,
-    launch: Option<Flight>,
+    /// Whether the flight is still to be launched.
+    launch: bool,
     /// The generation given last.
     issued: u64,
     /// Why there is no token, for the login that is to bring one.
     missing: Reason,
-    trouble: Option<Trouble>,
+    // Boxed, as most sessions have none.
+    trouble: Option<Box<Trouble>>,
     backoff: Backoff,
     cooldowns: Cooldowns,
     jitter: Jitter,
@@ -281,7 +283,7 @@ impl Lifecycle {
             closed: false,
             current: None,
             flight: None,
-            launch: None,
+            launch: false,
             issued: 0,
             missing: Reason::Initial,
             trouble: None,
@@ -324,7 +326,7 @@ impl Lifecycle {
         }
         // The source is asked anew only while requests come.
         let is_due = self.due().is_some_and(|due| due <= now);
-        if is_due && matches!(self.trouble, Some(Trouble::Refused { .. })) {
+        if is_due && matches!(self.trouble.as_deref(), Some(Trouble::Refused { .. })) {
             let _ = self.trouble(Reason::Expiring, now);
         }
         self.tick(now);
@@ -412,7 +414,7 @@ impl Lifecycle {
         let expires = good.and_then(|good| good.lifespan.ends());
         let starves = current.and_then(|current| current.lifespan.hungry());
         let may_log_in = self.is_open() && !self.closed && self.flight.is_none();
-        let allowed = match &self.trouble {
+        let allowed = match self.trouble.as_deref() {
             None => Some(Moment::ZERO),
             Some(Trouble::Failing { until, .. }) => Some(*until),
             // Not by time: only while requests come.
@@ -786,9 +788,10 @@ impl Lifecycle {
 
     /// Remembers why no login is made now. Answers with the error as it is told.
     fn troubled_by(&mut self, error: Error, now: Moment) -> Error {
-        if let (Some(Trouble::Refused { recheck, .. }), false) =
-            (&mut self.trouble, error.kind() == ErrorKind::Refused)
-        {
+        if let (Some(Trouble::Refused { recheck, .. }), false) = (
+            self.trouble.as_deref_mut(),
+            error.kind() == ErrorKind::Refused,
+        ) {
             // It says nothing of the credentials, which stay refused.
             let asked_for = error.retry_after().unwrap_or_default();
             *recheck = now + asked_for.min(LONGEST_ASKED_FOR).max(RECHECK_EVERY);
@@ -796,10 +799,10 @@ impl Lifecycle {
         }
         match error.kind() {
             ErrorKind::Refused => {
-                self.trouble = Some(Trouble::Refused {
+                self.trouble = Some(Box::new(Trouble::Refused {
                     error: error.clone(),
                     recheck: now + RECHECK_EVERY,
-                });
+                }));
                 error
             }
             // It says nothing of the login system: another runtime may try at once.
@@ -818,10 +821,10 @@ impl Lifecycle {
             | ErrorKind::InsecureOrigin => {
                 let delay = self.backoff.next(error.retry_after(), &mut self.jitter);
                 let error = error.with_retry_after(delay);
-                self.trouble = Some(Trouble::Failing {
+                self.trouble = Some(Box::new(Trouble::Failing {
                     error: error.clone(),
                     until: now + delay,
-                });
+                }));
                 error
             }
         }
@@ -949,7 +952,9 @@ impl Lifecycle {
 
     /// The flight that the last event started, for its caller to launch.
     pub(crate) fn take_launch(&mut self) -> Option<Flight> {
-        self.launch.take()
+        let flight = self.flight.filter(|_| self.launch)?.flight;
+        self.launch = false;
+        Some(flight)
     }
 
     /// What happened since somebody asked.
@@ -963,7 +968,7 @@ impl Lifecycle {
         let is_watched = self.settings.rolls
             || self.cooldowns.are_watching()
             || current.lifespan.is_watched()
-            || matches!(self.trouble, Some(Trouble::Refused { .. }));
+            || matches!(self.trouble.as_deref(), Some(Trouble::Refused { .. }));
         Some(match current.standing {
             Standing::Suspended(_) => Signal::Suspended,
             Standing::Good if self.closed => Signal::Closing,
@@ -974,7 +979,8 @@ impl Lifecycle {
 
     /// How the session is doing.
     pub(crate) fn state(&self) -> State {
-        match (&self.phase, &self.current, self.flight, &self.trouble) {
+        let trouble = self.trouble.as_deref();
+        match (&self.phase, &self.current, self.flight, trouble) {
             _ if self.closed => State::Closed,
             (Phase::LoggedOut(_), ..) => State::LoggedOut,
             (Phase::Open, Some(current), ..) => match current.standing {
@@ -990,7 +996,7 @@ impl Lifecycle {
 
     /// Why the last login failed, if it did.
     pub(crate) fn last_error(&self) -> Option<&Error> {
-        match self.trouble.as_ref()? {
+        match self.trouble.as_deref()? {
             Trouble::Failing { error, .. } | Trouble::Refused { error, .. } => Some(error),
         }
     }
@@ -999,7 +1005,7 @@ impl Lifecycle {
     /// the source is asked again.
     pub(crate) fn next_attempt(&self) -> Option<Moment> {
         let may_log_in = self.is_open() && !self.closed;
-        match self.trouble.as_ref().filter(|_| may_log_in)? {
+        match self.trouble.as_deref().filter(|_| may_log_in)? {
             Trouble::Failing { until, .. } => Some(*until),
             Trouble::Refused { recheck, .. } => self.settings.has_source.then_some(*recheck),
         }
@@ -1008,7 +1014,7 @@ impl Lifecycle {
     /// The error that stands in the way of a login, and the question to the
     /// source that may remove it, asked for this `reason`.
     fn trouble(&mut self, reason: Reason, now: Moment) -> Option<Error> {
-        let (error, recheck) = match self.trouble.as_ref()? {
+        let (error, recheck) = match self.trouble.as_deref()? {
             Trouble::Failing { until, .. } if *until <= now => return None,
             Trouble::Failing { error, until } => {
                 (error.clone().with_retry_after(*until - now), None)
@@ -1026,7 +1032,7 @@ impl Lifecycle {
     fn start(&mut self, flight: Flight, now: Moment) {
         debug_assert!(self.flight.is_none(), "one flight at a time");
         self.flight = Some(UnderWay { flight, since: now });
-        self.launch = Some(flight);
+        self.launch = true;
         match flight {
             Flight::Login { reason, .. } => self.events.push(Event::LoginStarted { reason }),
             Flight::Logout | Flight::Retire { .. } | Flight::ChangePassword => {}

@@ -379,7 +379,7 @@ impl Session {
         let is_over = rules.ends().is_some_and(|ends| ends <= now);
         let state = rules.state();
         Status {
-            name: self.shared.facts.name.clone(),
+            name: self.shared.facts.name.as_deref().map(str::to_owned),
             state,
             usable: state == State::Live && !is_over,
             generation: rules.generation(),

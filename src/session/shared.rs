@@ -37,9 +37,9 @@ pub(super) struct Shared {
 /// What was decided when the session was made.
 pub(super) struct Facts {
     pub(super) profile: Profile,
-    pub(super) name: Option<String>,
+    pub(super) name: Option<Box<str>>,
     /// The headers that a request keeps which brings them itself.
-    pub(super) kept: Vec<HeaderName>,
+    pub(super) kept: Box<[HeaderName]>,
 }
 
 pub(super) struct Guarded {

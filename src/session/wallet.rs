@@ -20,9 +20,14 @@ pub(super) struct Wallet {
     unstored: Option<Box<Unstored>>,
     /// A change of which nobody knows whether the server made it.
     open: Option<Box<OpenChange>>,
-    refused: Vec<Credentials>,
+    refused: Option<Box<Refused>>,
+}
+
+#[derive(Debug)]
+struct Refused {
+    credentials: Vec<Credentials>,
     /// What the server said of the last ones.
-    refusal: Option<ProviderError>,
+    refusal: ProviderError,
 }
 
 #[derive(Debug)]
@@ -121,9 +126,7 @@ impl Wallet {
             Some(_) | None => candidates.push((in_use, None)),
         }
         if !refused_too {
-            candidates.retain(|(candidate, _)| {
-                !self.refused.iter().any(|other| other.same_as(candidate))
-            });
+            candidates.retain(|(candidate, _)| !self.is_refused(candidate));
         }
         let is_only = self.open.as_ref().is_some_and(|open| open.is_half_known());
         let noted = candidates.into_iter().enumerate();
@@ -173,9 +176,10 @@ impl Wallet {
 
     /// What the server said when it refused what there is.
     pub(super) fn refusal(&self) -> ProviderError {
-        self.refusal
-            .clone()
-            .unwrap_or_else(|| ProviderError::refused("there are no credentials left to try"))
+        match &self.refused {
+            Some(refused) => refused.refusal.clone(),
+            None => ProviderError::refused("there are no credentials left to try"),
+        }
     }
 
     /// The server refused `credentials`.
@@ -183,13 +187,27 @@ impl Wallet {
     /// That says nothing of an open change yet: an account that is locked
     /// refuses the right password too, which must not be forgotten then.
     pub(super) fn refused(&mut self, credentials: Credentials, refusal: ProviderError) {
-        self.refusal = Some(refusal);
-        if !self.refused.iter().any(|other| other.same_as(&credentials)) {
-            if self.refused.len() == REMEMBERED {
-                self.refused.remove(0);
+        let is_known = self.is_refused(&credentials);
+        let before = self.refused.take().map(|refused| refused.credentials);
+        let mut all = before.unwrap_or_default();
+        if !is_known {
+            if all.len() == REMEMBERED {
+                all.remove(0);
             }
-            self.refused.push(credentials);
+            all.push(credentials);
         }
+        self.refused = Some(Box::new(Refused {
+            credentials: all,
+            refusal,
+        }));
+    }
+
+    fn is_refused(&self, credentials: &Credentials) -> bool {
+        let refused = self.refused.as_ref();
+        refused.is_some_and(|refused| {
+            let mut others = refused.credentials.iter();
+            others.any(|other| other.same_as(credentials))
+        })
     }
 
     /// The server refused all that there is. Were it noted that one of an open
@@ -215,8 +233,7 @@ impl Wallet {
         credentials: &Credentials,
         source: &Source,
     ) -> Result<(), SourceError> {
-        self.refused.clear();
-        self.refusal = None;
+        self.refused = None;
         let Some(open) = self.open.take() else {
             return Ok(());
         };
@@ -267,7 +284,9 @@ impl Wallet {
         // Before the server is asked, so that a flight that dies at any point
         // from here on leaves both passwords behind.
         // A refusal from before the change says nothing of the time after it.
-        self.refused.retain(|other| !other.same_as(&new));
+        if let Some(refused) = &mut self.refused {
+            refused.credentials.retain(|other| !other.same_as(&new));
+        }
         self.open = Some(Box::new(OpenChange {
             new: new.clone(),
             source_said: source_said.clone(),
@@ -293,7 +312,7 @@ impl Wallet {
         match answer {
             Ok(_) => {
                 self.open = None;
-                self.refused.clear();
+                self.refused = None;
                 self.keep(prepared.new, prepared.source_said, prepared.stored, source)
                     .await
             }

@@ -15,7 +15,7 @@ impl Lifecycle {
 
     /// Until when no login is made, since the last one failed.
     pub(in crate::session) fn fails_until(&self) -> Option<Moment> {
-        match self.trouble.as_ref()? {
+        match self.trouble.as_deref()? {
             Trouble::Failing { until, .. } => Some(*until),
             Trouble::Refused { .. } => None,
         }
@@ -52,7 +52,7 @@ impl Canonical for Lifecycle {
             rested,
             events: _,
         } = self;
-        assert!(launch.is_none(), "taken by the event that left it");
+        assert!(!launch, "taken by the event that left it");
         to.number(match phase {
             Phase::Open => 0,
             Phase::LoggedOut(Ok(())) => 1,
@@ -89,7 +89,7 @@ impl Canonical for Lifecycle {
         to.generation(*issued);
         to.number(*missing as u64);
         // What a login failed with is told and never looked at.
-        to.option(trouble.as_ref(), |to, trouble| match trouble {
+        to.option(trouble.as_deref(), |to, trouble| match trouble {
             Trouble::Failing { error: _, until } => {
                 to.number(0);
                 to.moment(*until);
