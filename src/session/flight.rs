@@ -498,7 +498,7 @@ impl Drop for Guard {
                 token: Err(lost),
             },
             lifecycle::Flight::Logout => Outcome::Logout {
-                left: session.lock().rules.ending().to_vec(),
+                left: session.lock().rules.ending(),
                 lost: Vec::new(),
                 outcome: Err(lost),
             },

@@ -21,8 +21,8 @@ use super::backoff::{Backoff, LONGEST_ASKED_FOR};
 use super::cooldown::Cooldowns;
 use super::event::{Event, TokenEnd};
 use super::jitter::Jitter;
-use super::lifespan::{BRIEFLY, Lifespan, Lifetimes};
-use super::retirement::{Logout, Retirement};
+use super::lifespan::{BRIEFLY, Lifespan, Lifetimes, end_of};
+use super::retirement::{Logout, Retirement, Unused};
 use crate::error::{Error, ErrorKind};
 use crate::origin::Target;
 use crate::provider::{LogoutEnds, Reason};
@@ -82,7 +82,7 @@ pub(crate) struct Lifecycle {
     /// How often somebody asked for the session's end.
     logouts: u64,
     /// Tokens that wait to be logged out.
-    ending: Vec<u64>,
+    ending: Vec<Unused>,
     /// Tokens that were replaced.
     retirement: Retirement,
     /// Whether somebody waits for the end of a replaced token's logout.
@@ -679,8 +679,10 @@ impl Lifecycle {
         self.logouts += 1;
         self.missing = Reason::Initial;
         let current = self.current.take();
-        self.ending
-            .extend(current.map(|current| current.generation));
+        self.ending.extend(current.map(|current| Unused {
+            generation: current.generation,
+            ends: current.lifespan.ends_in_any_case(),
+        }));
         self.end_replaced();
         self.end_what_is_left(now);
     }
@@ -720,9 +722,11 @@ impl Lifecycle {
         if !self.is_open() {
             self.cooldowns.login_failed();
             self.issued += 1;
-            self.ending.push(self.issued);
-            self.end_what_is_left(now);
             let generation = self.issued;
+            let lifetime = issued.lifetimes.absolute;
+            let ends = lifetime.and_then(|lifetime| end_of(lifetime, issued.sent, now));
+            self.ending.push(Unused { generation, ends });
+            self.end_what_is_left(now);
             self.events.push(Event::LoggedIn {
                 reason,
                 generation,
@@ -831,23 +835,20 @@ impl Lifecycle {
     }
 
     /// The logout under way has ended: `left` may be tried again, `lost` may not.
-    pub(crate) fn logout_landed(
-        &mut self,
-        left: Vec<u64>,
-        lost: &[u64],
-        outcome: Result<(), Error>,
-    ) {
+    pub(crate) fn logout_landed(&mut self, left: &[u64], lost: &[u64], outcome: Result<(), Error>) {
         self.flight = None;
-        for generation in std::mem::replace(&mut self.ending, left) {
-            if lost.contains(&generation) {
-                self.ended(generation, TokenEnd::Abandoned);
-            } else if !self.ending.contains(&generation) {
-                self.ended(generation, TokenEnd::LoggedOut);
+        for token in std::mem::take(&mut self.ending) {
+            if lost.contains(&token.generation) {
+                self.ended(token.generation, TokenEnd::Abandoned);
+            } else if left.contains(&token.generation) {
+                self.ending.push(token);
+            } else {
+                self.ended(token.generation, TokenEnd::LoggedOut);
             }
         }
         while self.ending.len() > MOST_ENDING {
             let oldest = self.ending.remove(0);
-            self.ended(oldest, TokenEnd::Abandoned);
+            self.ended(oldest.generation, TokenEnd::Abandoned);
         }
         if let Phase::LoggedOut(last) = &mut self.phase {
             *last = outcome;
@@ -920,7 +921,8 @@ impl Lifecycle {
     /// Whether the token of this generation is still to be dealt with, though
     /// it is not in use.
     pub(crate) fn is_past(&self, generation: u64) -> bool {
-        self.ending.contains(&generation) || self.retirement.contains(generation)
+        let mut ending = self.ending.iter();
+        ending.any(|token| token.generation == generation) || self.retirement.contains(generation)
     }
 
     /// Whether the end of that replaced token's use is waited for.
@@ -934,14 +936,16 @@ impl Lifecycle {
     }
 
     /// The tokens that wait to be logged out.
-    pub(crate) fn ending(&self) -> &[u64] {
-        &self.ending
+    pub(crate) fn ending(&self) -> Vec<u64> {
+        let ending = self.ending.iter();
+        ending.map(|token| token.generation).collect()
     }
 
     /// Nobody is left who could use or end any token.
     pub(crate) fn abandon(&mut self) {
         let current = self.current.take().map(|current| current.generation);
-        let mut left = std::mem::take(&mut self.ending);
+        let mut left = self.ending();
+        self.ending.clear();
         left.extend(current);
         // With one whose logout is under way, of which nobody will hear how it ended.
         left.extend(self.retirement.abandon());
@@ -1084,6 +1088,8 @@ impl Lifecycle {
         else {
             return;
         };
+        let ends = lifespan.ends_in_any_case();
+        let token = Unused { generation, ends };
         let end = match (standing, self.settings.logout_ends) {
             _ if continues => TokenEnd::Continued,
             (Standing::Suspended(None), _) | (Standing::Suspended(Some(_)), LogoutEnds::User) => {
@@ -1091,17 +1097,17 @@ impl Lifecycle {
             }
             (Standing::Good, LogoutEnds::User) => TokenEnd::Abandoned,
             (Standing::Good, LogoutEnds::Token | LogoutEnds::Session) => {
-                return self.retire(generation, lifespan.ends_in_any_case(), None);
+                return self.retire(token, None);
             }
             (Standing::Suspended(Some(target)), LogoutEnds::Token | LogoutEnds::Session) => {
-                return self.retire(generation, lifespan.ends_in_any_case(), Some(target));
+                return self.retire(token, Some(target));
             }
         };
         self.ended(generation, end);
     }
 
-    fn retire(&mut self, generation: u64, ends: Option<Moment>, rejected_by: Option<Target>) {
-        if let Some(given_up) = self.retirement.add(generation, ends, rejected_by) {
+    fn retire(&mut self, token: Unused, rejected_by: Option<Target>) {
+        if let Some(given_up) = self.retirement.add(token, rejected_by) {
             self.ended(given_up, TokenEnd::Abandoned);
         }
     }
@@ -1117,8 +1123,8 @@ impl Lifecycle {
             // They would end the token to come, so they wait for the next logout.
             LogoutEnds::User => {}
             LogoutEnds::Token | LogoutEnds::Session => {
-                for generation in std::mem::take(&mut self.ending) {
-                    self.retire(generation, None, None);
+                for token in std::mem::take(&mut self.ending) {
+                    self.retire(token, None);
                 }
             }
         }

@@ -170,7 +170,7 @@ impl Lifespan {
 /// One beyond what a clock can tell is none. What is over, or all but over, when
 /// it arrives is used for a moment all the same: were it dropped at once, each
 /// request would log in.
-fn end_of(lifetime: Duration, sent: Moment, now: Moment) -> Option<Moment> {
+pub(super) fn end_of(lifetime: Duration, sent: Moment, now: Moment) -> Option<Moment> {
     let ends = sent.checked_add(lifetime)?;
     Some(match ends > now + ALL_BUT_OVER {
         true => ends,

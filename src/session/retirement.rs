@@ -27,12 +27,18 @@ pub(super) struct Retirement {
     retired: Vec<Retired>,
 }
 
+/// A token that is in use no longer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Unused {
+    pub(super) generation: u64,
+    /// When it is over by itself.
+    pub(super) ends: Option<Moment>,
+}
+
 #[derive(Debug)]
 #[cfg_attr(test, derive(Clone))]
 struct Retired {
-    generation: u64,
-    /// When it is over by itself.
-    ends: Option<Moment>,
+    token: Unused,
     /// The target by which it was rejected, until it is known whether that was
     /// about the token.
     rejected_by: Option<Target>,
@@ -57,19 +63,13 @@ pub(crate) enum Logout {
 impl Retirement {
     /// A token was replaced, and may be good. Answers with the one that is
     /// given up for it, if there are too many.
-    pub(super) fn add(
-        &mut self,
-        generation: u64,
-        ends: Option<Moment>,
-        rejected_by: Option<Target>,
-    ) -> Option<u64> {
+    pub(super) fn add(&mut self, token: Unused, rejected_by: Option<Target>) -> Option<u64> {
         let oldest = (self.retired.len() == MOST)
             .then(|| self.retired.iter().position(|retired| !retired.under_way))
             .flatten();
-        let given_up = oldest.map(|oldest| self.retired.remove(oldest).generation);
+        let given_up = oldest.map(|oldest| self.retired.remove(oldest).token.generation);
         self.retired.push(Retired {
-            generation,
-            ends,
+            token,
             rejected_by,
             released: false,
             under_way: false,
@@ -89,7 +89,9 @@ impl Retirement {
     /// A request to `target` was accepted with a token of this generation: what
     /// the target rejected before that was dead. Answers with those.
     pub(super) fn proven(&mut self, target: Target, generation: u64) -> Vec<u64> {
-        self.take(|retired| retired.rejected_by == Some(target) && retired.generation < generation)
+        self.take(|retired| {
+            retired.rejected_by == Some(target) && retired.token.generation < generation
+        })
     }
 
     /// `target` rejects newer tokens too: what it rejected before may be good.
@@ -101,13 +103,15 @@ impl Retirement {
 
     /// That token is in use again. Whether it was still to be dealt with.
     pub(super) fn forget(&mut self, generation: u64) -> bool {
-        let forgotten = self.take(|retired| retired.generation == generation);
+        let forgotten = self.take(|retired| retired.token.generation == generation);
         !forgotten.is_empty()
     }
 
     /// Takes out what has ended by itself.
     pub(super) fn expire(&mut self, now: Moment) -> Vec<u64> {
-        self.take(|retired| !retired.under_way && retired.ends.is_some_and(|ends| ends <= now))
+        self.take(|retired| {
+            !retired.under_way && retired.token.ends.is_some_and(|ends| ends <= now)
+        })
     }
 
     /// When the next logout is to be made.
@@ -117,7 +121,11 @@ impl Retirement {
 
     /// The token to be logged out next, whose logout is under way from now on.
     pub(super) fn begin(&mut self, now: Moment) -> Option<u64> {
-        let generation = self.ready().find(|retired| retired.next <= now)?.generation;
+        let generation = self
+            .ready()
+            .find(|retired| retired.next <= now)?
+            .token
+            .generation;
         let retired = self.find(generation)?;
         retired.under_way = true;
         Some(generation)
@@ -141,13 +149,13 @@ impl Retirement {
                 retired.backoff.failures() >= TRIES
             }
         };
-        is_over.then(|| self.retired.remove(place).generation)
+        is_over.then(|| self.retired.remove(place).token.generation)
     }
 
     /// Takes out all that are to be logged out now, whoever uses them: those
     /// that were rejected too, since nobody knows yet whether they are dead.
-    pub(super) fn end(&mut self) -> Vec<u64> {
-        self.take(|retired| !retired.under_way)
+    pub(super) fn end(&mut self) -> Vec<Unused> {
+        self.take_tokens(|retired| !retired.under_way)
     }
 
     /// Takes out whatever is left.
@@ -158,13 +166,13 @@ impl Retirement {
     pub(super) fn contains(&self, generation: u64) -> bool {
         self.retired
             .iter()
-            .any(|retired| retired.generation == generation)
+            .any(|retired| retired.token.generation == generation)
     }
 
     /// Whether the last use of that token is waited for.
     pub(super) fn is_waiting_for(&self, generation: u64) -> bool {
         let mut retired = self.retired.iter();
-        retired.any(|retired| retired.generation == generation && !retired.released)
+        retired.any(|retired| retired.token.generation == generation && !retired.released)
     }
 
     /// Whether somebody's use is waited for.
@@ -188,17 +196,22 @@ impl Retirement {
     fn find(&mut self, generation: u64) -> Option<&mut Retired> {
         self.retired
             .iter_mut()
-            .find(|retired| retired.generation == generation)
+            .find(|retired| retired.token.generation == generation)
     }
 
     fn take(&mut self, is_meant: impl Fn(&Retired) -> bool) -> Vec<u64> {
+        let taken = self.take_tokens(is_meant).into_iter();
+        taken.map(|token| token.generation).collect()
+    }
+
+    fn take_tokens(&mut self, is_meant: impl Fn(&Retired) -> bool) -> Vec<Unused> {
         let (taken, kept) = std::mem::take(&mut self.retired)
             .into_iter()
             .partition(is_meant);
         self.retired = kept;
         taken
             .into_iter()
-            .map(|retired: Retired| retired.generation)
+            .map(|retired: Retired| retired.token)
             .collect()
     }
 }
@@ -209,8 +222,7 @@ impl Canonical for Retirement {
         let Self { retired } = self;
         to.each(retired, |to, retired| {
             let Retired {
-                generation,
-                ends,
+                token: Unused { generation, ends },
                 rejected_by,
                 released,
                 under_way,

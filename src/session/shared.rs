@@ -269,7 +269,7 @@ impl Shared {
                     outcome,
                 } => {
                     let told = outcome.clone();
-                    guarded.rules.logout_landed(left, &lost, told);
+                    guarded.rules.logout_landed(&left, &lost, told);
                     Landed::LoggedOut(outcome)
                 }
                 Outcome::Retire(logout) => {
@@ -352,8 +352,8 @@ impl Shared {
 
     /// The tokens that wait to be logged out.
     pub(super) fn ending(&self, guarded: &Guarded) -> Vec<Token> {
-        let ending = guarded.rules.ending().iter();
-        ending.map(|generation| guarded.past(*generation)).collect()
+        let ending = guarded.rules.ending().into_iter();
+        ending.map(|generation| guarded.past(generation)).collect()
     }
 
     pub(super) fn now(&self) -> Moment {

@@ -567,9 +567,7 @@ impl World {
         let now = self.now;
         let is_over = self.known(generation).is_some_and(|token| {
             let over = token.over_in_any_case();
-            let is_over = over.is_some_and(|over| over.max(token.arrived + BRIEFLY) <= now);
-            // One that a logout left is tried again after the next login.
-            is_over && !token.was_to_end
+            over.is_some_and(|over| over.max(token.arrived + BRIEFLY) <= now)
         });
         if is_over {
             self.fail(19, format!("token {generation} is logged out, and is over"));
@@ -796,8 +794,8 @@ impl World {
             } = self.tokens[place];
             let is_in_use = in_use == Some(generation);
             let is_retired = self.rules.is_retired(generation);
-            let is_ending = self.rules.ending().iter();
-            let is_ending = is_ending.filter(|ending| **ending == generation).count();
+            let is_ending = self.rules.ending().into_iter();
+            let is_ending = is_ending.filter(|ending| *ending == generation).count();
             let has_ended = matches!(standing, Standing::Ended(_));
             let places = usize::from(is_in_use)
                 + usize::from(is_retired)

@@ -1048,7 +1048,9 @@ impl World {
                     _ => (Vec::new(), Vec::new(), Ok(())),
                 };
                 let outcome = outcome.map_err(Error::new);
-                self.step(&cause, |rules, _| rules.logout_landed(left, &lost, outcome));
+                self.step(&cause, |rules, _| {
+                    rules.logout_landed(&left, &lost, outcome);
+                });
                 Word::Other
             }
             Landing::Retired(logout) => {
@@ -1138,7 +1140,7 @@ impl World {
             flight,
             since: self.now,
             tokens: match flight {
-                Flight::Logout => self.rules.ending().to_vec(),
+                Flight::Logout => self.rules.ending(),
                 Flight::Retire { generation } => vec![generation],
                 Flight::Login { .. } | Flight::ChangePassword => Vec::new(),
             },

@@ -106,7 +106,10 @@ impl Canonical for Lifecycle {
             to.generation(generation);
             to.option(target, Canon::target);
         });
-        to.each(ending, |to, generation| to.generation(*generation));
+        to.each(ending, |to, Unused { generation, ends }| {
+            to.generation(*generation);
+            to.option(*ends, Canon::moment);
+        });
         retirement.write(to);
         to.flag(*held_up);
         to.moment(*rested);
