@@ -152,7 +152,7 @@ impl<S, R: Replay<B>, B, RB: Body> Unsent<S, R, B, RB> {
         match payload {
             Payload::First { replay, request } => {
                 let sender = Sender {
-                    session,
+                    session: session.clone(),
                     service: &mut service,
                     lease: Some(lease),
                 };

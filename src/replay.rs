@@ -20,7 +20,6 @@ use crate::service::Sender;
 /// calls, so that where nothing is ever kept no room for it is copied either.
 macro_rules! send {
     ($sender:ident, $request:ident, $kept:ident, $lease:ident) => {{
-        let session = $sender.session.clone();
         let watched = $sender.watched(&$lease);
         match $kept {
             Some(kept) => {
@@ -28,14 +27,14 @@ macro_rules! send {
                 $lease.token().apply_to($request.headers_mut());
                 let call = $sender.service.call($request);
                 let sent = Sent::first($lease, watched, Remnant::Spare(spare));
-                ResponseFuture::calling(session, call, sent)
+                ResponseFuture::calling($sender.session, call, sent)
             }
             None => {
                 let way = Way::of(&$request);
                 $lease.token().apply_to($request.headers_mut());
                 let call = $sender.service.call($request);
                 let sent = Sent::first($lease, watched, Remnant::Way(way));
-                ResponseFuture::calling(session, call, sent)
+                ResponseFuture::calling($sender.session, call, sent)
             }
         }
     }};

@@ -101,7 +101,9 @@ where
     #[inline]
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let sender = Sender {
-            session: &self.session,
+            // Before anything of the session is read: what another processor has
+            // counted on is fetched once then, to count on, and not to read too.
+            session: self.session.clone(),
             service: &mut self.inner,
             lease: None,
         };
@@ -111,7 +113,7 @@ where
 
 /// Through which service a request goes, and with which token.
 pub struct Sender<'a, S> {
-    pub(crate) session: &'a Session,
+    pub(crate) session: Session,
     /// Is ready.
     pub(crate) service: &'a mut S,
     /// Of a request that has waited for it.
@@ -159,32 +161,31 @@ impl<S> Sender<'_, S> {
             true => Destination::Elsewhere,
             false => self.session.locate(request.uri()),
         };
-        let session = self.session.clone();
         match destination {
             Destination::Home => {}
             Destination::Elsewhere => {
                 let (head, body) = request.into_parts();
                 let (body, _) = replay.keep(body);
                 let call = self.service.call(Request::from_parts(head, body));
-                return ResponseFuture::passing(session, call);
+                return ResponseFuture::passing(self.session, call);
             }
             Destination::Insecure => {
                 self.give_back();
-                return ResponseFuture::failed(session, Error::new(ErrorKind::InsecureOrigin));
+                return ResponseFuture::failed(self.session, Error::new(ErrorKind::InsecureOrigin));
             }
             Destination::Unknown => {
                 self.give_back();
-                return ResponseFuture::failed(session, Error::new(ErrorKind::NoOrigin));
+                return ResponseFuture::failed(self.session, Error::new(ErrorKind::NoOrigin));
             }
         }
-        let admitted = match session.admit() {
+        let admitted = match self.session.admit() {
             Ok(admitted) => admitted,
             Err(closed) => {
                 self.give_back();
-                return ResponseFuture::failed(session, closed);
+                return ResponseFuture::failed(self.session, closed);
             }
         };
-        if let Some(lease) = session.usable() {
+        if let Some(lease) = self.session.usable() {
             self.lease = Some(lease);
             return replay.send(request, self);
         }
@@ -192,7 +193,7 @@ impl<S> Sender<'_, S> {
         // that it holds may be the one that the login needs.
         self.give_back();
         let unsent = Unsent::first(self.service.clone(), replay.clone(), request, admitted);
-        ResponseFuture::acquiring(session, unsent)
+        ResponseFuture::acquiring(self.session, unsent)
     }
 
     /// Lets go of what the inner service reserved when it was readied.
