@@ -253,26 +253,31 @@ pub(crate) struct Target(u64);
 impl Target {
     #[inline]
     pub(crate) fn of(method: &http::Method, path: &str) -> Self {
-        let mut hasher = Mix(path.len() as u64);
+        let mut hasher = Mix(SEED ^ path.len() as u64);
         method.hash(&mut hasher);
         hasher.write(path.as_bytes());
         Self(hasher.finish())
     }
 }
 
-/// The multiply-and-rotate of rustc's FxHash, over words of eight bytes.
+/// Words of eight bytes, each folded in by a multiplication whose two halves
+/// both count, as in wyhash. Shifts and single multiplications are not enough:
+/// numbers that differ in two digits would be the same in many paths.
 struct Mix(u64);
+
+/// Any odd number that looks random; this one is the golden ratio's.
+const SEED: u64 = 0x9e37_79b9_7f4a_7c15;
 
 impl Hasher for Mix {
     #[inline]
     fn write(&mut self, bytes: &[u8]) {
-        // What is left over is read together with some of what was read.
         if let Some(end) = bytes.last_chunk() {
             let mut rest = bytes;
             while let Some((word, behind)) = rest.split_first_chunk() {
                 self.write_u64(u64::from_le_bytes(*word));
                 rest = behind;
             }
+            // Whatever is left over, together with some of what was read.
             self.write_u64(u64::from_le_bytes(*end));
         } else {
             for byte in bytes {
@@ -283,7 +288,8 @@ impl Hasher for Mix {
 
     #[inline]
     fn write_u64(&mut self, word: u64) {
-        self.0 = (self.0.rotate_left(5) ^ word).wrapping_mul(0x51_7c_c1_b7_27_22_0a_95);
+        let product = u128::from(self.0 ^ word) * u128::from(SEED);
+        self.0 = product as u64 ^ (product >> 64) as u64;
     }
 
     #[inline]
@@ -495,6 +501,31 @@ mod tests {
                 assert_eq!(target, Target::of(&Method::GET, &path.clone()));
                 let same = seen.insert(target.0, path.clone());
                 assert_eq!(same, None, "as {path}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_target_is_told_by_the_number_in_its_path() {
+        let ids = |place: &str| {
+            let decimal = (0..20_000).map(|number| format!("{number:05}"));
+            let hexadecimal = (0..20_000).map(|number| format!("{number:x}"));
+            let ids = decimal.chain(hexadecimal.filter(|id| id.len() != 5));
+            let places = ids.map(|id| place.replace("{}", &id));
+            places.collect::<std::collections::HashSet<_>>()
+        };
+        for start in [
+            "",
+            "/",
+            "/jobs",
+            "/api/v1/users",
+            "/automation-api/config/server",
+        ] {
+            for end in ["", "/", "/logs", "/agents", "/status/output"] {
+                let paths = ids(&format!("{start}/{{}}{end}"));
+                let targets = paths.iter().map(|path| Target::of(&Method::GET, path));
+                let targets: std::collections::HashSet<_> = targets.collect();
+                assert_eq!(targets.len(), paths.len(), "{start}/..{end}");
             }
         }
     }
