@@ -15,8 +15,8 @@ use crate::body::{Reading, SessionBody};
 use crate::error::Error;
 use crate::rejection::{Certainty, Reauth, Verdict, Why, is_idempotent};
 use crate::replay::Replay;
+use crate::sender::Sender;
 use crate::sent::{Remnant, Sent, Spare, Way};
-use crate::service::Sender;
 use crate::session::{Acquiring, Admitted, Lease, Live, Renewing, Session, why_failed};
 
 /// How much of a rejected body is read into memory, so that its connection, or
@@ -140,7 +140,6 @@ impl<S, R: Replay<B>, B, RB: Body> Unsent<S, R, B, RB> {
     fn send(self, session: &Session, lease: Lease) -> State<S, R, B, RB>
     where
         S: Service<Request<R::Body>, Response = Response<RB>> + Clone,
-        R: Clone,
     {
         let Self {
             mut service,
@@ -154,9 +153,8 @@ impl<S, R: Replay<B>, B, RB: Body> Unsent<S, R, B, RB> {
                 let sender = Sender {
                     session: session.clone(),
                     service: &mut service,
-                    lease: Some(lease),
                 };
-                replay.send(request, sender).state
+                sender.send(&replay, request, lease).state
             }
             // The rejected response goes here: from now on there is another.
             Payload::Again {
@@ -279,7 +277,7 @@ impl<S, R, B, RB> Future for ResponseFuture<S, R, B, RB>
 where
     S: Service<Request<R::Body>, Response = Response<RB>> + Clone,
     S::Error: Into<BoxError>,
-    R: Replay<B> + Clone,
+    R: Replay<B>,
     RB: Body,
 {
     type Output = Result<Response<SessionBody<RB>>, BoxError>;

@@ -105,6 +105,7 @@ mod rejection;
 mod replay;
 mod rolling;
 mod secret;
+mod sender;
 mod sent;
 mod service;
 mod session;

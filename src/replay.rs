@@ -11,34 +11,7 @@ use http_body_util::{BodyExt, Either, Empty, Full};
 use tower_service::Service;
 
 use crate::future::ResponseFuture;
-use crate::sent::{Remnant, Sent, Spare, Way};
-use crate::service::Sender;
-
-/// Sends a request through a service that is ready, with the token of `$lease`.
-///
-/// No function, since each by which a request is passed on may copy it. And two
-/// calls, so that where nothing is ever kept no room for it is copied either.
-macro_rules! send {
-    ($sender:ident, $request:ident, $kept:ident, $lease:ident) => {{
-        let watched = $sender.watched(&$lease);
-        match $kept {
-            Some(kept) => {
-                let spare = Spare::of($sender.service, &$request, kept);
-                $lease.token().apply_to($request.headers_mut());
-                let call = $sender.service.call($request);
-                let sent = Sent::first($lease, watched, Remnant::Spare(spare));
-                ResponseFuture::calling($sender.session, call, sent)
-            }
-            None => {
-                let way = Way::of(&$request);
-                $lease.token().apply_to($request.headers_mut());
-                let call = $sender.service.call($request);
-                let sent = Sent::first($lease, watched, Remnant::Way(way));
-                ResponseFuture::calling($sender.session, call, sent)
-            }
-        }
-    }};
-}
+use crate::sender::{Sender, send};
 
 /// How a rejected request gets its body a second time.
 ///
@@ -76,24 +49,20 @@ pub trait Replay<B> {
     /// A method, so that a strategy which sends the body as it came does so
     /// without taking the request apart.
     #[doc(hidden)]
-    #[inline]
-    fn send<S, RB>(
+    fn __send<S, RB>(
         &self,
         request: Request<B>,
-        mut sender: Sender<'_, S>,
+        sender: Sender<'_, S>,
     ) -> ResponseFuture<S, Self, B, RB>
     where
         S: Service<Request<Self::Body>, Response = Response<RB>> + Clone,
         RB: Body,
         Self: Sized + Clone,
     {
-        let Some(lease) = sender.lease(&request) else {
-            return sender.send_slowly(self, request);
-        };
-        let (head, body) = request.into_parts();
-        let (body, kept) = self.keep(body);
-        let mut request = Request::from_parts(head, body);
-        send!(sender, request, kept, lease)
+        match sender.lease(&request) {
+            Some(lease) => sender.send(self, request, lease),
+            None => sender.send_slowly(self, request),
+        }
     }
 
     /// Whether [`again`](Replay::again) can still make a body. Asked at a
@@ -108,19 +77,25 @@ pub trait Replay<B> {
     fn again(kept: Self::Kept) -> Option<Self::Body>;
 }
 
-/// [`Replay::send`] of a strategy that sends the body as it came.
-macro_rules! send_as_it_came {
+/// How a strategy keeps a body that it sends as it came.
+macro_rules! keep {
     (|$this:ident, $body:ident| $kept:expr) => {
+        fn keep(&self, body: B) -> (B, Option<Self::Kept>) {
+            let ($this, $body) = (self, &body);
+            let kept = $kept;
+            (body, kept)
+        }
+
         #[inline]
         #[allow(
             unreachable_code,
             unused_variables,
             reason = "where nothing is ever kept, there is no spare"
         )]
-        fn send<S, RB>(
+        fn __send<S, RB>(
             &self,
             mut request: Request<B>,
-            mut sender: Sender<'_, S>,
+            sender: Sender<'_, S>,
         ) -> ResponseFuture<S, Self, B, RB>
         where
             S: Service<Request<B>, Response = Response<RB>> + Clone,
@@ -223,13 +198,7 @@ impl<B: ReplayBody> Replay<B> for Auto {
     type Body = B;
     type Kept = B;
 
-    #[inline]
-    fn keep(&self, body: B) -> (B, Option<B>) {
-        let kept = body.try_clone();
-        (body, kept)
-    }
-
-    send_as_it_came!(|_this, body| body.try_clone());
+    keep!(|_this, body| body.try_clone());
 
     fn again(kept: B) -> Option<B> {
         Some(kept)
@@ -240,13 +209,7 @@ impl<B: Body + Default> Replay<B> for IfEmpty {
     type Body = B;
     type Kept = ();
 
-    #[inline]
-    fn keep(&self, body: B) -> (B, Option<()>) {
-        let kept = is_empty(&body).then_some(());
-        (body, kept)
-    }
-
-    send_as_it_came!(|_this, body| is_empty(body).then_some(()));
+    keep!(|_this, body| is_empty(body).then_some(()));
 
     fn again((): ()) -> Option<B> {
         Some(B::default())
@@ -257,12 +220,7 @@ impl<B> Replay<B> for Never {
     type Body = B;
     type Kept = Infallible;
 
-    #[inline]
-    fn keep(&self, body: B) -> (B, Option<Infallible>) {
-        (body, None)
-    }
-
-    send_as_it_came!(|_this, _body| None);
+    keep!(|_this, _body| None);
 
     fn again(kept: Infallible) -> Option<B> {
         match kept {}
@@ -273,13 +231,7 @@ impl<B, F: Fn(&B) -> Option<B>> Replay<B> for ReplayFn<F> {
     type Body = B;
     type Kept = B;
 
-    #[inline]
-    fn keep(&self, body: B) -> (B, Option<B>) {
-        let kept = (self.0)(&body);
-        (body, kept)
-    }
-
-    send_as_it_came!(|this, body| (this.0)(body));
+    keep!(|this, body| (this.0)(body));
 
     fn again(kept: B) -> Option<B> {
         Some(kept)

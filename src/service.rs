@@ -8,11 +8,10 @@ use tower_service::Service;
 
 use crate::BoxError;
 use crate::body::SessionBody;
-use crate::error::{Error, ErrorKind};
-use crate::future::{ResponseFuture, Unsent};
-use crate::origin::{Anonymous, Destination};
+use crate::future::ResponseFuture;
 use crate::replay::{Auto, Replay};
-use crate::session::{Lease, Moment, Session};
+use crate::sender::Sender;
+use crate::session::Session;
 
 /// A client whose requests carry the session's token; made by
 /// [`SessionLayer`](crate::SessionLayer).
@@ -105,102 +104,7 @@ where
             // counted on is fetched once then, to count on, and not to read too.
             session: self.session.clone(),
             service: &mut self.inner,
-            lease: None,
         };
-        self.replay.send(request, sender)
-    }
-}
-
-/// Through which service a request goes, and with which token.
-pub struct Sender<'a, S> {
-    pub(crate) session: Session,
-    /// Is ready.
-    pub(crate) service: &'a mut S,
-    /// Of a request that has waited for it.
-    pub(crate) lease: Option<Lease>,
-}
-
-impl<S> Sender<'_, S> {
-    /// What the request carries, if it is to carry a token and there is one.
-    #[inline]
-    pub(crate) fn lease<B>(&mut self, request: &Request<B>) -> Option<Lease> {
-        if let Some(lease) = self.lease.take() {
-            return Some(lease);
-        }
-        if self.is_anonymous(request) {
-            return None;
-        }
-        self.session.live_for(request.uri())
-    }
-
-    /// The time, if the session wants to hear what becomes of the request.
-    #[inline]
-    pub(crate) fn watched(&self, lease: &Lease) -> Option<Moment> {
-        (!lease.is_live()).then(|| self.session.now())
-    }
-
-    #[inline]
-    fn is_anonymous<B>(&self, request: &Request<B>) -> bool {
-        (!request.extensions().is_empty() && request.extensions().get::<Anonymous>().is_some())
-            || self.session.is_left_alone(request.headers())
-    }
-
-    /// For whatever is not a token in use going home by its very name.
-    #[cold]
-    pub(crate) fn send_slowly<R, B, RB>(
-        mut self,
-        replay: &R,
-        request: Request<B>,
-    ) -> ResponseFuture<S, R, B, RB>
-    where
-        S: Service<Request<R::Body>, Response = Response<RB>> + Clone,
-        R: Replay<B> + Clone,
-        RB: Body,
-    {
-        let destination = match self.is_anonymous(&request) {
-            true => Destination::Elsewhere,
-            false => self.session.locate(request.uri()),
-        };
-        match destination {
-            Destination::Home => {}
-            Destination::Elsewhere => {
-                let (head, body) = request.into_parts();
-                let (body, _) = replay.keep(body);
-                let call = self.service.call(Request::from_parts(head, body));
-                return ResponseFuture::passing(self.session, call);
-            }
-            Destination::Insecure => {
-                self.give_back();
-                return ResponseFuture::failed(self.session, Error::new(ErrorKind::InsecureOrigin));
-            }
-            Destination::Unknown => {
-                self.give_back();
-                return ResponseFuture::failed(self.session, Error::new(ErrorKind::NoOrigin));
-            }
-        }
-        let admitted = match self.session.admit() {
-            Ok(admitted) => admitted,
-            Err(closed) => {
-                self.give_back();
-                return ResponseFuture::failed(self.session, closed);
-            }
-        };
-        if let Some(lease) = self.session.usable() {
-            self.lease = Some(lease);
-            return replay.send(request, self);
-        }
-        // The service that was readied goes back before any wait: a permit
-        // that it holds may be the one that the login needs.
-        self.give_back();
-        let unsent = Unsent::first(self.service.clone(), replay.clone(), request, admitted);
-        ResponseFuture::acquiring(self.session, unsent)
-    }
-
-    /// Lets go of what the inner service reserved when it was readied.
-    fn give_back(&mut self)
-    where
-        S: Clone,
-    {
-        *self.service = self.service.clone();
+        self.replay.__send(request, sender)
     }
 }

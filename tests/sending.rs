@@ -1,0 +1,223 @@
+//! How a request sets out, and what it still is when it is sent once more.
+
+use std::convert::Infallible;
+use std::future::{Future, Ready, ready};
+use std::ops::Deref;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, mpsc};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderName, Request, Response, StatusCode};
+use http_body::Body;
+use http_body_util::Full;
+use tokio::time::timeout;
+use tower::limit::ConcurrencyLimit;
+use tower::{Layer, Service, ServiceExt, service_fn};
+use tower_reauth::testing::{ScriptedProvider, ScriptedService};
+use tower_reauth::{
+    Auto, BoxError, Error, ErrorKind, Never, Profile, Replay, ResponseFuture, Session, SessionBody,
+    Token,
+};
+
+/// Answers with a status, and counts how often it was readied.
+#[derive(Clone)]
+struct Always(StatusCode, Arc<AtomicUsize>);
+
+impl Service<Request<Full<Bytes>>> for Always {
+    type Response = Response<Full<Bytes>>;
+    type Error = Infallible;
+    type Future = Ready<Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.1.fetch_add(1, SeqCst);
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Request<Full<Bytes>>) -> Self::Future {
+        let mut response = Response::new(Full::default());
+        *response.status_mut() = self.0;
+        ready(Ok(response))
+    }
+}
+
+fn session(at: &str) -> Session {
+    Session::new(ScriptedProvider::new(Profile::at(at.parse().unwrap())))
+}
+
+async fn tunnel<R>(replay: R, status: StatusCode) -> bool
+where
+    R: Replay<Full<Bytes>, Body = Full<Bytes>> + Clone,
+{
+    let session = session("https://api.test");
+    session.login().await.unwrap();
+    let layer = session.layer().replay(replay);
+    let client = layer.layer(Always(status, Arc::default()));
+    let request = Request::connect("https://api.test/").body(Full::default());
+    let response = client.oneshot(request.unwrap()).await.unwrap();
+    response.extensions().get::<Token>().is_some()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tunnel_that_is_opened_at_once_has_its_token_whether_or_not_it_may_be_replayed() {
+    assert!(tunnel(Auto, StatusCode::OK).await);
+    assert!(tunnel(Never, StatusCode::OK).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tunnel_that_is_not_opened_has_no_token() {
+    assert!(!tunnel(Auto, StatusCode::BAD_GATEWAY).await);
+    assert!(!tunnel(Never, StatusCode::BAD_GATEWAY).await);
+}
+
+async fn fails_and_holds_no_permit(session: &Session, uri: &str, expected: ErrorKind) {
+    let http = ConcurrencyLimit::new(Always(StatusCode::OK, Arc::default()), 1);
+    let mut client = session.layer().layer(http.clone());
+    let request = Request::get(uri).body(Full::<Bytes>::default()).unwrap();
+    let ready = ServiceExt::<Request<Full<Bytes>>>::ready(&mut client).await;
+    let error = ready.unwrap().call(request).await.unwrap_err();
+    assert_eq!(Error::find(&*error).unwrap().kind(), expected);
+    let mut other = http.clone();
+    let free = timeout(Duration::from_secs(1), other.ready()).await;
+    assert!(free.is_ok(), "{expected:?} holds the permit");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_to_an_insecure_origin_holds_no_permit() {
+    let session = session("http://api.test");
+    fails_and_holds_no_permit(&session, "http://api.test/", ErrorKind::InsecureOrigin).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_after_close_holds_no_permit() {
+    let session = session("https://api.test");
+    session.close(Duration::from_secs(1)).await.unwrap();
+    fails_and_holds_no_permit(&session, "https://api.test/", ErrorKind::Closed).await;
+}
+
+/// Rule 11, on the slow way, which a token takes that nobody has used yet.
+#[tokio::test(start_paused = true)]
+async fn a_request_with_a_token_that_is_not_proven_goes_through_the_readied_service() {
+    let session = session("https://api.test");
+    session.login().await.unwrap();
+    let http = Always(StatusCode::OK, Arc::default());
+    let mut client = session.layer().layer(http.clone());
+    let request = Request::get("https://api.test/").body(Full::<Bytes>::default());
+    let ready = ServiceExt::<Request<Full<Bytes>>>::ready(&mut client).await;
+    ready.unwrap().call(request.unwrap()).await.unwrap();
+    assert_eq!(http.1.load(SeqCst), 1, "readied once");
+}
+
+/// The next token may have other headers than the one that was rejected.
+#[tokio::test(start_paused = true)]
+async fn a_replay_has_no_header_of_the_rejected_token() {
+    let profile = Profile::at("https://api.test".parse().unwrap());
+    let provider = ScriptedProvider::new(profile).issuing(|number| {
+        let name = HeaderName::try_from(format!("x-token-{number}")).unwrap();
+        Token::header(name, "secret").unwrap()
+    });
+    let session = Session::new(provider);
+    let seen: Arc<Mutex<Vec<Vec<String>>>> = Arc::default();
+    let told = seen.clone();
+    let http = service_fn(move |request: Request<Full<Bytes>>| {
+        let names = request.headers().keys().map(ToString::to_string).collect();
+        let mut seen = told.lock().unwrap();
+        seen.push(names);
+        let mut response = Response::new(Full::<Bytes>::default());
+        if seen.len() == 1 {
+            *response.status_mut() = StatusCode::UNAUTHORIZED;
+        }
+        ready(Ok::<_, Infallible>(response))
+    });
+    let client = session.layer().layer(http);
+    let request = Request::get("https://api.test/").body(Full::<Bytes>::default());
+    client.oneshot(request.unwrap()).await.unwrap();
+    assert_eq!(*seen.lock().unwrap(), [["x-token-1"], ["x-token-2"]]);
+}
+
+/// Rule 9: a session that really died is noticed at once on any other target,
+/// however much its path is like that of a forbidden one.
+#[tokio::test(start_paused = true)]
+async fn a_target_does_not_cool_down_with_one_that_is_much_like_it() {
+    let places = [
+        "/automation-api/config/server/{}/agents",
+        "/api/v1/users/{}/posts",
+    ];
+    for (place, numbers) in places
+        .into_iter()
+        .zip([["1190", "1940"], ["00900", "08400"]])
+    {
+        let [forbidden, other] = numbers.map(|number| place.replace("{}", number));
+        let provider = ScriptedProvider::at("https://api.test".parse().unwrap());
+        let session = Session::new(provider.clone());
+        let service = ScriptedService::new();
+        let client = session.layer().layer(service.clone());
+        let get = async |path: String| {
+            let request = Request::get(format!("https://api.test{path}"));
+            let request = request.body(Full::<Bytes>::default()).unwrap();
+            client.clone().oneshot(request).await.unwrap().status()
+        };
+        service.accept_only(["none"]);
+        assert_eq!(get(forbidden).await, StatusCode::UNAUTHORIZED);
+        assert_eq!(provider.logins(), 2);
+        service.accept_only(["token-3"]);
+        assert_eq!(get(other).await, StatusCode::OK);
+        assert_eq!(provider.logins(), 3);
+    }
+}
+
+/// A future around ours asks no more of the strategy than ours does.
+#[allow(dead_code, reason = "is compiled")]
+struct Around<S, R, B, RB>(Pin<Box<ResponseFuture<S, R, B, RB>>>)
+where
+    S: Service<Request<R::Body>>,
+    R: Replay<B>,
+    RB: Body;
+
+impl<S, R, B, RB> Future for Around<S, R, B, RB>
+where
+    S: Service<Request<R::Body>, Response = Response<RB>> + Clone,
+    S::Error: Into<BoxError>,
+    R: Replay<B>,
+    RB: Body,
+{
+    type Output = Result<Response<SessionBody<RB>>, BoxError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.as_mut().poll(cx)
+    }
+}
+
+/// A strategy that reports to a channel.
+struct Reporting(mpsc::Sender<&'static str>);
+
+impl Deref for Reporting {
+    type Target = mpsc::Sender<&'static str>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+impl<B> Replay<B> for Reporting {
+    type Body = B;
+    type Kept = ();
+
+    fn keep(&self, body: B) -> (B, Option<()>) {
+        self.send("kept").unwrap();
+        (body, None)
+    }
+
+    fn again((): ()) -> Option<B> {
+        None
+    }
+}
+
+#[test]
+fn the_trait_of_the_strategies_takes_no_methods_name_from_one() {
+    let (to, from) = mpsc::channel();
+    let _ = Reporting(to).keep("");
+    assert_eq!(from.try_recv(), Ok("kept"));
+}
