@@ -282,7 +282,46 @@ where
 {
     type Output = Result<Response<SessionBody<RB>>, BoxError>;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.as_mut().project();
+        let StateProj::Calling { call, sent } = this.state.as_mut().project() else {
+            return self.poll_slowly(None, cx);
+        };
+        let response = match ready!(call.poll(cx)) {
+            Ok(response) => response,
+            Err(error) => {
+                this.state.set(State::Done);
+                return Poll::Ready(Err(error.into()));
+            }
+        };
+        match plainly_accepted(this.session, &response, sent) {
+            Some(lease) => {
+                this.state.set(State::Done);
+                let body = |body| SessionBody::whole(body, Some(lease));
+                Poll::Ready(Ok(response.map(body)))
+            }
+            None => self.poll_slowly(Some(response), cx),
+        }
+    }
+}
+
+impl<S, R, B, RB> ResponseFuture<S, R, B, RB>
+where
+    S: Service<Request<R::Body>, Response = Response<RB>> + Clone,
+    S::Error: Into<BoxError>,
+    R: Replay<B>,
+    RB: Body,
+{
+    /// Whatever is not the plain way, apart from it: most requests never come
+    /// here, nor should its code and its place on the stack.
+    #[cold]
+    #[inline(never)]
+    fn poll_slowly(
+        self: Pin<&mut Self>,
+        mut answered: Option<Response<RB>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Response<SessionBody<RB>>, BoxError>> {
         const TAKEN: &str = "each state is left when its parts are taken";
 
         let mut this = self.project();
@@ -290,18 +329,17 @@ where
         loop {
             let next = match this.state.as_mut().project() {
                 StateProj::Calling { call, sent } => {
-                    let response = match ready!(call.poll(cx)) {
+                    let response = match answered.take() {
+                        Some(response) => Ok(response),
+                        None => ready!(call.poll(cx)),
+                    };
+                    let response = match response {
                         Ok(response) => response,
                         Err(error) => {
                             this.state.set(State::Done);
                             return Poll::Ready(Err(error.into()));
                         }
                     };
-                    if let Some(lease) = plainly_accepted(session, &response, sent) {
-                        this.state.set(State::Done);
-                        let body = |body| SessionBody::whole(body, Some(lease));
-                        return Poll::Ready(Ok(response.map(body)));
-                    }
                     let sent = sent.take().expect(TAKEN);
                     let (mut head, body) = response.into_parts();
                     match session.rejection().judge(&head) {
