@@ -50,13 +50,15 @@ pin_project! {
         R: Replay<B>,
         RB: Body,
     {
+        // What a request needs that is not on the plain way is boxed: all others
+        // would have to move the room for it.
         /// Polling for a token. Holds no readied service.
         Acquiring {
             acquiring: Acquiring,
-            unsent: Option<Unsent<S, R, B, RB>>,
+            unsent: Option<Box<Unsent<S, R, B, RB>>>,
         },
         /// Polling the service for readiness, with a token to be had.
-        Readying { unsent: Option<Unsent<S, R, B, RB>> },
+        Readying { unsent: Option<Box<Unsent<S, R, B, RB>>> },
         /// Polling the inner future of a request with a token.
         Calling {
             #[pin]
@@ -70,22 +72,18 @@ pin_project! {
         },
         /// Polling the body of a response that may be a rejection.
         Asking {
-            head: Option<response::Parts>,
-            reading: Option<Reading<RB>>,
+            doubted: Option<Box<Doubted<S, R, B, RB>>>,
             bytes: usize,
-            sent: Option<Sent<S, R, B>>,
         },
         /// Polling the body of a rejection, to have it in memory.
         Draining {
-            head: Option<response::Parts>,
-            reading: Option<Reading<RB>>,
+            doubted: Option<Box<Doubted<S, R, B, RB>>>,
             renewing: Option<Renewing>,
-            sent: Option<Sent<S, R, B>>,
         },
         /// Polling for a newer token. Neither a readied service nor an inner future is held.
         Renewing {
             renewing: Renewing,
-            spared: Option<Spared<S, R, B, RB>>,
+            spared: Option<Box<Spared<S, R, B, RB>>>,
         },
         /// Nothing was sent, and this is why.
         Failed { error: Option<Error> },
@@ -110,8 +108,15 @@ enum Payload<R: Replay<B>, B, RB: Body> {
         request: Request<R::Body>,
         /// What to answer if there is no newer token after all. `None` where
         /// keeping it could hold the replay up.
-        rejected: Option<Rejected<RB>>,
+        rejected: Option<Box<Rejected<RB>>>,
     },
+}
+
+/// A response whose body is looked at, and its request.
+struct Doubted<S, R: Replay<B>, B, RB: Body> {
+    head: response::Parts,
+    reading: Reading<RB>,
+    sent: Sent<S, R, B>,
 }
 
 /// A rejected response, to be returned if all else fails.
@@ -122,8 +127,8 @@ struct Rejected<RB: Body> {
 
 /// A rejected request that waits for a newer token.
 struct Spared<S, R: Replay<B>, B, RB: Body> {
-    spare: Spare<S, R, B>,
-    rejected: Rejected<RB>,
+    spare: Box<Spare<S, R, B>>,
+    rejected: Box<Rejected<RB>>,
     admitted: Admitted,
 }
 
@@ -174,11 +179,31 @@ impl<S, R: Replay<B>, B, RB: Body> Unsent<S, R, B, RB> {
 
     /// The rejected response, where the request was sent before and it is
     /// still there.
-    fn into_rejected(self) -> Option<Rejected<RB>> {
+    fn into_rejected(self) -> Option<Box<Rejected<RB>>> {
         match self.payload {
             Payload::First { .. } => None,
             Payload::Again { rejected, .. } => rejected,
         }
+    }
+}
+
+impl<S, R: Replay<B>, B, RB: Body> Doubted<S, R, B, RB> {
+    fn new(head: response::Parts, body: RB, sent: Sent<S, R, B>) -> Box<Self> {
+        Box::new(Self {
+            head,
+            reading: Reading::new(body),
+            sent,
+        })
+    }
+
+    /// The response as it came, and what there still is of its request.
+    fn into_parts(self) -> (response::Parts, SessionBody<RB>, Remnant<S, R, B>) {
+        let Self {
+            head,
+            reading,
+            sent,
+        } = self;
+        (head, reading.into_body(sent.lease), sent.remnant)
     }
 }
 
@@ -259,7 +284,7 @@ where
             session,
             state: State::Acquiring {
                 acquiring: Acquiring::new(),
-                unsent: Some(unsent),
+                unsent: Some(Box::new(unsent)),
             },
         }
     }
@@ -356,10 +381,8 @@ where
                         Verdict::Rejected(certainty) => {
                             match after_rejection(session, &sent, certainty) {
                                 Ok(renewing) => State::Draining {
-                                    head: Some(head),
-                                    reading: Some(Reading::new(body)),
+                                    doubted: Some(Doubted::new(head, body, sent)),
                                     renewing: Some(renewing),
-                                    sent: Some(sent),
                                 },
                                 Err(reauth) => {
                                     this.state.set(State::Done);
@@ -369,10 +392,8 @@ where
                             }
                         }
                         Verdict::Ask { bytes } => State::Asking {
-                            head: Some(head),
-                            reading: Some(Reading::new(body)),
+                            doubted: Some(Doubted::new(head, body, sent)),
                             bytes,
-                            sent: Some(sent),
                         },
                     }
                 }
@@ -416,66 +437,54 @@ where
                     };
                     unsent.send(session, lease)
                 }
-                StateProj::Asking {
-                    head,
-                    reading,
-                    bytes,
-                    sent,
-                } => {
+                StateProj::Asking { doubted, bytes } => {
                     let limit = *bytes;
-                    ready!(reading.as_mut().expect(TAKEN).poll_up_to(limit, cx));
-                    let (head, reading) = (head.take().expect(TAKEN), reading.take().expect(TAKEN));
-                    let sent = sent.take().expect(TAKEN);
-                    let start = reading.start(limit);
-                    match session.rejection().judge_body(&head, &start) {
+                    let reading = &mut doubted.as_mut().expect(TAKEN).reading;
+                    ready!(reading.poll_up_to(limit, cx));
+                    let doubted = doubted.take().expect(TAKEN);
+                    let start = doubted.reading.start(limit);
+                    match session.rejection().judge_body(&doubted.head, &start) {
                         Verdict::Accepted | Verdict::Ask { .. } => {
                             this.state.set(State::Done);
-                            tell_if_watched(session, &sent, &head);
-                            let body = reading.into_body(sent.lease);
+                            tell_if_watched(session, &doubted.sent, &doubted.head);
+                            let (head, body, _) = doubted.into_parts();
                             return Poll::Ready(Ok(Response::from_parts(head, body)));
                         }
                         Verdict::Rejected(certainty) => {
-                            match after_rejection(session, &sent, certainty) {
+                            match after_rejection(session, &doubted.sent, certainty) {
                                 Ok(renewing) => State::Draining {
-                                    head: Some(head),
-                                    reading: Some(reading),
+                                    doubted: Some(doubted),
                                     renewing: Some(renewing),
-                                    sent: Some(sent),
                                 },
                                 Err(reauth) => {
                                     this.state.set(State::Done);
-                                    let body = reading.into_body(sent.lease);
+                                    let (head, body, _) = doubted.into_parts();
                                     return Poll::Ready(Ok(explained(head, body, reauth)));
                                 }
                             }
                         }
                     }
                 }
-                StateProj::Draining {
-                    head,
-                    reading,
-                    renewing,
-                    sent,
-                } => {
-                    ready!(reading.as_mut().expect(TAKEN).poll_up_to(REJECTED_BODY, cx));
-                    let (head, reading) = (head.take().expect(TAKEN), reading.take().expect(TAKEN));
-                    let sent = sent.take().expect(TAKEN);
-                    let generation = sent.generation();
-                    let body = reading.into_body(sent.lease);
-                    let rejected = Rejected {
+                StateProj::Draining { doubted, renewing } => {
+                    let reading = &mut doubted.as_mut().expect(TAKEN).reading;
+                    ready!(reading.poll_up_to(REJECTED_BODY, cx));
+                    let doubted = doubted.take().expect(TAKEN);
+                    let generation = doubted.sent.generation();
+                    let (head, body, remnant) = doubted.into_parts();
+                    let rejected = Box::new(Rejected {
                         response: Response::from_parts(head, body),
                         generation,
-                    };
-                    let Remnant::Spare(spare) = sent.remnant else {
+                    });
+                    let Remnant::Spare(spare) = remnant else {
                         unreachable!("only what can be replayed is renewed for");
                     };
                     State::Renewing {
                         renewing: renewing.take().expect(TAKEN),
-                        spared: Some(Spared {
+                        spared: Some(Box::new(Spared {
                             spare,
                             rejected,
                             admitted: session.readmit(),
-                        }),
+                        })),
                     }
                 }
                 StateProj::Renewing { renewing, spared } => {
@@ -483,7 +492,7 @@ where
                     let spared = spared.take().expect(TAKEN);
                     match spared.after(renewed) {
                         Ok(unsent) => State::Readying {
-                            unsent: Some(unsent),
+                            unsent: Some(Box::new(unsent)),
                         },
                         Err(returned) => {
                             this.state.set(State::Done);

@@ -29,7 +29,7 @@ macro_rules! send {
         let watched = $sender.watched(&$lease);
         match $kept {
             Some(kept) => {
-                let spare = Spare::of($sender.service, &$request, kept);
+                let spare = Box::new(Spare::of($sender.service, &$request, kept));
                 $lease.token().apply_to($request.headers_mut());
                 let call = $sender.service.call($request);
                 let sent = Sent::first($lease, watched, Remnant::Spare(spare));

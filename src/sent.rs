@@ -20,7 +20,7 @@ pub(crate) struct Sent<S, R: Replay<B>, B> {
 /// What there still is of a request under way.
 pub(crate) enum Remnant<S, R: Replay<B>, B> {
     /// All that it takes to send it once more.
-    Spare(Spare<S, R, B>),
+    Spare(Box<Spare<S, R, B>>),
     /// Nothing, but where it went.
     Way(Way),
 }
