@@ -77,7 +77,8 @@ pub trait Replay<B> {
     fn again(kept: Self::Kept) -> Option<Self::Body>;
 }
 
-/// How a strategy keeps a body that it sends as it came.
+/// How a strategy keeps a body that it sends as it came, and so without taking
+/// the request apart.
 macro_rules! keep {
     (|$this:ident, $body:ident| $kept:expr) => {
         fn keep(&self, body: B) -> (B, Option<Self::Kept>) {
