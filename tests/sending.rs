@@ -1,10 +1,11 @@
 //! How a request sets out, and what it still is when it is sent once more.
 
 use std::convert::Infallible;
-use std::future::{Future, Ready, ready};
+use std::future::{Future, Ready, poll_fn, ready};
 use std::ops::Deref;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, mpsc};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -18,8 +19,8 @@ use tower::limit::ConcurrencyLimit;
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_reauth::testing::{ScriptedProvider, ScriptedService};
 use tower_reauth::{
-    Auto, BoxError, Error, ErrorKind, Never, Profile, Replay, ResponseFuture, Session, SessionBody,
-    Token,
+    Anonymous, Auto, BoxError, Error, ErrorKind, Never, Profile, Replay, ResponseFuture, Session,
+    SessionBody, Token,
 };
 
 /// Answers with a status, and counts how often it was readied.
@@ -45,6 +46,11 @@ impl Service<Request<Full<Bytes>>> for Always {
 
 fn session(at: &str) -> Session {
     Session::new(ScriptedProvider::new(Profile::at(at.parse().unwrap())))
+}
+
+fn get() -> Request<Full<Bytes>> {
+    let request = Request::get("https://api.test/").body(Full::default());
+    request.unwrap()
 }
 
 async fn tunnel<R>(replay: R, status: StatusCode) -> bool
@@ -165,6 +171,82 @@ async fn a_target_does_not_cool_down_with_one_that_is_much_like_it() {
         service.accept_only(["token-3"]);
         assert_eq!(get(other).await, StatusCode::OK);
         assert_eq!(provider.logins(), 3);
+    }
+}
+
+/// Rule 10, with a token that is used and proven.
+#[tokio::test(start_paused = true)]
+async fn an_anonymous_request_carries_no_token_that_is_proven() {
+    let session = session("https://api.test");
+    let service = ScriptedService::new();
+    let client = session.layer().layer(service.clone());
+    for _ in 0..3 {
+        client.clone().oneshot(get()).await.unwrap();
+    }
+    let mut anonymous = get();
+    anonymous.extensions_mut().insert(Anonymous);
+    client.oneshot(anonymous).await.unwrap();
+    assert_eq!(service.tokens(), ["token-1", "token-1", "token-1", ""]);
+}
+
+/// An inner future that says when it is dropped.
+struct Answers(Result<(), ()>, Arc<AtomicBool>);
+
+impl Future for Answers {
+    type Output = Result<Response<Full<Bytes>>, BoxError>;
+
+    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Self::Output> {
+        Poll::Ready(match self.0 {
+            Ok(()) => Ok(Response::new(Full::default())),
+            Err(()) => Err("broken".into()),
+        })
+    }
+}
+
+impl Drop for Answers {
+    fn drop(&mut self) {
+        self.1.store(true, SeqCst);
+    }
+}
+
+async fn is_done_with_its_call(session: &Session, answer: Result<(), ()>) {
+    let dropped: Arc<AtomicBool> = Arc::default();
+    let told = dropped.clone();
+    let http = service_fn(move |_: Request<Full<Bytes>>| Answers(answer, told.clone()));
+    let mut client = session.layer().layer(http);
+    let mut future = Box::pin(client.call(get()));
+    assert_eq!(future.as_mut().await.is_ok(), answer.is_ok());
+    assert!(
+        dropped.load(SeqCst),
+        "the inner future goes with its answer"
+    );
+    let again = poll_fn(|cx| {
+        let polled = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx)));
+        Poll::Ready(polled.is_err())
+    });
+    assert!(again.await, "polled after it was ready");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_ends_the_inner_future() {
+    let session = session("https://api.test");
+    // The first waits for the login, and the second shows that its token is good.
+    for _ in 0..3 {
+        is_done_with_its_call(&session, Ok(())).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_ends_the_inner_future_after_a_login() {
+    let session = session("https://api.test");
+    is_done_with_its_call(&session, Err(())).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_ends_the_inner_future_with_a_token_that_is_proven() {
+    let session = session("https://api.test");
+    for answer in [Ok(()), Ok(()), Err(())] {
+        is_done_with_its_call(&session, answer).await;
     }
 }
 

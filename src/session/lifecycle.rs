@@ -956,9 +956,9 @@ impl Lifecycle {
 
     /// The flight that the last event started, for its caller to launch.
     pub(crate) fn take_launch(&mut self) -> Option<Flight> {
-        let flight = self.flight.filter(|_| self.launch)?.flight;
-        self.launch = false;
-        Some(flight)
+        let is_new = std::mem::take(&mut self.launch);
+        let flight = self.flight.filter(|_| is_new)?;
+        Some(flight.flight)
     }
 
     /// What happened since somebody asked.
@@ -1131,8 +1131,22 @@ impl Lifecycle {
     }
 
     fn end_what_is_left(&mut self, now: Moment) {
-        if self.flight.is_none() && !self.ending.is_empty() {
-            self.start(Flight::Logout, now);
+        if self.flight.is_some() {
+            return;
+        }
+        let ending = std::mem::take(&mut self.ending).into_iter();
+        let is_over = |token: &Unused| token.ends.is_some_and(|ends| ends <= now);
+        let (over, left): (Vec<_>, Vec<_>) = ending.partition(is_over);
+        self.ending = left;
+        let was_left = !over.is_empty();
+        for token in over {
+            self.ended(token.generation, TokenEnd::Expired);
+        }
+        match (&mut self.phase, self.ending.is_empty()) {
+            // With what the last logout could not end, its error goes.
+            (Phase::LoggedOut(outcome), true) if was_left => *outcome = Ok(()),
+            (_, true) => {}
+            (_, false) => self.start(Flight::Logout, now),
         }
     }
 

@@ -396,6 +396,9 @@ impl World {
                 if tokens.len() < under_way.tokens.len() {
                     self.fail(19, "a token is logged out twice at one time".into());
                 }
+                for generation in tokens {
+                    self.check_is_not_over(generation);
+                }
             }
             Flight::Retire { generation } => {
                 if self.rests.is_some_and(|until| self.now < until) {
@@ -564,6 +567,10 @@ impl World {
         if self.rules.generation() == Some(generation) {
             self.fail(19, "the token in use is logged out as replaced".into());
         }
+        self.check_is_not_over(generation);
+    }
+
+    fn check_is_not_over(&mut self, generation: u64) {
         let now = self.now;
         let is_over = self.known(generation).is_some_and(|token| {
             let over = token.over_in_any_case();
