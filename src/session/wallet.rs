@@ -381,3 +381,23 @@ impl OpenChange {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_refused_credentials_are_remembered_and_each_takes_one_place() {
+        let credentials = |number: usize| Credentials::new("alice", format!("password-{number}"));
+        let refusal = || ProviderError::refused("wrong password");
+        let mut wallet = Wallet::default();
+        for number in 0..REMEMBERED {
+            wallet.refused(credentials(number), refusal());
+            wallet.refused(credentials(0), refusal());
+        }
+        assert!((0..REMEMBERED).all(|number| wallet.is_refused(&credentials(number))));
+        wallet.refused(credentials(REMEMBERED), refusal());
+        assert!(!wallet.is_refused(&credentials(0)));
+        assert!((1..=REMEMBERED).all(|number| wallet.is_refused(&credentials(number))));
+    }
+}
