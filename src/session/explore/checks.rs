@@ -26,6 +26,8 @@ const ALL_BUT_OVER: Duration = Duration::from_millis(100);
 const BUDGET: usize = 5;
 const REFILL_EVERY: Duration = Duration::from_secs(10);
 const LONGEST_COOLDOWN: Duration = Duration::from_secs(300);
+/// How long after its cool-down an accepted request lets a target be forgotten.
+const COOLDOWN_FORGOTTEN: Duration = Duration::from_secs(600);
 
 /// The longest that is left alone what asked for nothing.
 const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
@@ -242,6 +244,13 @@ impl World {
                 };
                 if proven_by.take_if(|by| generation >= *by).is_some() {
                     self.spent_at_most.clear();
+                }
+                for unhelped in &mut self.unhelped {
+                    let until = unhelped.until;
+                    if until.is_some_and(|until| until + COOLDOWN_FORGOTTEN <= now) {
+                        unhelped.renewals = 0;
+                        unhelped.until = None;
+                    }
                 }
                 // Whatever this proves: what starts too often is to be told
                 // from what may be one too many.
