@@ -163,6 +163,7 @@ impl World {
                 let may = flight == Flight::ChangePassword || !self.is_in_trouble();
                 if may && !is_late && !cools_down {
                     self.owed = Some((*generation, *path));
+                    self.is_owed_for_sure = !self.may_cool_down(*path);
                 }
             }
             (Cause::Landed(..), _) => {
@@ -171,7 +172,11 @@ impl World {
                 };
                 let is_in_use = self.rules.generation() == Some(generation);
                 let may = !self.is_in_trouble() && !self.may_cool_down(path);
-                if is_in_use && may && self.rules.signal() != Some(Signal::Suspended) {
+                if is_in_use
+                    && may
+                    && self.is_owed_for_sure
+                    && self.rules.signal() != Some(Signal::Suspended)
+                {
                     self.fail(7, "a rejection that had to wait is forgotten".into());
                 }
             }

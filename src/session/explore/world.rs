@@ -296,6 +296,8 @@ pub(super) struct World {
     pub(super) proven_by_hand: Option<u64>,
     /// A rejection that waits for the end of a flight.
     pub(super) owed: Option<(u64, Option<Path>)>,
+    /// Whether its target was not cooling down in any case.
+    pub(super) is_owed_for_sure: bool,
     /// Until when no replaced token is logged out, since somebody waited.
     pub(super) rests: Option<Moment>,
     /// What each target is known for.
@@ -369,6 +371,7 @@ impl World {
             spent_at_most: Vec::new(),
             proven_by_hand: None,
             owed: None,
+            is_owed_for_sure: false,
             rests: None,
             unhelped: [Unhelped::default(); 2],
             paying: None,
@@ -1215,6 +1218,7 @@ impl Canonical for World {
         to.number(self.spent.len() as u64);
         to.number(self.spent_at_most.len() as u64);
         to.flag(self.owed.is_some());
+        to.flag(self.owed.is_some() && self.is_owed_for_sure);
         to.option(self.rests, Canon::quiet_moment);
         for unhelped in &self.unhelped {
             to.number(unhelped.renewals.into());
