@@ -88,11 +88,7 @@ macro_rules! keep {
         }
 
         #[inline]
-        #[allow(
-            unreachable_code,
-            unused_variables,
-            reason = "where nothing is ever kept, there is no spare"
-        )]
+        #[allow(unreachable_code, reason = "where nothing is ever kept")]
         fn __send<S, RB>(
             &self,
             mut request: Request<B>,

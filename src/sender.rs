@@ -19,30 +19,21 @@ pub struct Sender<'a, S> {
 
 /// Sends a request with the token of `$lease`.
 ///
-/// No function, since each by which a request is passed on may copy it. And two
-/// calls, so that where nothing is ever kept no room for it is copied either.
+/// No function, since each by which a request is passed on may copy it.
 macro_rules! send {
     ($sender:ident, $request:ident, $kept:ident, $lease:ident) => {{
         use $crate::future::ResponseFuture;
         use $crate::sent::{Remnant, Sent, Spare, Way};
 
         let watched = $sender.watched(&$lease);
-        match $kept {
-            Some(kept) => {
-                let spare = Box::new(Spare::of($sender.service, &$request, kept));
-                $lease.token().apply_to($request.headers_mut());
-                let call = $sender.service.call($request);
-                let sent = Sent::first($lease, watched, Remnant::Spare(spare));
-                ResponseFuture::calling($sender.session, call, sent)
-            }
-            None => {
-                let way = Way::of(&$request);
-                $lease.token().apply_to($request.headers_mut());
-                let call = $sender.service.call($request);
-                let sent = Sent::first($lease, watched, Remnant::Way(way));
-                ResponseFuture::calling($sender.session, call, sent)
-            }
-        }
+        let remnant = match $kept {
+            Some(kept) => Remnant::Spare(Box::new(Spare::of($sender.service, &$request, kept))),
+            None => Remnant::Way(Way::of(&$request)),
+        };
+        $lease.token().apply_to($request.headers_mut());
+        let call = $sender.service.call($request);
+        let sent = Sent::first($lease, watched, remnant);
+        ResponseFuture::calling($sender.session, call, sent)
     }};
 }
 
