@@ -34,7 +34,8 @@ pub(crate) fn origin(input: &[u8]) {
     let is_same = is_same(home, to).unwrap_or_else(|| letters(&home_uri) == letters(&uri));
     super::run(async {
         let goes = token_goes(&home_uri, &uri).await;
-        assert!(!goes || is_same, "{to} is not at {home}");
+        assert!(!goes[0] || is_same, "{to} is not at {home}");
+        assert_eq!(goes[0], goes[1], "{to}, seen quickly and closely");
         // What is no URI is a path at home.
         let is_called = is_called(&home_uri, to).await;
         assert!(!is_called || uri.scheme().is_none() || is_same, "{to}");
@@ -58,8 +59,9 @@ fn letters(uri: &Uri) -> (Option<&Scheme>, String, Option<u16>) {
     (uri.scheme(), host.to_ascii_lowercase(), port)
 }
 
-/// Whether a request to `uri` carries the token of a session at `home`.
-async fn token_goes(home: &Uri, uri: &Uri) -> bool {
+/// Whether a request to `uri` carries the token of a session at `home`: one
+/// that nobody has used yet, which is looked at closely, and one that is proven.
+async fn token_goes(home: &Uri, uri: &Uri) -> [bool; 2] {
     let goes = Arc::new(AtomicBool::new(false));
     let http = tower::service_fn({
         let goes = goes.clone();
@@ -73,11 +75,18 @@ async fn token_goes(home: &Uri, uri: &Uri) -> bool {
     let session = Session::builder(FixedToken::bearer(profile, "3f9a"))
         .initial(Token::bearer("3f9a").unwrap())
         .build();
-    let mut request = Request::new(Body::new());
-    *request.uri_mut() = uri.clone();
-    // An error of ours says that it was not sent at all.
-    let _ = session.layer().layer(http).oneshot(request).await;
-    goes.load(Ordering::Relaxed)
+    let client = session.layer().layer(http);
+    let send = async |uri: &Uri| {
+        goes.store(false, Ordering::Relaxed);
+        let mut request = Request::new(Body::new());
+        *request.uri_mut() = uri.clone();
+        // An error of ours says that it was not sent at all.
+        let _ = client.clone().oneshot(request).await;
+        goes.load(Ordering::Relaxed)
+    };
+    let unproven = send(uri).await;
+    send(home).await;
+    [unproven, send(uri).await]
 }
 
 /// Whether a call to `to` is sent by an `Api` at `home`.
