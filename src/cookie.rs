@@ -118,8 +118,8 @@ impl<'a> Line<'a> {
         let (mut domain, mut path) = (String::new(), "");
         for attribute in parts {
             let (attribute, value) = attribute.split_once('=').unwrap_or((attribute, ""));
-            let value = value.trim();
-            match attribute.trim() {
+            let value = trim(value);
+            match trim(attribute) {
                 key if key.eq_ignore_ascii_case("max-age") => {
                     max_age = seconds(value).or(max_age);
                 }
@@ -128,8 +128,12 @@ impl<'a> Line<'a> {
                         .map(|at| at.saturating_sub(now))
                         .or(expires);
                 }
-                key if key.eq_ignore_ascii_case("domain") => {
-                    domain = value.trim_start_matches('.').to_ascii_lowercase();
+                // One that is empty is not there (section 5.2.3).
+                key if key.eq_ignore_ascii_case("domain") && !value.is_empty() => {
+                    domain = value
+                        .strip_prefix('.')
+                        .unwrap_or(value)
+                        .to_ascii_lowercase();
                 }
                 // What is no path is the default one (section 5.2.4).
                 key if key.eq_ignore_ascii_case("path") => {
@@ -139,8 +143,8 @@ impl<'a> Line<'a> {
             }
         }
         Some(Self {
-            name: name.trim(),
-            value: value.trim(),
+            name: trim(name),
+            value: trim(value),
             seconds: max_age.or(expires),
             domain,
             path,
@@ -154,6 +158,12 @@ impl<'a> Line<'a> {
     fn is_replaced_by(&self, later: &Self) -> bool {
         self.name == later.name && self.domain == later.domain && self.path == later.path
     }
+}
+
+/// Without the white space around it, of which there are but two kinds: a space
+/// that is not ASCII belongs to the name or the value.
+fn trim(text: &str) -> &str {
+    text.trim_matches([' ', '\t'])
 }
 
 /// A `Max-Age`, of which too much is as much as can be (section 5.2.2).
@@ -203,6 +213,10 @@ mod tests {
         assert_eq!(value(&lines).as_deref(), Some("a=b=="));
         assert_eq!(value(&lines[..3]), None);
         assert_eq!(value(&["sid", "=sid", ""]), None);
+        // No white space but a blank and a tab (section 5.2).
+        assert_eq!(value(&["\tsid\t=\ta \t"]).as_deref(), Some("a"));
+        assert_eq!(value(&["\u{a0}sid=a"]), None);
+        assert_eq!(value(&["sid=a\u{3000}"]).as_deref(), Some("a\u{3000}"));
     }
 
     #[test]
@@ -273,6 +287,11 @@ mod tests {
         let places = ["sid=1; Path=/a", "sid=2; Path=/b"];
         assert_eq!(value(&places).as_deref(), Some("2"));
         let domains = ["sid=1; Domain=.EXAMPLE.com", "sid=; domain=example.com"];
+        assert_eq!(value(&domains), None);
+        // One dot goes, and what is empty is not there (section 5.2.3).
+        let domains = ["sid=1; Domain=..a.test", "sid=; Domain=a.test"];
+        assert_eq!(value(&domains).as_deref(), Some("1"));
+        let domains = ["sid=1; Domain=a.test; Domain=", "sid=; Domain=a.test"];
         assert_eq!(value(&domains), None);
     }
 

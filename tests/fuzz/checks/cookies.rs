@@ -33,7 +33,8 @@ pub(crate) fn set_cookies(input: &[u8]) {
 struct Kept {
     value: String,
     domain: String,
-    path: String,
+    /// `None` is the default one.
+    path: Option<String>,
     seconds: Option<i64>,
 }
 
@@ -63,7 +64,7 @@ fn parse(line: &str) -> Option<Kept> {
     let mut kept = Kept {
         value: trim(value),
         domain: String::new(),
-        path: "/default".to_owned(),
+        path: None,
         seconds: None,
     };
     let mut expires = None;
@@ -85,15 +86,12 @@ fn parse(line: &str) -> Option<Kept> {
                     kept.seconds = Some(seconds.saturating_mul(sign));
                 }
             }
-            "domain" => {
+            "domain" if !value.is_empty() => {
                 let domain = value.strip_prefix('.').unwrap_or(&value);
                 kept.domain = domain.to_ascii_lowercase();
             }
             "path" => {
-                kept.path = match value.starts_with('/') {
-                    true => value,
-                    false => "/default".to_owned(),
-                };
+                kept.path = value.starts_with('/').then_some(value);
             }
             _ => {}
         }
