@@ -2,9 +2,10 @@
 //! a slower reading of it says.
 //!
 //! Each test checks the files of its folder in `fuzz/corpus`, and then random
-//! mutations of them. `FUZZ_ROUNDS` says how many of those, and `SEED` repeats
-//! a run.
+//! mutations of them. The environment variable `FUZZ_ROUNDS` says how many of
+//! those, and `SEED` which.
 
+mod chance;
 #[path = "fuzz/checks/mod.rs"]
 mod checks;
 #[path = "fuzz/mutation.rs"]

@@ -3,7 +3,9 @@
 //!
 //! The process is this test itself, run once more. It writes a byte for each
 //! step, of its own and of the server's, and dies at the step that it is told,
-//! or is killed after as many as chance says.
+//! or is killed after as many as chance says, by the environment variable `SEED`.
+
+mod chance;
 
 use std::env;
 use std::fs;
@@ -14,6 +16,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use chance::chance;
 use http::Request;
 use http_body_util::Full;
 use hyper_util::client::legacy::{Client, connect::HttpConnector};
@@ -258,31 +261,17 @@ impl Drop for World {
     }
 }
 
-/// Numbers that chance gives, by xorshift64.
-fn chance(seed: u64) -> impl FnMut(usize) -> usize {
-    let mut random = seed | 1;
-    move |below| {
-        random ^= random << 13;
-        random ^= random >> 7;
-        random ^= random << 17;
-        (random % below as u64) as usize
-    }
-}
-
 #[test]
 fn a_process_killed_a_thousand_times_always_comes_back() {
-    let seed = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), "kill");
-    let seed = env::var("SEED").map_or(seed, |seed| seed.parse().unwrap());
-    println!("SEED={seed}");
-    let mut chance = chance(seed);
+    let mut chance = chance();
     // Two processes in a row that die between noting an attempt and making it
     // may cost two failed logins: what was noted cannot be told from what was
     // done. The third is always right.
     let world = World::new("killed", 3);
     let (mut logged_in, mut changed) = (0, 0);
     for round in 0..1000 {
-        let steps = 1 + chance(60);
-        let how = format!("round {round} of SEED={seed}, killed after {steps} steps");
+        let steps = 1 + chance.usize(..60);
+        let how = format!("round {round}, killed after {steps} steps");
         let said = world.process(u64::MAX, None).until(steps);
         world.check(&said, &how);
         logged_in += usize::from(said.contains(&LOGGED_IN));
@@ -291,7 +280,7 @@ fn a_process_killed_a_thousand_times_always_comes_back() {
         }
         changed = world.emulator.account().password_changes;
     }
-    world.comes_back(&format!("at last, SEED={seed}"));
+    world.comes_back("at last");
     // Otherwise nothing was tried.
     assert!(logged_in > 500 && changed > 500, "{logged_in}, {changed}");
 }

@@ -1,11 +1,15 @@
 //! Many requests over many expiries, some dropped by their callers: the
-//! server's own account is even at the end. On virtual time.
+//! server's own account is even at the end. On virtual time. The environment
+//! variable `SEED` says what chance is to do.
+
+mod chance;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use chance::chance;
 use http::{Method, Request};
 use http_body_util::{BodyExt, Full};
 use tokio::task::JoinSet;
@@ -18,27 +22,9 @@ use tower_reauth::{Credentials, Reason, Session, SessionService, TokenEnd};
 const BASE: &str = "https://ctm.test/automation-api";
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// Numbers that chance gives, by xorshift64.
-struct Chance(u64);
-
-impl Chance {
-    fn new() -> Self {
-        let seed = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), "storm");
-        let seed = std::env::var("SEED").map_or(seed, |seed| seed.parse().unwrap());
-        println!("SEED={seed}");
-        Self(seed | 1)
-    }
-
-    fn below(&mut self, below: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % below
-    }
-
-    fn millis(&mut self, below: u64) -> Duration {
-        Duration::from_micros(self.below(below * 1000))
-    }
+/// Up to so many milliseconds.
+fn millis(chance: &mut fastrand::Rng, below: u64) -> Duration {
+    Duration::from_micros(chance.u64(..below * 1000))
 }
 
 /// A server that takes its time, and a client of it.
@@ -156,18 +142,18 @@ impl World {
 
 #[tokio::test(start_paused = true)]
 async fn ten_thousand_requests_over_twenty_expiries_cost_one_login_each() {
-    let mut chance = Chance::new();
+    let mut chance = chance();
     let world = World::new(None, None);
     for round in 0..20 {
         let mut calls = JoinSet::new();
         for number in 0..500 {
-            let wait = chance.millis(2000);
-            let dropped = chance.below(5) == 0;
-            let patience = dropped.then(|| chance.millis(150));
+            let wait = millis(&mut chance, 2000);
+            let dropped = chance.u8(..5) == 0;
+            let patience = dropped.then(|| millis(&mut chance, 150));
             calls.spawn(world.call(round * 500 + number, wait, patience));
         }
         // In the middle of it, and so that somebody comes later.
-        let when = Duration::from_millis(500) + chance.millis(1000);
+        let when = Duration::from_millis(500) + millis(&mut chance, 1000);
         sleep(when).await;
         world.emulator.expire_all();
         world.all(calls).await;
@@ -186,15 +172,15 @@ async fn ten_thousand_requests_over_twenty_expiries_cost_one_login_each() {
 
 #[tokio::test(start_paused = true)]
 async fn ten_thousand_requests_over_twenty_lifetimes_meet_no_rejection_and_no_wait() {
-    let mut chance = Chance::new();
+    let mut chance = chance();
     let lifetime = MINUTE * 30;
     let world = World::new(Some(lifetime), Some(lifetime));
     let mut calls = JoinSet::new();
     for number in 0..10_000 {
         // Eight hours and a half: the last token is the twenty-first.
-        let wait = chance.millis(20 * 25 * 60 * 1000 + 20 * 60 * 1000);
-        let dropped = chance.below(5) == 0;
-        let patience = dropped.then(|| chance.millis(10));
+        let wait = millis(&mut chance, 20 * 25 * 60 * 1000 + 20 * 60 * 1000);
+        let dropped = chance.u8(..5) == 0;
+        let patience = dropped.then(|| millis(&mut chance, 10));
         calls.spawn(world.call(number, wait, patience));
     }
     world.all(calls).await;

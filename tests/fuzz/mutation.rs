@@ -1,24 +1,20 @@
 //! Random mutations of a corpus.
 
+use super::chance::chance;
+
 /// Bytes that mean something to one format or another.
 const TELLING: &[u8] = b"\0\t\n\r \"\\#%&'()*+,-./0129:;<=>?@AZ[]_`az{|}~\x7f\x80\xa0\xc2\xff";
 
-/// A source of numbers and of what they make, by xorshift64.
-pub(crate) struct Mutation(u64);
+/// What chance makes of a corpus.
+pub(crate) struct Mutation(fastrand::Rng);
 
 impl Mutation {
     pub(crate) fn new() -> Self {
-        let seed = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), "fuzz");
-        let seed = std::env::var("SEED").map_or(seed, |seed| seed.parse().unwrap());
-        println!("SEED={seed}");
-        Self(seed | 1)
+        Self(chance())
     }
 
     fn below(&mut self, below: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 16) as usize % below.max(1)
+        self.0.usize(..below.max(1))
     }
 
     fn range(&mut self, length: usize) -> std::ops::Range<usize> {

@@ -2,25 +2,19 @@
 
 use std::time::Duration;
 
-/// By xorshift64. Each task has one of its own, so that it draws the same
-/// numbers whatever the others do.
-pub(crate) struct Chance(u64);
+/// Each task has one of its own, so that it draws the same numbers whatever the
+/// others do.
+pub(crate) struct Chance(fastrand::Rng);
 
 impl Chance {
     /// The one of this `number` among those of a seed.
     pub(crate) fn new(seed: u64, number: u64) -> Self {
-        // By splitmix64: neighbours are to have nothing in common.
-        let mut mixed = seed.wrapping_add((number + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        Self((mixed ^ (mixed >> 31)) | 1)
+        let first = fastrand::Rng::with_seed(seed).u64(..);
+        Self(fastrand::Rng::with_seed(first.wrapping_add(number)).fork())
     }
 
     pub(crate) fn below(&mut self, below: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 11) % below
+        self.0.u64(..below)
     }
 
     /// True once in so many times.
