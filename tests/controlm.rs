@@ -458,6 +458,29 @@ async fn the_typed_calls_say_what_the_server_said_without_the_token() {
     let token = result.token.unwrap();
     assert_eq!(token.expose_secret(), TOKEN);
 
+    // Whatever it says may hold what it was sent, or gives.
+    let echo = serde_json::json!({
+        "username": format!("{PASSWORD}!"),
+        "token": TOKEN,
+        "version": format!("v{TOKEN}"),
+    });
+    let echoed = api(Scripted::answering(200, echo.to_string()))
+        .login(&credentials)
+        .await
+        .unwrap();
+    assert_eq!(echoed.username.as_deref(), Some("[redacted]!"));
+    assert_eq!(echoed.version.as_deref(), Some("v[redacted]"));
+    // A name that is the password, too, is still the user's.
+    let namesake = LoginCredentials::from(&Credentials::new("emuser", "emuser"));
+    let named = api(Scripted::answering(
+        200,
+        r#"{"username":"emuser","token":"A3F5"}"#,
+    ))
+    .login(&namesake)
+    .await
+    .unwrap();
+    assert_eq!(named.username.as_deref(), Some("emuser"));
+
     let echo = format!(r#"{{"message":"Successfully logged out from session {TOKEN}"}}"#);
     let http = Scripted::answering(200, echo);
     let said = api(http.clone()).logout(&token).await.unwrap();

@@ -14,7 +14,7 @@ use tower_service::Service;
 use super::answer::Answer;
 use super::error::{Call, Error, ErrorKind, InvalidBase, Unreadable};
 use super::model::{LoginCredentials, LoginResult, PasswordsObject, SuccessData};
-use super::text::Secrets;
+use super::text::{Extent, Secrets};
 use crate::BoxError;
 use crate::origin::{Destination, Origins};
 use crate::provider::was_not_sent;
@@ -79,12 +79,13 @@ struct Endpoints {
 /// A [`LoginResult`] that is read without leaving a copy of the token.
 #[derive(Deserialize)]
 struct LoggedIn {
-    #[serde(default)]
-    username: Option<String>,
+    // What it says may echo a secret, whatever it is to be.
+    #[serde(default, deserialize_with = "secret::json::optional")]
+    username: Option<SecretString>,
     #[serde(default, deserialize_with = "secret::json::optional")]
     token: Option<SecretString>,
-    #[serde(default)]
-    version: Option<String>,
+    #[serde(default, deserialize_with = "secret::json::optional")]
+    version: Option<SecretString>,
 }
 
 /// Whether requests go over plain `http` to another machine, and may.
@@ -243,7 +244,8 @@ where
 {
     /// `do_login`: logs in. No token is sent along.
     ///
-    /// The result's token is there, and can stand in a header.
+    /// The result's token is there, and can stand in a header. Password and token
+    /// are taken out of its texts, should the server echo them.
     ///
     /// # Errors
     ///
@@ -298,16 +300,7 @@ where
             token,
             version,
         } = answer.message(call, &secrets)?;
-        let result = LoginResult {
-            username,
-            token,
-            version,
-        };
-        let Some(token) = result
-            .token
-            .as_ref()
-            .filter(|token| !token.expose_secret().is_empty())
-        else {
+        let Some(value) = token.filter(|token| !token.expose_secret().is_empty()) else {
             let error = answer.unreadable(call, Unreadable::NoToken, &secrets);
             // Some servers say what went wrong with a status of 200.
             return Err(match answer.error_list(&secrets) {
@@ -318,11 +311,24 @@ where
                 None => error,
             });
         };
-        let token = self.token(token).map_err(|error| {
+        let token = self.token(&value).map_err(|error| {
             answer
                 .unreadable(call, Unreadable::InvalidToken, &secrets)
                 .caused_by(error)
         })?;
+        let secrets = secrets.and(&value);
+        let clean = |text: SecretString| secrets.clean(text.expose_secret(), Extent::Whole);
+        let result = LoginResult {
+            // A user whose password is the name is still called that.
+            username: match username {
+                Some(name) if name.expose_secret() == credentials.username => {
+                    Some(credentials.username.clone())
+                }
+                other => other.and_then(clean),
+            },
+            token: Some(value),
+            version: version.and_then(clean),
+        };
         Ok((result, token))
     }
 
