@@ -113,6 +113,8 @@ impl<'a> Line<'a> {
         let line = std::str::from_utf8(line.as_bytes()).ok()?;
         let mut parts = line.split(';');
         let (name, value) = parts.next()?.split_once('=')?;
+        // What has no name is no cookie.
+        let name = Some(trim(name)).filter(|name| !name.is_empty())?;
         let mut max_age = None;
         let mut expires = None;
         let (mut domain, mut path) = (String::new(), "");
@@ -143,7 +145,7 @@ impl<'a> Line<'a> {
             }
         }
         Some(Self {
-            name: trim(name),
+            name,
             value: trim(value),
             seconds: max_age.or(expires),
             domain,
@@ -319,6 +321,10 @@ mod tests {
         let (name, value) = found.into_parts();
         assert_eq!((name.as_str(), value.expose_secret()), ("SID_8080", "a"));
         assert!(SetCookie::find_by(&headers, |_| false).is_none());
+        // One without a name is none (section 5.2).
+        headers.append(header::SET_COOKIE, " =c; Path=/".parse().unwrap());
+        let found = SetCookie::find_by(&headers, |name| name != "other").unwrap();
+        assert_eq!(found.name(), "SID_8080");
     }
 
     #[test]
