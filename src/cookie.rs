@@ -105,21 +105,23 @@ struct Line<'a> {
     /// From now on; none or less deletes it.
     seconds: Option<i64>,
     domain: String,
-    path: &'a str,
+    path: String,
 }
 
 impl<'a> Line<'a> {
     fn parse(line: &'a HeaderValue, now: i64) -> Option<Self> {
-        let line = std::str::from_utf8(line.as_bytes()).ok()?;
-        let mut parts = line.split(';');
-        let (name, value) = parts.next()?.split_once('=')?;
+        let mut parts = line.as_bytes().split(|byte| *byte == b';');
+        let pair = std::str::from_utf8(parts.next()?).ok()?;
+        let (name, value) = pair.split_once('=')?;
         // What has no name is no cookie.
         let name = Some(trim(name)).filter(|name| !name.is_empty())?;
         let mut max_age = None;
         let mut expires = None;
-        let (mut domain, mut path) = (String::new(), "");
+        let (mut domain, mut path) = (String::new(), String::new());
         for attribute in parts {
-            let (attribute, value) = attribute.split_once('=').unwrap_or((attribute, ""));
+            // One that is no text, as a comment may be, spoils no other.
+            let attribute = String::from_utf8_lossy(attribute);
+            let (attribute, value) = attribute.split_once('=').unwrap_or((&attribute, ""));
             let value = trim(value);
             match trim(attribute) {
                 key if key.eq_ignore_ascii_case("max-age") => {
@@ -139,7 +141,10 @@ impl<'a> Line<'a> {
                 }
                 // What is no path is the default one (section 5.2.4).
                 key if key.eq_ignore_ascii_case("path") => {
-                    path = if value.starts_with('/') { value } else { "" };
+                    path = match value.starts_with('/') {
+                        true => value.to_owned(),
+                        false => String::new(),
+                    };
                 }
                 _ => {}
             }
@@ -303,6 +308,26 @@ mod tests {
         let value = HeaderValue::from_bytes(b"sid=\xff").unwrap();
         headers.append(header::SET_COOKIE, value);
         assert!(SetCookie::find(&headers, "sid").is_none());
+    }
+
+    #[test]
+    fn an_attribute_may_hold_any_bytes() {
+        let found = |lines: &[&[u8]]| {
+            let mut headers = HeaderMap::new();
+            for line in lines {
+                let line = HeaderValue::from_bytes(line).unwrap();
+                headers.append(header::SET_COOKIE, line);
+            }
+            let found = SetCookie::find(&headers, "sid")?;
+            Some((
+                found.lifetime(),
+                found.into_value().expose_secret().to_owned(),
+            ))
+        };
+        let minute = Some(Duration::from_secs(60));
+        let set: &[u8] = b"sid=a; Comment=caf\xe9; Path=/\xe9; Max-Age=60";
+        assert_eq!(found(&[set]), Some((minute, "a".to_owned())));
+        assert_eq!(found(&[set, b"sid=; Path=/\xe9"]), None);
     }
 
     #[test]

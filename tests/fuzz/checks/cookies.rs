@@ -18,7 +18,7 @@ pub(crate) fn set_cookies(input: &[u8]) {
     for line in input.split(|byte| *byte == b'\n') {
         if let Ok(value) = HeaderValue::from_bytes(line) {
             headers.append(header::SET_COOKIE, value);
-            lines.extend(std::str::from_utf8(line));
+            lines.push(line);
         }
     }
     let found = SetCookie::find(&headers, "sid").map(|cookie| {
@@ -39,7 +39,7 @@ struct Kept {
 }
 
 /// The jar after all lines, of which the last one set counts.
-fn set(lines: &[&str]) -> Option<(String, Option<Duration>)> {
+fn set(lines: &[&[u8]]) -> Option<(String, Option<Duration>)> {
     let mut jar: Vec<Kept> = Vec::new();
     for line in lines.iter().filter_map(|line| parse(line)) {
         jar.retain(|kept| (&kept.domain, &kept.path) != (&line.domain, &line.path));
@@ -53,8 +53,10 @@ fn set(lines: &[&str]) -> Option<(String, Option<Duration>)> {
     Some((last.value, seconds.map(Duration::from_secs)))
 }
 
-/// Section 5.2.
-fn parse(line: &str) -> Option<Kept> {
+/// Section 5.2. Name and value must be texts here; what follows may be anything.
+fn parse(line: &[u8]) -> Option<Kept> {
+    std::str::from_utf8(line.split(|byte| *byte == b';').next()?).ok()?;
+    let line = String::from_utf8_lossy(line);
     let trim = |text: &str| text.trim_matches([' ', '\t']).to_owned();
     let mut parts = line.split(';');
     let (name, value) = parts.next().unwrap().split_once('=')?;
