@@ -20,8 +20,11 @@ pub(crate) fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Durati
         // All digits and yet too large for a number: beyond any day.
         value.parse().unwrap_or(DAY)
     } else {
-        // No other zone; and `asctime` tells none, but ends in the year.
-        let is_gmt = value.ends_with(" GMT") || value.ends_with(|c: char| c.is_ascii_digit());
+        // No other zone, by name or by number; and `asctime` tells none, but ends
+        // in the year.
+        let last = value.rsplit(' ').next().unwrap_or_default();
+        let is_gmt = last == "GMT"
+            || last.ends_with(|c: char| c.is_ascii_digit()) && !last.contains(['+', '-']);
         let date = is_gmt.then(|| seconds_of(value))??;
         let delay = date.saturating_sub(seconds_of_answer(headers, now));
         u64::try_from(delay).unwrap_or(0)
@@ -148,6 +151,8 @@ mod tests {
             "Sun, 06 Nov 1994",
             "Sun, 32 Nov 1994 08:49:37 GMT",
             "Sun, 06 Nov 1994 08:49:37 CET",
+            "Sun, 06 Nov 1994 08:49:37 +0200",
+            "Sun, 06 Nov 1994 08:49:37 GMT-0800",
             "1994-11-06T08:50:37",
             "1.5",
         ] {

@@ -49,8 +49,10 @@ fn expected(retry_after: &HeaderValue, date: &HeaderValue) -> Option<Option<Dura
             _ => DAY,
         }
     } else {
-        let has_no_other_zone =
-            text.ends_with(" GMT") || text.chars().last().is_some_and(|c| c.is_ascii_digit());
+        let last = text.split(' ').next_back().unwrap_or_default();
+        let is_number = last.chars().last().is_some_and(|c| c.is_ascii_digit());
+        let is_offset = last.chars().any(|c| "+-".contains(c));
+        let has_no_other_zone = last == "GMT" || is_number && !is_offset;
         match seconds_of(text).filter(|_| has_no_other_zone) {
             None => return Some(None),
             Some(at) => (at - seconds_of(date.to_str().ok()?)?).clamp(0, DAY),
