@@ -122,10 +122,20 @@ pub struct Builder {
 }
 
 /// Where certificates are given.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 enum Given {
     File(PathBuf),
     Pem(Vec<u8>),
+}
+
+// By hand: there may be keys between the certificates.
+impl fmt::Debug for Given {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(file) => f.debug_tuple("File").field(file).finish(),
+            Self::Pem(_) => f.debug_tuple("Pem").finish_non_exhaustive(),
+        }
+    }
 }
 
 impl Builder {

@@ -462,6 +462,16 @@ fn a_certificate_that_is_broken_is_no_trust() {
     }
 }
 
+/// Some keep both in one file, of which the keys are skipped.
+#[test]
+fn a_key_among_the_certificates_is_not_shown() {
+    let own = Own::new(IsCa::NoCa);
+    let both = own.key.serialize_pem() + &own.pem();
+    let shown = format!("{:?}", client::https().ca_pem(both.clone()));
+    let key = format!("{:?}", own.key.serialize_pem().as_bytes());
+    assert!(!shown.contains(key.trim_matches(['[', ']'])), "{shown}");
+}
+
 /// Not a test of its own: what
 /// [`the_systems_roots_are_trusted_and_missed`] runs as a process of its own,
 /// since the system's roots are named by the environment.
