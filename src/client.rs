@@ -343,7 +343,7 @@ impl Given {
                 CertificateDer::pem_slice_iter(&pem).collect()
             }
         };
-        let certificates = read.map_err(|error| self.unusable(error))?;
+        let certificates = read.map_err(|error| self.unusable(without_text(error)))?;
         if certificates.is_empty() {
             return Err(BuildError::NoCertificate { file: self.file() });
         }
@@ -362,6 +362,18 @@ impl Given {
             Self::File(file) => Some(file.clone()),
             Self::Pem(_) => None,
         }
+    }
+}
+
+/// What is wrong with PEM text, without the line that it quotes: where line breaks
+/// were lost, a key stands in that.
+fn without_text(error: PemError) -> BoxError {
+    match error {
+        PemError::IllegalSectionStart { .. } => {
+            "a line that begins a section does not end there".into()
+        }
+        PemError::MissingSectionEnd { .. } => "a section has no line that ends it".into(),
+        other => other.into(),
     }
 }
 

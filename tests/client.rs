@@ -472,6 +472,26 @@ fn a_key_among_the_certificates_is_not_shown() {
     assert!(!shown.contains(key.trim_matches(['[', ']'])), "{shown}");
 }
 
+/// As in a variable that lost its line breaks.
+#[test]
+fn a_key_in_pem_of_one_line_is_not_quoted() {
+    let own = Own::new(IsCa::NoCa);
+    let one_line = (own.key.serialize_pem() + &own.pem()).replace('\n', "");
+    let key = format!("{:?}", &one_line.as_bytes()[40..60]);
+    let end = one_line.find("-----END").unwrap();
+    for broken in [&one_line, &one_line[..end]] {
+        let error = failure(client::https().ca_pem(broken));
+        let cause = error.source().unwrap();
+        for shown in [
+            format!("{error:?}"),
+            format!("{cause:?}"),
+            format!("{cause}"),
+        ] {
+            assert!(!shown.contains(key.trim_matches(['[', ']'])), "{shown}");
+        }
+    }
+}
+
 /// Not a test of its own: what
 /// [`the_systems_roots_are_trusted_and_missed`] runs as a process of its own,
 /// since the system's roots are named by the environment.
