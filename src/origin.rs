@@ -108,9 +108,13 @@ impl Origins {
         if self.bound {
             // Whatever the URI says, it goes to the one server; but how it gets
             // there, the URI does say.
-            return match Origin::of(uri) {
-                Some(there) if !there.safe && !self.plain_http => Destination::Insecure,
-                Some(_) | None => Destination::Home,
+            let is_safe = match (uri.scheme(), uri.host()) {
+                (Some(scheme), Some(host)) => is_safe(scheme, &Host::parse(host)),
+                _ => true,
+            };
+            return match is_safe || self.plain_http {
+                true => Destination::Home,
+                false => Destination::Insecure,
             };
         }
         if self.list.is_empty() {
@@ -163,7 +167,7 @@ impl Origin {
     fn of(uri: &Uri) -> Option<Self> {
         let place = Place::of(uri)?;
         let host = Host::parse(place.host);
-        let safe = encrypts(place.scheme) || host.is_this_machine();
+        let safe = is_safe(place.scheme, &host);
         Some(Self {
             scheme: place.scheme.clone(),
             authority: place.authority.to_owned(),
@@ -235,6 +239,10 @@ fn default_port(scheme: &Scheme) -> Option<u16> {
         scheme if scheme.eq_ignore_ascii_case("ws") => Some(80),
         _ => None,
     }
+}
+
+fn is_safe(scheme: &Scheme, host: &Host) -> bool {
+    encrypts(scheme) || host.is_this_machine()
 }
 
 fn encrypts(scheme: &Scheme) -> bool {
@@ -443,6 +451,11 @@ mod tests {
         assert_eq!(origins.locate(&elsewhere), Destination::Home);
         let open = "http://ctm.example.com/".parse().unwrap();
         assert_eq!(origins.locate(&open), Destination::Insecure);
+        // What is no port makes it no safer.
+        let odd = "http://ctm.example.com:65979/".parse().unwrap();
+        assert_eq!(origins.locate(&odd), Destination::Insecure);
+        let odd = "https://ctm.example.com:65979/".parse().unwrap();
+        assert_eq!(origins.locate(&odd), Destination::Home);
         origins.allow_plain_http();
         assert_eq!(origins.locate(&open), Destination::Home);
     }
