@@ -42,12 +42,20 @@ pub struct Token {
 
 #[derive(Clone, Default)]
 struct Inner {
-    headers: Vec<(HeaderName, HeaderValue)>,
+    headers: Vec<Header>,
     cookies: Vec<Cookie>,
     lifetime: Option<Duration>,
     idle_lifetime: Option<Duration>,
     continues_previous: bool,
     data: Option<SecretString>,
+}
+
+#[derive(Clone)]
+struct Header {
+    name: HeaderName,
+    value: HeaderValue,
+    /// How many bytes of the value stand before the token.
+    prefix: usize,
 }
 
 #[derive(Clone, PartialEq, Eq)]
@@ -81,9 +89,11 @@ impl Token {
             carrier: Carrier::Header(header::AUTHORIZATION),
         })?;
         let mut token = Self::empty();
-        Arc::make_mut(&mut token.inner)
-            .headers
-            .push((header::AUTHORIZATION, value));
+        Arc::make_mut(&mut token.inner).headers.push(Header {
+            name: header::AUTHORIZATION,
+            value,
+            prefix: "Basic ".len(),
+        });
         Ok(token)
     }
 
@@ -232,13 +242,14 @@ impl Token {
     /// Cookies are not among them, since they join a request's own: see
     /// [`Token::apply_to`].
     pub fn headers(&self) -> impl ExactSizeIterator<Item = (&HeaderName, &HeaderValue)> {
-        self.inner.headers.iter().map(|(name, value)| (name, value))
+        let headers = self.inner.headers.iter();
+        headers.map(|header| (&header.name, &header.value))
     }
 
     /// Puts the token into `headers`, replacing what has the same name.
     #[inline]
     pub fn apply_to(&self, headers: &mut HeaderMap) {
-        for (name, value) in &self.inner.headers {
+        for Header { name, value, .. } in &self.inner.headers {
             // Where the compiler knows the name, most of the map's work is done.
             if *name == header::AUTHORIZATION {
                 headers.insert(header::AUTHORIZATION, value.clone());
@@ -256,9 +267,9 @@ impl Token {
     /// first cookie.
     #[must_use]
     pub fn secret(&self) -> Option<SecretString> {
-        let data = usize::from(self.inner.data.is_some());
-        let mut secrets = self.secrets();
-        (secrets.len() > data).then(|| secrets.swap_remove(0))
+        let header = self.inner.headers.first().map(Header::bare);
+        let cookie = self.inner.cookies.first().map(Cookie::value);
+        text(header.or(cookie)?)
     }
 
     /// What the provider keeps with the token.
@@ -306,23 +317,21 @@ impl Token {
 
     /// Whether both tokens put the same into a request.
     pub(crate) fn sends_the_same_as(&self, other: &Token) -> bool {
-        self.inner.headers == other.inner.headers && self.inner.cookies == other.inner.cookies
+        self.headers().eq(other.headers()) && self.inner.cookies == other.inner.cookies
     }
 
-    /// What must not be quoted of it: the values without their schemes, and the data.
+    /// What must not be quoted of it: the values without what stands before
+    /// them, and the data.
     pub(crate) fn secrets(&self) -> Vec<SecretString> {
-        let values = self.inner.headers.iter().map(|(_, value)| value.as_bytes());
-        let headers = values.filter_map(|value| value.rsplit(|byte| *byte == b' ').next());
-        let pairs = self
-            .inner
-            .cookies
-            .iter()
-            .map(|cookie| (cookie, cookie.name.len() + 1));
-        let cookies = pairs.map(|(cookie, value)| &cookie.pair.as_bytes()[value..]);
-        let texts = headers
-            .chain(cookies)
-            .filter_map(|secret| std::str::from_utf8(secret).ok());
-        let texts = texts.map(SecretString::from);
+        let headers = self.inner.headers.iter().flat_map(|header| {
+            // Where no prefix was said, it may be of several words, too.
+            let whole = (header.prefix == 0).then(|| header.value.as_bytes());
+            [Some(header.bare()), whole].into_iter().flatten()
+        });
+        let cookies = self.inner.cookies.iter().map(Cookie::value);
+        // Space around a value does not get as far as the server.
+        let values = headers.chain(cookies).map(<[u8]>::trim_ascii);
+        let texts = values.filter_map(text);
         texts.chain(self.inner.data.clone()).collect()
     }
 
@@ -364,12 +373,21 @@ impl Token {
             }
         };
         let inner = Arc::make_mut(&mut self.inner);
-        match inner.headers.iter_mut().find(|(other, _)| *other == name) {
-            Some((_, value)) => *value = rendered,
+        let header = Header {
+            name,
+            value: rendered,
+            prefix: prefix.len(),
+        };
+        match inner
+            .headers
+            .iter_mut()
+            .find(|other| other.name == header.name)
+        {
+            Some(other) => *other = header,
             None => {
                 // Most tokens are a single header.
                 inner.headers.reserve_exact(1);
-                inner.headers.push((name, rendered));
+                inner.headers.push(header);
             }
         }
         Ok(self)
@@ -403,6 +421,28 @@ impl Token {
         );
         headers.insert(header::COOKIE, merged);
     }
+}
+
+impl Header {
+    /// The token by itself: without its prefix or, where none was said, the
+    /// last word, which stands behind a scheme.
+    fn bare(&self) -> &[u8] {
+        let value = self.value.as_bytes();
+        match value.rsplit(|byte| *byte == b' ').next() {
+            Some(word) if self.prefix == 0 && !word.is_empty() => word,
+            Some(_) | None => &value[self.prefix..],
+        }
+    }
+}
+
+impl Cookie {
+    fn value(&self) -> &[u8] {
+        &self.pair.as_bytes()[self.name.len() + 1..]
+    }
+}
+
+fn text(secret: &[u8]) -> Option<SecretString> {
+    std::str::from_utf8(secret).ok().map(SecretString::from)
 }
 
 impl fmt::Debug for Token {
@@ -509,6 +549,14 @@ mod tests {
         let cookie = Token::cookie("sid", "d=e").unwrap();
         assert_eq!(secret(cookie).as_deref(), Some("d=e"));
         assert_eq!(secret(Token::empty().with_data("b")), None);
+        // Whatever it travels behind, and however many words it is.
+        let name = HeaderName::from_static("x-key");
+        let prefixed = Token::prefixed(name.clone(), "Key=", "c").unwrap();
+        assert_eq!(secret(prefixed).as_deref(), Some("c"));
+        let words = Token::bearer("one two").unwrap();
+        assert_eq!(secret(words).as_deref(), Some("one two"));
+        let written_out = Token::header(name, "Bearer c").unwrap();
+        assert_eq!(secret(written_out).as_deref(), Some("c"));
     }
 
     #[test]

@@ -732,6 +732,33 @@ async fn a_provider_that_quotes_what_it_is_given_gets_no_secret_shown() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_token_is_not_quoted_whatever_it_travels_behind() {
+    let name = HeaderName::from_static("x-key");
+    for token in [
+        Token::prefixed(name.clone(), "Key=", TOKEN).unwrap(),
+        Token::header(name, format!("{TOKEN} 1")).unwrap(),
+        Token::bearer(format!("{TOKEN} 1")).unwrap(),
+        Token::bearer(format!("{TOKEN} ")).unwrap(),
+    ] {
+        let shown = Shown::default();
+        let provider = Quoting {
+            source: Source::from(Credentials::new("emuser", PASSWORD)),
+            // The token by itself.
+            quote: |said| {
+                let bare = &said[said.find("canary").unwrap()..];
+                let bare = bare.trim_end_matches([' ', '>', '?']);
+                ProviderError::unavailable(format!("no session {bare} here"))
+            },
+            place: 0,
+        };
+        let session = Session::builder(provider)
+            .initial(token.with_data(DATA))
+            .build();
+        shown.error(&session.logout().await.unwrap_err());
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_replay_is_told_of() {
     let shown = Shown::default();
     let _tracing = shown.tracing();
