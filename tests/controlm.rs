@@ -490,6 +490,17 @@ async fn the_typed_calls_say_what_the_server_said_without_the_token() {
     );
     assert!(http.sent()[0].headers()[header::AUTHORIZATION].is_sensitive());
 
+    // Whatever it stands behind on its way there.
+    for prefix in ["", "Token=", "Token token="] {
+        let api = api(http.clone()).prefix(prefix);
+        let said = api.logout(&token).await.unwrap();
+        assert_eq!(
+            said.message.as_deref(),
+            Some("Successfully logged out from session [redacted]"),
+            "{prefix:?}"
+        );
+    }
+
     let said = api(Scripted::answering(200, ""))
         .update_my_password(&token, &passwords())
         .await

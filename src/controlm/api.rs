@@ -216,12 +216,15 @@ impl<S, B> SessionApi<S, B> {
             .extra_headers()
             .filter(|(name, _)| *name != header::HOST)
             .map(|(_, value)| value);
-        let token = token
+        let headers = token
             .into_iter()
             .flat_map(Token::headers)
             .map(|(_, value)| value);
         let mut secrets = Secrets::default();
-        for value in extra.chain(token) {
+        for secret in token.into_iter().flat_map(Token::secrets) {
+            secrets = secrets.and(&secret);
+        }
+        for value in extra.chain(headers) {
             let Ok(value) = std::str::from_utf8(value.as_bytes()) else {
                 continue;
             };
