@@ -152,6 +152,8 @@ pub(super) fn best_text(body: &[u8], extent: Extent, secrets: &Secrets) -> Optio
         if is_empty(&value) {
             return None;
         }
+        // Written anew, since any character may have been written as an escape.
+        return secrets.clean(&value.to_string(), extent);
     }
     // Before tags are dropped, for a part of a secret may look like one.
     let body = secrets.redact_bytes(body);
@@ -380,6 +382,8 @@ mod tests {
             r#"no p"w & <x> here"#,
             r#"no p"w  &\n<x> here"#,
             "no p\u{0}\"w & <x> here",
+            r#"{"unknown":"no p\"w \u0026 \u003cx\u003E here"}"#,
+            r#"[{"no p\u0022w & <x> here":1}]"#,
             "<p>no p&quot;w &amp; &lt;x&gt; here",
             "<p>no p\"w & <x> here",
             "no p&quot;w &amp; &lt;x&gt; here",
