@@ -731,6 +731,40 @@ async fn a_provider_that_quotes_what_it_is_given_gets_no_secret_shown() {
     }
 }
 
+/// As a vault whose server echoes what it could not write.
+struct EchoingVault;
+
+impl CredentialSource for EchoingVault {
+    async fn fetch(&self) -> Result<Credentials, SourceError> {
+        Ok(Credentials::new("emuser", PASSWORD))
+    }
+
+    async fn prepare(&self, new: Credentials) -> Result<(), SourceError> {
+        let new = new.password().expose_secret();
+        Err(SourceError::unavailable(format!("cannot write <{new}>")))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_quotes_the_new_password_gets_none_shown() {
+    let shown = Shown::default();
+    let _tracing = shown.tracing();
+    let provider = Quoting {
+        source: Source::new(EchoingVault),
+        quote: |said| ProviderError::unavailable(said),
+        place: 0,
+    };
+    let session = Session::builder(provider)
+        .initial(Token::bearer(TOKEN).unwrap())
+        .build();
+    let mut events = session.events();
+    let change = PasswordChange::to(NEW_PASSWORD);
+    shown.error(&session.change_password(change).await.unwrap_err());
+    assert!(shown.mentions("cannot write"));
+    shown.session(&session);
+    shown.debug(&events.recv().await);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_token_is_not_quoted_whatever_it_travels_behind() {
     let name = HeaderName::from_static("x-key");

@@ -458,8 +458,10 @@ async fn change_password(
                 "an earlier password change is resolved by a login first",
             ));
         }
+        // A vault may echo what it was sent.
+        let sent = [change.new_password().clone()];
         let prepared = wallet.prepare(change, source).await;
-        prepared.map_err(ProviderError::from)
+        prepared.map_err(|error| ProviderError::from(error).without(&sent))
     };
     let prepared = within(deadline, prepare).await?;
     let change = prepared.change.clone();
