@@ -290,6 +290,10 @@ async fn a_call_goes_below_the_base_from_the_root_or_to_the_same_origin() {
         ("https://h/v1", "https://h:443/there", "https://h:443/there"),
         ("https://h/v1", "https://H/there", "https://H/there"),
         ("http://localhost:80/", "x", "http://localhost:80/x"),
+        // What stands before the host is not for the wire (RFC 9110, section 4.2.4).
+        ("https://user:pw@h/v1", "login", "https://h/v1/login"),
+        ("https://user:pw@h/v1", "", "https://h/v1"),
+        ("https://h/v1", "https://user:pw@h/there", "https://h/there"),
     ] {
         let (http, seen) = http(Response::default);
         api(http, base).get(to).send().await.unwrap();
