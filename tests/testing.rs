@@ -384,6 +384,66 @@ async fn a_server_that_is_down_is_unavailable() {
     assert!(broken(&error, Check::Unreachable).contains("it failed as Refused"));
 }
 
+/// One whose server echoes what it was sent.
+struct Echoing(Source);
+
+impl CredentialProvider for Echoing {
+    fn profile(&self) -> Profile {
+        home()
+    }
+
+    fn source(&self) -> Option<&Source> {
+        Some(&self.0)
+    }
+
+    async fn login(&self, login: LoginContext) -> Result<Token, ProviderError> {
+        let password = login.credentials()?.password().expose_secret();
+        match login.reason() {
+            Reason::Initial if password.starts_with("canary") => Ok(Token::bearer("canary-token")?),
+            _ => Err(ProviderError::protocol(format!("no login by <{password}>"))),
+        }
+    }
+
+    async fn logout(&self, token: Token) -> Result<(), ProviderError> {
+        let token = token.secret().unwrap();
+        let said = format!("no logout of <{}>", token.expose_secret());
+        Err(ProviderError::protocol(said))
+    }
+
+    async fn change_password(
+        &self,
+        _: Token,
+        change: PasswordChange,
+    ) -> Result<PasswordChanged, ProviderError> {
+        let new = change.new_password().expose_secret();
+        Err(ProviderError::refused(format!("no change to <{new}>")))
+    }
+}
+
+/// A server that accepts any token.
+struct Open;
+
+impl TestServer for Open {
+    async fn accepts(&self, _: &Token) -> bool {
+        true
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_found_quotes_no_secret_that_a_server_echoes() {
+    let provider = Echoing(Credentials::new("emuser", "canary-password").into());
+    let error = conformance(&provider, &Open).await.unwrap_err();
+    let told = error.report().to_string();
+    for expected in [
+        "no login by <[redacted]>",
+        "no logout of <[redacted]>",
+        "no change to <[redacted]>",
+    ] {
+        assert!(told.contains(expected), "{told}");
+    }
+    assert!(!told.contains("canary"), "{told}");
+}
+
 // ---- Providers that do not -------------------------------------------------
 
 /// What a provider does wrong.

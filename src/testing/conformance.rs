@@ -7,6 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Poll;
 use std::time::Duration;
 
+use secrecy::SecretString;
 use tokio::time::timeout;
 
 use super::report::{Check, NonConforming, Outcome, Report};
@@ -353,6 +354,7 @@ impl<'a, P: CredentialProvider, T: TestServer> Trial<'a, P, T> {
         let mut dropped = 0;
         for awaits in 1..=MOST_AWAITS {
             let context = self.context(Reason::Initial);
+            let secrets = secrets_of(&context);
             match dropped_at(awaits, self.provider.login(context)).await {
                 Dropped::InTime => dropped += 1,
                 Dropped::Panicked => {
@@ -360,6 +362,7 @@ impl<'a, P: CredentialProvider, T: TestServer> Trial<'a, P, T> {
                     return Err(broken(found, DROPPED));
                 }
                 Dropped::TooLate(answer) => {
+                    let answer = answer.map_err(|failure| failure.without(&secrets));
                     let token = answer.map_err(|failure| broken(failure, DROPPED))?;
                     self.let_go(token).await;
                     break;
@@ -551,8 +554,12 @@ impl<'a, P: CredentialProvider, T: TestServer> Trial<'a, P, T> {
         from: &Credentials,
         to: &Credentials,
     ) -> Result<PasswordChanged, Failure> {
+        let mut secrets = token.secrets();
+        secrets.extend([from.password().clone(), to.password().clone()]);
         let change = PasswordChange::to(to.password().clone()).of(from);
-        called(async { self.provider.change_password(token.clone(), change).await }).await
+        let changed =
+            called(async { self.provider.change_password(token.clone(), change).await }).await;
+        changed.map_err(|failure| failure.without(&secrets))
     }
 
     fn rejects(&self, response: http::Response<bytes::Bytes>) -> bool {
@@ -594,12 +601,23 @@ async fn log_in(
     provider: &impl CredentialProvider,
     context: LoginContext,
 ) -> Result<Token, Failure> {
+    let secrets = secrets_of(&context);
     // In a block of its own, since a method may panic before there is a future.
-    called(async { provider.login(context).await }).await
+    let login = called(async { provider.login(context).await }).await;
+    login.map_err(|failure| failure.without(&secrets))
 }
 
 async fn log_out(provider: &impl CredentialProvider, token: Token) -> Result<(), Failure> {
-    called(async { provider.logout(token).await }).await
+    let secrets = token.secrets();
+    let logout = called(async { provider.logout(token).await }).await;
+    logout.map_err(|failure| failure.without(&secrets))
+}
+
+/// What a server may echo of a login.
+fn secrets_of(context: &LoginContext) -> Vec<SecretString> {
+    let mut secrets = context.previous().map(Token::secrets).unwrap_or_default();
+    secrets.extend(context.credentials().map(|sent| sent.password().clone()));
+    secrets
 }
 
 /// Waits for a call, and takes a panic for an answer.
@@ -690,6 +708,14 @@ fn told(error: &dyn Error) -> String {
 }
 
 impl Failure {
+    /// The same without what it quotes of `secrets`: a report is printed.
+    fn without(self, secrets: &[SecretString]) -> Self {
+        match self {
+            Failure::Error(error) => Failure::Error(error.without(secrets)),
+            Failure::Panicked | Failure::Silent => self,
+        }
+    }
+
     fn is(&self, kind: ProviderErrorKind) -> bool {
         match self {
             Failure::Error(error) => error.kind() == kind,
