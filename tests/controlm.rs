@@ -671,6 +671,26 @@ async fn each_status_of_a_login_is_sorted() {
 }
 
 #[tokio::test]
+async fn a_wrong_password_is_refused_though_it_is_a_word_of_the_refusal() {
+    let wrong = r#"{"errors":[{"message":"Failed to login: Incorrect username or password"}]}"#;
+    for password in ["password", "user", "Incorrect username or password"] {
+        for status in [200, 400, 500] {
+            let http = Scripted::answering(status, wrong);
+            let credentials = Credentials::new("emuser", password);
+            let provider = ControlM::new(http, base(), credentials.clone()).unwrap();
+            let login = initial().with_credentials(credentials);
+            let error = provider.login(login).await.unwrap_err();
+            assert_eq!(
+                error.kind(),
+                ProviderErrorKind::Refused,
+                "{status} {password}"
+            );
+            assert!(cause(&error).text().unwrap().contains("[redacted]"));
+        }
+    }
+}
+
+#[tokio::test]
 async fn each_status_of_a_logout_is_sorted() {
     use ProviderErrorKind::{Protocol, TokenRejected, Unavailable};
     for (status, body, kind) in [

@@ -29,6 +29,9 @@ pub const MAX_ANSWER: usize = 64 * 1024;
 /// What a server says of a dead token, with a status of 401 or of 500.
 pub(super) const DEAD_TOKEN: &str = "Session token is invalid or expired";
 
+/// What a server says of a wrong user or password, with a status of 401.
+const WRONG_PASSWORD: &str = "Incorrect username or password";
+
 /// An answer whose status is a success, read to its end.
 pub(super) struct Answer {
     status: StatusCode,
@@ -149,6 +152,13 @@ impl Answer {
         text::error_list(&self.body, secrets)
     }
 
+    /// Whether the answer to a login says that user or password is wrong.
+    ///
+    /// Looked for before secrets are taken out: a password may be a word of it.
+    pub(super) fn is_refusal(&self) -> bool {
+        contains(&self.body, WRONG_PASSWORD.as_bytes())
+    }
+
     /// The error for an answer whose status is no success.
     fn failure(&self, call: Call, extent: Extent, secrets: &Secrets) -> Error {
         let token_is_dead = match call {
@@ -162,6 +172,7 @@ impl Answer {
         Error::new(call, ErrorKind::Status(self.status))
             .answered(self.status, self.retry_after)
             .about_a_dead_token(token_is_dead)
+            .about_a_refusal(call == Call::Login && self.is_refusal())
             .saying(
                 text::error_list(&self.body, secrets),
                 text::best_text(&self.body, extent, secrets),

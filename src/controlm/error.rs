@@ -45,6 +45,8 @@ struct Inner {
     text: Option<String>,
     retry_after: Option<Duration>,
     token_is_dead: bool,
+    /// Whether the answer says that user or password is wrong.
+    is_refusal: bool,
     source: Option<BoxError>,
 }
 
@@ -144,6 +146,7 @@ impl Error {
             text: None,
             retry_after: None,
             token_is_dead: false,
+            is_refusal: false,
             source: None,
         }))
     }
@@ -171,6 +174,14 @@ impl Error {
         self.with(|inner| inner.token_is_dead = dead)
     }
 
+    pub(super) fn about_a_refusal(self, refusal: bool) -> Self {
+        self.with(|inner| inner.is_refusal = refusal)
+    }
+
+    pub(super) fn is_refusal(&self) -> bool {
+        self.0.is_refusal
+    }
+
     fn with(mut self, set: impl FnOnce(&mut Inner)) -> Self {
         let inner = Arc::get_mut(&mut self.0).expect("an error under construction has no clones");
         set(inner);
@@ -188,6 +199,7 @@ impl fmt::Debug for Error {
             text,
             retry_after,
             token_is_dead,
+            is_refusal,
             source,
         } = &*self.0;
         f.debug_struct("Error")
@@ -198,6 +210,7 @@ impl fmt::Debug for Error {
             .field("text", text)
             .field("retry_after", retry_after)
             .field("token_is_dead", token_is_dead)
+            .field("is_refusal", is_refusal)
             .field("source", source)
             .finish()
     }

@@ -29,9 +29,6 @@ const LIFETIME: Duration = Duration::from_secs(30 * 60);
 /// How far into an answer the text for a dead token is looked for.
 const LOOKED_AT: usize = 4096;
 
-/// What a server says of a wrong user or password, with a status of 401.
-const WRONG_PASSWORD: &str = "Incorrect username or password";
-
 /// How long a login is left alone that was answered by something which is not
 /// the session service, and did not say how long.
 const NOT_SOON: Duration = Duration::from_secs(60);
@@ -334,11 +331,6 @@ where
 }
 
 fn login_failed(error: Error) -> ProviderError {
-    let wrong_password = || {
-        error
-            .text()
-            .is_some_and(|text| text.contains(WRONG_PASSWORD))
-    };
     match error.kind() {
         ErrorKind::PlainHttp => sorted(ProviderError::unsupported, error),
         ErrorKind::NotSent => sorted(ProviderError::unavailable, error),
@@ -346,7 +338,7 @@ fn login_failed(error: Error) -> ProviderError {
         ErrorKind::Status(StatusCode::UNAUTHORIZED) => sorted(ProviderError::refused, error),
         // The text is the 401's. A server that says it with another status has
         // counted the attempt all the same.
-        ErrorKind::Status(_) | ErrorKind::Unreadable(_) if wrong_password() => {
+        ErrorKind::Status(_) | ErrorKind::Unreadable(_) if error.is_refusal() => {
             sorted(ProviderError::refused, error)
         }
         ErrorKind::Unreadable(_) => sorted(ProviderError::protocol, error),
