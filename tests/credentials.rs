@@ -152,6 +152,18 @@ async fn a_file_that_holds_no_password_is_named_and_not_quoted() {
     .await;
 }
 
+/// To open a pipe waits for whoever writes to it.
+#[tokio::test]
+async fn a_pipe_that_nobody_writes_to_holds_no_password_and_nobody_up() {
+    let directory = Directory::new();
+    let pipe = directory.0.join("pipe");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.unwrap().success());
+    let source = File::plain("emuser", pipe);
+    let text = fails(&source, SourceErrorKind::Invalid).await;
+    assert!(text.contains("is not a file"), "{text}");
+}
+
 #[tokio::test]
 async fn a_file_of_64_kib_is_not_too_long() {
     let directory = Directory::new();

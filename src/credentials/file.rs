@@ -134,12 +134,13 @@ pub(super) async fn blocking<T: Send + 'static>(
 /// Reads a file into memory that is wiped, and of which no copy is left.
 pub(super) fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, SourceError> {
     let failed = |error| failed(path, error);
-    let file = fs::File::open(path).map_err(failed)?;
-    let metadata = file.metadata().map_err(failed)?;
-    if !metadata.is_file() {
+    // Before it is opened, which for a pipe may take for ever.
+    if !fs::metadata(path).map_err(failed)?.is_file() {
         return Err(invalid(path, "is not a file"));
     }
-    read_open(file, metadata.len(), path)
+    let file = fs::File::open(path).map_err(failed)?;
+    let length = file.metadata().map_err(failed)?.len();
+    read_open(file, length, path)
 }
 
 /// As [`read`], from a file that is open and is this long.
