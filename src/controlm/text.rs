@@ -304,7 +304,12 @@ fn printable(text: &str) -> String {
 fn changes_direction(character: char) -> bool {
     matches!(
         character,
-        '\u{200E}' | '\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}' | '\u{FEFF}'
+        '\u{61C}'
+            | '\u{200E}'
+            | '\u{200F}'
+            | '\u{202A}'..='\u{202E}'
+            | '\u{2066}'..='\u{2069}'
+            | '\u{FEFF}'
     )
 }
 
@@ -370,6 +375,10 @@ mod tests {
             text("a\r\nb\u{1b}[31mc\u{0}\u{202E}d").as_deref(),
             Some("a b[31mcd")
         );
+        // All that UAX #9 has to turn a text around (section 2).
+        let turned = "a\u{61C}\u{200E}\u{200F}\u{202A}\u{202B}\u{202C}\u{202D}\u{202E}\
+            \u{2066}\u{2067}\u{2068}\u{2069}b";
+        assert_eq!(text(turned).as_deref(), Some("ab"));
         let long = text(&"ü".repeat(100_000)).unwrap();
         assert_eq!(long.chars().count(), KEPT + 1);
     }
