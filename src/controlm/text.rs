@@ -397,6 +397,8 @@ mod tests {
             "<p>no p\"w & <x> here",
             "no p&quot;w &amp; &lt;x&gt; here",
             "no p%22w%20%26%20%3Cx%3E here",
+            "no p%22w%20%26%20%3cx%3e here",
+            "no p%22w+%26+%3cx%3e here",
         ] {
             let body = body.replace("\\n", "\n");
             let text = text_without("p\"w & <x>", &body);

@@ -50,8 +50,9 @@ pub(crate) fn redact_bytes<'a>(text: &'a [u8], secrets: &[&str]) -> Cow<'a, [u8]
 }
 
 /// `secret` in the forms in which an answer or an error may echo it: as it is,
-/// as `Debug` shows it, and as JSON, HTML, a URI and a posted form hold it.
-pub(crate) fn forms(secret: &str) -> [Zeroizing<String>; 6] {
+/// as `Debug` shows it, and as JSON, HTML, a URI and a posted form hold it, the
+/// latter two with escapes of either case.
+pub(crate) fn forms(secret: &str) -> [Zeroizing<String>; 8] {
     let by_character = |escape: fn(char, &mut String)| {
         form(secret, |form| {
             for character in secret.chars() {
@@ -59,6 +60,7 @@ pub(crate) fn forms(secret: &str) -> [Zeroizing<String>; 6] {
             }
         })
     };
+    let (percent, posted) = (by_character(percent_encode), by_character(form_encode));
     [
         form(secret, |form| form.push_str(secret)),
         form(secret, |form| {
@@ -69,8 +71,10 @@ pub(crate) fn forms(secret: &str) -> [Zeroizing<String>; 6] {
         }),
         by_character(json_escape),
         by_character(html_escape),
-        by_character(percent_encode),
-        by_character(form_encode),
+        in_lower_case(&percent),
+        in_lower_case(&posted),
+        percent,
+        posted,
     ]
 }
 
@@ -160,6 +164,23 @@ fn escape_bytes(character: char, form: &mut String) {
     }
 }
 
+/// The same with escapes in lower case (RFC 3986, section 2.1).
+fn in_lower_case(encoded: &str) -> Zeroizing<String> {
+    form(encoded, |form| {
+        let mut digits = 0;
+        for character in encoded.chars() {
+            match digits {
+                0 => form.push(character),
+                1.. => form.push(character.to_ascii_lowercase()),
+            }
+            digits = match character {
+                '%' => 2,
+                _ => u8::saturating_sub(digits, 1),
+            };
+        }
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -176,13 +197,25 @@ mod tests {
     #[test]
     fn a_secret_has_the_forms_of_those_who_quote_it() {
         let secret = "p\"w\\ <'&>\n\u{1}\u{10}\u{e9}";
-        let [plain, debug, json, html, percent, posted] = forms(secret);
+        let [
+            plain,
+            debug,
+            json,
+            html,
+            lower,
+            posted_lower,
+            percent,
+            posted,
+        ] = forms(secret);
         assert_eq!(*plain, secret);
         assert_eq!(format!("\"{}\"", *debug), format!("{secret:?}"));
         assert_eq!(*json, r#"p\"w\\ <'&>\n\u0001\u0010é"#);
         assert_eq!(*html, "p&quot;w\\ &lt;&#39;&amp;&gt;\n\u{1}\u{10}\u{e9}");
         assert_eq!(*percent, "p%22w%5C%20%3C%27%26%3E%0A%01%10%C3%A9");
         assert_eq!(*posted, "p%22w%5C+%3C%27%26%3E%0A%01%10%C3%A9");
+        assert_eq!(*lower, "p%22w%5c%20%3c%27%26%3e%0a%01%10%c3%a9");
+        assert_eq!(*posted_lower, "p%22w%5c+%3c%27%26%3e%0a%01%10%c3%a9");
+        assert_eq!(*in_lower_case("AB%C3C%A9"), "AB%c3C%a9");
         assert_eq!(*percent_encoded(secret), *percent);
         assert_eq!(*form_encoded(secret), *posted);
         // The assertion is in `form`.
