@@ -155,8 +155,9 @@ impl Answer {
     /// Whether the answer to a login says that user or password is wrong.
     ///
     /// Looked for before secrets are taken out: a password may be a word of it.
-    pub(super) fn is_refusal(&self) -> bool {
-        contains(&self.body, WRONG_PASSWORD.as_bytes())
+    pub(super) fn is_refusal(&self, extent: Extent) -> bool {
+        let text = text::best_text(&self.body, extent, &Secrets::default()).map(Zeroizing::new);
+        text.is_some_and(|text| text.contains(WRONG_PASSWORD))
     }
 
     /// The error for an answer whose status is no success.
@@ -172,7 +173,7 @@ impl Answer {
         Error::new(call, ErrorKind::Status(self.status))
             .answered(self.status, self.retry_after)
             .about_a_dead_token(token_is_dead)
-            .about_a_refusal(call == Call::Login && self.is_refusal())
+            .about_a_refusal(call == Call::Login && self.is_refusal(extent))
             .saying(
                 text::error_list(&self.body, secrets),
                 text::best_text(&self.body, extent, secrets),
