@@ -19,8 +19,8 @@ use tower::limit::ConcurrencyLimit;
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_reauth::testing::{ScriptedProvider, ScriptedService};
 use tower_reauth::{
-    Anonymous, Auto, BoxError, Error, ErrorKind, Never, Profile, Replay, ResponseFuture, Session,
-    SessionBody, Token,
+    Anonymous, Auto, BoxError, Error, ErrorKind, Never, Profile, Rejection, Replay, ResponseFuture,
+    Session, SessionBody, Token,
 };
 
 /// Answers with a status, and counts how often it was readied.
@@ -57,7 +57,13 @@ async fn tunnel<R>(replay: R, status: StatusCode) -> bool
 where
     R: Replay<Full<Bytes>, Body = Full<Bytes>> + Clone,
 {
-    let session = session("https://api.test");
+    tunnel_of(&session("https://api.test"), replay, status).await
+}
+
+async fn tunnel_of<R>(session: &Session, replay: R, status: StatusCode) -> bool
+where
+    R: Replay<Full<Bytes>, Body = Full<Bytes>> + Clone,
+{
     session.login().await.unwrap();
     let layer = session.layer().replay(replay);
     let client = layer.layer(Always(status, Arc::default()));
@@ -76,6 +82,15 @@ async fn a_tunnel_that_is_opened_at_once_has_its_token_whether_or_not_it_may_be_
 async fn a_tunnel_that_is_not_opened_has_no_token() {
     assert!(!tunnel(Auto, StatusCode::BAD_GATEWAY).await);
     assert!(!tunnel(Never, StatusCode::BAD_GATEWAY).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tunnel_whose_answer_is_looked_at_for_a_rejection_has_its_token_too() {
+    let profile = Profile::at("https://api.test".parse().unwrap());
+    let profile = profile.rejection(Rejection::body_contains(200, "log in", 1024));
+    let session = Session::new(ScriptedProvider::new(profile));
+    assert!(tunnel_of(&session, Auto, StatusCode::OK).await);
+    assert!(tunnel_of(&session, Never, StatusCode::OK).await);
 }
 
 async fn fails_and_holds_no_permit(session: &Session, uri: &str, expected: ErrorKind) {
