@@ -100,7 +100,13 @@ impl<S, R: Replay<B>, B> Sent<S, R, B> {
     /// body ends there, and the use of the token does not.
     pub(crate) fn hand_out_if_upgraded(&self, head: &mut response::Parts) {
         if self.is_upgraded_by(head.status) {
-            head.extensions.insert(Live::hand_out(self.lease().clone()));
+            let token = Live::hand_out(self.lease().clone());
+            // That of a session further in is used for as long.
+            let token = match head.extensions.remove() {
+                Some(inner) => token.holding(inner),
+                None => token,
+            };
+            head.extensions.insert(token);
         }
     }
 

@@ -14,13 +14,13 @@ use bytes::Bytes;
 use http::{HeaderName, Request, Response, StatusCode};
 use http_body::Body;
 use http_body_util::Full;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tower::limit::ConcurrencyLimit;
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_reauth::testing::{ScriptedProvider, ScriptedService};
 use tower_reauth::{
-    Anonymous, Auto, BoxError, Error, ErrorKind, Never, Profile, Rejection, Replay, ResponseFuture,
-    Session, SessionBody, Token,
+    Anonymous, Auto, BoxError, Error, ErrorKind, LogoutEnds, Never, Profile, Rejection, Replay,
+    ResponseFuture, Session, SessionBody, Token,
 };
 
 /// Answers with a status, and counts how often it was readied.
@@ -91,6 +91,37 @@ async fn a_tunnel_whose_answer_is_looked_at_for_a_rejection_has_its_token_too() 
     let session = Session::new(ScriptedProvider::new(profile));
     assert!(tunnel_of(&session, Auto, StatusCode::OK).await);
     assert!(tunnel_of(&session, Never, StatusCode::OK).await);
+}
+
+/// A token for the proxy, and one for what is behind it.
+#[tokio::test(start_paused = true)]
+async fn a_tunnel_through_two_sessions_uses_the_tokens_of_both() {
+    let provider = |profile: Profile| {
+        let profile = profile.logout_ends(LogoutEnds::Token);
+        ScriptedProvider::new(profile).issuing(|number| {
+            let name = HeaderName::from_static("x-token");
+            Token::header(name, format!("token-{number}")).unwrap()
+        })
+    };
+    let proxy = provider(Profile::default().bound());
+    let server = provider(Profile::at("https://api.test".parse().unwrap()));
+    let sessions = [Session::new(proxy.clone()), Session::new(server.clone())];
+
+    let client = sessions[0]
+        .layer()
+        .layer(Always(StatusCode::OK, Arc::default()));
+    let client = sessions[1].layer().layer(client);
+    let request = Request::connect("https://api.test/").body(Full::default());
+    let response = client.oneshot(request.unwrap()).await.unwrap();
+    let tunnel = response.into_parts().0.extensions;
+    for session in &sessions {
+        session.renew().await.unwrap();
+    }
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!([proxy.logouts(), server.logouts()], [0, 0]);
+    drop(tunnel);
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!([proxy.logouts(), server.logouts()], [1, 1]);
 }
 
 async fn fails_and_holds_no_permit(session: &Session, uri: &str, expected: ErrorKind) {
