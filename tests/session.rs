@@ -5,8 +5,9 @@ use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::future::{Future, pending};
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -665,6 +666,62 @@ async fn a_token_that_a_failed_renewal_may_have_used_up_is_not_offered_again() {
         });
         soon(session.login()).await.unwrap();
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_no_login_was_offered_is_not_used_up() {
+    let hangs = Arc::<AtomicBool>::default();
+    let told = hangs.clone();
+    let source = Source::from_fn(move || {
+        let hangs = told.load(SeqCst);
+        async move {
+            if hangs {
+                return pending().await;
+            }
+            Ok(Credentials::new("u", "p"))
+        }
+    });
+    let provider = Scripted::with_source(source);
+    let session = Session::new(provider.clone());
+    let is_offered = async || {
+        let told = provider.clone();
+        provider.on_login(move |cx| async move {
+            assert!(cx.previous().is_some());
+            Ok(told.issue())
+        });
+        soon(session.login()).await.unwrap();
+    };
+    let token = session.token().await.unwrap();
+
+    // Where there is no runtime, no login is made.
+    let elsewhere = session.clone();
+    let rejects = std::thread::spawn(move || elsewhere.reject(&token));
+    rejects.join().unwrap();
+    assert_eq!(provider.logins(), 1);
+    is_offered().await;
+
+    // Nor is one before the source has said what to send.
+    hangs.store(true, SeqCst);
+    let error = soon(session.renew()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::DeadlineExceeded);
+    hangs.store(false, SeqCst);
+    is_offered().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_password_change_outside_of_a_runtime_is_not_made_and_not_uncertain() {
+    let provider = Scripted::new();
+    let session = Session::new(provider.clone());
+    session.login().await.unwrap();
+    let change = std::thread::spawn(move || {
+        let change = session.change_password(PasswordChange::to("new"));
+        tokio_test::task::spawn(change).poll()
+    });
+    let Poll::Ready(Err(error)) = change.join().unwrap() else {
+        panic!("it fails at once");
+    };
+    assert_eq!(error.kind(), ErrorKind::NoRuntime);
+    assert_eq!(provider.log(), ["login"]);
 }
 
 #[tokio::test(start_paused = true)]
