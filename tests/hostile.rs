@@ -8,11 +8,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::Full;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_reauth::{
     CredentialProvider, LoginContext, LogoutEnds, Profile, ProviderError, Session, Token,
 };
+use tracing_subscriber::fmt::format::FmtSpan;
 
 const HOME: &str = "https://api.test/x";
 const SECOND: Duration = Duration::from_secs(1);
@@ -275,4 +276,38 @@ async fn after_a_logout_no_task_waits_for_the_users_of_a_replaced_token() {
     sleep(SECOND).await;
     assert_eq!(tasks(), 0);
     drop(held);
+}
+
+/// As one does that writes to a closed pipe by `println!`.
+#[tokio::test(start_paused = true)]
+async fn a_subscriber_that_panics_leaves_nobody_waiting() {
+    for told in [
+        FmtSpan::NONE,
+        FmtSpan::FULL,
+        FmtSpan::ACTIVE,
+        FmtSpan::CLOSE,
+    ] {
+        let desk = Desk::default();
+        let session = Session::new(desk.clone());
+        let panicking = tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::TRACE)
+            .with_span_events(told)
+            .with_writer(|| -> std::io::Sink { panic!("the pipe is closed") })
+            .finish();
+        let subscribed = tracing::subscriber::set_default(panicking);
+        for _ in 0..3 {
+            let session = session.clone();
+            let waits = tokio::spawn(async move {
+                session.token().await?;
+                session.renew().await
+            });
+            let renewed = timeout(60 * SECOND, waits).await;
+            renewed.expect("must not hang").unwrap().unwrap();
+            sleep(SECOND).await;
+        }
+        drop(subscribed);
+        session.token().await.unwrap();
+        let closed = timeout(60 * SECOND, session.close(SECOND)).await;
+        closed.expect("must not hang").unwrap();
+    }
 }
