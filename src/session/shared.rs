@@ -389,11 +389,15 @@ fn lifetimes(token: &Token) -> Lifetimes {
     }
 }
 
-impl Drop for Guarded {
+impl Drop for Shared {
     /// The last handle was dropped: nobody is left to log anything out.
     fn drop(&mut self) {
-        self.rules.abandon();
-        self.tell();
+        let guarded = self.guarded.get_mut();
+        let guarded = guarded.unwrap_or_else(PoisonError::into_inner);
+        guarded.rules.abandon();
+        for event in guarded.tell() {
+            trace::event(self.facts.name.as_deref(), &event);
+        }
     }
 }
 
