@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderName, Request, Response, StatusCode};
+use http::{HeaderName, Request, Response, StatusCode, header};
 use http_body::Body;
 use http_body_util::Full;
 use tokio::time::{sleep, timeout};
@@ -91,6 +91,70 @@ async fn a_tunnel_whose_answer_is_looked_at_for_a_rejection_has_its_token_too() 
     let session = Session::new(ScriptedProvider::new(profile));
     assert!(tunnel_of(&session, Auto, StatusCode::OK).await);
     assert!(tunnel_of(&session, Never, StatusCode::OK).await);
+}
+
+/// One session around another: each answers for its own status.
+#[tokio::test(start_paused = true)]
+async fn a_request_through_two_sessions_is_replayed_for_either_token() {
+    let profile = Profile::default().bound().rejection(Rejection::status(407));
+    let proxy = ScriptedProvider::new(profile).issuing(|number| {
+        Token::header(header::PROXY_AUTHORIZATION, format!("token-{number}")).unwrap()
+    });
+    let server = ScriptedProvider::at("https://api.test".parse().unwrap());
+    let behind = ScriptedService::new();
+    let before = ScriptedService::new().token_in_header(header::PROXY_AUTHORIZATION);
+    let both = (before.clone(), behind.clone());
+    let http = service_fn(move |request: Request<Full<Bytes>>| {
+        let (before, behind) = both.clone();
+        async move {
+            let mut answer = before.oneshot(request.clone()).await?;
+            if answer.status() == StatusCode::UNAUTHORIZED {
+                *answer.status_mut() = StatusCode::PROXY_AUTHENTICATION_REQUIRED;
+                return Ok(answer);
+            }
+            behind.oneshot(request).await
+        }
+    });
+    let client = Session::new(proxy.clone()).layer().layer(http);
+    let client = Session::new(server.clone()).layer().layer(client);
+    let get = async || client.clone().oneshot(get()).await.unwrap().status();
+
+    assert_eq!(get().await, StatusCode::OK);
+    before.accept_only(["token-2"]);
+    assert_eq!(get().await, StatusCode::OK);
+    assert_eq!([proxy.logins(), server.logins()], [2, 1]);
+    behind.accept_only(["token-2"]);
+    assert_eq!(get().await, StatusCode::OK);
+    assert_eq!([proxy.logins(), server.logins()], [2, 2]);
+    before.accept_only(["token-3"]);
+    behind.accept_only(["token-3"]);
+    assert_eq!(get().await, StatusCode::OK);
+    assert_eq!([proxy.logins(), server.logins()], [3, 3]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_panics_leaves_nothing_in_use() {
+    let session = session("https://api.test");
+    let calls = Arc::<AtomicUsize>::default();
+    let http = service_fn(move |_: Request<Full<Bytes>>| {
+        let call = calls.fetch_add(1, SeqCst);
+        assert_ne!(call, 1, "the call panics");
+        async move {
+            // The last is a replay.
+            assert!(call != 2 && call != 4, "its future panics");
+            let mut response = Response::new(Full::<Bytes>::default());
+            if call == 3 {
+                *response.status_mut() = StatusCode::UNAUTHORIZED;
+            }
+            Ok::<_, Infallible>(response)
+        }
+    });
+    let client = session.layer().layer(http);
+    for panics in [false, true, true, true, false] {
+        let request = tokio::spawn(client.clone().oneshot(get()));
+        assert_eq!(request.await.is_err(), panics);
+    }
+    session.close(Duration::from_secs(1)).await.unwrap();
 }
 
 /// A token for the proxy, and one for what is behind it.

@@ -633,6 +633,34 @@ async fn a_provider_that_calls_through_its_own_session_is_told_so() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_provider_that_acts_on_its_own_session_is_told_so_and_changes_nothing() {
+    type Act = fn(Session) -> Pin<Box<dyn Future<Output = ErrorKind> + Send>>;
+    let acts: [Act; 4] = [
+        |own| Box::pin(async move { own.login().await.unwrap_err().kind() }),
+        |own| Box::pin(async move { own.renew().await.unwrap_err().kind() }),
+        |own| Box::pin(async move { own.logout().await.unwrap_err().kind() }),
+        |own| {
+            Box::pin(async move {
+                let left = own.close(Duration::from_secs(1)).await.unwrap_err();
+                left.logout().unwrap().kind()
+            })
+        },
+    ];
+    for act in acts {
+        let provider = Scripted::new();
+        let session = Session::new(provider.clone());
+        let (own, told) = (session.clone(), provider.clone());
+        provider.on_login(move |_| async move {
+            assert_eq!(act(own).await, ErrorKind::Recursive);
+            Ok(told.issue())
+        });
+        let token = timeout(Duration::from_secs(1), session.token()).await;
+        assert_eq!(bearer(&token.expect("at once").unwrap()), "Bearer t1");
+        assert_eq!(provider.log(), ["login"]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_provider_may_log_in_through_another_session() {
     let other = Session::new(Scripted::new());
     let provider = Scripted::new();
