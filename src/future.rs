@@ -17,7 +17,7 @@ use crate::rejection::{Certainty, Reauth, Verdict, Why, is_idempotent};
 use crate::replay::Replay;
 use crate::sender::Sender;
 use crate::sent::{Remnant, Sent, Spare, Way};
-use crate::session::{Acquiring, Admitted, Lease, Live, Renewing, Session, why_failed};
+use crate::session::{Acquiring, Admitted, Lease, Renewing, Session, why_failed};
 
 /// How much of a rejected body is read into memory, so that its connection, or
 /// its window in HTTP/2, is free while the token is renewed.
@@ -371,10 +371,7 @@ where
                         Verdict::Accepted => {
                             this.state.set(State::Done);
                             tell_if_watched(session, &sent, &head);
-                            if sent.is_upgraded_by(head.status) {
-                                // The body ends here, and the use of the token does not.
-                                head.extensions.insert(Live::hand_out(sent.lease().clone()));
-                            }
+                            sent.hand_out_if_upgraded(&mut head);
                             let body = SessionBody::whole(body, sent.lease);
                             return Poll::Ready(Ok(Response::from_parts(head, body)));
                         }
@@ -441,12 +438,13 @@ where
                     let limit = *bytes;
                     let reading = &mut doubted.as_mut().expect(TAKEN).reading;
                     ready!(reading.poll_up_to(limit, cx));
-                    let doubted = doubted.take().expect(TAKEN);
+                    let mut doubted = doubted.take().expect(TAKEN);
                     let start = doubted.reading.start(limit);
                     match session.rejection().judge_body(&doubted.head, &start) {
                         Verdict::Accepted | Verdict::Ask { .. } => {
                             this.state.set(State::Done);
                             tell_if_watched(session, &doubted.sent, &doubted.head);
+                            doubted.sent.hand_out_if_upgraded(&mut doubted.head);
                             let (head, body, _) = doubted.into_parts();
                             return Poll::Ready(Ok(Response::from_parts(head, body)));
                         }

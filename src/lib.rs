@@ -69,7 +69,10 @@
 //!
 //! A timeout outside cuts a request that waits for a login; the login itself
 //! goes on for the next one. A concurrency limit inside is not held while a
-//! request waits for a login, so the login may go through it.
+//! request waits for a login, so the login may go through it. What keeps clients
+//! ready that it does not call, as tower's `Balance` does, holds a place of such
+//! a limit for nobody, which a login or a replay may wait for: the limit belongs
+//! outside there.
 //!
 //! # Features
 //!

@@ -1,11 +1,11 @@
 //! A request under way, and what there still is of it to send it once more.
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
-use http::{Extensions, Method, Request, StatusCode, Uri, Version};
+use http::{Extensions, Method, Request, StatusCode, Uri, Version, response};
 
 use crate::origin::Target;
 use crate::replay::Replay;
-use crate::session::{Lease, Moment};
+use crate::session::{Lease, Live, Moment};
 
 /// A request under way.
 pub(crate) struct Sent<S, R: Replay<B>, B> {
@@ -94,6 +94,20 @@ impl<S, R: Replay<B>, B> Sent<S, R, B> {
     #[inline]
     pub(crate) fn is_upgraded_by(&self, status: StatusCode) -> bool {
         status == StatusCode::SWITCHING_PROTOCOLS || self.connects() && status.is_success()
+    }
+
+    /// Gives the token to a response after which its connection goes on: the
+    /// body ends there, and the use of the token does not.
+    pub(crate) fn hand_out_if_upgraded(&self, head: &mut response::Parts) {
+        if self.is_upgraded_by(head.status) {
+            let token = Live::hand_out(self.lease().clone());
+            // That of a session further in is used for as long.
+            let token = match head.extensions.remove() {
+                Some(inner) => token.holding(inner),
+                None => token,
+            };
+            head.extensions.insert(token);
+        }
     }
 
     #[inline]

@@ -24,6 +24,8 @@ use crate::session::Session;
 /// tunnel (`CONNECT`, section 9.3.6), brings the [`Token`](crate::Token) of its
 /// request as an extension. The connection uses it for as long as that, or a
 /// copy, is kept: a token that was replaced meanwhile is not logged out before.
+/// Where one session's layer is around another's, it is the outer one's, and
+/// stands for both.
 ///
 /// # "The method exists, but its trait bounds were not satisfied"
 ///

@@ -349,6 +349,12 @@ impl Token {
         self
     }
 
+    /// This one, by which `other` counts as used too.
+    pub(crate) fn holding(mut self, other: Token) -> Self {
+        self.lease = Some(Arc::new((self.lease.take(), other)));
+        self
+    }
+
     fn empty() -> Self {
         Self {
             inner: Arc::default(),

@@ -2,17 +2,20 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex};
+use std::io::{self, Write};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::Full;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_reauth::{
-    CredentialProvider, LoginContext, LogoutEnds, Profile, ProviderError, Session, Token,
+    CredentialProvider, Event, LoginContext, LogoutEnds, Profile, ProviderError, Session, Token,
+    TokenEnd,
 };
+use tracing_subscriber::fmt::format::FmtSpan;
 
 const HOME: &str = "https://api.test/x";
 const SECOND: Duration = Duration::from_secs(1);
@@ -275,4 +278,78 @@ async fn after_a_logout_no_task_waits_for_the_users_of_a_replaced_token() {
     sleep(SECOND).await;
     assert_eq!(tasks(), 0);
     drop(held);
+}
+
+/// As one does that writes to a closed pipe by `println!`.
+#[tokio::test(start_paused = true)]
+async fn a_subscriber_that_panics_leaves_nobody_waiting() {
+    for told in [
+        FmtSpan::NONE,
+        FmtSpan::FULL,
+        FmtSpan::ACTIVE,
+        FmtSpan::CLOSE,
+    ] {
+        let desk = Desk::default();
+        let session = Session::new(desk.clone());
+        let panicking = tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::TRACE)
+            .with_span_events(told)
+            .with_writer(|| -> io::Sink { panic!("the pipe is closed") })
+            .finish();
+        let subscribed = tracing::subscriber::set_default(panicking);
+        for _ in 0..3 {
+            let session = session.clone();
+            let waits = tokio::spawn(async move {
+                session.token().await?;
+                session.renew().await
+            });
+            let renewed = timeout(60 * SECOND, waits).await;
+            renewed.expect("must not hang").unwrap().unwrap();
+            sleep(SECOND).await;
+        }
+        drop(subscribed);
+        session.token().await.unwrap();
+        let closed = timeout(60 * SECOND, session.close(SECOND)).await;
+        closed.expect("must not hang").unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_drop_of_the_last_handle_leaves_is_told_to_tracing_too() {
+    let (lines, told) = mpsc::channel();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::DEBUG)
+        .with_ansi(false)
+        .with_writer(move || Lines(lines.clone()))
+        .finish();
+    let _subscribed = tracing::subscriber::set_default(subscriber);
+    let session = Session::new(Desk::default());
+    let mut events = session.events();
+    session.token().await.unwrap();
+    drop(session);
+    let mut ended = None;
+    while let Some(event) = events.recv().await {
+        if let Event::TokenEnded { end, .. } = event {
+            ended = Some(end);
+        }
+    }
+    assert_eq!(ended, Some(TokenEnd::Abandoned));
+    let last = told.try_iter().last().unwrap();
+    assert!(last.contains("token ended"), "{last}");
+    assert!(last.contains("Abandoned"), "{last}");
+}
+
+/// Takes what `tracing` tells, line by line.
+struct Lines(mpsc::Sender<String>);
+
+impl Write for Lines {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let told = String::from_utf8_lossy(line).into_owned();
+        self.0.send(told).unwrap();
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }

@@ -4,6 +4,7 @@
 
 use std::convert::Infallible;
 use std::future::{Future, pending};
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -24,12 +25,17 @@ use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{JoinSet, yield_now};
 use tokio::time::{Instant, Sleep, resume, sleep, timeout};
+use tower::balance::p2c::Balance;
+use tower::discover::ServiceList;
+use tower::hedge::{self, Hedge};
+use tower::load::Constant;
 use tower::load_shed::error::Overloaded;
 use tower::retry::Policy;
 use tower::timeout::error::Elapsed;
 use tower::util::BoxCloneSyncService;
 use tower::{BoxError, Service, ServiceBuilder, ServiceExt};
 use tower_reauth::provider::Api;
+use tower_reauth::testing::{self, Gate, ScriptedProvider, ScriptedService};
 use tower_reauth::{
     CredentialProvider, Error, LoginContext, LogoutEnds, Profile, ProviderError, Reauth, Session,
     SessionBody, Token, Why, provider_fn,
@@ -76,6 +82,9 @@ struct State {
     rejected_together: AtomicUsize,
     /// Whether a connection is closed behind a rejection.
     closes: AtomicBool,
+    /// Whether a connection takes no more requests after a rejection.
+    goes_away: AtomicBool,
+    away: Notify,
     /// Cuts the connections that are open.
     cut: Notify,
     arrived: mpsc::UnboundedSender<String>,
@@ -100,6 +109,8 @@ impl Server {
             rejected: watch::Sender::new(0),
             rejected_together: AtomicUsize::new(0),
             closes: AtomicBool::new(false),
+            goes_away: AtomicBool::new(false),
+            away: Notify::new(),
             cut: Notify::new(),
             arrived,
         });
@@ -126,9 +137,14 @@ impl Server {
                     builder.http2().max_concurrent_streams(2000);
                     let stream = TokioIo::new(stream);
                     let connection = builder.serve_connection_with_upgrades(stream, service);
+                    let mut connection = pin!(connection);
                     tokio::select! {
-                        _ = connection => {}
+                        _ = connection.as_mut() => {}
                         () = state.cut.notified() => {}
+                        () = state.away.notified() => {
+                            connection.as_mut().graceful_shutdown();
+                            let _ = connection.await;
+                        }
                     }
                 });
             }
@@ -280,6 +296,9 @@ impl State {
         let together = self.rejected_together.load(Ordering::SeqCst);
         let mut rejected = self.rejected.subscribe();
         rejected.wait_for(|all| *all >= together).await.unwrap();
+        if self.goes_away.load(Ordering::SeqCst) {
+            self.away.notify_waiters();
+        }
         let mut response = answer(401, "who?");
         if self.closes.load(Ordering::SeqCst) {
             let close = HeaderValue::from_static("close");
@@ -650,7 +669,61 @@ async fn a_timeout_inside_is_of_each_call_and_not_of_the_wait_for_a_login() {
     assert_eq!(server.logins(), 1);
 }
 
+#[tokio::test]
+async fn a_balance_over_clients_of_one_session_shares_its_logins() {
+    let server = Server::start().await;
+    let http = http1();
+    let session = session(&server, &http);
+    let clients = [(); 3].map(|()| {
+        let client = ServiceBuilder::new().concurrency_limit(4);
+        let client = client.layer(session.layer()).service(http.clone());
+        Constant::new(client, 1)
+    });
+    let clients = ServiceList::new::<Request<Full<Bytes>>>(clients);
+    let client = ServiceBuilder::new()
+        .buffer(64)
+        .service(Balance::new(clients));
+    endures(client, &server).await;
+}
+
 // Layers that send again.
+
+/// Sends every request a second time.
+#[derive(Clone)]
+struct Twice;
+
+impl hedge::Policy<Request<Full<Bytes>>> for Twice {
+    fn clone_request(&self, request: &Request<Full<Bytes>>) -> Option<Request<Full<Bytes>>> {
+        Some(request.clone())
+    }
+
+    fn can_retry(&self, _: &Request<Full<Bytes>>) -> bool {
+        true
+    }
+}
+
+/// The one that comes second is dropped while it waits.
+#[tokio::test(start_paused = true)]
+async fn a_hedge_that_waits_for_a_login_shares_it_and_sends_one_request() {
+    let provider = ScriptedProvider::at("https://api.test".parse().unwrap());
+    let gate = Gate::closed();
+    provider.on_login(testing::Answer::usual().held_at(&gate));
+    let session = Session::new(provider.clone());
+    let service = ScriptedService::new();
+    let client = ServiceBuilder::new().layer(session.layer());
+    let client = client.concurrency_limit(1).service(service.clone());
+    let latencies = [10; 4];
+    let mut client = Hedge::new_with_mock_latencies(client, Twice, 1, 0.9, HOUR, &latencies);
+
+    let request = Request::get("https://api.test/").body(Full::<Bytes>::default());
+    let ready = ServiceExt::<Request<Full<Bytes>>>::ready(&mut client).await;
+    let run = tokio::spawn(ready.unwrap().call(request.unwrap()));
+    sleep(Duration::from_secs(1)).await;
+    gate.open();
+    assert!(bounded(run).await.unwrap().is_ok());
+    assert_eq!([service.requests(), provider.logins()], [1, 1]);
+    session.close(Duration::from_secs(1)).await.unwrap();
+}
 
 /// Sends again what was not executed: what failed with an error of the
 /// session's, what was rejected and given back because of a failed renewal, and
@@ -793,6 +866,38 @@ async fn a_rejection_that_closes_its_connection_is_replayed_over_another() {
     assert_eq!(response.status(), StatusCode::CREATED);
     assert_eq!(server.executed(), ["/run"]);
     assert_eq!(server.connections(), 2);
+}
+
+/// By a GOAWAY, in HTTP/2.
+#[tokio::test]
+async fn rejections_with_which_a_connection_goes_away_are_replayed_over_another() {
+    const STREAMS: usize = 16;
+    let server = Server::start().await;
+    let session = session(&server, &http1());
+    session.token().await.unwrap();
+    server.revoke();
+    let together = &server.state.rejected_together;
+    together.store(STREAMS, Ordering::SeqCst);
+    server.state.goes_away.store(true, Ordering::SeqCst);
+    server.login_waits();
+    let client = ServiceBuilder::new().layer(session.layer());
+    let client = client.service(http2());
+
+    let mut runs = JoinSet::new();
+    for _ in 0..STREAMS {
+        runs.spawn(client.clone().oneshot(server.post("/run")));
+    }
+    server.reached("/login").await;
+    server.reached("/login").await;
+    server.login_goes_on();
+    while let Some(response) = bounded(runs.join_next()).await {
+        let response = response.unwrap().unwrap();
+        assert_eq!(response.status(), StatusCode::CREATED);
+    }
+    assert_eq!(server.rejected(), STREAMS);
+    assert_eq!(server.executed_at("/run"), STREAMS);
+    assert_eq!(server.logins(), 2, "one before and one after");
+    assert!(server.connections() > 2, "one of the logins', and two");
 }
 
 /// At each moment from the rejection on. What comes of it is not said, but that

@@ -11,16 +11,16 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderName, Request, Response, StatusCode};
+use http::{HeaderName, Request, Response, StatusCode, header};
 use http_body::Body;
 use http_body_util::Full;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tower::limit::ConcurrencyLimit;
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_reauth::testing::{ScriptedProvider, ScriptedService};
 use tower_reauth::{
-    Anonymous, Auto, BoxError, Error, ErrorKind, Never, Profile, Replay, ResponseFuture, Session,
-    SessionBody, Token,
+    Anonymous, Auto, BoxError, Error, ErrorKind, LogoutEnds, Never, Profile, Rejection, Replay,
+    ResponseFuture, Session, SessionBody, Token,
 };
 
 /// Answers with a status, and counts how often it was readied.
@@ -57,7 +57,13 @@ async fn tunnel<R>(replay: R, status: StatusCode) -> bool
 where
     R: Replay<Full<Bytes>, Body = Full<Bytes>> + Clone,
 {
-    let session = session("https://api.test");
+    tunnel_of(&session("https://api.test"), replay, status).await
+}
+
+async fn tunnel_of<R>(session: &Session, replay: R, status: StatusCode) -> bool
+where
+    R: Replay<Full<Bytes>, Body = Full<Bytes>> + Clone,
+{
     session.login().await.unwrap();
     let layer = session.layer().replay(replay);
     let client = layer.layer(Always(status, Arc::default()));
@@ -76,6 +82,110 @@ async fn a_tunnel_that_is_opened_at_once_has_its_token_whether_or_not_it_may_be_
 async fn a_tunnel_that_is_not_opened_has_no_token() {
     assert!(!tunnel(Auto, StatusCode::BAD_GATEWAY).await);
     assert!(!tunnel(Never, StatusCode::BAD_GATEWAY).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tunnel_whose_answer_is_looked_at_for_a_rejection_has_its_token_too() {
+    let profile = Profile::at("https://api.test".parse().unwrap());
+    let profile = profile.rejection(Rejection::body_contains(200, "log in", 1024));
+    let session = Session::new(ScriptedProvider::new(profile));
+    assert!(tunnel_of(&session, Auto, StatusCode::OK).await);
+    assert!(tunnel_of(&session, Never, StatusCode::OK).await);
+}
+
+/// One session around another: each answers for its own status.
+#[tokio::test(start_paused = true)]
+async fn a_request_through_two_sessions_is_replayed_for_either_token() {
+    let profile = Profile::default().bound().rejection(Rejection::status(407));
+    let proxy = ScriptedProvider::new(profile).issuing(|number| {
+        Token::header(header::PROXY_AUTHORIZATION, format!("token-{number}")).unwrap()
+    });
+    let server = ScriptedProvider::at("https://api.test".parse().unwrap());
+    let behind = ScriptedService::new();
+    let before = ScriptedService::new().token_in_header(header::PROXY_AUTHORIZATION);
+    let both = (before.clone(), behind.clone());
+    let http = service_fn(move |request: Request<Full<Bytes>>| {
+        let (before, behind) = both.clone();
+        async move {
+            let mut answer = before.oneshot(request.clone()).await?;
+            if answer.status() == StatusCode::UNAUTHORIZED {
+                *answer.status_mut() = StatusCode::PROXY_AUTHENTICATION_REQUIRED;
+                return Ok(answer);
+            }
+            behind.oneshot(request).await
+        }
+    });
+    let client = Session::new(proxy.clone()).layer().layer(http);
+    let client = Session::new(server.clone()).layer().layer(client);
+    let get = async || client.clone().oneshot(get()).await.unwrap().status();
+
+    assert_eq!(get().await, StatusCode::OK);
+    before.accept_only(["token-2"]);
+    assert_eq!(get().await, StatusCode::OK);
+    assert_eq!([proxy.logins(), server.logins()], [2, 1]);
+    behind.accept_only(["token-2"]);
+    assert_eq!(get().await, StatusCode::OK);
+    assert_eq!([proxy.logins(), server.logins()], [2, 2]);
+    before.accept_only(["token-3"]);
+    behind.accept_only(["token-3"]);
+    assert_eq!(get().await, StatusCode::OK);
+    assert_eq!([proxy.logins(), server.logins()], [3, 3]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_panics_leaves_nothing_in_use() {
+    let session = session("https://api.test");
+    let calls = Arc::<AtomicUsize>::default();
+    let http = service_fn(move |_: Request<Full<Bytes>>| {
+        let call = calls.fetch_add(1, SeqCst);
+        assert_ne!(call, 1, "the call panics");
+        async move {
+            // The last is a replay.
+            assert!(call != 2 && call != 4, "its future panics");
+            let mut response = Response::new(Full::<Bytes>::default());
+            if call == 3 {
+                *response.status_mut() = StatusCode::UNAUTHORIZED;
+            }
+            Ok::<_, Infallible>(response)
+        }
+    });
+    let client = session.layer().layer(http);
+    for panics in [false, true, true, true, false] {
+        let request = tokio::spawn(client.clone().oneshot(get()));
+        assert_eq!(request.await.is_err(), panics);
+    }
+    session.close(Duration::from_secs(1)).await.unwrap();
+}
+
+/// A token for the proxy, and one for what is behind it.
+#[tokio::test(start_paused = true)]
+async fn a_tunnel_through_two_sessions_uses_the_tokens_of_both() {
+    let provider = |profile: Profile| {
+        let profile = profile.logout_ends(LogoutEnds::Token);
+        ScriptedProvider::new(profile).issuing(|number| {
+            let name = HeaderName::from_static("x-token");
+            Token::header(name, format!("token-{number}")).unwrap()
+        })
+    };
+    let proxy = provider(Profile::default().bound());
+    let server = provider(Profile::at("https://api.test".parse().unwrap()));
+    let sessions = [Session::new(proxy.clone()), Session::new(server.clone())];
+
+    let client = sessions[0]
+        .layer()
+        .layer(Always(StatusCode::OK, Arc::default()));
+    let client = sessions[1].layer().layer(client);
+    let request = Request::connect("https://api.test/").body(Full::default());
+    let response = client.oneshot(request.unwrap()).await.unwrap();
+    let tunnel = response.into_parts().0.extensions;
+    for session in &sessions {
+        session.renew().await.unwrap();
+    }
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!([proxy.logouts(), server.logouts()], [0, 0]);
+    drop(tunnel);
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!([proxy.logouts(), server.logouts()], [1, 1]);
 }
 
 async fn fails_and_holds_no_permit(session: &Session, uri: &str, expected: ErrorKind) {

@@ -5,8 +5,9 @@ use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::future::{Future, pending};
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -632,6 +633,34 @@ async fn a_provider_that_calls_through_its_own_session_is_told_so() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_provider_that_acts_on_its_own_session_is_told_so_and_changes_nothing() {
+    type Act = fn(Session) -> Pin<Box<dyn Future<Output = ErrorKind> + Send>>;
+    let acts: [Act; 4] = [
+        |own| Box::pin(async move { own.login().await.unwrap_err().kind() }),
+        |own| Box::pin(async move { own.renew().await.unwrap_err().kind() }),
+        |own| Box::pin(async move { own.logout().await.unwrap_err().kind() }),
+        |own| {
+            Box::pin(async move {
+                let left = own.close(Duration::from_secs(1)).await.unwrap_err();
+                left.logout().unwrap().kind()
+            })
+        },
+    ];
+    for act in acts {
+        let provider = Scripted::new();
+        let session = Session::new(provider.clone());
+        let (own, told) = (session.clone(), provider.clone());
+        provider.on_login(move |_| async move {
+            assert_eq!(act(own).await, ErrorKind::Recursive);
+            Ok(told.issue())
+        });
+        let token = timeout(Duration::from_secs(1), session.token()).await;
+        assert_eq!(bearer(&token.expect("at once").unwrap()), "Bearer t1");
+        assert_eq!(provider.log(), ["login"]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_provider_may_log_in_through_another_session() {
     let other = Session::new(Scripted::new());
     let provider = Scripted::new();
@@ -665,6 +694,62 @@ async fn a_token_that_a_failed_renewal_may_have_used_up_is_not_offered_again() {
         });
         soon(session.login()).await.unwrap();
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_no_login_was_offered_is_not_used_up() {
+    let hangs = Arc::<AtomicBool>::default();
+    let told = hangs.clone();
+    let source = Source::from_fn(move || {
+        let hangs = told.load(SeqCst);
+        async move {
+            if hangs {
+                return pending().await;
+            }
+            Ok(Credentials::new("u", "p"))
+        }
+    });
+    let provider = Scripted::with_source(source);
+    let session = Session::new(provider.clone());
+    let is_offered = async || {
+        let told = provider.clone();
+        provider.on_login(move |cx| async move {
+            assert!(cx.previous().is_some());
+            Ok(told.issue())
+        });
+        soon(session.login()).await.unwrap();
+    };
+    let token = session.token().await.unwrap();
+
+    // Where there is no runtime, no login is made.
+    let elsewhere = session.clone();
+    let rejects = std::thread::spawn(move || elsewhere.reject(&token));
+    rejects.join().unwrap();
+    assert_eq!(provider.logins(), 1);
+    is_offered().await;
+
+    // Nor is one before the source has said what to send.
+    hangs.store(true, SeqCst);
+    let error = soon(session.renew()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::DeadlineExceeded);
+    hangs.store(false, SeqCst);
+    is_offered().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_password_change_outside_of_a_runtime_is_not_made_and_not_uncertain() {
+    let provider = Scripted::new();
+    let session = Session::new(provider.clone());
+    session.login().await.unwrap();
+    let change = std::thread::spawn(move || {
+        let change = session.change_password(PasswordChange::to("new"));
+        tokio_test::task::spawn(change).poll()
+    });
+    let Poll::Ready(Err(error)) = change.join().unwrap() else {
+        panic!("it fails at once");
+    };
+    assert_eq!(error.kind(), ErrorKind::NoRuntime);
+    assert_eq!(provider.log(), ["login"]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -101,7 +101,8 @@ pub(super) enum Plan {
 /// What a flight brought.
 pub(super) enum Outcome {
     Login {
-        sent: Instant,
+        /// When its call was made; `None` if the provider was not asked.
+        sent: Option<Instant>,
         token: Result<Token, Error>,
     },
     Logout {
@@ -190,6 +191,7 @@ pub(super) fn launch(shared: &Arc<Shared>, flight: Arc<Flight>, plan: Plan) {
         session: Arc::downgrade(shared),
         flight,
         kind: Some(kind),
+        sent: None,
     };
     let backend = shared.backend.clone();
     let task = run(backend, plan, guard);
@@ -207,7 +209,7 @@ async fn told_source(
     told.await.map_err(ProviderError::from)
 }
 
-async fn run(backend: Arc<Backend>, plan: Plan, guard: Guard) {
+async fn run(backend: Arc<Backend>, plan: Plan, mut guard: Guard) {
     let mut wallet = backend.wallet.lock().await;
     let deadline = backend.deadline();
     let outcome = match plan {
@@ -216,8 +218,8 @@ async fn run(backend: Arc<Backend>, plan: Plan, guard: Guard) {
             attempt,
             previous,
         } => {
-            let mut sent = Instant::now();
-            let login = log_in(&backend, &mut wallet, reason, attempt, previous, &mut sent);
+            let sent = &mut guard.sent;
+            let login = log_in(&backend, &mut wallet, reason, attempt, previous, sent);
             let token = match within(deadline, login).await {
                 Ok((token, taken)) => {
                     // The token is good whatever becomes of the source, and the
@@ -230,6 +232,7 @@ async fn run(backend: Arc<Backend>, plan: Plan, guard: Guard) {
                 }
                 Err(error) => Err(error),
             };
+            let sent = guard.sent;
             Outcome::Login { sent, token }
         }
         Plan::Logout { tokens } => {
@@ -248,6 +251,7 @@ async fn run(backend: Arc<Backend>, plan: Plan, guard: Guard) {
             Outcome::Retire(sorted(&logout.await))
         }
         Plan::ChangePassword { token, change } => {
+            guard.sent = Some(Instant::now());
             let change = change_password(&backend, &mut wallet, token, change, deadline);
             Outcome::ChangePassword(change.await)
         }
@@ -293,7 +297,7 @@ async fn log_in<'a>(
     reason: Reason,
     attempt: Attempt,
     previous: Option<Token>,
-    sent: &mut Instant,
+    sent: &mut Option<Instant>,
 ) -> Result<(Token, Option<(Credentials, &'a Source)>), ProviderError> {
     let mut source = None;
     if let Some(named) = backend.provider.source() {
@@ -307,6 +311,7 @@ async fn log_in<'a>(
         context = context.with_previous(previous);
     }
     let Some((source, fetched)) = source else {
+        *sent = Some(Instant::now());
         let login = backend.provider.login(context).await;
         let token = login.map_err(|error| error.without(&secrets))?;
         return Ok((token, None));
@@ -329,7 +334,7 @@ async fn log_in<'a>(
         let is_offered_another = context.previous().is_some();
         let (context, has_asked) = context.watched();
         // A lifetime counts from the login that brought the token.
-        *sent = Instant::now();
+        *sent = Some(Instant::now());
         let login = backend.provider.login(context).await;
         match login.map_err(|error| error.without(&secrets)) {
             Ok(token) => {
@@ -479,6 +484,8 @@ struct Guard {
     flight: Arc<Flight>,
     /// `None` once it has landed.
     kind: Option<lifecycle::Flight>,
+    /// When its call was made last; `None` if the provider was not asked yet.
+    sent: Option<Instant>,
 }
 
 impl Guard {
@@ -496,7 +503,7 @@ impl Drop for Guard {
         let lost = Error::new(ErrorKind::NoRuntime);
         let outcome = match kind {
             lifecycle::Flight::Login { .. } => Outcome::Login {
-                sent: Instant::now(),
+                sent: self.sent,
                 token: Err(lost),
             },
             lifecycle::Flight::Logout => Outcome::Logout {
@@ -505,9 +512,10 @@ impl Drop for Guard {
                 outcome: Err(lost),
             },
             lifecycle::Flight::Retire { .. } => Outcome::Retire(Logout::Postponed(None)),
-            lifecycle::Flight::ChangePassword => {
-                Outcome::ChangePassword(Err(ProviderError::uncertain(lost).into()))
-            }
+            lifecycle::Flight::ChangePassword => Outcome::ChangePassword(Err(match self.sent {
+                Some(_) => ProviderError::uncertain(lost).into(),
+                None => lost,
+            })),
         };
         session.land(&self.flight, outcome);
     }

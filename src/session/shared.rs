@@ -233,7 +233,7 @@ impl Shared {
                 } => {
                     let issued = Issued {
                         lifetimes: lifetimes(&token),
-                        sent: sent.saturating_duration_since(self.made),
+                        sent: sent.map_or(now, |sent| sent.saturating_duration_since(self.made)),
                         same: live.is_some_and(|live| live.token().sends_the_same_as(&token)),
                         continues: token.is_continuation(),
                     };
@@ -256,9 +256,10 @@ impl Shared {
                     }
                 }
                 Outcome::Login {
-                    token: Err(error), ..
+                    sent,
+                    token: Err(error),
                 } => {
-                    if may_have_used_up(&error) {
+                    if sent.is_some() && may_have_used_up(&error) {
                         guarded.previous = None;
                     }
                     Landed::Failed(guarded.rules.login_failed(error, now))
@@ -388,11 +389,15 @@ fn lifetimes(token: &Token) -> Lifetimes {
     }
 }
 
-impl Drop for Guarded {
+impl Drop for Shared {
     /// The last handle was dropped: nobody is left to log anything out.
     fn drop(&mut self) {
-        self.rules.abandon();
-        self.tell();
+        let guarded = self.guarded.get_mut();
+        let guarded = guarded.unwrap_or_else(PoisonError::into_inner);
+        guarded.rules.abandon();
+        for event in guarded.tell() {
+            trace::event(self.facts.name.as_deref(), &event);
+        }
     }
 }
 

@@ -12,8 +12,11 @@ pub(super) use off::{event, replay, within_span};
 mod on {
     use std::error::Error;
     use std::fmt;
+    use std::future::poll_fn;
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::pin::pin;
 
-    use tracing::{Instrument, debug, info, warn};
+    use tracing::{Span, debug, info, warn};
 
     use crate::session::event::Event;
     use crate::session::lifecycle::Flight;
@@ -25,7 +28,7 @@ mod on {
         flight: Flight,
         task: F,
     ) -> impl Future<Output = F::Output> + use<F> {
-        let span = match flight {
+        let span = tell(|| match flight {
             Flight::Login { reason, .. } => {
                 tracing::debug_span!("login", session = name, ?reason)
             }
@@ -34,13 +37,23 @@ mod on {
                 tracing::debug_span!("retire", session = name, generation)
             }
             Flight::ChangePassword => tracing::debug_span!("change_password", session = name),
-        };
-        task.instrument(span)
+        });
+        // As `Instrumented` does, which a panic of the subscriber's would end.
+        async move {
+            let mut task = pin!(task);
+            poll_fn(|cx| {
+                let entered = tell(|| span.as_ref().map(Span::enter));
+                let polled = task.as_mut().poll(cx);
+                tell(|| drop(entered));
+                polled
+            })
+            .await
+        }
     }
 
     /// Tells of an event. Failures that somebody should look at are warnings.
     pub(in crate::session) fn event(session: Option<&str>, event: &Event) {
-        match event {
+        tell(|| match event {
             Event::LoginStarted { reason } => debug!(session, ?reason, "login started"),
             Event::LoggedIn {
                 reason,
@@ -76,12 +89,18 @@ mod on {
             Event::Closed => info!(session, "closed"),
             // Only receivers miss any.
             Event::Missed { .. } => {}
-        }
+        });
     }
 
     /// Tells that a rejected request is sent once more.
     pub(in crate::session) fn replay(session: Option<&str>, generation: u64) {
-        debug!(session, generation, "replaying a rejected request");
+        tell(|| debug!(session, generation, "replaying a rejected request"));
+    }
+
+    /// A subscriber is somebody else's code. Where it panics, what is told goes
+    /// on: a flight is to start, and who waits for one to be woken.
+    fn tell<T>(told: impl FnOnce() -> T) -> Option<T> {
+        catch_unwind(AssertUnwindSafe(told)).ok()
     }
 
     /// An error and its causes, in one line.
