@@ -152,12 +152,14 @@ impl Answer {
         text::error_list(&self.body, secrets)
     }
 
-    /// Whether the answer to a login says that user or password is wrong.
-    ///
-    /// Looked for before secrets are taken out: a password may be a word of it.
-    pub(super) fn is_refusal(&self, extent: Extent) -> bool {
-        let text = text::best_text(&self.body, extent, &Secrets::default()).map(Zeroizing::new);
+    /// Whether the answer to a login, whose text for a person is `text`, says
+    /// that user or password is wrong.
+    pub(super) fn is_refusal(&self, text: Option<&str>) -> bool {
+        // The password may be a word of it, and was taken out of the text. Not in
+        // a page, which may hold whatever its scripts can say.
+        let is_page = self.body.trim_ascii_start().starts_with(b"<");
         text.is_some_and(|text| text.contains(WRONG_PASSWORD))
+            || !is_page && contains(&self.body, WRONG_PASSWORD.as_bytes())
     }
 
     /// The error for an answer whose status is no success.
@@ -170,14 +172,13 @@ impl Answer {
                         && contains(&self.body, DEAD_TOKEN.as_bytes())
             }
         };
+        let text = text::best_text(&self.body, extent, secrets);
+        let is_refusal = call == Call::Login && self.is_refusal(text.as_deref());
         Error::new(call, ErrorKind::Status(self.status))
             .answered(self.status, self.retry_after)
             .about_a_dead_token(token_is_dead)
-            .about_a_refusal(call == Call::Login && self.is_refusal(extent))
-            .saying(
-                text::error_list(&self.body, secrets),
-                text::best_text(&self.body, extent, secrets),
-            )
+            .about_a_refusal(is_refusal)
+            .saying(text::error_list(&self.body, secrets), text)
     }
 
     /// The error for an answer whose status is a success, and no more of it.

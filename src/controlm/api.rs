@@ -309,7 +309,7 @@ where
             return Err(match answer.error_list(&secrets) {
                 Some(errors) => {
                     let text = errors.errors[0].message.clone();
-                    let error = error.about_a_refusal(answer.is_refusal(Extent::Whole));
+                    let error = error.about_a_refusal(answer.is_refusal(text.as_deref()));
                     error.saying(Some(errors), text)
                 }
                 None => error,
