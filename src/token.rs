@@ -71,7 +71,7 @@ impl Token {
     /// # Errors
     ///
     /// [`InvalidToken`] if the token holds a byte that no header value may
-    /// hold (RFC 9110, section 5.5), or is empty.
+    /// hold (RFC 9110, section 5.5), or is empty or blank.
     pub fn bearer(token: impl Into<SecretString>) -> Result<Self, InvalidToken> {
         Self::empty().with(header::AUTHORIZATION, "Bearer ", &token.into())
     }
@@ -81,7 +81,8 @@ impl Token {
     ///
     /// # Errors
     ///
-    /// [`InvalidToken`] if the username holds a colon.
+    /// [`InvalidToken`] if the username holds a colon, or one of both a control
+    /// character (section 2).
     pub fn basic(credentials: &Credentials) -> Result<Self, InvalidToken> {
         let password = credentials.password().expose_secret();
         let value = secret::basic(credentials.username(), password);
@@ -102,7 +103,7 @@ impl Token {
     /// # Errors
     ///
     /// [`InvalidToken`] if the value holds a byte that no header value may
-    /// hold (RFC 9110, section 5.5), or is empty.
+    /// hold (RFC 9110, section 5.5), or is empty or blank.
     pub fn header(name: HeaderName, value: impl Into<SecretString>) -> Result<Self, InvalidToken> {
         Self::empty().with(name, "", &value.into())
     }
@@ -371,7 +372,8 @@ impl Token {
     ) -> Result<Self, InvalidToken> {
         let value = value.expose_secret().as_bytes();
         let rendered = match secret::header_value(&[prefix.as_bytes(), value]) {
-            Ok(rendered) if !value.is_empty() => rendered,
+            // Space around a value does not get as far as the server.
+            Ok(rendered) if !value.trim_ascii().is_empty() => rendered,
             Ok(_) | Err(_) => {
                 return Err(InvalidToken {
                     carrier: Carrier::Header(name),
@@ -536,7 +538,17 @@ mod tests {
         let expected = "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==";
         assert_eq!(headers[header::AUTHORIZATION], expected);
         assert!(headers[header::AUTHORIZATION].is_sensitive());
-        assert!(Token::basic(&Credentials::new("a:b", "c")).is_err());
+        for (username, password) in [("a:b", "c"), ("a\n", "b"), ("a", "b\u{7f}")] {
+            assert!(Token::basic(&Credentials::new(username, password)).is_err());
+        }
+    }
+
+    #[test]
+    fn what_is_nothing_on_its_way_is_no_token() {
+        for nothing in ["", " ", "\t "] {
+            assert!(Token::bearer(nothing).is_err());
+            assert!(Token::header(header::COOKIE, nothing).is_err());
+        }
     }
 
     #[test]

@@ -460,6 +460,8 @@ async fn what_cannot_be_sent_is_not() {
     let name = HeaderName::from_static("x-own");
     for call in [
         api.post("x").basic(&colon),
+        api.post("x")
+            .basic(&Credentials::new("a", "password\n-canary")),
         api.post("x").header(name, "line\nbreak-canary"),
         api.post("x").json(&BTreeMap::from([((1, 2), "no key")])),
         // The first reason stays, whatever follows.

@@ -110,6 +110,9 @@ async fn a_plain_file_is_the_password_without_its_last_line_break() {
         ("s3cret\n", "s3cret"),
         ("s3cret\r\n", "s3cret"),
         (" s3cret \n\n", " s3cret \n"),
+        // As some editors mark UTF-8; within, it is a character like any other.
+        ("\u{feff}s3cret\n", "s3cret"),
+        ("s3cret\u{feff}", "s3cret\u{feff}"),
     ] {
         let source = File::plain("emuser", directory.file("p", text));
         assert_eq!(fetched(&source).await, pair("emuser", password));
@@ -132,6 +135,7 @@ async fn a_file_that_holds_no_password_is_named_and_not_quoted() {
     for (text, kind) in [
         (b"".to_vec(), SourceErrorKind::Invalid),
         (b"\n".to_vec(), SourceErrorKind::Invalid),
+        (b"\xef\xbb\xbf\n".to_vec(), SourceErrorKind::Invalid),
         (b"s3cret\xff".to_vec(), SourceErrorKind::Invalid),
         (b"s3cret".repeat(20_000), SourceErrorKind::Invalid),
     ] {
@@ -192,6 +196,9 @@ async fn a_json_file_holds_both_and_what_is_wrong_with_it_is_not_quoted() {
     let text = r#"{"username": "emuser", "password": "s\u00e9cret\n", "note": 7}"#;
     let source = File::json(directory.file("c.json", text));
     assert_eq!(fetched(&source).await, pair("emuser", "s\u{e9}cret\n"));
+    let marked = format!("\u{feff}{text}");
+    let source = File::json(directory.file("c.json", marked));
+    assert_eq!(fetched(&source).await, pair("emuser", "s\u{e9}cret\n"));
     for text in [
         r#"{"username": "emuser", "password": {"s3cret": 1}}"#,
         r#"{"username": "emuser", "s3cret": "x"}"#,
@@ -201,6 +208,14 @@ async fn a_json_file_holds_both_and_what_is_wrong_with_it_is_not_quoted() {
         let source = File::json(directory.file("c.json", text));
         let text = fails(&source, SourceErrorKind::Invalid).await;
         assert!(text.contains("line 1"), "{text}");
+    }
+    for text in [
+        r#"{"username": "emuser", "password": ""}"#,
+        r#"{"username": "", "password": "s3cret"}"#,
+    ] {
+        let source = File::json(directory.file("c.json", text));
+        let text = fails(&source, SourceErrorKind::Invalid).await;
+        assert!(text.contains("empty"), "{text}");
     }
 }
 

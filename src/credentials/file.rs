@@ -99,8 +99,8 @@ impl CredentialSource for File {
     /// # Errors
     ///
     /// [`Missing`](super::SourceErrorKind::Missing) if a file is not there,
-    /// [`Invalid`](super::SourceErrorKind::Invalid) if it is empty, longer than
-    /// 64 KiB, no UTF-8 or no such JSON, and
+    /// [`Invalid`](super::SourceErrorKind::Invalid) if it is longer than 64 KiB, no
+    /// UTF-8 or no such JSON, or what it holds is empty, and
     /// [`Unavailable`](super::SourceErrorKind::Unavailable) if it cannot be read.
     async fn fetch(&self) -> Result<Credentials, SourceError> {
         let kind = self.0.clone();
@@ -174,8 +174,14 @@ pub(super) fn read_open(
     Ok(text)
 }
 
+/// What a file holds behind the mark by which some editors say that it is UTF-8.
+fn unmarked(text: &[u8]) -> &[u8] {
+    text.strip_prefix("\u{feff}".as_bytes()).unwrap_or(text)
+}
+
 /// The text of a file, without the line break at its end.
 fn line(text: &[u8], path: &Path) -> Result<SecretString, SourceError> {
+    let text = unmarked(text);
     let text = text.strip_suffix(b"\n").unwrap_or(text);
     let text = text.strip_suffix(b"\r").unwrap_or(text);
     match std::str::from_utf8(text) {
@@ -256,7 +262,7 @@ pub(super) mod json {
 
     use std::path::Path;
 
-    use secrecy::SecretString;
+    use secrecy::{ExposeSecret, SecretString};
     use serde::Deserialize;
 
     use super::{Credentials, SourceError, invalid};
@@ -271,6 +277,10 @@ pub(super) mod json {
 
     pub(super) fn read(path: &Path) -> Result<Credentials, SourceError> {
         let pair: Pair = parse(&super::read(path)?, path)?;
+        // To send none costs a failed login.
+        if pair.username.is_empty() || pair.password.expose_secret().is_empty() {
+            return Err(invalid(path, "holds an empty username or password"));
+        }
         Ok(Credentials::new(pair.username, pair.password))
     }
 
@@ -278,8 +288,9 @@ pub(super) mod json {
         text: &'a [u8],
         path: &Path,
     ) -> Result<T, SourceError> {
-        // Not as it says: it may quote the password.
-        serde_json::from_slice(text).map_err(|error| {
+        // Not as it says: it may quote the password. The mark may be passed over
+        // (RFC 8259, section 8.1).
+        serde_json::from_slice(super::unmarked(text)).map_err(|error| {
             let what = match error.classify() {
                 serde_json::error::Category::Data => "has a field that is missing or wrong",
                 serde_json::error::Category::Io

@@ -37,9 +37,11 @@ pub(crate) fn header_value(parts: &[&[u8]]) -> Result<HeaderValue, InvalidHeader
 }
 
 /// Username and password for `Authorization: Basic` (RFC 7617, section 2), which
-/// has no way to say a username with a colon in it.
+/// has no way to say a username with a colon in it, and allows no control
+/// characters.
 pub(crate) fn basic(username: &str, password: &str) -> Option<HeaderValue> {
-    if username.contains(':') {
+    let mut bytes = username.bytes().chain(password.bytes());
+    if username.contains(':') || bytes.any(|byte| byte.is_ascii_control()) {
         return None;
     }
     let pair = join(&[username.as_bytes(), b":", password.as_bytes()]);

@@ -325,7 +325,9 @@ impl<S, B> Call<S, B> {
             Some(value) => {
                 self.headers.insert(header::AUTHORIZATION, value);
             }
-            None => self.fail(format_args!("a username for `Basic` holds no colon")),
+            None => self.fail(format_args!(
+                "`Basic` takes no username with a colon, and no control characters"
+            )),
         }
         self
     }

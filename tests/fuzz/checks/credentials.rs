@@ -49,6 +49,7 @@ fn is_sound(error: &SourceError) {
 /// What a file is that is nothing but one text.
 fn line(text: &[u8]) -> Option<String> {
     let text = std::str::from_utf8(text).ok()?;
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let text = text.strip_suffix('\n').unwrap_or(text);
     let text = text.strip_suffix('\r').unwrap_or(text);
     (!text.is_empty()).then(|| text.to_owned())
@@ -56,6 +57,7 @@ fn line(text: &[u8]) -> Option<String> {
 
 /// The texts of a JSON object, if each of its names stands there once.
 fn texts(json: &[u8]) -> Option<Vec<(String, Option<String>)>> {
+    let json = json.strip_prefix(b"\xef\xbb\xbf").unwrap_or(json);
     let Ok(Value::Object(object)) = serde_json::from_slice(json) else {
         return None;
     };
@@ -87,7 +89,9 @@ impl Folder {
         let expected =
             texts(input).map(|texts| text(&texts, "username").zip(text(&texts, "password")));
         if let Some(expected) = expected {
-            assert_eq!(json, expected);
+            let is_whole =
+                |(name, password): &(String, String)| !name.is_empty() && !password.is_empty();
+            assert_eq!(json, expected.filter(is_whole));
         }
 
         let middle = input.len() / 2;
