@@ -648,7 +648,7 @@ impl StdError for Terse {
 
 #[tokio::test(start_paused = true)]
 async fn a_provider_that_quotes_what_it_is_given_gets_no_secret_shown() {
-    let quotes: [Quote; 12] = [
+    let quotes: [Quote; 13] = [
         |said| ProviderError::refused(said),
         |said| ProviderError::unavailable(said),
         |said| ProviderError::protocol(said),
@@ -657,6 +657,14 @@ async fn a_provider_that_quotes_what_it_is_given_gets_no_secret_shown() {
         |said| ProviderError::token_rejected(said),
         // As the answer, or the address, of a server that is asked over HTTP.
         |said| ProviderError::refused(serde_json::json!({ "error": said }).to_string()),
+        // As some servers write JSON, such as those of .NET.
+        |said| {
+            let escape = |character: char| match character.is_ascii_alphanumeric() {
+                true => character.to_string(),
+                false => format!("\\u{:04X}", u32::from(character)),
+            };
+            ProviderError::refused(said.chars().map(escape).collect::<String>())
+        },
         |said| {
             let uri = url::Url::parse_with_params("https://login.example.com", [("q", said)]);
             ProviderError::unavailable(uri.unwrap().to_string())

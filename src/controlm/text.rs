@@ -9,7 +9,7 @@ use serde_json::Value;
 use zeroize::Zeroizing;
 
 use super::model::{ErrorData, ErrorList};
-use crate::secret::echo::{forms, redact, redact_bytes};
+use crate::secret::echo::{begun, redact, redact_bytes};
 
 /// How many characters of a text are kept.
 const KEPT: usize = 512;
@@ -28,14 +28,10 @@ pub(super) enum Extent {
     Cut,
 }
 
-/// What must not be quoted: each secret of a call, in the forms in which an
-/// answer may echo it.
+/// What must not be quoted: each secret of a call, and what [`printable`] leaves
+/// of it.
 #[derive(Default)]
-pub(super) struct Secrets {
-    /// Longest first: where one holds another, redacting the shorter one first
-    /// would leave the rest of the longer one standing.
-    forms: Vec<Zeroizing<String>>,
-}
+pub(super) struct Secrets(Vec<Zeroizing<String>>);
 
 impl Secrets {
     pub(super) fn and(self, secret: &SecretString) -> Self {
@@ -43,13 +39,11 @@ impl Secrets {
     }
 
     pub(super) fn and_str(mut self, secret: &str) -> Self {
-        let printable = Zeroizing::new(printable(secret));
-        for form in forms(secret).into_iter().chain([printable]) {
-            if !form.is_empty() && !self.forms.contains(&form) {
-                self.forms.push(form);
+        for secret in [secret.to_owned(), printable(secret)].map(Zeroizing::new) {
+            if !self.0.contains(&secret) {
+                self.0.push(secret);
             }
         }
-        self.forms.sort_by_key(|form| std::cmp::Reverse(form.len()));
         self
     }
 
@@ -73,39 +67,26 @@ impl Secrets {
         }
     }
 
-    fn forms(&self) -> Vec<&str> {
-        self.forms.iter().map(|form| form.as_str()).collect()
+    fn all(&self) -> Vec<&str> {
+        self.0.iter().map(|secret| secret.as_str()).collect()
     }
 
     fn redact_bytes<'a>(&self, bytes: &'a [u8]) -> Cow<'a, [u8]> {
-        redact_bytes(bytes, &self.forms())
+        redact_bytes(bytes, &self.all())
     }
 
     fn redact<'a>(&self, text: &'a str, extent: Extent) -> Cow<'a, str> {
-        let forms = self.forms();
-        let mut redacted = redact(text, &forms);
-        if extent == Extent::Cut {
-            let begun = forms
-                .iter()
-                .map(|form| begun_at_the_end(&redacted, form))
-                .max();
-            if let Some(begun @ 1..) = begun {
-                let end = redacted.len() - begun;
-                redacted = Cow::Owned(redacted[..end].to_owned());
-            }
+        let secrets = self.all();
+        let redacted = redact(text, &secrets);
+        let begun = match extent {
+            Extent::Whole => None,
+            Extent::Cut => begun(&redacted, &secrets),
+        };
+        match begun {
+            Some(end) => Cow::Owned(redacted[..end].to_owned()),
+            None => redacted,
         }
-        redacted
     }
-}
-
-/// How many bytes at the end of `text` are the beginning of `secret`.
-fn begun_at_the_end(text: &str, secret: &str) -> usize {
-    secret
-        .char_indices()
-        .map(|(at, _)| at)
-        .filter(|at| *at <= text.len() && text.ends_with(&secret[..*at]))
-        .max()
-        .unwrap_or(0)
 }
 
 /// What is JSON in `body`.
@@ -152,8 +133,6 @@ pub(super) fn best_text(body: &[u8], extent: Extent, secrets: &Secrets) -> Optio
         if is_empty(&value) {
             return None;
         }
-        // Written anew, since any character may have been written as an escape.
-        return secrets.clean(&value.to_string(), extent);
     }
     // Before tags are dropped, for a part of a secret may look like one.
     let body = secrets.redact_bytes(body);

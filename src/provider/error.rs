@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 use crate::BoxError;
 use crate::credentials::{SourceError, SourceErrorKind};
-use crate::secret::echo::{forms, redact};
+use crate::secret::echo::{echoes, redact};
 use crate::token::InvalidToken;
 
 /// Why a login, a logout or a password change failed.
@@ -136,14 +136,13 @@ impl ProviderError {
     /// The same without what it quotes of `secrets`: a server's message may echo
     /// what the server was sent, and a provider may keep it.
     ///
-    /// An error that quotes none, in any of its [`forms`], keeps its source, and
+    /// An error that quotes none, by whatever escapes, keeps its source, and
     /// so its type. Secrets of fewer than four bytes are not looked for, since
     /// any text holds those.
     pub(crate) fn without(self, secrets: &[SecretString]) -> Self {
         let secrets = secrets.iter().map(ExposeSecret::expose_secret);
         let secrets = secrets.filter(|secret| secret.len() >= 4);
-        let forms: Vec<_> = secrets.flat_map(forms).collect();
-        let secrets: Vec<&str> = forms.iter().map(|form| form.as_str()).collect();
+        let secrets: Vec<&str> = secrets.collect();
         let debug = self.source.as_deref().map(|source| format!("{source:?}"));
         let debug = Zeroizing::new(debug.unwrap_or_default());
         let mut said = Zeroizing::new(String::new());
@@ -155,8 +154,7 @@ impl ProviderError {
             said.push_str(&error.to_string());
             next = error.source();
         }
-        let quotes = |text: &str| secrets.iter().any(|secret| text.contains(secret));
-        if !quotes(&said) && !quotes(&debug) {
+        if !echoes(&said, &secrets) && !echoes(&debug, &secrets) {
             return self;
         }
         let redacted = redact(&said, &secrets).into_owned();

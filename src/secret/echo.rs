@@ -1,14 +1,14 @@
 //! Takes secrets out of what a server says, in whatever form it echoes them.
 
 use std::borrow::Cow;
-use std::fmt::Write;
 
-use zeroize::Zeroizing;
+use super::reading::readings;
 
 /// What stands where a secret stood.
 pub(crate) const REDACTED: &str = "[redacted]";
 
-/// `text` with each of `secrets` replaced, for what a server says may echo what it was sent.
+/// `text` with each of `secrets` replaced, for what a server says may echo what it
+/// was sent, and say it by whatever escapes.
 pub(crate) fn redact<'a>(text: &'a str, secrets: &[&str]) -> Cow<'a, str> {
     match redact_bytes(text.as_bytes(), secrets) {
         Cow::Borrowed(_) => Cow::Borrowed(text),
@@ -24,14 +24,14 @@ pub(crate) fn redact<'a>(text: &'a str, secrets: &[&str]) -> Cow<'a, str> {
 /// that lacks one and still holds another.
 pub(crate) fn redact_bytes<'a>(text: &'a [u8], secrets: &[&str]) -> Cow<'a, [u8]> {
     let mut hidden = Vec::new();
-    for secret in secrets.iter().filter(|secret| !secret.is_empty()) {
-        let mut end = 0;
-        for (at, found) in text.windows(secret.len()).enumerate() {
-            if found == secret.as_bytes() {
+    for reading in readings(text) {
+        for secret in secrets.iter().filter(|secret| !secret.is_empty()) {
+            let mut end = 0;
+            for found in reading.find(secret.as_bytes()) {
                 hidden.resize(text.len(), false);
                 // Of those that overlap, each byte once.
-                hidden[end.max(at)..at + secret.len()].fill(true);
-                end = at + secret.len();
+                hidden[end.max(found.start)..found.end].fill(true);
+                end = found.end;
             }
         }
     }
@@ -49,140 +49,26 @@ pub(crate) fn redact_bytes<'a>(text: &'a [u8], secrets: &[&str]) -> Cow<'a, [u8]
     Cow::Owned(redacted)
 }
 
-/// `secret` in the forms in which an answer or an error may echo it: as it is,
-/// as `Debug` shows it, and as JSON, HTML, a URI and a posted form hold it, the
-/// latter two with escapes of either case.
-pub(crate) fn forms(secret: &str) -> [Zeroizing<String>; 8] {
-    let by_character = |escape: fn(char, &mut String)| {
-        form(secret, |form| {
-            for character in secret.chars() {
-                escape(character, form);
-            }
-        })
-    };
-    let (percent, posted) = (by_character(percent_encode), by_character(form_encode));
-    [
-        form(secret, |form| form.push_str(secret)),
-        form(secret, |form| {
-            write!(form, "{secret:?}").expect("a text takes all that is written");
-            // Without its quotes.
-            form.pop();
-            form.remove(0);
-        }),
-        by_character(json_escape),
-        by_character(html_escape),
-        in_lower_case(&percent),
-        in_lower_case(&posted),
-        percent,
-        posted,
-    ]
-}
-
-/// `text` as a segment of a path holds it (RFC 3986, section 3.3). More than
-/// must be is encoded, which means the same.
-pub(crate) fn percent_encoded(text: &str) -> Zeroizing<String> {
-    form(text, |form| {
-        for character in text.chars() {
-            percent_encode(character, form);
-        }
+/// Whether `text` echoes one of `secrets`.
+pub(crate) fn echoes(text: &str, secrets: &[&str]) -> bool {
+    readings(text.as_bytes()).iter().any(|reading| {
+        let mut secrets = secrets.iter().filter(|secret| !secret.is_empty());
+        secrets.any(|secret| reading.find(secret.as_bytes()).next().is_some())
     })
 }
 
-/// `text` as a posted form holds it (WHATWG URL, section 5.2).
-pub(crate) fn form_encoded(text: &str) -> Zeroizing<String> {
-    form(text, |form| {
-        for character in text.chars() {
-            form_encode(character, form);
-        }
-    })
-}
-
-fn form(secret: &str, write: impl FnOnce(&mut String)) -> Zeroizing<String> {
-    // For one byte no form has more than six, as in `&quot;`; and two quotes.
-    let mut form = Zeroizing::new(String::with_capacity(secret.len() * 6 + 2));
-    let room = form.capacity();
-    write(&mut form);
-    debug_assert_eq!(form.capacity(), room, "the buffer has grown");
-    form
-}
-
-/// RFC 8259, section 7.
-fn json_escape(character: char, form: &mut String) {
-    match character {
-        '"' => form.push_str("\\\""),
-        '\\' => form.push_str("\\\\"),
-        '\u{8}' => form.push_str("\\b"),
-        '\t' => form.push_str("\\t"),
-        '\n' => form.push_str("\\n"),
-        '\u{c}' => form.push_str("\\f"),
-        '\r' => form.push_str("\\r"),
-        '\0'..='\u{1f}' => {
-            form.push_str("\\u00");
-            form.push(if character < '\u{10}' { '0' } else { '1' });
-            form.extend(char::from_digit(character as u32 % 16, 16));
-        }
-        other => form.push(other),
-    }
-}
-
-fn html_escape(character: char, form: &mut String) {
-    match character {
-        '&' => form.push_str("&amp;"),
-        '<' => form.push_str("&lt;"),
-        '>' => form.push_str("&gt;"),
-        '"' => form.push_str("&quot;"),
-        '\'' => form.push_str("&#39;"),
-        other => form.push(other),
-    }
-}
-
-/// RFC 3986, sections 2.1 and 2.3.
-fn percent_encode(character: char, form: &mut String) {
-    match character {
-        '-' | '.' | '_' | '~' => form.push(character),
-        other if other.is_ascii_alphanumeric() => form.push(other),
-        other => escape_bytes(other, form),
-    }
-}
-
-/// Queries are written in it, too.
-fn form_encode(character: char, form: &mut String) {
-    match character {
-        ' ' => form.push('+'),
-        '*' | '-' | '.' | '_' => form.push(character),
-        other if other.is_ascii_alphanumeric() => form.push(other),
-        other => escape_bytes(other, form),
-    }
-}
-
-fn escape_bytes(character: char, form: &mut String) {
-    const HEX: &[u8; 16] = b"0123456789ABCDEF";
-    for byte in character.encode_utf8(&mut [0; 4]).bytes() {
-        form.push('%');
-        form.push(char::from(HEX[usize::from(byte >> 4)]));
-        form.push(char::from(HEX[usize::from(byte & 15)]));
-    }
-}
-
-/// The same with escapes in lower case (RFC 3986, section 2.1).
-fn in_lower_case(encoded: &str) -> Zeroizing<String> {
-    form(encoded, |form| {
-        let mut digits = 0;
-        for character in encoded.chars() {
-            match digits {
-                0 => form.push(character),
-                1.. => form.push(character.to_ascii_lowercase()),
-            }
-            digits = match character {
-                '%' => 2,
-                _ => u8::saturating_sub(digits, 1),
-            };
-        }
-    })
+/// Where in `text`, which was cut, the beginning of one of `secrets` is the end.
+pub(crate) fn begun(text: &str, secrets: &[&str]) -> Option<usize> {
+    let readings = readings(text.as_bytes());
+    let begun = readings
+        .iter()
+        .flat_map(|reading| secrets.iter().filter_map(|secret| reading.begun(secret)));
+    begun.min()
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::percent::{form_encoded, percent_encoded};
     use super::*;
 
     #[test]
@@ -194,33 +80,140 @@ mod tests {
         assert_eq!(redact("nothing here", &["A3F5", ""]), "nothing here");
     }
 
+    /// A secret that each way to quote it must escape.
+    const SECRET: &str = "p\"w\\ <'&>+/\n\u{1}\u{10}\u{e9}\u{301}\u{1F511}";
+
+    /// All that `text` becomes by escapes of its characters.
+    fn escaped(text: &str, escape: impl Fn(char) -> String) -> String {
+        text.chars().map(escape).collect()
+    }
+
+    fn utf_16(character: char) -> String {
+        let units = character.encode_utf16(&mut [0; 2]).to_vec();
+        let escape = |unit: u16| match character.is_ascii_uppercase() {
+            true => format!("\\u{unit:04X}"),
+            false => format!("\\u{unit:04x}"),
+        };
+        units.into_iter().map(escape).collect()
+    }
+
+    fn quotations(secret: &str) -> Vec<String> {
+        let unquoted = |debug: String| debug[1..debug.len() - 1].to_owned();
+        let percent = |character: char| {
+            let mut utf_8 = [0; 4];
+            let bytes = character.encode_utf8(&mut utf_8).bytes();
+            bytes.map(|byte| format!("%{byte:02x}")).collect::<String>()
+        };
+        let named = |character| match character {
+            '&' => "&amp;".to_owned(),
+            '<' => "&lt;".to_owned(),
+            '>' => "&gt;".to_owned(),
+            '"' => "&quot;".to_owned(),
+            '\'' => "&apos;".to_owned(),
+            other => other.to_string(),
+        };
+        let slash = |character| match character {
+            '/' => "\\/".to_owned(),
+            '"' => "\\\"".to_owned(),
+            '\\' => "\\\\".to_owned(),
+            '\n' => "\\n".to_owned(),
+            other => other.to_string(),
+        };
+        let plain = [
+            secret.to_owned(),
+            unquoted(format!("{secret:?}")),
+            secret.as_bytes().escape_ascii().to_string(),
+            escaped(secret, utf_16),
+            escaped(secret, slash),
+            escaped(secret, named),
+            escaped(secret, |character| format!("&#{};", u32::from(character))),
+            escaped(secret, |character| {
+                format!("&#x{:X};", u32::from(character))
+            }),
+            escaped(secret, |character| {
+                format!("&#X{:06x};", u32::from(character))
+            }),
+            escaped(secret, |character| {
+                format!("\\u{{{:x}}}", u32::from(character))
+            }),
+            escaped(secret, percent),
+            percent_encoded(secret).as_str().to_owned(),
+            form_encoded(secret).as_str().to_owned(),
+        ];
+        let quoted = plain.iter().map(|plain| unquoted(format!("{plain:?}")));
+        quoted.chain(plain.clone()).collect()
+    }
+
     #[test]
-    fn a_secret_has_the_forms_of_those_who_quote_it() {
-        let secret = "p\"w\\ <'&>\n\u{1}\u{10}\u{e9}";
-        let [
-            plain,
-            debug,
-            json,
-            html,
-            lower,
-            posted_lower,
-            percent,
-            posted,
-        ] = forms(secret);
-        assert_eq!(*plain, secret);
-        assert_eq!(format!("\"{}\"", *debug), format!("{secret:?}"));
-        assert_eq!(*json, r#"p\"w\\ <'&>\n\u0001\u0010é"#);
-        assert_eq!(*html, "p&quot;w\\ &lt;&#39;&amp;&gt;\n\u{1}\u{10}\u{e9}");
-        assert_eq!(*percent, "p%22w%5C%20%3C%27%26%3E%0A%01%10%C3%A9");
-        assert_eq!(*posted, "p%22w%5C+%3C%27%26%3E%0A%01%10%C3%A9");
-        assert_eq!(*lower, "p%22w%5c%20%3c%27%26%3e%0a%01%10%c3%a9");
-        assert_eq!(*posted_lower, "p%22w%5c+%3c%27%26%3e%0a%01%10%c3%a9");
-        assert_eq!(*in_lower_case("AB%C3C%A9"), "AB%c3C%a9");
-        assert_eq!(*percent_encoded(secret), *percent);
-        assert_eq!(*form_encoded(secret), *posted);
-        // The assertion is in `form`.
-        for character in ('\0'..=char::MAX).step_by(17) {
-            forms(character.encode_utf8(&mut [0; 4]));
+    fn a_secret_is_found_by_whatever_escapes_it_is_said() {
+        for quotation in quotations(SECRET) {
+            let text = format!("é {quotation} ü");
+            assert_eq!(redact(&text, &[SECRET]), "é [redacted] ü", "{quotation}");
+            assert!(echoes(&text, &["none", SECRET]));
+            assert!(!echoes(&text, &["none", ""]));
+        }
+        for character in ('\0'..'\u{100}').chain(('\u{100}'..=char::MAX).step_by(997)) {
+            let secret = format!("s{character}t");
+            for quotation in quotations(&secret) {
+                assert_eq!(redact(&quotation, &[&secret]), REDACTED, "{quotation}");
+            }
+        }
+    }
+
+    #[test]
+    fn where_a_text_was_cut_a_secret_that_has_begun_is_found() {
+        for quotation in quotations(SECRET) {
+            let text = format!("é {quotation}");
+            let start = "é ".len();
+            let ends = text.char_indices().map(|(end, _)| end).skip(start + 1);
+            for end in ends {
+                let found = begun(&text[..end], &["none", SECRET]);
+                // An escape that has only begun says nothing yet.
+                let says_nothing = end - start < 12 && found.is_none();
+                assert!(found == Some(start) || says_nothing, "{}", &text[..end]);
+            }
+        }
+        assert_eq!(begun("nothing of it", &[SECRET]), None);
+    }
+
+    #[test]
+    fn what_is_no_escape_is_read_as_it_is() {
+        for text in [
+            "\\",
+            "\\q",
+            "\\x",
+            "\\xg0",
+            "\\u",
+            "\\u12",
+            "\\u123g",
+            "\\u{",
+            "\\u{}",
+            "\\u{1234567}",
+            "\\u{110000}",
+            "\\ud83d",
+            "\\ud83d\\",
+            "\\ud83d\\u0041",
+            "\\udc00",
+            "%",
+            "%4",
+            "%4g",
+            "&",
+            "&;",
+            "&#;",
+            "&#x;",
+            "&#xg;",
+            "&#1114112;",
+            "&nothing;",
+            "&amp",
+            "&amp and",
+            "&#x0000000041;",
+            "+",
+        ] {
+            let secret = format!("s{text}t");
+            assert_eq!(redact(&secret, &[&secret]), REDACTED);
+            assert_eq!(redact(text, &["secret"]), text);
+            let ends = format!("secret{text}");
+            assert!(redact(&ends, &["secret"]).starts_with(REDACTED), "{ends}");
         }
     }
 

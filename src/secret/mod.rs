@@ -3,6 +3,8 @@
 pub(crate) mod echo;
 #[cfg(feature = "json")]
 pub(crate) mod json;
+pub(crate) mod percent;
+mod reading;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;

@@ -3,14 +3,14 @@
 use bytes::Bytes;
 use zeroize::Zeroizing;
 
-use crate::secret::{self, echo};
+use crate::secret::{self, percent};
 
 /// The fields as `application/x-www-form-urlencoded`, in a buffer that is wiped.
 pub(super) fn encode(fields: &[(&str, &str)]) -> Bytes {
     let mut encoded: Vec<Zeroizing<String>> = Vec::with_capacity(fields.len() * 2);
     for (name, value) in fields {
-        encoded.push(echo::form_encoded(name));
-        encoded.push(echo::form_encoded(value));
+        encoded.push(percent::form_encoded(name));
+        encoded.push(percent::form_encoded(value));
     }
     let mut parts: Vec<&[u8]> = Vec::with_capacity(fields.len() * 4);
     for pair in encoded.chunks_exact(2) {

@@ -548,7 +548,7 @@ fn without_userinfo(uri: Uri) -> Uri {
 /// ```
 #[must_use]
 pub fn segment(text: &str) -> String {
-    secret::echo::percent_encoded(text).as_str().to_owned()
+    secret::percent::percent_encoded(text).as_str().to_owned()
 }
 
 impl<S: Clone, B> Clone for Api<S, B> {
