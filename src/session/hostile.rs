@@ -1,12 +1,22 @@
 //! Schedules that were made to break a session, from within.
 
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Waker};
+use std::sync::mpsc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response, header};
+use http_body_util::Full;
+use tower::{Layer, ServiceExt};
 
 use super::lifecycle::Acquire;
 use super::*;
-use crate::{FixedToken, LoginContext, Profile, ProviderError, provider_fn};
+use crate::{
+    BoxError, Buffer, FixedToken, IfEmpty, LoginContext, Never, Profile, ProviderError, Replay,
+    provider_fn,
+};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -24,6 +34,53 @@ fn counting() -> Session {
         async move { Ok::<_, ProviderError>(Token::bearer(number.to_string())?.lives_for(HOUR)) }
     });
     Session::new(provider)
+}
+
+/// Whose token is live: it was used, and a response to it was accepted.
+async fn proven() -> Session {
+    let session = Session::new(FixedToken::bearer(Profile::default().bound(), "3f9a"));
+    for _ in 0..2 {
+        goes_home(session.layer()).await.unwrap();
+    }
+    session
+}
+
+async fn goes_home<R>(layer: SessionLayer<R>) -> Result<(), BoxError>
+where
+    R: Replay<Full<Bytes>> + Clone,
+{
+    let http = tower::service_fn(|request: Request<R::Body>| async move {
+        assert_eq!(request.headers()[header::AUTHORIZATION], "Bearer 3f9a");
+        Ok::<_, BoxError>(Response::new(Full::<Bytes>::default()))
+    });
+    let request = Request::get("https://api.test/").body(Full::default())?;
+    layer.layer(http).oneshot(request).await.map(drop)
+}
+
+/// Somebody has the lock meanwhile, who waits for the request.
+#[tokio::test]
+async fn a_request_with_a_live_token_takes_no_lock() {
+    async fn passes<R>(layer: SessionLayer<R>, session: &Session)
+    where
+        R: Replay<Full<Bytes>, Body: Send, Kept: Send> + Clone + Send + 'static,
+    {
+        let (done, over) = mpsc::channel();
+        let locked = session.shared.lock();
+        let request = std::thread::spawn(move || {
+            let sent = pin!(goes_home(layer)).poll(&mut Context::from_waker(Waker::noop()));
+            let _ = done.send(matches!(sent, Poll::Ready(Ok(()))));
+        });
+        // Long enough for any machine, and waited for only by one that fails.
+        let passed = over.recv_timeout(Duration::from_secs(60));
+        drop(locked);
+        request.join().unwrap();
+        assert_eq!(passed, Ok(true));
+    }
+    let session = proven().await;
+    passes(session.layer(), &session).await;
+    passes(session.layer().replay(Never), &session).await;
+    passes(session.layer().replay(IfEmpty), &session).await;
+    passes(session.layer().replay(Buffer::up_to(1024)), &session).await;
 }
 
 #[tokio::test(start_paused = true)]
