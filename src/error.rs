@@ -46,9 +46,11 @@ pub enum ErrorKind {
     Closed,
     /// The server refused the credentials, and they are not sent again.
     /// Put the right ones into their source, or call
-    /// [`Session::login`](crate::Session::login) once they are right.
+    /// [`Session::login`](crate::Session::login) once they are right. Of a
+    /// password change it says that the server denied it: choose another one.
     Refused,
-    /// The login system cannot answer now. Try again after
+    /// The login system cannot answer now, or the source of the credentials
+    /// yields none: the error's source says which. Try again after
     /// [`Error::retry_after`].
     Unavailable,
     /// The login system's answer could not be read. Look at the error's
@@ -60,11 +62,11 @@ pub enum ErrorKind {
     Uncertain,
     /// The provider, or its source of credentials, cannot do that.
     Unsupported,
-    /// The server rejected the token that the operation used, and the one that
-    /// a renewal brought.
+    /// The server rejected the token that a password change used, and the one
+    /// that a renewal brought, if one could be made. The old password stays.
     TokenRejected,
-    /// The provider did not answer within the login deadline. Try again, or
-    /// give it more with
+    /// The provider, or its source of credentials, did not answer within the
+    /// login deadline. Try again, or give it more with
     /// [`login_deadline`](crate::SessionBuilder::login_deadline).
     DeadlineExceeded,
     /// The provider panicked, which is a defect in it.

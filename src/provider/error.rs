@@ -33,18 +33,22 @@ pub struct ProviderError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ProviderErrorKind {
-    /// The credentials are wrong, expired or locked. They are never sent again.
+    /// The credentials are wrong, expired or locked: the session does not send
+    /// them again. Or the server denies a password change: the old one stays.
     Refused,
     /// The login system cannot answer now: the network, a 5xx, a 429, a
-    /// timeout, too many sessions. The session tries again later.
+    /// timeout, too many sessions. The session tries a login or a logout again
+    /// later; a password change was not made.
     Unavailable,
-    /// The token that a logout or a password change used is dead. The session
-    /// renews it and calls once more.
+    /// The token that a logout or a password change used is dead. That is what a
+    /// logout is for; for a change the session renews it and calls once more.
     TokenRejected,
-    /// The answer could not be read. The session tries again later.
+    /// The answer could not be read. The session tries a login again later, and
+    /// neither a logout nor a password change.
     Protocol,
     /// The request was sent and its answer was lost, so that it may or may not
-    /// have happened.
+    /// have happened. The next login finds out which password the server takes;
+    /// logins and logouts are tried again later.
     Uncertain,
     /// This login system cannot do that.
     Unsupported,
