@@ -597,8 +597,16 @@ async fn an_answer_that_lacks_the_token_starts_no_login_soon_and_spends_what_it_
     let exchanged = api.post("x").exchange().await.unwrap().unwrap();
     let changed = api.post("x").change().await.unwrap();
     for answer in [exchanged, changed] {
-        let error = answer.json::<u32>().unwrap_err();
-        assert_eq!(error.kind(), ProviderErrorKind::Uncertain);
+        for error in [
+            answer.cookie("sid").err().unwrap(),
+            answer.cookie_by(|name| name == "sid").err().unwrap(),
+            answer.header("x-token").unwrap_err(),
+            answer.json::<u32>().unwrap_err(),
+            answer.secret("/token").unwrap_err(),
+            answer.at::<u64>("/expires_in").unwrap_err(),
+        ] {
+            assert_eq!(error.kind(), ProviderErrorKind::Uncertain);
+        }
     }
     // Where nobody said what it is the answer to, it just could not be read.
     let sent = api.get("x").send().await.unwrap();
