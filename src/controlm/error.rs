@@ -15,7 +15,8 @@ use crate::BoxError;
 /// What a server or a gateway says is kept in one line of bounded length,
 /// without control characters and without the secrets that the call sent or
 /// received, even where the answer echoes them. An answer of 2xx to a login is
-/// never quoted, since it may hold a token where nobody expects one.
+/// not quoted, since it may hold a token where nobody expects one, unless it is
+/// an error list and holds none.
 ///
 /// Cheap to clone. The transport's own error is the [`source`](StdError::source).
 ///
