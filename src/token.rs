@@ -158,8 +158,9 @@ impl Token {
     ///
     /// # Errors
     ///
-    /// [`InvalidToken`] if the name is empty or holds `=`, if name or value
-    /// hold `;`, or if either holds a byte that no header value may hold.
+    /// [`InvalidToken`] if the name is empty or holds `=`, a space or a tab, if
+    /// name or value hold `;`, or if either holds a byte that no header value may
+    /// hold.
     pub fn and_cookie(
         mut self,
         name: impl Into<String>,
@@ -614,7 +615,9 @@ mod tests {
             let error = Token::cookie("sid", broken).unwrap_err();
             assert!(!error.to_string().contains("ab"), "{error}");
         }
-        assert!(Token::cookie("a=b", "c").is_err());
+        for broken in ["", "a=b", "a;b", "a b", "a\tb", "a\nb"] {
+            assert!(Token::cookie(broken, "c").is_err(), "{broken:?}");
+        }
     }
 
     #[test]
