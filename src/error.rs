@@ -209,3 +209,42 @@ impl std::error::Error for Error {
             .map(|source| source as &(dyn std::error::Error + 'static))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kinds_label_is_its_own_and_never_changes() {
+        for (kind, label) in [
+            (ErrorKind::LoggedOut, "logged_out"),
+            (ErrorKind::Closed, "closed"),
+            (ErrorKind::Refused, "refused"),
+            (ErrorKind::Unavailable, "unavailable"),
+            (ErrorKind::Protocol, "protocol"),
+            (ErrorKind::Uncertain, "uncertain"),
+            (ErrorKind::Unsupported, "unsupported"),
+            (ErrorKind::TokenRejected, "token_rejected"),
+            (ErrorKind::DeadlineExceeded, "deadline_exceeded"),
+            (ErrorKind::ProviderPanicked, "provider_panicked"),
+            (ErrorKind::NoRuntime, "no_runtime"),
+            (ErrorKind::Recursive, "recursive"),
+            (ErrorKind::NoOrigin, "no_origin"),
+            (ErrorKind::InsecureOrigin, "insecure_origin"),
+        ] {
+            assert_eq!(kind.as_str(), label);
+        }
+    }
+
+    #[test]
+    fn an_error_of_ours_is_found_among_the_sources_of_another() {
+        let ours = Error::new(ErrorKind::Closed);
+        let around = ProviderError::unavailable(ProviderError::unavailable(ours.clone()));
+        for error in [&ours as &dyn std::error::Error, &around] {
+            let found = Error::find(error).map(Error::kind);
+            assert_eq!(found, Some(ErrorKind::Closed));
+        }
+        let another = ProviderError::unavailable("of the client");
+        assert!(Error::find(&another).is_none());
+    }
+}
