@@ -20,7 +20,8 @@ use crate::token::InvalidToken;
 /// `Display` says what kind of failure it is; what the server said is the
 /// error's [`source`](Error::source). Neither may quote a secret. The session
 /// takes out what it sent, the password and the token, where a server's
-/// message echoes them; the source is then plain text.
+/// message echoes them; the source is then plain text. One of fewer than four
+/// bytes is not looked for, since any text holds it.
 #[derive(Clone, Debug)]
 pub struct ProviderError {
     kind: ProviderErrorKind,
@@ -253,5 +254,16 @@ mod tests {
             let error = error.clone().without(&[SecretString::from(word)]);
             assert!(Error::source(&error).unwrap().is::<io::Error>(), "{word}");
         }
+    }
+
+    #[test]
+    fn a_secret_of_four_bytes_is_taken_out_and_a_shorter_one_is_in_any_text() {
+        let said = |secret: &str| {
+            let error = ProviderError::refused(format!("wrong: {secret}"));
+            let error = error.without(&[SecretString::from(secret)]);
+            Error::source(&error).unwrap().to_string()
+        };
+        assert!(!said("4a7b").contains("4a7b"));
+        assert_eq!(said("4a7"), "wrong: 4a7");
     }
 }
