@@ -59,9 +59,10 @@ pub enum ErrorKind {
     /// machine, where anybody on the way can read the password. Use `https`,
     /// or say `allow_plain_http`.
     PlainHttp,
-    /// Nothing was sent: the transport was not ready, the connection was
-    /// refused, or the token given cannot stand in a header. The source says
-    /// which.
+    /// Nothing was sent: the transport was not ready, the connection was refused
+    /// (with the feature `hyper-client`: or not made, for any reason that hyper's
+    /// client has), or the token given cannot stand in a header. The source
+    /// says which.
     NotSent,
     /// The connection failed before an answer came. The server may or may not
     /// have done what it was asked.
