@@ -315,6 +315,8 @@ async fn a_call_goes_to_no_other_server_and_not_over_plain_http() {
         ("https://h/v1", "/a b", Protocol),
         ("http://h/v1", "login", Unsupported),
         ("/v1", "login", Unsupported),
+        ("wss://h/v1", "login", Unsupported),
+        ("ftp://localhost/v1", "login", Unsupported),
     ] {
         let (http, seen) = http(Response::default);
         let api = api(http, base);

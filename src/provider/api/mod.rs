@@ -8,6 +8,7 @@ use std::future::poll_fn;
 
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::uri::Scheme;
 use http::{Method, Request, Response, Uri};
 use http_body::Body;
 use http_body_util::Full;
@@ -235,7 +236,9 @@ impl<S: Clone, B> Api<S, B> {
     }
 
     fn resolve(&self, to: &str) -> Result<Uri, ProviderError> {
-        let (Some(scheme), Some(authority)) = (self.base.scheme(), self.base.authority()) else {
+        let scheme = self.base.scheme();
+        let scheme = scheme.filter(|scheme| [Scheme::HTTP, Scheme::HTTPS].contains(scheme));
+        let (Some(scheme), Some(authority)) = (scheme, self.base.authority()) else {
             return Err(ProviderError::unsupported(
                 "the base address is no absolute http or https URI: give it a scheme and a host",
             ));
