@@ -211,8 +211,8 @@ impl Token {
     /// Says after how long without a request the server ends the token.
     ///
     /// Each accepted response counts from when its request was sent, on the
-    /// early side by a twentieth of `idle` at most, since no request reads a
-    /// clock. A token may have this, a lifetime, both or none.
+    /// early side by a twentieth of `idle` at most, since only one request in
+    /// each of those reads a clock. A token may have this, a lifetime, both or none.
     #[must_use]
     pub fn idles_out_after(mut self, idle: Duration) -> Self {
         Arc::make_mut(&mut self.inner).idle_lifetime = Some(idle);
