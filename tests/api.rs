@@ -621,6 +621,16 @@ async fn an_answer_that_lacks_the_token_starts_no_login_soon_and_spends_what_it_
 }
 
 #[tokio::test]
+async fn a_status_that_says_nothing_starts_no_login_within_a_minute_unless_it_says_when() {
+    for (headers, seconds) in [(&[][..], 60), (&[("retry-after", "7")][..], 7)] {
+        let (api, _) = saying(404, headers, "");
+        let error = api.post("x").login().await.unwrap_err();
+        assert_eq!(error.kind(), ProviderErrorKind::Protocol);
+        assert_eq!(error.retry_after(), Some(Duration::from_secs(seconds)));
+    }
+}
+
+#[tokio::test]
 async fn where_nobody_listens_nothing_was_changed() {
     let refused = tower::service_fn(|_: Request<Full<Bytes>>| async {
         let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);

@@ -60,8 +60,8 @@ use crate::token::Token;
 /// [`Answer::of_login`] and its like. An error quotes nothing of the answer. A
 /// login whose status is one of the others, or whose answer lacks what is
 /// [read](Answer::cookie) from it, is not tried again within a minute, since the
-/// server may have counted a failed one. A change or an exchange whose answer
-/// lacks it is `Uncertain`.
+/// server may have counted a failed one; a `Retry-After` with such a status has
+/// the last word. A change or an exchange whose answer lacks it is `Uncertain`.
 ///
 /// # Examples
 ///
