@@ -321,3 +321,55 @@ fn stop_signal() -> io::Result<impl Future<Output = ()>> {
         let _ = tokio::signal::ctrl_c().await;
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Option<Options>, String> {
+        Options::parse(Parser::from_args(line.split_whitespace()))
+    }
+
+    #[test]
+    fn its_help_lists_each_of_its_knobs() {
+        let flags = include_str!("emulator.rs").split("Arg::Long(\"").skip(1);
+        let known: BTreeSet<_> = flags.filter_map(|rest| rest.split('"').next()).collect();
+        let lines = HELP.lines().filter(|line| line.starts_with("  -"));
+        let words = lines.flat_map(str::split_whitespace);
+        let words = words.filter_map(|word| word.strip_prefix("--"));
+        let listed: BTreeSet<_> = words.map(|word| word.trim_end_matches(']')).collect();
+        assert_eq!(known, listed);
+    }
+
+    #[test]
+    fn each_knob_takes_what_its_help_says() {
+        let line = "--host ::1 --port 0 --base-path /ctm --tls --cert-out x.pem \
+            --user a --password b --user c --password d --lifetime none --idle 1.5h \
+            --dead-token-as 500 --lock-after 3 --lock-for 1m --max-sessions 9 \
+            --min-password 8 --change-ends others --wrong-current-as 401 \
+            --latency 250ms --login-latency 2s --fail 3:503";
+        let options = parse(line).unwrap().unwrap();
+        assert_eq!((options.host.to_string(), options.port), ("::1".into(), 0));
+        assert_eq!(options.users, ["a", "c"]);
+        assert_eq!(options.tls.as_deref(), Some(Path::new("x.pem")));
+
+        let options = parse("").unwrap().unwrap();
+        assert!(options.host.is_loopback() && options.port == 8080 && options.tls.is_none());
+        assert!(parse("--help").unwrap().is_none() && parse("-h").unwrap().is_none());
+        for wrong in [
+            "more",
+            "--insecure",
+            "--lifetime 5",
+            "--dead-token-as 403",
+            "--change-ends some",
+            "--fail 503",
+            "--user a",
+            "--password b",
+            "--cert-out x.pem",
+        ] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -76,10 +76,11 @@ impl<B: Body> SessionBody<B> {
     ///
     /// # Errors
     ///
-    /// Gives this body back where its start was read already, to tell whether
-    /// the response is a rejection: the inner body would lack it. That happens
-    /// only with a [`Rejection`](crate::Rejection) that asks for the body, and
-    /// to a rejection that is returned because its renewal failed.
+    /// Gives this body back where its start was read already: the inner body
+    /// would lack it. That happens to a response of which a
+    /// [`Rejection`](crate::Rejection) asks for the body, and to a rejection that
+    /// waited for a renewal and is returned after all, be it that this failed,
+    /// brought the same token, or met a logout.
     pub fn into_inner(self) -> Result<B, Self> {
         match self.kind {
             Kind::Whole { body } => Ok(body),

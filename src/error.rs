@@ -46,9 +46,11 @@ pub enum ErrorKind {
     Closed,
     /// The server refused the credentials, and they are not sent again.
     /// Put the right ones into their source, or call
-    /// [`Session::login`](crate::Session::login) once they are right.
+    /// [`Session::login`](crate::Session::login) once they are right. Of a
+    /// password change it says that the server denied it: choose another one.
     Refused,
-    /// The login system cannot answer now. Try again after
+    /// The login system cannot answer now, or the source of the credentials
+    /// yields none: the error's source says which. Try again after
     /// [`Error::retry_after`].
     Unavailable,
     /// The login system's answer could not be read. Look at the error's
@@ -60,11 +62,11 @@ pub enum ErrorKind {
     Uncertain,
     /// The provider, or its source of credentials, cannot do that.
     Unsupported,
-    /// The server rejected the token that the operation used, and the one that
-    /// a renewal brought.
+    /// The server rejected the token that a password change used, and the one
+    /// that a renewal brought, if one could be made. The old password stays.
     TokenRejected,
-    /// The provider did not answer within the login deadline. Try again, or
-    /// give it more with
+    /// The provider, or its source of credentials, did not answer within the
+    /// login deadline. Try again, or give it more with
     /// [`login_deadline`](crate::SessionBuilder::login_deadline).
     DeadlineExceeded,
     /// The provider panicked, which is a defect in it.
@@ -205,5 +207,44 @@ impl std::error::Error for Error {
         self.source
             .as_deref()
             .map(|source| source as &(dyn std::error::Error + 'static))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kinds_label_is_its_own_and_never_changes() {
+        for (kind, label) in [
+            (ErrorKind::LoggedOut, "logged_out"),
+            (ErrorKind::Closed, "closed"),
+            (ErrorKind::Refused, "refused"),
+            (ErrorKind::Unavailable, "unavailable"),
+            (ErrorKind::Protocol, "protocol"),
+            (ErrorKind::Uncertain, "uncertain"),
+            (ErrorKind::Unsupported, "unsupported"),
+            (ErrorKind::TokenRejected, "token_rejected"),
+            (ErrorKind::DeadlineExceeded, "deadline_exceeded"),
+            (ErrorKind::ProviderPanicked, "provider_panicked"),
+            (ErrorKind::NoRuntime, "no_runtime"),
+            (ErrorKind::Recursive, "recursive"),
+            (ErrorKind::NoOrigin, "no_origin"),
+            (ErrorKind::InsecureOrigin, "insecure_origin"),
+        ] {
+            assert_eq!(kind.as_str(), label);
+        }
+    }
+
+    #[test]
+    fn an_error_of_ours_is_found_among_the_sources_of_another() {
+        let ours = Error::new(ErrorKind::Closed);
+        let around = ProviderError::unavailable(ProviderError::unavailable(ours.clone()));
+        for error in [&ours as &dyn std::error::Error, &around] {
+            let found = Error::find(error).map(Error::kind);
+            assert_eq!(found, Some(ErrorKind::Closed));
+        }
+        let another = ProviderError::unavailable("of the client");
+        assert!(Error::find(&another).is_none());
     }
 }

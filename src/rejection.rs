@@ -425,6 +425,17 @@ mod tests {
     }
 
     #[test]
+    fn what_is_no_status_panics_where_it_is_written() {
+        let panics = |status| std::panic::catch_unwind(|| Rejection::status(status)).is_err();
+        assert!(panics(99) && panics(1000));
+        assert!(!panics(100) && !panics(999));
+        let in_a_clause = || Rejection::default().or_body_contains(0, "x", 1);
+        assert!(std::panic::catch_unwind(in_a_clause).is_err());
+        let in_a_clause = || Rejection::default().or_status(1000);
+        assert!(std::panic::catch_unwind(in_a_clause).is_err());
+    }
+
+    #[test]
     fn any_clause_of_several_is_enough() {
         let rejection = Rejection::status(401)
             .or_header(

@@ -15,10 +15,11 @@ use crate::sender::{Sender, send};
 
 /// How a rejected request gets its body a second time.
 ///
-/// The layer calls [`keep`](Replay::keep) on each request that carries a token
-/// before it is sent, and [`again`](Replay::again) only if it is replayed.
-/// What `keep` returns decides the cost: with `None` nothing of the request is
-/// copied, and a rejection is returned instead of replayed.
+/// The layer calls [`keep`](Replay::keep) on each request before it is sent, and
+/// [`again`](Replay::again) only if it is replayed. What is kept of a request that
+/// carries no token is dropped at once. What `keep` returns decides the cost: with
+/// `None` nothing of the request is copied, and a rejection is returned instead
+/// of replayed.
 ///
 /// | strategy | replays | for |
 /// |---|---|---|
@@ -72,8 +73,8 @@ pub trait Replay<B> {
         true
     }
 
-    /// The body once more, or `None` if it cannot be had after all. Called
-    /// right before it is sent.
+    /// The body once more, or `None` if it cannot be had after all. Called once
+    /// there is a newer token, before the service is readied for the replay.
     fn again(kept: Self::Kept) -> Option<Self::Body>;
 }
 

@@ -62,7 +62,8 @@ impl Rolling {
         })
     }
 
-    /// The token's header `name` is renewed by a response header of that name.
+    /// The token's header `name` is renewed by a response header of that name,
+    /// whose value is sent as it is: without the prefix that the token had.
     pub fn header(name: HeaderName) -> Self {
         Self::by(move |token, response| {
             let value = response.headers.get(&name)?.to_str().ok()?;

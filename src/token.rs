@@ -158,8 +158,9 @@ impl Token {
     ///
     /// # Errors
     ///
-    /// [`InvalidToken`] if the name is empty or holds `=`, if name or value
-    /// hold `;`, or if either holds a byte that no header value may hold.
+    /// [`InvalidToken`] if the name is empty or holds `=`, a space or a tab, if
+    /// name or value hold `;`, or if either holds a byte that no header value may
+    /// hold.
     pub fn and_cookie(
         mut self,
         name: impl Into<String>,
@@ -210,8 +211,8 @@ impl Token {
     /// Says after how long without a request the server ends the token.
     ///
     /// Each accepted response counts from when its request was sent, on the
-    /// early side by a twentieth of `idle` at most, since no request reads a
-    /// clock. A token may have this, a lifetime, both or none.
+    /// early side by a twentieth of `idle` at most, since only one request in
+    /// each of those reads a clock. A token may have this, a lifetime, both or none.
     #[must_use]
     pub fn idles_out_after(mut self, idle: Duration) -> Self {
         Arc::make_mut(&mut self.inner).idle_lifetime = Some(idle);
@@ -614,7 +615,9 @@ mod tests {
             let error = Token::cookie("sid", broken).unwrap_err();
             assert!(!error.to_string().contains("ab"), "{error}");
         }
-        assert!(Token::cookie("a=b", "c").is_err());
+        for broken in ["", "a=b", "a;b", "a b", "a\tb", "a\nb"] {
+            assert!(Token::cookie(broken, "c").is_err(), "{broken:?}");
+        }
     }
 
     #[test]

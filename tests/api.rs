@@ -315,6 +315,8 @@ async fn a_call_goes_to_no_other_server_and_not_over_plain_http() {
         ("https://h/v1", "/a b", Protocol),
         ("http://h/v1", "login", Unsupported),
         ("/v1", "login", Unsupported),
+        ("wss://h/v1", "login", Unsupported),
+        ("ftp://localhost/v1", "login", Unsupported),
     ] {
         let (http, seen) = http(Response::default);
         let api = api(http, base);
@@ -597,8 +599,16 @@ async fn an_answer_that_lacks_the_token_starts_no_login_soon_and_spends_what_it_
     let exchanged = api.post("x").exchange().await.unwrap().unwrap();
     let changed = api.post("x").change().await.unwrap();
     for answer in [exchanged, changed] {
-        let error = answer.json::<u32>().unwrap_err();
-        assert_eq!(error.kind(), ProviderErrorKind::Uncertain);
+        for error in [
+            answer.cookie("sid").err().unwrap(),
+            answer.cookie_by(|name| name == "sid").err().unwrap(),
+            answer.header("x-token").unwrap_err(),
+            answer.json::<u32>().unwrap_err(),
+            answer.secret("/token").unwrap_err(),
+            answer.at::<u64>("/expires_in").unwrap_err(),
+        ] {
+            assert_eq!(error.kind(), ProviderErrorKind::Uncertain);
+        }
     }
     // Where nobody said what it is the answer to, it just could not be read.
     let sent = api.get("x").send().await.unwrap();
@@ -607,6 +617,16 @@ async fn an_answer_that_lacks_the_token_starts_no_login_soon_and_spends_what_it_
         let error = answer.json::<u32>().unwrap_err();
         assert_eq!(error.kind(), ProviderErrorKind::Protocol);
         assert_eq!(error.retry_after(), None);
+    }
+}
+
+#[tokio::test]
+async fn a_status_that_says_nothing_starts_no_login_within_a_minute_unless_it_says_when() {
+    for (headers, seconds) in [(&[][..], 60), (&[("retry-after", "7")][..], 7)] {
+        let (api, _) = saying(404, headers, "");
+        let error = api.post("x").login().await.unwrap_err();
+        assert_eq!(error.kind(), ProviderErrorKind::Protocol);
+        assert_eq!(error.retry_after(), Some(Duration::from_secs(seconds)));
     }
 }
 

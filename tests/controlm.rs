@@ -432,6 +432,23 @@ async fn a_login_yields_a_token_that_lives_for_thirty_minutes_by_default() {
 }
 
 #[tokio::test]
+async fn a_token_may_live_for_as_long_as_it_is_used() {
+    let half_an_hour = Duration::from_secs(1800);
+    let http = Scripted::answering(200, r#"{"token":"A3F5"}"#);
+    let lives = async |provider: ControlM<_, _>| {
+        let token = provider.login(initial()).await.unwrap();
+        (token.lifetime(), token.idle_lifetime())
+    };
+    let absolute = provider(http.clone());
+    assert_eq!(lives(absolute).await, (Some(half_an_hour), None));
+    let both = provider(http.clone()).idle_lifetime(half_an_hour);
+    let expected = (Some(half_an_hour), Some(half_an_hour));
+    assert_eq!(lives(both).await, expected);
+    let idle = provider(http).lifetime(None).idle_lifetime(half_an_hour);
+    assert_eq!(lives(idle).await, (None, Some(half_an_hour)));
+}
+
+#[tokio::test]
 async fn header_and_prefix_of_the_token_can_be_chosen() {
     let http = Scripted::answering(200, r#"{"token":"A3F5"}"#);
     let provider = ControlM::new(http.clone(), base(), credentials())

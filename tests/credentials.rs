@@ -666,6 +666,7 @@ async fn a_change_with_a_dead_token_is_made_with_a_new_one() {
     world.emulator.expire_all();
     change(&session, "new").await.unwrap();
     assert_eq!(world.changes(), 2);
+    assert_eq!(session.stats().rejections, 1);
     world.comes_back_with("new").await;
 }
 

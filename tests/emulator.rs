@@ -394,6 +394,14 @@ async fn a_login_beyond_the_session_limit_fails_until_a_session_ends() {
     assert_eq!(emulator.account().failed_logins, 1);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_login_beyond_the_session_limit_has_the_status_that_is_set() {
+    let busy = StatusCode::SERVICE_UNAVAILABLE;
+    let emulator = emulator(|b| b.max_sessions(0).too_many_sessions_as(busy));
+    let refused = try_login(&emulator, "emuser", "empass").await.unwrap();
+    assert_eq!(refused.0, busy);
+}
+
 // Password changes
 
 #[tokio::test(start_paused = true)]

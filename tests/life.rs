@@ -13,9 +13,10 @@ use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 use tower::{BoxError, Layer, ServiceExt, service_fn, util::BoxCloneSyncService};
+use tower_reauth::testing::{Answer, Gate, ScriptedProvider, ScriptedService};
 use tower_reauth::{
-    CredentialProvider, Error, ErrorKind, Event, LoginContext, LogoutEnds, Profile, ProviderError,
-    Reason, Session, State, Token, TokenEnd,
+    CredentialProvider, Error, ErrorKind, Event, LoginContext, LogoutEnds, Never, Profile,
+    ProviderError, Reason, Reauth, Session, State, Token, TokenEnd,
 };
 
 const HOME: &str = "https://api.test/x";
@@ -390,6 +391,69 @@ async fn a_replaced_token_is_logged_out_when_its_last_body_has_ended() {
     settle().await;
     assert_eq!(server.logouts(), ["logout 1"]);
     assert_eq!(server.live(), [2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_was_taken_out_uses_its_token_no_longer() {
+    let server = Server::living_for(HOUR);
+    let session = Session::new(server.clone());
+    let client = client(&session, &server);
+    let response = client.oneshot(to("/x")).await.unwrap();
+    let inner: Full<Bytes> = response.into_body().into_inner().unwrap();
+    session.renew().await.unwrap();
+    settle().await;
+    assert_eq!(server.logouts(), ["logout 1"]);
+    assert_eq!(inner.collect().await.unwrap().to_bytes(), "a body");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_is_not_taken_out_where_its_start_was_read_and_is_whole_all_the_same() {
+    let provider = ScriptedProvider::at(HOME.parse().unwrap());
+    let service = ScriptedService::new().rejecting_with(|_| {
+        let mut response = Response::new(Full::from("a body"));
+        *response.status_mut() = StatusCode::UNAUTHORIZED;
+        response
+    });
+    service.accept_only(NOTHING);
+    let session = Session::builder(provider.clone()).initial(Token::bearer("old").unwrap());
+    let session = session.build();
+    let asked = |path: &str| session.layer().layer(service.clone()).oneshot(to(path));
+
+    // Its renewal failed; brought the same token; met a logout.
+    provider.on_login(ProviderError::refused("no"));
+    let failed = asked("/failed").await.unwrap();
+    session.login().await.unwrap();
+    provider.on_login(Token::bearer("token-1").unwrap());
+    let same = asked("/same").await.unwrap();
+    let gate = Gate::closed();
+    provider.on_login(Answer::usual().held_at(&gate));
+    let logged_out = tokio::spawn(asked("/logged_out"));
+    gate.reached(1).await;
+    let logout = tokio::spawn({
+        let session = session.clone();
+        async move { session.logout().await }
+    });
+    settle().await;
+    gate.open();
+    let logged_out = logged_out.await.unwrap().unwrap();
+    logout.await.unwrap().unwrap();
+
+    for (response, expected) in [
+        (failed, "RenewalFailed"),
+        (same, "StillRejected"),
+        (logged_out, "LoggedOut"),
+    ] {
+        let why = format!("{:?}", response.extensions().get::<Reauth>().unwrap().why);
+        assert!(why.starts_with(expected), "{why}");
+        let whole = response.into_body().into_inner().expect_err(expected);
+        assert_eq!(whole.collect().await.unwrap().to_bytes(), "a body");
+    }
+    // Nothing was waited for, and so nothing was read.
+    session.login().await.unwrap();
+    let never = session.layer().replay(Never).layer(service.clone());
+    let response = never.oneshot(to("/never")).await.unwrap();
+    assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+    assert!(response.into_body().into_inner().is_ok());
 }
 
 #[tokio::test(start_paused = true)]

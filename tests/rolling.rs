@@ -351,6 +351,19 @@ async fn each_cookie_rolls_alone_and_those_of_others_are_left_alone() {
 }
 
 #[tokio::test]
+async fn a_header_rolls_to_what_the_response_says_and_no_prefix_is_added() {
+    let profile = rolling(Rolling::header(header::AUTHORIZATION));
+    let session = Session::new(provider(profile, |_| Token::bearer("t1").unwrap()));
+    let server = Server::default();
+    server.answers(200, &[(header::AUTHORIZATION, "Bearer t2")]);
+    server.answers(200, &[(header::AUTHORIZATION, "t3")]);
+    for carried in ["Bearer t1", "Bearer t2", "t3"] {
+        send(&session, &server).await;
+        assert_eq!(server.last("authorization"), carried);
+    }
+}
+
+#[tokio::test]
 async fn headers_and_functions_roll_too() {
     let name = HeaderName::from_static("x-token");
     let by = Rolling::by(|token, response| {

@@ -93,6 +93,73 @@ async fn a_tunnel_whose_answer_is_looked_at_for_a_rejection_has_its_token_too() 
     assert!(tunnel_of(&session, Never, StatusCode::OK).await);
 }
 
+type Log = Arc<Mutex<Vec<&'static str>>>;
+
+/// Clones each body, and notes what it is asked for.
+#[derive(Clone)]
+struct Noting(Log);
+
+impl Replay<Full<Bytes>> for Noting {
+    type Body = Full<Bytes>;
+    type Kept = (Full<Bytes>, Log);
+
+    fn keep(&self, body: Full<Bytes>) -> (Full<Bytes>, Option<Self::Kept>) {
+        self.0.lock().unwrap().push("keep");
+        (body.clone(), Some((body, self.0.clone())))
+    }
+
+    fn is_kept((_, log): &Self::Kept) -> bool {
+        log.lock().unwrap().push("is it kept?");
+        true
+    }
+
+    fn again((body, log): Self::Kept) -> Option<Full<Bytes>> {
+        log.lock().unwrap().push("again");
+        Some(body)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_strategy_keeps_each_body_and_makes_one_again_before_the_service_is_readied() {
+    let log = Log::default();
+    let service = ScriptedService::new();
+    service.accept_only(["token-2"]);
+    let service = Noted(service, log.clone());
+    let session = session("https://api.test");
+    session.login().await.unwrap();
+    let client = session.layer().replay(Noting(log.clone())).layer(service);
+    let response = client.clone().oneshot(get()).await.unwrap();
+    assert_eq!(response.status(), 200);
+    let steps = std::mem::take(&mut *log.lock().unwrap());
+    let first = ["ready", "keep", "call", "is it kept?"];
+    assert_eq!(steps, [&first[..], &["again", "ready", "call"]].concat());
+
+    let mut request = get();
+    request.extensions_mut().insert(Anonymous);
+    client.oneshot(request).await.unwrap();
+    assert_eq!(*log.lock().unwrap(), ["ready", "keep", "call"]);
+}
+
+/// Notes when it is readied and called.
+#[derive(Clone)]
+struct Noted<S>(S, Log);
+
+impl<S: Service<Request<Full<Bytes>>>> Service<Request<Full<Bytes>>> for Noted<S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.1.lock().unwrap().push("ready");
+        self.0.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<Full<Bytes>>) -> S::Future {
+        self.1.lock().unwrap().push("call");
+        self.0.call(request)
+    }
+}
+
 /// One session around another: each answers for its own status.
 #[tokio::test(start_paused = true)]
 async fn a_request_through_two_sessions_is_replayed_for_either_token() {

@@ -736,6 +736,22 @@ async fn a_token_that_no_login_was_offered_is_not_used_up() {
     is_offered().await;
 }
 
+#[test]
+fn outside_of_a_runtime_whatever_would_log_in_says_so_and_asks_nobody() {
+    fn told<T: std::fmt::Debug>(would_log_in: impl Future<Output = Result<T, Error>>) {
+        let Poll::Ready(Err(error)) = tokio_test::task::spawn(would_log_in).poll() else {
+            panic!("it fails at once");
+        };
+        assert_eq!(error.kind(), ErrorKind::NoRuntime);
+    }
+    let provider = Scripted::new();
+    let session = Session::new(provider.clone());
+    told(session.token());
+    told(session.login());
+    told(session.renew());
+    assert_eq!(provider.log(), [""; 0]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_password_change_outside_of_a_runtime_is_not_made_and_not_uncertain() {
     let provider = Scripted::new();

@@ -80,24 +80,27 @@ async fn a_script_is_followed_in_order_and_all_calls_are_kept() {
         assert_eq!(session.login().await.unwrap_err().kind(), expected);
     }
     session.login().await.unwrap();
+    provider.on_change_password(ProviderError::refused("too short"));
+    let denied = session.change_password(PasswordChange::to("2nd")).await;
+    assert_eq!(denied.unwrap_err().kind(), ErrorKind::Refused);
     let change = PasswordChange::to("second");
     session.change_password(change).await.unwrap();
     session.logout().await.unwrap();
 
     assert_eq!(provider.logins(), 4);
     assert_eq!(provider.reasons(), [Reason::Requested; 4]);
-    assert_eq!((provider.logouts(), provider.password_changes()), (1, 1));
+    assert_eq!((provider.logouts(), provider.password_changes()), (1, 2));
     let calls = provider.calls();
     let Call::Login(login) = &calls[3] else {
         panic!("{calls:?}")
     };
     assert_eq!(login.credentials().unwrap().username(), "emuser");
-    let Call::ChangePassword(token, change) = &calls[4] else {
+    let Call::ChangePassword(token, change) = &calls[5] else {
         panic!("{calls:?}")
     };
     assert_eq!(token.generation(), 1);
     assert_eq!(change.new_password().expose_secret(), "second");
-    assert!(matches!(&calls[5], Call::Logout(_)));
+    assert!(matches!(&calls[6], Call::Logout(_)));
 }
 
 #[tokio::test(start_paused = true)]

@@ -15,7 +15,8 @@ use crate::BoxError;
 /// What a server or a gateway says is kept in one line of bounded length,
 /// without control characters and without the secrets that the call sent or
 /// received, even where the answer echoes them. An answer of 2xx to a login is
-/// never quoted, since it may hold a token where nobody expects one.
+/// not quoted, since it may hold a token where nobody expects one, unless it is
+/// an error list and holds none.
 ///
 /// Cheap to clone. The transport's own error is the [`source`](StdError::source).
 ///
@@ -58,9 +59,10 @@ pub enum ErrorKind {
     /// machine, where anybody on the way can read the password. Use `https`,
     /// or say `allow_plain_http`.
     PlainHttp,
-    /// Nothing was sent: the transport was not ready, the connection was
-    /// refused, or the token given cannot stand in a header. The source says
-    /// which.
+    /// Nothing was sent: the transport was not ready, the connection was refused
+    /// (with the feature `hyper-client`: or not made, for any reason that hyper's
+    /// client has), or the token given cannot stand in a header. The source
+    /// says which.
     NotSent,
     /// The connection failed before an answer came. The server may or may not
     /// have done what it was asked.

@@ -81,8 +81,8 @@ const NOT_SOON: Duration = Duration::from_secs(60);
 ///
 /// # What a failure means
 ///
-/// Each [`ProviderError`] has a [`controlm::Error`](Error) as its source, with
-/// the status and what the server said.
+/// Each [`ProviderError`] of a call has a [`controlm::Error`](Error) as its
+/// source, with the status and what the server said.
 ///
 /// | a login | is | because |
 /// |---|---|---|

@@ -54,7 +54,7 @@ enum Kind {
 
 impl File {
     /// A file that is the password of `username`; one line break at its end is
-    /// left out.
+    /// left out, and so is a mark at its beginning that it is UTF-8 (U+FEFF).
     pub fn plain(username: impl Into<String>, path: impl Into<PathBuf>) -> Self {
         Self(Kind::Plain {
             username: username.into(),

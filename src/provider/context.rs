@@ -229,3 +229,21 @@ impl PasswordChanged {
         Self {}
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reasons_label_is_its_own_and_never_changes() {
+        for (reason, label) in [
+            (Reason::Initial, "initial"),
+            (Reason::Expiring, "expiring"),
+            (Reason::Expired, "expired"),
+            (Reason::Rejected, "rejected"),
+            (Reason::Requested, "requested"),
+        ] {
+            assert_eq!(reason.as_str(), label);
+        }
+    }
+}

@@ -20,7 +20,8 @@ use crate::token::InvalidToken;
 /// `Display` says what kind of failure it is; what the server said is the
 /// error's [`source`](Error::source). Neither may quote a secret. The session
 /// takes out what it sent, the password and the token, where a server's
-/// message echoes them; the source is then plain text.
+/// message echoes them; the source is then plain text. One of fewer than four
+/// bytes is not looked for, since any text holds it.
 #[derive(Clone, Debug)]
 pub struct ProviderError {
     kind: ProviderErrorKind,
@@ -33,18 +34,22 @@ pub struct ProviderError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ProviderErrorKind {
-    /// The credentials are wrong, expired or locked. They are never sent again.
+    /// The credentials are wrong, expired or locked: the session does not send
+    /// them again. Or the server denies a password change: the old one stays.
     Refused,
     /// The login system cannot answer now: the network, a 5xx, a 429, a
-    /// timeout, too many sessions. The session tries again later.
+    /// timeout, too many sessions. The session tries a login or a logout again
+    /// later; a password change was not made.
     Unavailable,
-    /// The token that a logout or a password change used is dead. The session
-    /// renews it and calls once more.
+    /// The token that a logout or a password change used is dead. That is what a
+    /// logout is for; for a change the session renews it and calls once more.
     TokenRejected,
-    /// The answer could not be read. The session tries again later.
+    /// The answer could not be read. The session tries a login again later, and
+    /// neither a logout nor a password change.
     Protocol,
     /// The request was sent and its answer was lost, so that it may or may not
-    /// have happened.
+    /// have happened. The next login finds out which password the server takes;
+    /// logins and logouts are tried again later.
     Uncertain,
     /// This login system cannot do that.
     Unsupported,
@@ -249,5 +254,16 @@ mod tests {
             let error = error.clone().without(&[SecretString::from(word)]);
             assert!(Error::source(&error).unwrap().is::<io::Error>(), "{word}");
         }
+    }
+
+    #[test]
+    fn a_secret_of_four_bytes_is_taken_out_and_a_shorter_one_is_in_any_text() {
+        let said = |secret: &str| {
+            let error = ProviderError::refused(format!("wrong: {secret}"));
+            let error = error.without(&[SecretString::from(secret)]);
+            Error::source(&error).unwrap().to_string()
+        };
+        assert!(!said("4a7b").contains("4a7b"));
+        assert_eq!(said("4a7"), "wrong: 4a7");
     }
 }

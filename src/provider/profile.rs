@@ -70,8 +70,8 @@ impl Profile {
     /// that any request, one with a relative URI too, may carry the token.
     ///
     /// For a connection's `SendRequest`, or a client with a base address of its
-    /// own. A request with an absolute `http` URI still asks for
-    /// [`Profile::allow_plain_http`].
+    /// own. A request with an absolute `http` URI of another machine still asks
+    /// for [`Profile::allow_plain_http`].
     pub fn bound(mut self) -> Self {
         self.origins.bind();
         self

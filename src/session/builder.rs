@@ -78,7 +78,10 @@ impl SessionBuilder {
     /// included, and likewise a logout and a password change. 30 s by default.
     ///
     /// When it passes, whoever waits gets
-    /// [`ErrorKind::DeadlineExceeded`](crate::ErrorKind::DeadlineExceeded).
+    /// [`ErrorKind::DeadlineExceeded`](crate::ErrorKind::DeadlineExceeded) or,
+    /// where the server was asked to change the password,
+    /// [`ErrorKind::Uncertain`](crate::ErrorKind::Uncertain). The background
+    /// logout of a replaced token has 5 s at most.
     pub fn login_deadline(mut self, deadline: Duration) -> Self {
         self.login_deadline = deadline;
         self

@@ -17,8 +17,9 @@ impl Session {
     /// in before go on to their end, renewal and replay included. They are
     /// waited for until `deadline` has passed, and so are response bodies,
     /// tokens handed out by [`Session::token`], and the logouts of replaced
-    /// tokens. What is live then is logged out in any case, which takes no
-    /// longer than the login deadline more for each token.
+    /// tokens. What is live then is logged out in any case, after a login or a
+    /// password change that is under way has ended; each of these takes no longer
+    /// than the login deadline, or twice that where a password is to be kept.
     ///
     /// For the end of a program: stop what makes requests, call this, and log
     /// its error. Closing once more waits and tries again.

@@ -38,7 +38,8 @@ pub enum Event {
     LoginFailed {
         /// Why it was needed.
         reason: Reason,
-        /// Why it failed, and when the next one may be made.
+        /// Why it failed, and when the next one may be made; or that the session
+        /// was logged out meanwhile.
         error: Error,
         /// How long it took.
         elapsed: Duration,
@@ -96,8 +97,9 @@ pub enum TokenEnd {
     Expired,
     /// The token that replaced it goes on with its server session.
     Continued,
-    /// It may still be good on the server: its logout failed for good, or
-    /// would have ended other tokens.
+    /// It may still be good on the server: its logout failed for good or would
+    /// have ended other tokens, more than 64 were to be logged out, or the
+    /// session's last handle was dropped.
     Abandoned,
 }
 

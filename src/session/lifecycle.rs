@@ -256,7 +256,8 @@ pub(crate) enum Signal {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum State {
-    /// There is no token, and nobody has asked for one.
+    /// There is no token, and nothing is wrong: whoever needs one next has the
+    /// session log in.
     Idle,
     /// There is no token yet; a login is under way.
     LoggingIn,
@@ -991,7 +992,7 @@ impl Lifecycle {
                 Standing::Good => State::Live,
                 Standing::Suspended(_) => State::Renewing,
             },
-            (Phase::Open, None, Some(_), _) if !self.is_rechecking() => State::LoggingIn,
+            (Phase::Open, None, ..) if self.is_logging_in() => State::LoggingIn,
             (Phase::Open, None, _, Some(Trouble::Failing { .. })) => State::BackingOff,
             (Phase::Open, None, _, Some(Trouble::Refused { .. })) => State::Refused,
             (Phase::Open, None, _, None) => State::Idle,
@@ -1175,6 +1176,12 @@ impl Lifecycle {
     fn is_retiring(&self) -> bool {
         let flight = self.flight.map(|under_way| under_way.flight);
         matches!(flight, Some(Flight::Retire { .. }))
+    }
+
+    /// Whether a login is under way, and not just a question to the source.
+    fn is_logging_in(&self) -> bool {
+        let flight = self.flight.map(|under_way| under_way.flight);
+        matches!(flight, Some(Flight::Login { .. })) && !self.is_rechecking()
     }
 
     fn is_rechecking(&self) -> bool {

@@ -182,7 +182,9 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// Why the login failed.
+    /// Why the login failed; [`ErrorKind::LoggedOut`] if a logout came between,
+    /// which has the last word, and [`ErrorKind::Closed`] after
+    /// [`Session::close`].
     ///
     /// # Cancellation
     ///

@@ -21,9 +21,9 @@ use crate::provider::Reason;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
-    /// How often a response, or [`Session::reject`](super::Session::reject),
-    /// said that a token is dead; those that came late or changed nothing
-    /// included.
+    /// How often a response, [`Session::reject`](super::Session::reject), or the
+    /// answer to a password change said that a token is dead; those that came
+    /// late or changed nothing included.
     pub rejections: u64,
     /// How many rejected requests were sent once more.
     pub replays: u64,

@@ -95,8 +95,7 @@ impl Answer {
     ///
     /// # Errors
     ///
-    /// [`Protocol`](crate::ProviderErrorKind::Protocol) if it is not, or is no
-    /// text.
+    /// That of [`Answer::unexpected`] if it is not, or is no text.
     pub fn header(&self, name: &str) -> Result<SecretString, ProviderError> {
         let value = self.headers.get(name).and_then(|value| value.to_str().ok());
         value
@@ -108,8 +107,7 @@ impl Answer {
     ///
     /// # Errors
     ///
-    /// [`Protocol`](crate::ProviderErrorKind::Protocol) if it does not, or
-    /// deletes it.
+    /// That of [`Answer::unexpected`] if it does not, or deletes it.
     pub fn cookie(&self, name: &str) -> Result<SetCookie, ProviderError> {
         SetCookie::find(&self.headers, name)
             .ok_or_else(|| self.unexpected(format_args!("sets no cookie {name:?}")))
@@ -135,7 +133,7 @@ impl Answer {
     ///
     /// # Errors
     ///
-    /// [`Protocol`](crate::ProviderErrorKind::Protocol) if it is no UTF-8.
+    /// That of [`Answer::unexpected`] if it is no UTF-8.
     pub fn text(&self) -> Result<&str, ProviderError> {
         std::str::from_utf8(&self.body).map_err(|_| self.unexpected(format_args!("is no text")))
     }
@@ -147,8 +145,8 @@ impl Answer {
     ///
     /// # Errors
     ///
-    /// [`Protocol`](crate::ProviderErrorKind::Protocol) if it is something
-    /// else. Nothing of it is quoted.
+    /// That of [`Answer::unexpected`] if it is something else. Nothing of it is
+    /// quoted.
     #[cfg(feature = "json")]
     #[cfg_attr(docsrs, doc(cfg(feature = "json")))]
     pub fn json<T: serde::de::DeserializeOwned>(&self) -> Result<T, ProviderError> {
@@ -168,7 +166,7 @@ impl Answer {
     ///
     /// # Errors
     ///
-    /// [`Protocol`](crate::ProviderErrorKind::Protocol) if there is none.
+    /// That of [`Answer::unexpected`] if there is none.
     #[cfg(feature = "json")]
     #[cfg_attr(docsrs, doc(cfg(feature = "json")))]
     pub fn secret(&self, pointer: &str) -> Result<SecretString, ProviderError> {
@@ -181,8 +179,7 @@ impl Answer {
     ///
     /// # Errors
     ///
-    /// [`Protocol`](crate::ProviderErrorKind::Protocol) if there is none of
-    /// that type.
+    /// That of [`Answer::unexpected`] if there is none of that type.
     #[cfg(feature = "json")]
     #[cfg_attr(docsrs, doc(cfg(feature = "json")))]
     pub fn at<T: serde::de::DeserializeOwned>(&self, pointer: &str) -> Result<T, ProviderError> {
@@ -219,8 +216,9 @@ impl Answer {
     /// The answer is not what the provider takes it for.
     ///
     /// `says` goes on a sentence that begins with `the answer to POST /login`.
-    /// After a login, another one waits for a minute: this one may have failed.
-    /// After a change or an exchange, it is
+    /// It is [`Protocol`](crate::ProviderErrorKind::Protocol): after a login,
+    /// another one waits for a minute, since this one may have failed. After a
+    /// change or an exchange it is
     /// [`Uncertain`](crate::ProviderErrorKind::Uncertain): it may have happened.
     pub fn unexpected(&self, says: impl fmt::Display) -> ProviderError {
         (self.unusable)(format!("the answer to {} {says}", self.what))

@@ -8,6 +8,7 @@ use std::future::poll_fn;
 
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::uri::Scheme;
 use http::{Method, Request, Response, Uri};
 use http_body::Body;
 use http_body_util::Full;
@@ -59,8 +60,8 @@ use crate::token::Token;
 /// [`Answer::of_login`] and its like. An error quotes nothing of the answer. A
 /// login whose status is one of the others, or whose answer lacks what is
 /// [read](Answer::cookie) from it, is not tried again within a minute, since the
-/// server may have counted a failed one. A change or an exchange whose answer
-/// lacks it is `Uncertain`.
+/// server may have counted a failed one; a `Retry-After` with such a status has
+/// the last word. A change or an exchange whose answer lacks it is `Uncertain`.
 ///
 /// # Examples
 ///
@@ -235,7 +236,9 @@ impl<S: Clone, B> Api<S, B> {
     }
 
     fn resolve(&self, to: &str) -> Result<Uri, ProviderError> {
-        let (Some(scheme), Some(authority)) = (self.base.scheme(), self.base.authority()) else {
+        let scheme = self.base.scheme();
+        let scheme = scheme.filter(|scheme| [Scheme::HTTP, Scheme::HTTPS].contains(scheme));
+        let (Some(scheme), Some(authority)) = (scheme, self.base.authority()) else {
             return Err(ProviderError::unsupported(
                 "the base address is no absolute http or https URI: give it a scheme and a host",
             ));

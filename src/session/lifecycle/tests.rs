@@ -327,6 +327,27 @@ fn while_no_login_may_be_made_a_rejection_waits_for_a_password_change_and_for_no
 }
 
 #[test]
+fn only_a_login_is_told_as_one() {
+    // The token is over while a flight is under way that brings none.
+    let mut rules = live_for_an_hour(RETIRING);
+    rules.renew(NOW);
+    rules.login_landed(issued(Some(HOUR)), NOW);
+    rules.released(1);
+    rules.take_launch();
+    rules.tick(NOW);
+    assert_eq!(rules.take_launch(), Some(Flight::Retire { generation: 1 }));
+    rules.tick(NOW + HOUR);
+    assert_eq!(rules.state(), State::Idle);
+
+    let mut rules = live_for_an_hour(SETTINGS);
+    rules.renew(NOW);
+    rules.login_failed(fails(ErrorKind::Unavailable), NOW);
+    assert!(matches!(rules.change_password(NOW), Begin::Started));
+    rules.tick(NOW + HOUR);
+    assert_eq!(rules.state(), State::BackingOff);
+}
+
+#[test]
 fn without_a_source_refused_credentials_latch_for_good() {
     let mut rules = Lifecycle::new(
         Settings {
