@@ -177,6 +177,18 @@ mod tests {
     }
 
     #[test]
+    fn a_secret_that_has_begun_ends_where_an_escape_within_an_escape_is_cut() {
+        let secret = "a secret of many characters \"";
+        let debug = format!("{secret:?}");
+        let twice = format!("{debug:?}");
+        let start = "\"\\\"".len();
+        let escape = twice.find("\\\\\\\"").expect("the quote of the secret");
+        for end in start + 1..escape + 4 {
+            assert_eq!(begun(&twice[..end], &[secret]), Some(start), "{end}");
+        }
+    }
+
+    #[test]
     fn what_is_no_escape_is_read_as_it_is() {
         for text in [
             "\\",

@@ -80,9 +80,7 @@ impl Reading {
         let mut open = None;
         let mut at = 0;
         while at < text.len() {
-            if self.open == Some(at) {
-                open.get_or_insert(bytes.len());
-            }
+            let start = bytes.len();
             let length = match escapes.at(&text[at..]) {
                 Begins::Itself => {
                     bytes.push(text[at]);
@@ -98,12 +96,17 @@ impl Reading {
                     length
                 }
                 Begins::Open => {
-                    open.get_or_insert(bytes.len());
+                    open.get_or_insert(start);
                     bytes.push(text[at]);
                     1
                 }
             };
             places.resize(bytes.len(), self.places[at]);
+            // What stands here may go on in what is broken off.
+            let is_open = |end| end <= at || matches!(escapes.at(&text[at..end]), Begins::Open);
+            if self.open.is_some_and(is_open) {
+                open.get_or_insert(start);
+            }
             at += length;
         }
         places.push(self.places[text.len()]);
