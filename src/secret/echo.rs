@@ -235,4 +235,93 @@ mod tests {
         assert_eq!(redact("aaaaa.", &["aaa"]), "[redacted].");
         assert_eq!(redact("redacted", &["redacted", "red"]), "[redacted]");
     }
+
+    /// A text of which any part may be an escape, or what an escape says.
+    fn random(chance: &mut fastrand::Rng) -> String {
+        const PIECES: [&str; 40] = [
+            "\\",
+            "\\\\",
+            "\\\"",
+            "\\/",
+            "\\n",
+            "\\x",
+            "\\x41",
+            "\\xc3",
+            "\\xa9",
+            "\\u",
+            "\\u00",
+            "\\u0041",
+            "\\ud83d",
+            "\\udd11",
+            "\\u{",
+            "\\u{e9}",
+            "\\u{1f511}",
+            "}",
+            "&",
+            "&amp;",
+            "&quot",
+            "&#",
+            "&#65;",
+            "&#xe9;",
+            "&#x1F511;",
+            ";",
+            "%",
+            "%4",
+            "%41",
+            "%C3",
+            "%a9",
+            "%25",
+            "+",
+            " ",
+            "\"",
+            "A",
+            "s",
+            "4",
+            "\u{e9}",
+            "\u{1f511}",
+        ];
+        let length = chance.usize(0..12);
+        (0..length)
+            .map(|_| *chance.choice(&PIECES).expect("there are some"))
+            .collect()
+    }
+
+    #[test]
+    fn of_what_is_random_no_secret_is_left() {
+        let mut chance = fastrand::Rng::with_seed(7);
+        for _ in 0..2000 {
+            let secrets = [random(&mut chance), random(&mut chance)];
+            let secrets = secrets.each_ref().map(String::as_str);
+            let mut text = random(&mut chance);
+            if chance.bool() {
+                let quotations = quotations(secrets[0]);
+                text.push_str(chance.choice(&quotations).expect("there are some"));
+                text.push_str(&random(&mut chance));
+            }
+            let redacted = redact(&text, &secrets);
+            let said = format!("{secrets:?} in {text:?}: {redacted:?}");
+            assert_eq!(echoes(&text, &secrets), redacted != text, "{said}");
+            assert!(!echoes(&redacted, &secrets), "{said}");
+        }
+    }
+
+    #[test]
+    fn wherever_a_text_is_cut_no_beginning_of_a_secret_is_left() {
+        let mut chance = fastrand::Rng::with_seed(7);
+        for _ in 0..1000 {
+            let secret = format!("beginning{}", random(&mut chance));
+            let quotations = quotations(&secret);
+            let quotation = chance.choice(&quotations).expect("there are some");
+            let text = format!("{} {quotation}", random(&mut chance));
+            let ends: Vec<_> = text.char_indices().map(|(end, _)| end).collect();
+            let text = &text[..*chance.choice(&ends).expect("it is not empty")];
+            let redacted = redact(text, &[&secret]);
+            let end = begun(&redacted, &[&secret]).unwrap_or(redacted.len());
+            let left = &redacted[..end];
+            assert!(
+                !echoes(left, &["begin"]),
+                "{secret:?} in {text:?}: {left:?}"
+            );
+        }
+    }
 }
