@@ -136,7 +136,10 @@ pub(super) fn best_text(body: &[u8], extent: Extent, secrets: &Secrets) -> Optio
     }
     // Before tags are dropped, for a part of a secret may look like one.
     let body = secrets.redact_bytes(body);
-    let body = String::from_utf8_lossy(&body);
+    let body = String::from_utf8_lossy(match extent {
+        Extent::Whole => &body,
+        Extent::Cut => whole_characters(&body),
+    });
     let body = secrets.redact(&body, extent);
     let text = if body.trim_start().starts_with('<') {
         Cow::Owned(text_of_html(&body))
@@ -144,6 +147,16 @@ pub(super) fn best_text(body: &[u8], extent: Extent, secrets: &Secrets) -> Optio
         body
     };
     secrets.clean(&text, extent)
+}
+
+/// `text` without what is cut of a character at its end, behind which no
+/// beginning of a secret would be found.
+fn whole_characters(text: &[u8]) -> &[u8] {
+    let cut = text
+        .utf8_chunks()
+        .last()
+        .map_or(0, |last| last.invalid().len());
+    &text[..text.len() - cut]
 }
 
 fn text_in(value: &Value) -> Option<&str> {
@@ -412,6 +425,17 @@ mod tests {
                 .unwrap()
                 .contains("0123")
         );
+    }
+
+    #[test]
+    fn where_a_character_was_cut_no_beginning_of_a_secret_remains() {
+        let secrets = Secrets::default().and_str("01234\u{1F511}56789");
+        let text = "not 01234\u{1F511}";
+        for cut in 0..4 {
+            let body = &text.as_bytes()[..text.len() - cut];
+            let text = best_text(body, Extent::Cut, &secrets);
+            assert_eq!(text.as_deref(), Some("not"), "{cut}");
+        }
     }
 
     #[test]
