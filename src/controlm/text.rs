@@ -399,6 +399,19 @@ mod tests {
     }
 
     #[test]
+    fn a_secret_with_space_in_it_is_redacted_with_all_of_it_and_with_less() {
+        for body in ["no p  w here", "no p w here", "no p%20%20w here"] {
+            assert_eq!(text_without("p  w", body), "no [redacted] here", "{body}");
+        }
+    }
+
+    #[test]
+    fn json_that_is_none_without_a_secret_is_read_as_it_is() {
+        let body = r#"{"errors":[{"message":"no"}]}"#;
+        assert_eq!(text_without("\":", body), "no");
+    }
+
+    #[test]
     fn of_two_secrets_the_longer_one_goes_first() {
         let secrets = Secrets::default().and_str("pass").and_str("password");
         assert_eq!(
@@ -425,6 +438,12 @@ mod tests {
                 .unwrap()
                 .contains("0123")
         );
+        let wide = format!("not{}0123456789", " ".repeat(LOOKED_AT - 8));
+        assert_eq!(secrets.clean(&wide, Extent::Whole).as_deref(), Some("not"));
+        // What looks like a tag is a part of the secret.
+        let secrets = Secrets::default().and_str("01<2>34");
+        let text = best_text(b"<p>not 01<2>3", Extent::Cut, &secrets);
+        assert_eq!(text.as_deref(), Some("not"));
     }
 
     #[test]

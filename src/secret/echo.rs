@@ -117,6 +117,8 @@ mod tests {
             '"' => "\\\"".to_owned(),
             '\\' => "\\\\".to_owned(),
             '\n' => "\\n".to_owned(),
+            '\u{8}' => "\\b".to_owned(),
+            '\u{c}' => "\\f".to_owned(),
             other => other.to_string(),
         };
         let plain = [
@@ -131,13 +133,18 @@ mod tests {
                 format!("&#x{:X};", u32::from(character))
             }),
             escaped(secret, |character| {
-                format!("&#X{:06x};", u32::from(character))
+                format!("&#X{:08x};", u32::from(character))
             }),
             escaped(secret, |character| {
                 format!("\\u{{{:x}}}", u32::from(character))
             }),
+            escaped(secret, |character| {
+                format!("\\u{{{:06x}}}", u32::from(character))
+            }),
             escaped(secret, percent),
             percent_encoded(secret).as_str().to_owned(),
+            // A path need not escape it.
+            percent_encoded(secret).replace("%2B", "+"),
             form_encoded(secret).as_str().to_owned(),
         ];
         let quoted = plain.iter().flat_map(|plain| {
@@ -177,11 +184,13 @@ mod tests {
             for end in ends {
                 let found = begun(&text[..end], &["none", SECRET]);
                 // An escape that has only begun says nothing yet.
-                let says_nothing = end - start < 16 && found.is_none_or(|found| found > start);
+                let says_nothing = end - start < 18 && found.is_none_or(|found| found > start);
                 assert!(found == Some(start) || says_nothing, "{}", &text[..end]);
             }
         }
-        assert_eq!(begun("nothing of it", &[SECRET]), None);
+        for text in ["nothing of it", "p%g", "p\\xg", "p\\u{1234567"] {
+            assert_eq!(begun(text, &[SECRET]), None, "{text}");
+        }
     }
 
     #[test]
@@ -232,6 +241,7 @@ mod tests {
             let secret = format!("s{text}t");
             assert_eq!(redact(&secret, &[&secret]), REDACTED);
             assert_eq!(redact(text, &["secret"]), text);
+            assert_eq!(redact(&secret, &["s\0t"]), secret);
             let ends = format!("secret{text}");
             assert!(redact(&ends, &["secret"]).starts_with(REDACTED), "{ends}");
         }
