@@ -289,6 +289,7 @@ async fn a_subscriber_that_panics_leaves_nobody_waiting() {
         FmtSpan::NONE,
         FmtSpan::FULL,
         FmtSpan::ACTIVE,
+        FmtSpan::EXIT,
         FmtSpan::CLOSE,
     ] {
         let desk = Desk::default();
