@@ -576,6 +576,12 @@ mod tests {
         assert_eq!(secret(words).as_deref(), Some("one two"));
         let written_out = Token::header(name, "Bearer c").unwrap();
         assert_eq!(secret(written_out).as_deref(), Some("c"));
+        let spaced = Token::bearer("c ").unwrap();
+        let secrets = spaced.secrets().into_iter();
+        let secrets: Vec<_> = secrets.map(|it| it.expose_secret().to_owned()).collect();
+        assert_eq!(secrets, ["c"]);
+        let spaced = Token::header(header::COOKIE, "c ").unwrap();
+        assert_eq!(secret(spaced).as_deref(), Some("c "));
     }
 
     #[test]

@@ -313,6 +313,8 @@ async fn a_call_goes_to_no_other_server_and_not_over_plain_http() {
         ("https://h/v1", "https://h:8443/", Protocol),
         ("https://h/v1", "http://h/", Protocol),
         ("https://h/v1", "/a b", Protocol),
+        // `http` takes it for one that has a host.
+        ("https://user[@]", "login", Protocol),
         ("http://h/v1", "login", Unsupported),
         ("/v1", "login", Unsupported),
         ("wss://h/v1", "login", Unsupported),

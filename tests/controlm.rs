@@ -706,7 +706,7 @@ async fn a_wrong_password_is_refused_though_it_is_a_word_of_the_refusal() {
         }
     }
     // A page that could say so is none that does.
-    let page = "<script>no('Incorrect username or password')</script><p>Not found";
+    let page = "\n<script>no('Incorrect username or password')</script><p>Not found";
     let http = Scripted::answering(404, page);
     let error = provider(http).login(initial()).await.unwrap_err();
     assert_eq!(cause(&error).text(), Some("Not found"));

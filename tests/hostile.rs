@@ -3,7 +3,9 @@
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io::{self, Write};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, mpsc};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,8 +14,8 @@ use http_body_util::Full;
 use tokio::time::{Instant, sleep, timeout};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_reauth::{
-    CredentialProvider, Event, LoginContext, LogoutEnds, Profile, ProviderError, Session, Token,
-    TokenEnd,
+    CredentialProvider, ErrorKind, Event, LoginContext, LogoutEnds, Profile, ProviderError,
+    Session, Token, TokenEnd,
 };
 use tracing_subscriber::fmt::format::FmtSpan;
 
@@ -287,6 +289,7 @@ async fn a_subscriber_that_panics_leaves_nobody_waiting() {
         FmtSpan::NONE,
         FmtSpan::FULL,
         FmtSpan::ACTIVE,
+        FmtSpan::EXIT,
         FmtSpan::CLOSE,
     ] {
         let desk = Desk::default();
@@ -311,6 +314,69 @@ async fn a_subscriber_that_panics_leaves_nobody_waiting() {
         session.token().await.unwrap();
         let closed = timeout(60 * SECOND, session.close(SECOND)).await;
         closed.expect("must not hang").unwrap();
+    }
+}
+
+#[test]
+fn a_subscriber_that_panics_leaves_who_has_no_runtime_an_error() {
+    let session = Session::new(Desk::default());
+    let panicking = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::TRACE)
+        .with_span_events(FmtSpan::CLOSE)
+        .with_writer(|| -> io::Sink { panic!("the pipe is closed") })
+        .finish();
+    let _subscribed = tracing::subscriber::set_default(panicking);
+    let token = pin!(session.token());
+    match token.poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(token) => assert_eq!(token.unwrap_err().kind(), ErrorKind::NoRuntime),
+        Poll::Pending => panic!("nobody would wake it"),
+    }
+}
+
+/// What a provider holds during a login, and tells of when it is dropped.
+struct Held;
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        tracing::info!("let go");
+    }
+}
+
+struct Holding;
+
+impl CredentialProvider for Holding {
+    fn profile(&self) -> Profile {
+        Profile::at(HOME.parse().unwrap())
+    }
+
+    async fn login(&self, _: LoginContext) -> Result<Token, ProviderError> {
+        let _held = Held;
+        std::future::pending().await
+    }
+}
+
+#[test]
+fn what_is_told_while_a_login_is_dropped_is_told_within_its_span() {
+    let (lines, told) = mpsc::channel();
+    let subscriber = tracing_subscriber::fmt()
+        .with_ansi(false)
+        .with_max_level(tracing::Level::DEBUG)
+        .with_writer(move || Lines(lines.clone()))
+        .finish();
+    let _subscribed = tracing::subscriber::set_default(subscriber);
+    let session = Session::new(Holding);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap();
+    let waits = async { timeout(SECOND, session.token()).await };
+    runtime.block_on(waits).unwrap_err();
+    drop(runtime);
+    let lines: Vec<_> = told.try_iter().collect();
+    for what in ["let go", "login failed"] {
+        let line = lines.iter().find(|line| line.contains(what)).unwrap();
+        assert!(line.contains("login{"), "{line}");
     }
 }
 

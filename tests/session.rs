@@ -768,6 +768,33 @@ async fn a_password_change_outside_of_a_runtime_is_not_made_and_not_uncertain() 
     assert_eq!(provider.log(), ["login"]);
 }
 
+#[test]
+fn a_password_change_that_is_cut_off_with_its_runtime_is_uncertain() {
+    let provider = Scripted::new();
+    let session = Session::new(provider.clone());
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .unwrap();
+    runtime.block_on(session.login()).unwrap();
+    let (asked, is_asked) = tokio::sync::oneshot::channel();
+    provider.on_change(move |_| async move {
+        asked.send(()).unwrap();
+        pending().await
+    });
+    let change = session.change_password(PasswordChange::to("new"));
+    let mut change = tokio_test::task::spawn(change);
+    runtime.block_on(async {
+        assert!(change.poll().is_pending());
+        is_asked.await.unwrap();
+    });
+    drop(runtime);
+    let Poll::Ready(Err(error)) = change.poll() else {
+        panic!("it fails at once");
+    };
+    assert_eq!(error.kind(), ErrorKind::Uncertain);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_password_change_from_within_a_renewal_is_recursive_though_a_token_is_live() {
     let provider = Scripted::with_source(Credentials::new("u", "old"));

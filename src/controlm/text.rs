@@ -136,7 +136,10 @@ pub(super) fn best_text(body: &[u8], extent: Extent, secrets: &Secrets) -> Optio
     }
     // Before tags are dropped, for a part of a secret may look like one.
     let body = secrets.redact_bytes(body);
-    let body = String::from_utf8_lossy(&body);
+    let body = String::from_utf8_lossy(match extent {
+        Extent::Whole => &body,
+        Extent::Cut => whole_characters(&body),
+    });
     let body = secrets.redact(&body, extent);
     let text = if body.trim_start().starts_with('<') {
         Cow::Owned(text_of_html(&body))
@@ -144,6 +147,16 @@ pub(super) fn best_text(body: &[u8], extent: Extent, secrets: &Secrets) -> Optio
         body
     };
     secrets.clean(&text, extent)
+}
+
+/// `text` without what is cut of a character at its end, behind which no
+/// beginning of a secret would be found.
+fn whole_characters(text: &[u8]) -> &[u8] {
+    let cut = text
+        .utf8_chunks()
+        .last()
+        .map_or(0, |last| last.invalid().len());
+    &text[..text.len() - cut]
 }
 
 fn text_in(value: &Value) -> Option<&str> {
@@ -386,6 +399,19 @@ mod tests {
     }
 
     #[test]
+    fn a_secret_with_space_in_it_is_redacted_with_all_of_it_and_with_less() {
+        for body in ["no p  w here", "no p w here", "no p%20%20w here"] {
+            assert_eq!(text_without("p  w", body), "no [redacted] here", "{body}");
+        }
+    }
+
+    #[test]
+    fn json_that_is_none_without_a_secret_is_read_as_it_is() {
+        let body = r#"{"errors":[{"message":"no"}]}"#;
+        assert_eq!(text_without("\":", body), "no");
+    }
+
+    #[test]
     fn of_two_secrets_the_longer_one_goes_first() {
         let secrets = Secrets::default().and_str("pass").and_str("password");
         assert_eq!(
@@ -412,6 +438,23 @@ mod tests {
                 .unwrap()
                 .contains("0123")
         );
+        let wide = format!("not{}0123456789", " ".repeat(LOOKED_AT - 8));
+        assert_eq!(secrets.clean(&wide, Extent::Whole).as_deref(), Some("not"));
+        // What looks like a tag is a part of the secret.
+        let secrets = Secrets::default().and_str("01<2>34");
+        let text = best_text(b"<p>not 01<2>3", Extent::Cut, &secrets);
+        assert_eq!(text.as_deref(), Some("not"));
+    }
+
+    #[test]
+    fn where_a_character_was_cut_no_beginning_of_a_secret_remains() {
+        let secrets = Secrets::default().and_str("01234\u{1F511}56789");
+        let text = "not 01234\u{1F511}";
+        for cut in 0..4 {
+            let body = &text.as_bytes()[..text.len() - cut];
+            let text = best_text(body, Extent::Cut, &secrets);
+            assert_eq!(text.as_deref(), Some("not"), "{cut}");
+        }
     }
 
     #[test]

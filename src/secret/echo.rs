@@ -117,6 +117,8 @@ mod tests {
             '"' => "\\\"".to_owned(),
             '\\' => "\\\\".to_owned(),
             '\n' => "\\n".to_owned(),
+            '\u{8}' => "\\b".to_owned(),
+            '\u{c}' => "\\f".to_owned(),
             other => other.to_string(),
         };
         let plain = [
@@ -131,16 +133,29 @@ mod tests {
                 format!("&#x{:X};", u32::from(character))
             }),
             escaped(secret, |character| {
-                format!("&#X{:06x};", u32::from(character))
+                format!("&#X{:08x};", u32::from(character))
             }),
             escaped(secret, |character| {
                 format!("\\u{{{:x}}}", u32::from(character))
             }),
+            escaped(secret, |character| {
+                format!("\\u{{{:06x}}}", u32::from(character))
+            }),
             escaped(secret, percent),
             percent_encoded(secret).as_str().to_owned(),
+            // A path need not escape it.
+            percent_encoded(secret).replace("%2B", "+"),
             form_encoded(secret).as_str().to_owned(),
         ];
-        let quoted = plain.iter().map(|plain| unquoted(format!("{plain:?}")));
+        let quoted = plain.iter().flat_map(|plain| {
+            [
+                unquoted(format!("{plain:?}")),
+                // A page that shows a request, an address within an address.
+                escaped(plain, named),
+                percent_encoded(plain).as_str().to_owned(),
+                form_encoded(plain).as_str().to_owned(),
+            ]
+        });
         quoted.chain(plain.clone()).collect()
     }
 
@@ -169,11 +184,25 @@ mod tests {
             for end in ends {
                 let found = begun(&text[..end], &["none", SECRET]);
                 // An escape that has only begun says nothing yet.
-                let says_nothing = end - start < 12 && found.is_none();
+                let says_nothing = end - start < 18 && found.is_none_or(|found| found > start);
                 assert!(found == Some(start) || says_nothing, "{}", &text[..end]);
             }
         }
-        assert_eq!(begun("nothing of it", &[SECRET]), None);
+        for text in ["nothing of it", "p%g", "p\\xg", "p\\u{1234567"] {
+            assert_eq!(begun(text, &[SECRET]), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_secret_that_has_begun_ends_where_an_escape_within_an_escape_is_cut() {
+        let secret = "a secret of many characters \"";
+        let debug = format!("{secret:?}");
+        let twice = format!("{debug:?}");
+        let start = "\"\\\"".len();
+        let escape = twice.find("\\\\\\\"").expect("the quote of the secret");
+        for end in start + 1..escape + 4 {
+            assert_eq!(begun(&twice[..end], &[secret]), Some(start), "{end}");
+        }
     }
 
     #[test]
@@ -212,6 +241,7 @@ mod tests {
             let secret = format!("s{text}t");
             assert_eq!(redact(&secret, &[&secret]), REDACTED);
             assert_eq!(redact(text, &["secret"]), text);
+            assert_eq!(redact(&secret, &["s\0t"]), secret);
             let ends = format!("secret{text}");
             assert!(redact(&ends, &["secret"]).starts_with(REDACTED), "{ends}");
         }
@@ -222,5 +252,94 @@ mod tests {
         assert_eq!(redact("an abcabcd", &["abc", "bcd"]), "an [redacted]");
         assert_eq!(redact("aaaaa.", &["aaa"]), "[redacted].");
         assert_eq!(redact("redacted", &["redacted", "red"]), "[redacted]");
+    }
+
+    /// A text of which any part may be an escape, or what an escape says.
+    fn random(chance: &mut fastrand::Rng) -> String {
+        const PIECES: [&str; 40] = [
+            "\\",
+            "\\\\",
+            "\\\"",
+            "\\/",
+            "\\n",
+            "\\x",
+            "\\x41",
+            "\\xc3",
+            "\\xa9",
+            "\\u",
+            "\\u00",
+            "\\u0041",
+            "\\ud83d",
+            "\\udd11",
+            "\\u{",
+            "\\u{e9}",
+            "\\u{1f511}",
+            "}",
+            "&",
+            "&amp;",
+            "&quot",
+            "&#",
+            "&#65;",
+            "&#xe9;",
+            "&#x1F511;",
+            ";",
+            "%",
+            "%4",
+            "%41",
+            "%C3",
+            "%a9",
+            "%25",
+            "+",
+            " ",
+            "\"",
+            "A",
+            "s",
+            "4",
+            "\u{e9}",
+            "\u{1f511}",
+        ];
+        let length = chance.usize(0..12);
+        (0..length)
+            .map(|_| *chance.choice(&PIECES).expect("there are some"))
+            .collect()
+    }
+
+    #[test]
+    fn of_what_is_random_no_secret_is_left() {
+        let mut chance = fastrand::Rng::with_seed(7);
+        for _ in 0..2000 {
+            let secrets = [random(&mut chance), random(&mut chance)];
+            let secrets = secrets.each_ref().map(String::as_str);
+            let mut text = random(&mut chance);
+            if chance.bool() {
+                let quotations = quotations(secrets[0]);
+                text.push_str(chance.choice(&quotations).expect("there are some"));
+                text.push_str(&random(&mut chance));
+            }
+            let redacted = redact(&text, &secrets);
+            let said = format!("{secrets:?} in {text:?}: {redacted:?}");
+            assert_eq!(echoes(&text, &secrets), redacted != text, "{said}");
+            assert!(!echoes(&redacted, &secrets), "{said}");
+        }
+    }
+
+    #[test]
+    fn wherever_a_text_is_cut_no_beginning_of_a_secret_is_left() {
+        let mut chance = fastrand::Rng::with_seed(7);
+        for _ in 0..1000 {
+            let secret = format!("beginning{}", random(&mut chance));
+            let quotations = quotations(&secret);
+            let quotation = chance.choice(&quotations).expect("there are some");
+            let text = format!("{} {quotation}", random(&mut chance));
+            let ends: Vec<_> = text.char_indices().map(|(end, _)| end).collect();
+            let text = &text[..*chance.choice(&ends).expect("it is not empty")];
+            let redacted = redact(text, &[&secret]);
+            let end = begun(&redacted, &[&secret]).unwrap_or(redacted.len());
+            let left = &redacted[..end];
+            assert!(
+                !echoes(left, &["begin"]),
+                "{secret:?} in {text:?}: {left:?}"
+            );
+        }
     }
 }

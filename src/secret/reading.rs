@@ -38,24 +38,20 @@ enum Begins {
     Open,
 }
 
-/// All readings of a text: as it is, by each kind of escapes, and those of what
-/// `Debug` has quoted. One that reads the same as the text itself is left out.
+/// All readings of a text: as it is, by each kind of escapes, and by each kind
+/// within each, for what quotes a text may be quoted. One that reads the same as
+/// the text that it is of is left out.
 pub(super) fn readings(text: &[u8]) -> Vec<Reading> {
-    use Escapes::{Ampersand, Backslash, Form, Percent};
-
+    let by_each = |reading: &Reading| {
+        let escapes = Escapes::ALL.into_iter();
+        escapes
+            .filter_map(|escapes| reading.by(escapes))
+            .collect::<Vec<_>>()
+    };
     let plain = Reading::of(text);
-    let quoted = plain.by(Backslash);
-    let mut readings: Vec<_> = [Ampersand, Percent, Form]
-        .into_iter()
-        .filter_map(|escapes| plain.by(escapes))
-        .collect();
-    if let Some(quoted) = quoted {
-        let within = [Backslash, Ampersand, Percent, Form].into_iter();
-        readings.extend(within.filter_map(|escapes| quoted.by(escapes)));
-        readings.push(quoted);
-    }
-    readings.push(plain);
-    readings
+    let once = by_each(&plain);
+    let twice: Vec<_> = once.iter().flat_map(by_each).collect();
+    [vec![plain], once, twice].into_iter().flatten().collect()
 }
 
 impl Reading {
@@ -80,9 +76,7 @@ impl Reading {
         let mut open = None;
         let mut at = 0;
         while at < text.len() {
-            if self.open == Some(at) {
-                open.get_or_insert(bytes.len());
-            }
+            let start = bytes.len();
             let length = match escapes.at(&text[at..]) {
                 Begins::Itself => {
                     bytes.push(text[at]);
@@ -98,12 +92,17 @@ impl Reading {
                     length
                 }
                 Begins::Open => {
-                    open.get_or_insert(bytes.len());
+                    open.get_or_insert(start);
                     bytes.push(text[at]);
                     1
                 }
             };
             places.resize(bytes.len(), self.places[at]);
+            // What stands here may go on in what is broken off.
+            let is_open = |end| end <= at || matches!(escapes.at(&text[at..end]), Begins::Open);
+            if self.open.is_some_and(is_open) {
+                open.get_or_insert(start);
+            }
             at += length;
         }
         places.push(self.places[text.len()]);
@@ -132,6 +131,8 @@ impl Reading {
 }
 
 impl Escapes {
+    const ALL: [Self; 4] = [Self::Backslash, Self::Ampersand, Self::Percent, Self::Form];
+
     fn may_begin_with(self, byte: u8) -> bool {
         match self {
             Self::Backslash => byte == b'\\',

@@ -12,10 +12,11 @@ pub(super) use off::{event, replay, within_span};
 mod on {
     use std::error::Error;
     use std::fmt;
-    use std::future::poll_fn;
     use std::panic::{AssertUnwindSafe, catch_unwind};
-    use std::pin::pin;
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
 
+    use pin_project_lite::pin_project;
     use tracing::{Span, debug, info, warn};
 
     use crate::session::event::Event;
@@ -38,17 +39,46 @@ mod on {
             }
             Flight::ChangePassword => tracing::debug_span!("change_password", session = name),
         });
-        // As `Instrumented` does, which a panic of the subscriber's would end.
-        async move {
-            let mut task = pin!(task);
-            poll_fn(|cx| {
-                let entered = tell(|| span.as_ref().map(Span::enter));
-                let polled = task.as_mut().poll(cx);
-                tell(|| drop(entered));
-                polled
-            })
-            .await
+        Within {
+            task: Some(task),
+            span,
         }
+    }
+
+    pin_project! {
+        /// As `Instrumented`, which a panic of the subscriber's would end.
+        struct Within<F> {
+            // `None` once it was dropped.
+            #[pin]
+            task: Option<F>,
+            span: Option<Span>,
+        }
+
+        impl<F> PinnedDrop for Within<F> {
+            fn drop(this: Pin<&mut Self>) {
+                let mut this = this.project();
+                // What is dropped may tell something, too.
+                within(this.span, || this.task.set(None));
+                tell(|| *this.span = None);
+            }
+        }
+    }
+
+    impl<F: Future> Future for Within<F> {
+        type Output = F::Output;
+
+        fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+            let this = self.project();
+            let task = this.task.as_pin_mut().expect("dropped only with it");
+            within(this.span, || task.poll(cx))
+        }
+    }
+
+    fn within<T>(span: &Option<Span>, run: impl FnOnce() -> T) -> T {
+        let entered = tell(|| span.as_ref().map(Span::enter));
+        let done = run();
+        tell(|| drop(entered));
+        done
     }
 
     /// Tells of an event. Failures that somebody should look at are warnings.

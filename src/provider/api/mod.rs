@@ -271,9 +271,10 @@ impl<S: Clone, B> Api<S, B> {
             }
         };
         // It is not quoted: an address may come from an answer, and hold a secret.
-        let uri = uri.map_err(|_| ProviderError::protocol("the address of a call is no URI"))?;
+        let no_uri = |_| ProviderError::protocol("the address of a call is no URI");
+        let uri = uri.map_err(no_uri)?;
         match self.origins.locate(&uri) {
-            Destination::Home => Ok(without_userinfo(uri)),
+            Destination::Home => without_userinfo(uri).map_err(no_uri),
             Destination::Insecure => Err(ProviderError::unsupported(
                 "not sent over plain http to another machine: use https, or `Api::allow_plain_http`",
             )),
@@ -530,14 +531,15 @@ where
 
 /// `uri` as a request may have it: without a user or a password (RFC 9110,
 /// section 4.2.4), which HTTP/2 would send along.
-fn without_userinfo(uri: Uri) -> Uri {
+fn without_userinfo(uri: Uri) -> Result<Uri, http::Error> {
     let mut parts = uri.into_parts();
     if let Some(authority) = &mut parts.authority {
         if let Some((_, host)) = authority.as_str().rsplit_once('@') {
-            *authority = host.parse().expect("what is behind it is one, too");
+            // What is behind an `@` between brackets is no host.
+            *authority = host.parse()?;
         }
     }
-    Uri::from_parts(parts).expect("it was one before")
+    Ok(Uri::from_parts(parts)?)
 }
 
 /// `text` as one segment of a path (RFC 3986, section 3.3), whatever it holds: a
