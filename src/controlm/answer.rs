@@ -157,9 +157,8 @@ impl Answer {
     pub(super) fn is_refusal(&self, text: Option<&str>) -> bool {
         // The password may be a word of it, and was taken out of the text. Not in
         // a page, which may hold whatever its scripts can say.
-        let is_page = self.body.trim_ascii_start().starts_with(b"<");
         text.is_some_and(|text| text.contains(WRONG_PASSWORD))
-            || !is_page && contains(&self.body, WRONG_PASSWORD.as_bytes())
+            || !text::is_page(&self.body) && contains(&self.body, WRONG_PASSWORD.as_bytes())
     }
 
     /// The error for an answer whose status is no success.

@@ -141,12 +141,20 @@ pub(super) fn best_text(body: &[u8], extent: Extent, secrets: &Secrets) -> Optio
         Extent::Cut => whole_characters(&body),
     });
     let body = secrets.redact(&body, extent);
-    let text = if body.trim_start().starts_with('<') {
+    let text = if is_page(body.as_bytes()) {
         Cow::Owned(text_of_html(&body))
     } else {
         body
     };
     secrets.clean(&text, extent)
+}
+
+/// Whether `body` is HTML, which may begin with white space, and with a mark that
+/// it is UTF-8.
+pub(super) fn is_page(body: &[u8]) -> bool {
+    let body = body.trim_ascii_start();
+    let body = body.strip_prefix("\u{feff}".as_bytes()).unwrap_or(body);
+    body.trim_ascii_start().starts_with(b"<")
 }
 
 /// `text` without what is cut of a character at its end, behind which no
@@ -349,6 +357,7 @@ mod tests {
                 "No a < b &c 'd'",
             ),
             ("<TITLE></TITLE>below", "below"),
+            ("\n\u{feff}\r\n<p>marked</p>", "marked"),
         ] {
             assert_eq!(text(body).as_deref(), Some(expected), "{body}");
         }

@@ -58,6 +58,7 @@ pub(crate) fn echoes(text: &str, secrets: &[&str]) -> bool {
 }
 
 /// Where in `text`, which was cut, the beginning of one of `secrets` is the end.
+#[cfg(feature = "controlm")]
 pub(crate) fn begun(text: &str, secrets: &[&str]) -> Option<usize> {
     let readings = readings(text.as_bytes());
     let begun = readings

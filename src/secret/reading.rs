@@ -122,6 +122,7 @@ impl Reading {
 
     /// Where in the text the beginning of `secret` is said that the text's end
     /// breaks off.
+    #[cfg(feature = "controlm")]
     pub(super) fn begun(&self, secret: &str) -> Option<usize> {
         let bytes = &self.bytes[..self.open.unwrap_or(self.bytes.len())];
         let mut lengths = (1..secret.len()).rev();
