@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 use std::future::pending;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -388,7 +388,20 @@ async fn a_server_that_is_down_is_unavailable() {
 }
 
 /// One whose server echoes what it was sent.
-struct Echoing(Source);
+struct Echoing {
+    source: Source,
+    /// How many logins it takes before it takes no more.
+    logins: AtomicUsize,
+}
+
+impl Echoing {
+    fn after(logins: usize) -> Self {
+        Self {
+            source: Credentials::new("emuser", "canary-password").into(),
+            logins: AtomicUsize::new(logins),
+        }
+    }
+}
 
 impl CredentialProvider for Echoing {
     fn profile(&self) -> Profile {
@@ -396,15 +409,24 @@ impl CredentialProvider for Echoing {
     }
 
     fn source(&self) -> Option<&Source> {
-        Some(&self.0)
+        Some(&self.source)
     }
 
     async fn login(&self, login: LoginContext) -> Result<Token, ProviderError> {
         let password = login.credentials()?.password().expose_secret();
-        match login.reason() {
-            Reason::Initial if password.starts_with("canary") => Ok(Token::bearer("canary-token")?),
-            _ => Err(ProviderError::protocol(format!("no login by <{password}>"))),
+        let takes_more = || {
+            let less = |logins: usize| logins.checked_sub(1);
+            self.logins.fetch_update(SeqCst, SeqCst, less).is_ok()
+        };
+        if login.reason() == Reason::Initial && password.starts_with("canary") && takes_more() {
+            return Ok(Token::bearer("canary-token")?);
         }
+        let previous = login.previous().and_then(Token::secret);
+        let previous = previous
+            .as_ref()
+            .map_or("none", |token| token.expose_secret());
+        let said = format!("no login by <{password}> after <{previous}>");
+        Err(ProviderError::protocol(said))
     }
 
     async fn logout(&self, token: Token) -> Result<(), ProviderError> {
@@ -418,8 +440,10 @@ impl CredentialProvider for Echoing {
         _: Token,
         change: PasswordChange,
     ) -> Result<PasswordChanged, ProviderError> {
+        let old = change.current_password().map(|old| old.expose_secret());
         let new = change.new_password().expose_secret();
-        Err(ProviderError::refused(format!("no change to <{new}>")))
+        let said = format!("no change of <{}> to <{new}>", old.unwrap_or("none"));
+        Err(ProviderError::refused(said))
     }
 }
 
@@ -434,17 +458,21 @@ impl TestServer for Open {
 
 #[tokio::test(start_paused = true)]
 async fn what_was_found_quotes_no_secret_that_a_server_echoes() {
-    let provider = Echoing(Credentials::new("emuser", "canary-password").into());
-    let error = conformance(&provider, &Open).await.unwrap_err();
-    let told = error.report().to_string();
-    for expected in [
-        "no login by <[redacted]>",
-        "no logout of <[redacted]>",
-        "no change to <[redacted]>",
-    ] {
-        assert!(told.contains(expected), "{told}");
+    let mut all = String::new();
+    for logins in (0..12).chain([usize::MAX]) {
+        let error = conformance(&Echoing::after(logins), &Open).await;
+        let told = error.unwrap_err().report().to_string();
+        assert!(!told.contains("canary"), "{told}");
+        all.push_str(&told);
     }
-    assert!(!told.contains("canary"), "{told}");
+    for expected in [
+        "no login by <[redacted]> after <none>",
+        "no login by <[redacted]> after <[redacted]>",
+        "no logout of <[redacted]>",
+        "no change of <[redacted]> to <[redacted]>",
+    ] {
+        assert!(all.contains(expected), "{all}");
+    }
 }
 
 // ---- Providers that do not -------------------------------------------------
