@@ -9,7 +9,7 @@ use serde_json::Value;
 use zeroize::Zeroizing;
 
 use super::model::{ErrorData, ErrorList};
-use crate::secret::echo::{begun, redact, redact_bytes};
+use crate::secret::redact::{find_cut, redact, redact_bytes};
 
 /// How many characters of a text are kept.
 const KEPT: usize = 512;
@@ -80,7 +80,7 @@ impl Secrets {
         let redacted = redact(text, &secrets);
         let begun = match extent {
             Extent::Whole => None,
-            Extent::Cut => begun(&redacted, &secrets),
+            Extent::Cut => find_cut(&redacted, &secrets),
         };
         match begun {
             Some(end) => Cow::Owned(redacted[..end].to_owned()),

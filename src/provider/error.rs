@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 use crate::BoxError;
 use crate::credentials::{SourceError, SourceErrorKind};
-use crate::secret::echo::{echoes, redact};
+use crate::secret::redact::{quotes, redact};
 use crate::token::InvalidToken;
 
 /// Why a login, a logout or a password change failed.
@@ -159,7 +159,7 @@ impl ProviderError {
             said.push_str(&error.to_string());
             next = error.source();
         }
-        if !echoes(&said, &secrets) && !echoes(&debug, &secrets) {
+        if !quotes(&said, &secrets) && !quotes(&debug, &secrets) {
             return self;
         }
         let redacted = redact(&said, &secrets).into_owned();

@@ -1,8 +1,7 @@
-//! Secrets in JSON, written and read without a copy that stays.
+//! Secrets in JSON, written and read without leaving a copy behind.
 //!
-//! What `serde_json` reads of a text with escapes in it, it keeps in a buffer
-//! of its own, which grows and is not wiped. So such a text is taken raw, and
-//! unescaped here.
+//! `serde_json` decodes a string with escapes in a buffer of its own, which
+//! grows and is not wiped. This module takes the raw string and decodes it here.
 
 use bytes::Bytes;
 use secrecy::SecretString;
@@ -11,9 +10,9 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use zeroize::Zeroizing;
 
-/// `message` as JSON, in a buffer that is wiped.
+/// Serializes `message` to JSON in a buffer that is wiped.
 ///
-/// It is written twice, first to count its bytes, so that the buffer never grows.
+/// Writes it twice, first to count the bytes, so that the buffer never grows.
 pub(crate) fn write(message: &impl Serialize) -> serde_json::Result<Bytes> {
     struct Count(usize);
 
@@ -36,13 +35,13 @@ pub(crate) fn write(message: &impl Serialize) -> serde_json::Result<Bytes> {
     Ok(super::into_bytes(json))
 }
 
-/// A text, for `#[serde(deserialize_with)]`. The JSON must be in memory.
+/// Deserializes a string, for `#[serde(deserialize_with)]`. The JSON must be in memory.
 pub(crate) fn secret<'de, D: Deserializer<'de>>(json: D) -> Result<SecretString, D::Error> {
     let raw = <&RawValue>::deserialize(json)?.get();
-    unescaped(raw).ok_or_else(|| D::Error::custom("a text was expected"))
+    unescaped(raw).ok_or_else(|| D::Error::custom("expected a string"))
 }
 
-/// A text or `null`, for `#[serde(default, deserialize_with)]`.
+/// Deserializes a string or `null`, for `#[serde(default, deserialize_with)]`.
 pub(crate) fn optional<'de, D: Deserializer<'de>>(
     json: D,
 ) -> Result<Option<SecretString>, D::Error> {
@@ -50,12 +49,12 @@ pub(crate) fn optional<'de, D: Deserializer<'de>>(
         "null" => Ok(None),
         raw => match unescaped(raw) {
             Some(secret) => Ok(Some(secret)),
-            None => Err(D::Error::custom("a text was expected")),
+            None => Err(D::Error::custom("expected a string")),
         },
     }
 }
 
-/// The text that `raw` is, if it is one.
+/// Decodes a raw JSON string. Returns `None` if `raw` is not a string.
 pub(crate) fn unescaped(raw: &str) -> Option<SecretString> {
     let mut rest = raw.strip_prefix('"')?.strip_suffix('"')?;
     let mut text = Zeroizing::new(String::with_capacity(rest.len()));
@@ -63,7 +62,7 @@ pub(crate) fn unescaped(raw: &str) -> Option<SecretString> {
         text.push_str(&rest[..at]);
         let length = escape_length(&rest[at..]);
         let (escape, after) = rest[at..].split_at_checked(length)?;
-        // One character is no secret.
+        // The temporaries are not wiped: one character is not a secret.
         let character: char = serde_json::from_str(&format!("\"{escape}\"")).ok()?;
         text.push(character);
         rest = after;
@@ -72,7 +71,7 @@ pub(crate) fn unescaped(raw: &str) -> Option<SecretString> {
     Some(SecretString::from(text.as_str()))
 }
 
-/// A character above U+FFFF takes two escapes (RFC 8259, section 7).
+/// Returns the length of an escape; a character above U+FFFF takes two (RFC 8259, section 7).
 fn escape_length(escape: &str) -> usize {
     let is_first_of_two = |digits: &str| {
         u16::from_str_radix(digits, 16).is_ok_and(|unit| (0xD800..0xDC00).contains(&unit))
@@ -106,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_is_read_from_json_as_any_text_is() {
+    fn a_secret_is_decoded_as_serde_json_decodes_strings() {
         for text in [
             r#""""#,
             r#""plain""#,
@@ -122,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_text_is_no_secret() {
+    fn a_value_that_is_not_a_string_is_refused() {
         for json in [
             r#"{"one":1}"#,
             r#"{"one":null}"#,

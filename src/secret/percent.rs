@@ -1,9 +1,10 @@
-//! Texts as URIs and posted forms hold them, in memory that is wiped.
+//! Encoding for URIs and posted forms, in memory that is wiped.
 
 use zeroize::Zeroizing;
 
-/// `text` as a segment of a path holds it (RFC 3986, section 3.3). More than
-/// must be is encoded, which means the same.
+/// Encodes `text` for a path segment (RFC 3986, section 3.3).
+///
+/// Encodes more characters than the RFC requires, which means the same.
 pub(crate) fn percent_encoded(text: &str) -> Zeroizing<String> {
     wiped(text, |form| {
         for character in text.chars() {
@@ -12,7 +13,7 @@ pub(crate) fn percent_encoded(text: &str) -> Zeroizing<String> {
     })
 }
 
-/// `text` as a posted form holds it (WHATWG URL, section 5.2).
+/// Encodes `text` for a posted form or a query (WHATWG URL, section 5.2).
 pub(crate) fn form_encoded(text: &str) -> Zeroizing<String> {
     wiped(text, |form| {
         for character in text.chars() {
@@ -22,15 +23,15 @@ pub(crate) fn form_encoded(text: &str) -> Zeroizing<String> {
 }
 
 fn wiped(secret: &str, write: impl FnOnce(&mut String)) -> Zeroizing<String> {
-    // A byte takes three at most.
+    // An encoded byte takes at most three.
     let mut form = Zeroizing::new(String::with_capacity(secret.len() * 3));
-    let room = form.capacity();
+    let capacity = form.capacity();
     write(&mut form);
-    debug_assert_eq!(form.capacity(), room, "the buffer has grown");
+    debug_assert_eq!(form.capacity(), capacity, "the buffer has grown");
     form
 }
 
-/// RFC 3986, sections 2.1 and 2.3.
+// RFC 3986, sections 2.1 and 2.3.
 fn percent_encode(character: char, form: &mut String) {
     match character {
         '-' | '.' | '_' | '~' => form.push(character),
@@ -39,7 +40,6 @@ fn percent_encode(character: char, form: &mut String) {
     }
 }
 
-/// Queries are written in it, too.
 fn form_encode(character: char, form: &mut String) {
     match character {
         ' ' => form.push('+'),
@@ -63,13 +63,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whatever_may_mean_something_is_encoded() {
+    fn reserved_characters_are_encoded() {
         let text = "aZ09-._~*p\"w\\ <'&>\n\u{1}\u{e9}";
         let percent = "aZ09-._~%2Ap%22w%5C%20%3C%27%26%3E%0A%01%C3%A9";
         assert_eq!(*percent_encoded(text), percent);
         let form = "aZ09-._%7E*p%22w%5C+%3C%27%26%3E%0A%01%C3%A9";
         assert_eq!(*form_encoded(text), form);
-        // The assertion is in `wiped`.
+        // `wiped` asserts that its buffer never grows.
         for character in ('\0'..=char::MAX).step_by(17) {
             let text = character.to_string();
             percent_encoded(&text);

@@ -1,35 +1,36 @@
-//! Takes secrets out of what a server says, in whatever form it echoes them.
+//! Removes secrets from text that a server sent, in whatever form it quotes them.
 
 use std::borrow::Cow;
 
-use super::reading::readings;
+use super::unescape::unescape_all;
 
-/// What stands where a secret stood.
+/// The text that replaces a secret.
 pub(crate) const REDACTED: &str = "[redacted]";
 
-/// `text` with each of `secrets` replaced, for what a server says may echo what it
-/// was sent, and say it by whatever escapes.
+/// Replaces each of `secrets` in `text`.
+///
+/// A server's message may quote the request, and may escape it in any way.
 pub(crate) fn redact<'a>(text: &'a str, secrets: &[&str]) -> Cow<'a, str> {
     match redact_bytes(text.as_bytes(), secrets) {
         Cow::Borrowed(_) => Cow::Borrowed(text),
-        Cow::Owned(redacted) => {
-            Cow::Owned(String::from_utf8(redacted).expect("a text without some of its texts"))
-        }
+        Cow::Owned(redacted) => Cow::Owned(
+            String::from_utf8(redacted).expect("whole strings were removed from a string"),
+        ),
     }
 }
 
-/// As [`redact`], of bytes that may be no text.
+/// As [`redact`], for bytes that may not be UTF-8.
 ///
-/// All secrets are found before the first is replaced, so that no copy is made
-/// that lacks one and still holds another.
+/// All secrets are found before the first is replaced, so no copy is made that
+/// lacks one secret and still holds another.
 pub(crate) fn redact_bytes<'a>(text: &'a [u8], secrets: &[&str]) -> Cow<'a, [u8]> {
     let mut hidden = Vec::new();
-    for reading in readings(text) {
+    for unescaped in unescape_all(text) {
         for secret in secrets.iter().filter(|secret| !secret.is_empty()) {
             let mut end = 0;
-            for found in reading.find(secret.as_bytes()) {
+            for found in unescaped.find(secret.as_bytes()) {
                 hidden.resize(text.len(), false);
-                // Of those that overlap, each byte once.
+                // Matches may overlap: mark each byte once.
                 hidden[end.max(found.start)..found.end].fill(true);
                 end = found.end;
             }
@@ -49,22 +50,22 @@ pub(crate) fn redact_bytes<'a>(text: &'a [u8], secrets: &[&str]) -> Cow<'a, [u8]
     Cow::Owned(redacted)
 }
 
-/// Whether `text` echoes one of `secrets`.
-pub(crate) fn echoes(text: &str, secrets: &[&str]) -> bool {
-    readings(text.as_bytes()).iter().any(|reading| {
+/// Returns whether `text` quotes one of `secrets`.
+pub(crate) fn quotes(text: &str, secrets: &[&str]) -> bool {
+    unescape_all(text.as_bytes()).iter().any(|unescaped| {
         let mut secrets = secrets.iter().filter(|secret| !secret.is_empty());
-        secrets.any(|secret| reading.find(secret.as_bytes()).next().is_some())
+        secrets.any(|secret| unescaped.find(secret.as_bytes()).next().is_some())
     })
 }
 
-/// Where in `text`, which was cut, the beginning of one of `secrets` is the end.
+/// Returns where one of `secrets` starts that the end of `text` cuts off.
 #[cfg(feature = "controlm")]
-pub(crate) fn begun(text: &str, secrets: &[&str]) -> Option<usize> {
-    let readings = readings(text.as_bytes());
-    let begun = readings
+pub(crate) fn find_cut(text: &str, secrets: &[&str]) -> Option<usize> {
+    let unescaped = unescape_all(text.as_bytes());
+    let cut = unescaped
         .iter()
-        .flat_map(|reading| secrets.iter().filter_map(|secret| reading.begun(secret)));
-    begun.min()
+        .flat_map(|text| secrets.iter().filter_map(|secret| text.find_cut(secret)));
+    cut.min()
 }
 
 #[cfg(test)]
@@ -73,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_echoed_secret_is_redacted_everywhere_and_nothing_else_is() {
+    fn every_quoted_secret_is_redacted_and_nothing_else() {
         assert_eq!(
             redact("A3F5 is A3F5, not B", &["A3F5"]),
             "[redacted] is [redacted], not B"
@@ -81,10 +82,10 @@ mod tests {
         assert_eq!(redact("nothing here", &["A3F5", ""]), "nothing here");
     }
 
-    /// A secret that each way to quote it must escape.
+    /// A secret that every syntax must escape.
     const SECRET: &str = "p\"w\\ <'&>+/\n\u{1}\u{10}\u{e9}\u{301}\u{1F511}";
 
-    /// All that `text` becomes by escapes of its characters.
+    /// Escapes each character of `text`.
     fn escaped(text: &str, escape: impl Fn(char) -> String) -> String {
         text.chars().map(escape).collect()
     }
@@ -144,14 +145,14 @@ mod tests {
             }),
             escaped(secret, percent),
             percent_encoded(secret).as_str().to_owned(),
-            // A path need not escape it.
+            // A path may hold a plus sign as it is.
             percent_encoded(secret).replace("%2B", "+"),
             form_encoded(secret).as_str().to_owned(),
         ];
         let quoted = plain.iter().flat_map(|plain| {
             [
                 unquoted(format!("{plain:?}")),
-                // A page that shows a request, an address within an address.
+                // A page that shows a request, a URI within a URI.
                 escaped(plain, named),
                 percent_encoded(plain).as_str().to_owned(),
                 form_encoded(plain).as_str().to_owned(),
@@ -161,12 +162,12 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_is_found_by_whatever_escapes_it_is_said() {
+    fn a_secret_is_found_whatever_escapes_quote_it() {
         for quotation in quotations(SECRET) {
             let text = format!("é {quotation} ü");
             assert_eq!(redact(&text, &[SECRET]), "é [redacted] ü", "{quotation}");
-            assert!(echoes(&text, &["none", SECRET]));
-            assert!(!echoes(&text, &["none", ""]));
+            assert!(quotes(&text, &["none", SECRET]));
+            assert!(!quotes(&text, &["none", ""]));
         }
         for character in ('\0'..'\u{100}').chain(('\u{100}'..=char::MAX).step_by(997)) {
             let secret = format!("s{character}t");
@@ -177,37 +178,39 @@ mod tests {
     }
 
     #[test]
-    fn where_a_text_was_cut_a_secret_that_has_begun_is_found() {
+    fn a_secret_that_the_end_of_the_text_cuts_off_is_found() {
         for quotation in quotations(SECRET) {
             let text = format!("é {quotation}");
             let start = "é ".len();
             let ends = text.char_indices().map(|(end, _)| end).skip(start + 1);
             for end in ends {
-                let found = begun(&text[..end], &["none", SECRET]);
-                // An escape that has only begun says nothing yet.
-                let says_nothing = end - start < 18 && found.is_none_or(|found| found > start);
-                assert!(found == Some(start) || says_nothing, "{}", &text[..end]);
+                let found = find_cut(&text[..end], &["none", SECRET]);
+                // The first escape may be cut off itself.
+                let is_cut = end - start < 18 && found.is_none_or(|found| found > start);
+                assert!(found == Some(start) || is_cut, "{}", &text[..end]);
             }
         }
         for text in ["nothing of it", "p%g", "p\\xg", "p\\u{1234567"] {
-            assert_eq!(begun(text, &[SECRET]), None, "{text}");
+            assert_eq!(find_cut(text, &[SECRET]), None, "{text}");
         }
     }
 
     #[test]
-    fn a_secret_that_has_begun_ends_where_an_escape_within_an_escape_is_cut() {
+    fn a_cut_secret_is_found_when_a_nested_escape_is_cut() {
         let secret = "a secret of many characters \"";
         let debug = format!("{secret:?}");
         let twice = format!("{debug:?}");
         let start = "\"\\\"".len();
-        let escape = twice.find("\\\\\\\"").expect("the quote of the secret");
+        let escape = twice
+            .find("\\\\\\\"")
+            .expect("the secret holds a quotation mark");
         for end in start + 1..escape + 4 {
-            assert_eq!(begun(&twice[..end], &[secret]), Some(start), "{end}");
+            assert_eq!(find_cut(&twice[..end], &[secret]), Some(start), "{end}");
         }
     }
 
     #[test]
-    fn what_is_no_escape_is_read_as_it_is() {
+    fn a_malformed_escape_is_literal_text() {
         for text in [
             "\\",
             "\\q",
@@ -249,13 +252,13 @@ mod tests {
     }
 
     #[test]
-    fn of_secrets_that_overlap_nothing_is_left() {
+    fn overlapping_secrets_are_removed_completely() {
         assert_eq!(redact("an abcabcd", &["abc", "bcd"]), "an [redacted]");
         assert_eq!(redact("aaaaa.", &["aaa"]), "[redacted].");
         assert_eq!(redact("redacted", &["redacted", "red"]), "[redacted]");
     }
 
-    /// A text of which any part may be an escape, or what an escape says.
+    /// A text made of escapes, parts of escapes, and the characters they stand for.
     fn random(chance: &mut fastrand::Rng) -> String {
         const PIECES: [&str; 40] = [
             "\\",
@@ -301,12 +304,12 @@ mod tests {
         ];
         let length = chance.usize(0..12);
         (0..length)
-            .map(|_| *chance.choice(&PIECES).expect("there are some"))
+            .map(|_| *chance.choice(&PIECES).expect("the list is not empty"))
             .collect()
     }
 
     #[test]
-    fn of_what_is_random_no_secret_is_left() {
+    fn no_secret_is_left_in_random_text() {
         let mut chance = fastrand::Rng::with_seed(7);
         for _ in 0..2000 {
             let secrets = [random(&mut chance), random(&mut chance)];
@@ -314,31 +317,31 @@ mod tests {
             let mut text = random(&mut chance);
             if chance.bool() {
                 let quotations = quotations(secrets[0]);
-                text.push_str(chance.choice(&quotations).expect("there are some"));
+                text.push_str(chance.choice(&quotations).expect("the list is not empty"));
                 text.push_str(&random(&mut chance));
             }
             let redacted = redact(&text, &secrets);
-            let said = format!("{secrets:?} in {text:?}: {redacted:?}");
-            assert_eq!(echoes(&text, &secrets), redacted != text, "{said}");
-            assert!(!echoes(&redacted, &secrets), "{said}");
+            let context = format!("{secrets:?} in {text:?}: {redacted:?}");
+            assert_eq!(quotes(&text, &secrets), redacted != text, "{context}");
+            assert!(!quotes(&redacted, &secrets), "{context}");
         }
     }
 
     #[test]
-    fn wherever_a_text_is_cut_no_beginning_of_a_secret_is_left() {
+    fn no_start_of_a_secret_is_left_wherever_the_text_is_cut() {
         let mut chance = fastrand::Rng::with_seed(7);
         for _ in 0..1000 {
             let secret = format!("beginning{}", random(&mut chance));
             let quotations = quotations(&secret);
-            let quotation = chance.choice(&quotations).expect("there are some");
+            let quotation = chance.choice(&quotations).expect("the list is not empty");
             let text = format!("{} {quotation}", random(&mut chance));
             let ends: Vec<_> = text.char_indices().map(|(end, _)| end).collect();
-            let text = &text[..*chance.choice(&ends).expect("it is not empty")];
+            let text = &text[..*chance.choice(&ends).expect("the text is not empty")];
             let redacted = redact(text, &[&secret]);
-            let end = begun(&redacted, &[&secret]).unwrap_or(redacted.len());
+            let end = find_cut(&redacted, &[&secret]).unwrap_or(redacted.len());
             let left = &redacted[..end];
             assert!(
-                !echoes(left, &["begin"]),
+                !quotes(left, &["begin"]),
                 "{secret:?} in {text:?}: {left:?}"
             );
         }
