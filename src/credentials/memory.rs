@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::{CredentialSource, Credentials, SourceError};
+use super::{CredentialSource, Credentials, Source, SourceError};
 
 /// Credentials kept in this process, and forgotten with it.
 ///
@@ -54,5 +54,11 @@ impl CredentialSource for Memory {
     async fn withdraw(&self) -> Result<(), SourceError> {
         self.kept().prepared = None;
         Ok(())
+    }
+}
+
+impl From<Credentials> for Source {
+    fn from(credentials: Credentials) -> Self {
+        Self::new(Memory::new(credentials))
     }
 }

@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use super::{Credentials, Memory};
+use super::Credentials;
 use crate::BoxError;
 
 /// Where credentials come from: memory, a file, a vault.
@@ -310,12 +310,6 @@ impl CredentialSource for Source {
 
     async fn trying(&self, which: Option<Trying>) -> Result<(), SourceError> {
         self.0.trying(which).await
-    }
-}
-
-impl From<Credentials> for Source {
-    fn from(credentials: Credentials) -> Self {
-        Self::new(Memory::new(credentials))
     }
 }
 
