@@ -12,8 +12,8 @@ use super::{CredentialSource, Credentials, SourceError};
 /// Longer files hold no credentials.
 const LONGEST: u64 = 64 * 1024;
 
-/// How often a pair of files is read that is replaced meanwhile.
-const TRIES: u32 = 5;
+/// How many times files are read that are replaced during each read.
+const ATTEMPTS: u32 = 5;
 
 /// Credentials in a file, or in a pair of files, read anew before each login.
 ///
@@ -131,6 +131,23 @@ pub(super) async fn blocking<T: Send + 'static>(
     }
 }
 
+/// Calls `read` until it returns a value. It returns `None` if another process
+/// replaced the files meanwhile.
+pub(super) fn read_unreplaced<T>(
+    path: &Path,
+    mut read: impl FnMut() -> Result<Option<T>, SourceError>,
+) -> Result<T, SourceError> {
+    for _ in 0..ATTEMPTS {
+        if let Some(value) = read()? {
+            return Ok(value);
+        }
+    }
+    Err(SourceError::unavailable(format!(
+        "{} was replaced during each of {ATTEMPTS} reads",
+        path.display()
+    )))
+}
+
 /// Reads a file into memory that is wiped, and of which no copy is left.
 pub(super) fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, SourceError> {
     let failed = |error| failed(path, error);
@@ -193,24 +210,21 @@ fn line(text: &[u8], path: &Path) -> Result<SecretString, SourceError> {
 
 fn mounted(directory: &Path, username: &str, password: &str) -> Result<Credentials, SourceError> {
     let link = directory.join("..data");
-    for _ in 0..TRIES {
-        // Asked for itself: one whose directory has just been removed is no
-        // sign of a directory without it.
+    read_unreplaced(directory, || {
+        // Read the link itself: `canonicalize` also fails if the link is there
+        // and its directory was just removed.
         let target = fs::read_link(&link).ok();
         let read = match target {
             Some(_) => fs::canonicalize(&link).map_err(|error| failed(&link, error)),
             None => Ok(directory.to_owned()),
         }
         .and_then(|directory| pair(&directory, username, password));
-        // What was replaced while it was read is read anew.
-        if read.is_ok() || fs::read_link(&link).ok() == target {
-            return read;
+        match read {
+            Ok(credentials) => Ok(Some(credentials)),
+            Err(_) if fs::read_link(&link).ok() != target => Ok(None),
+            Err(error) => Err(error),
         }
-    }
-    Err(SourceError::unavailable(format!(
-        "{} is replaced all the time",
-        directory.display()
-    )))
+    })
 }
 
 fn pair(directory: &Path, username: &str, password: &str) -> Result<Credentials, SourceError> {

@@ -8,13 +8,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
-use super::file::{blocking, failed, invalid, json, read_open};
+use super::file::{blocking, failed, invalid, json, read_open, read_unreplaced};
 use super::source::{Trying, Unresolved};
 use super::{CredentialSource, Credentials, SourceError};
 use crate::secret;
-
-/// How often a file is read that is replaced meanwhile.
-const TRIES: u32 = 5;
 
 /// Credentials in a JSON file that this program writes when it changes the
 /// password.
@@ -203,20 +200,12 @@ impl CredentialSource for FileStore {
 }
 
 impl Shared {
-    /// What the file holds, and its permissions if there is one.
+    /// Reads the file, and its permissions if there is one.
     fn read(&self) -> Result<(Kept, Option<fs::Permissions>), SourceError> {
-        for _ in 0..TRIES {
-            if let Some(read) = self.try_to_read()? {
-                return Ok(read);
-            }
-        }
-        Err(SourceError::unavailable(format!(
-            "{} is replaced all the time",
-            self.path.display()
-        )))
+        read_unreplaced(&self.path, || self.try_to_read())
     }
 
-    /// `None` if another process replaced the file meanwhile.
+    /// Returns `None` if another process replaced the file meanwhile.
     fn try_to_read(&self) -> Result<Option<(Kept, Option<fs::Permissions>)>, SourceError> {
         let found = match fs::symlink_metadata(&self.path) {
             Ok(found) => found,
