@@ -1,10 +1,11 @@
 //! Why a request was not sent, or an operation of the session failed.
 
 use std::fmt;
+use std::iter;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::provider::{ProviderError, ProviderErrorKind};
+use zeroize::Zeroizing;
 
 /// An error of the session.
 ///
@@ -133,37 +134,20 @@ impl Error {
     /// Finds an error of ours in `error` or among its sources.
     #[must_use]
     pub fn find<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a Error> {
-        let mut next = Some(error);
-        while let Some(error) = next {
-            if let Some(ours) = error.downcast_ref() {
-                return Some(ours);
-            }
-            next = error.source();
-        }
-        None
+        with_causes(Some(error)).find_map(|error| error.downcast_ref())
+    }
+
+    pub(crate) fn with_source(
+        mut self,
+        source: impl std::error::Error + Send + Sync + 'static,
+    ) -> Self {
+        self.source = Some(Arc::new(source));
+        self
     }
 
     pub(crate) fn with_retry_after(mut self, delay: Duration) -> Self {
         self.retry_after = Some(delay);
         self
-    }
-}
-
-impl From<ProviderError> for Error {
-    fn from(error: ProviderError) -> Self {
-        let kind = match error.kind() {
-            ProviderErrorKind::Refused => ErrorKind::Refused,
-            ProviderErrorKind::Unavailable => ErrorKind::Unavailable,
-            ProviderErrorKind::TokenRejected => ErrorKind::TokenRejected,
-            ProviderErrorKind::Protocol => ErrorKind::Protocol,
-            ProviderErrorKind::Uncertain => ErrorKind::Uncertain,
-            ProviderErrorKind::Unsupported => ErrorKind::Unsupported,
-        };
-        Self {
-            kind,
-            retry_after: error.retry_after(),
-            source: Some(Arc::new(error)),
-        }
     }
 }
 
@@ -210,9 +194,104 @@ impl std::error::Error for Error {
     }
 }
 
+/// The most errors of a chain that are read: sources may form a cycle.
+const MOST_CAUSES: usize = 32;
+
+/// Iterates over an error and its causes.
+pub(crate) fn with_causes<'a>(
+    error: Option<&'a (dyn std::error::Error + 'static)>,
+) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
+    iter::successors(error, |error| error.source()).take(MOST_CAUSES)
+}
+
+/// Displays an error and its causes on one line.
+///
+/// Skips a cause that the line already ends with, since many errors include
+/// the text of their source in their own.
+pub(crate) struct ErrorChain<'a>(pub(crate) &'a dyn std::error::Error);
+
+impl ErrorChain<'_> {
+    /// Returns whether there are causes that are not displayed.
+    pub(crate) fn is_truncated(&self) -> bool {
+        let last = with_causes(self.0.source()).nth(MOST_CAUSES - 1);
+        last.is_some_and(|last| last.source().is_some())
+    }
+}
+
+impl fmt::Display for ErrorChain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Wiped: a provider's error may quote a secret.
+        let mut line = Zeroizing::new(self.0.to_string());
+        for cause in with_causes(self.0.source()) {
+            let cause = Zeroizing::new(cause.to_string());
+            if !line.ends_with(&**cause) {
+                line.push_str(": ");
+                line.push_str(&cause);
+            }
+        }
+        f.write_str(&line)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::provider::ProviderError;
+
+    /// An error whose source is itself, or the given one.
+    #[derive(Debug)]
+    struct Caused(&'static str, Option<Box<Caused>>, bool);
+
+    impl fmt::Display for Caused {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str(self.0)
+        }
+    }
+
+    impl std::error::Error for Caused {
+        fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+            match &self.1 {
+                Some(cause) => Some(&**cause),
+                None => self.2.then_some(self as _),
+            }
+        }
+    }
+
+    fn chain(texts: &[&'static str], ends_in_cycle: bool) -> Caused {
+        let mut texts = texts.iter().rev();
+        let last = texts.next().expect("there is a text");
+        let last = Caused(last, None, ends_in_cycle);
+        texts.fold(last, |cause, text| Caused(text, Some(cause.into()), false))
+    }
+
+    #[test]
+    fn an_error_is_displayed_with_each_cause_once() {
+        for (texts, line) in [
+            (&["a"][..], "a"),
+            (&["a", "b", "c"], "a: b: c"),
+            (&["a: b: c", "b: c", "c", "d"], "a: b: c: d"),
+            (&["a", "", "b"], "a: b"),
+        ] {
+            let error = chain(texts, false);
+            assert_eq!(ErrorChain(&error).to_string(), line);
+            assert!(!ErrorChain(&error).is_truncated());
+        }
+    }
+
+    #[test]
+    fn a_cycle_of_causes_is_displayed_once() {
+        let error = chain(&["a", "b"], true);
+        assert_eq!(ErrorChain(&error).to_string(), "a: b");
+        assert!(ErrorChain(&error).is_truncated());
+        assert!(Error::find(&error).is_none());
+    }
+
+    #[test]
+    fn a_chain_is_truncated_behind_its_last_readable_cause() {
+        let texts = ["x"; MOST_CAUSES + 2];
+        assert!(!ErrorChain(&chain(&texts[1..], false)).is_truncated());
+        assert!(ErrorChain(&chain(&texts, false)).is_truncated());
+    }
 
     #[test]
     fn a_kinds_label_is_its_own_and_never_changes() {

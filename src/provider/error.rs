@@ -11,6 +11,7 @@ use zeroize::Zeroizing;
 
 use crate::BoxError;
 use crate::credentials::{SourceError, SourceErrorKind};
+use crate::error::{ErrorChain, ErrorKind, with_causes};
 use crate::secret::redact::{quotes, redact};
 use crate::token::InvalidToken;
 
@@ -138,31 +139,27 @@ impl ProviderError {
         }
     }
 
-    /// The same without what it quotes of `secrets`: a server's message may echo
-    /// what the server was sent, and a provider may keep it.
+    /// Removes `secrets` from the source: a server's message may quote the
+    /// request, and a provider may keep it.
     ///
-    /// An error that quotes none, by whatever escapes, keeps its source, and
-    /// so its type. Secrets of fewer than four bytes are not looked for, since
-    /// any text holds those.
+    /// A source that quotes no secret, in any escaped form, is kept with its
+    /// type. Otherwise its text replaces it. Secrets of fewer than four bytes are
+    /// not searched for, since any text contains those.
     pub(crate) fn without(self, secrets: &[SecretString]) -> Self {
+        let Some(source) = self.source.as_deref() else {
+            return self;
+        };
         let secrets = secrets.iter().map(ExposeSecret::expose_secret);
         let secrets = secrets.filter(|secret| secret.len() >= 4);
         let secrets: Vec<&str> = secrets.collect();
-        let debug = self.source.as_deref().map(|source| format!("{source:?}"));
-        let debug = Zeroizing::new(debug.unwrap_or_default());
-        let mut said = Zeroizing::new(String::new());
-        let mut next = Error::source(&self);
-        while let Some(error) = next {
-            if !said.is_empty() {
-                said.push_str(": ");
-            }
-            said.push_str(&error.to_string());
-            next = error.source();
-        }
-        if !quotes(&said, &secrets) && !quotes(&debug, &secrets) {
+        let chain = ErrorChain(source);
+        let text = Zeroizing::new(chain.to_string());
+        let debug = Zeroizing::new(format!("{source:?}"));
+        // A truncated chain may quote a secret in a part that was not read.
+        if !chain.is_truncated() && !quotes(&text, &secrets) && !quotes(&debug, &secrets) {
             return self;
         }
-        let redacted = redact(&said, &secrets).into_owned();
+        let redacted = redact(&text, &secrets).into_owned();
         Self {
             source: Some(BoxError::from(redacted).into()),
             ..self
@@ -179,28 +176,22 @@ impl ProviderError {
     }
 }
 
-/// Whether no byte of the request was sent: nobody listened, or hyper's client
-/// had no connection, where that feature makes it known.
+/// Returns whether no byte of the request was sent: the connection was refused,
+/// or hyper's client failed to connect (with the feature `hyper-client`).
 ///
-/// Other failures of a connection cannot be told from those of a request that
-/// was sent: the transport's error types are its own.
+/// Any other failure to connect looks like the failure of a request that was
+/// sent, since each transport has its own error types.
 pub(crate) fn was_not_sent(error: &(dyn std::error::Error + 'static)) -> bool {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(error) = error.downcast_ref::<io::Error>() {
-            if error.kind() == io::ErrorKind::ConnectionRefused {
-                return true;
-            }
-        }
+    with_causes(Some(error)).any(|error| {
         #[cfg(feature = "hyper-client")]
         if let Some(error) = error.downcast_ref::<hyper_util::client::legacy::Error>() {
             if error.is_connect() {
                 return true;
             }
         }
-        next = error.source();
-    }
-    false
+        let error = error.downcast_ref::<io::Error>();
+        error.is_some_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+    })
 }
 
 impl fmt::Display for ProviderError {
@@ -226,6 +217,24 @@ impl Error for ProviderError {
     }
 }
 
+impl From<ProviderError> for crate::Error {
+    fn from(error: ProviderError) -> Self {
+        let kind = match error.kind {
+            ProviderErrorKind::Refused => ErrorKind::Refused,
+            ProviderErrorKind::Unavailable => ErrorKind::Unavailable,
+            ProviderErrorKind::TokenRejected => ErrorKind::TokenRejected,
+            ProviderErrorKind::Protocol => ErrorKind::Protocol,
+            ProviderErrorKind::Uncertain => ErrorKind::Uncertain,
+            ProviderErrorKind::Unsupported => ErrorKind::Unsupported,
+        };
+        let ours = Self::new(kind);
+        match error.retry_after {
+            Some(delay) => ours.with_retry_after(delay).with_source(error),
+            None => ours.with_source(error),
+        }
+    }
+}
+
 impl From<InvalidToken> for ProviderError {
     fn from(error: InvalidToken) -> Self {
         Self::protocol(error)
@@ -248,7 +257,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_password_that_is_a_word_of_ours_hides_nothing_of_the_source() {
+    fn a_source_that_quotes_no_secret_keeps_its_type() {
         let error = ProviderError::unanswered(io::Error::from(io::ErrorKind::TimedOut));
         for word in ["unanswered", "true", "Unavailable", "Some", "None"] {
             let error = error.clone().without(&[SecretString::from(word)]);
@@ -257,13 +266,13 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_of_four_bytes_is_taken_out_and_a_shorter_one_is_in_any_text() {
-        let said = |secret: &str| {
+    fn a_secret_of_four_bytes_is_removed_and_a_shorter_one_is_not() {
+        let text = |secret: &str| {
             let error = ProviderError::refused(format!("wrong: {secret}"));
             let error = error.without(&[SecretString::from(secret)]);
             Error::source(&error).unwrap().to_string()
         };
-        assert!(!said("4a7b").contains("4a7b"));
-        assert_eq!(said("4a7"), "wrong: 4a7");
+        assert!(!text("4a7b").contains("4a7b"));
+        assert_eq!(text("4a7"), "wrong: 4a7");
     }
 }

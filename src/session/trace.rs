@@ -10,8 +10,6 @@ pub(super) use off::{event, replay, within_span};
 
 #[cfg(feature = "tracing")]
 mod on {
-    use std::error::Error;
-    use std::fmt;
     use std::panic::{AssertUnwindSafe, catch_unwind};
     use std::pin::Pin;
     use std::task::{Context, Poll};
@@ -19,6 +17,7 @@ mod on {
     use pin_project_lite::pin_project;
     use tracing::{Span, debug, info, warn};
 
+    use crate::error::ErrorChain;
     use crate::session::event::Event;
     use crate::session::lifecycle::Flight;
 
@@ -99,7 +98,7 @@ mod on {
                 ?reason,
                 ?elapsed,
                 retry_after = error.retry_after().map(tracing::field::debug),
-                error = %Chain(error),
+                error = %ErrorChain(error),
                 "login failed"
             ),
             Event::TokenRejected { generation } => {
@@ -112,7 +111,7 @@ mod on {
             Event::PasswordChangeFailed { error, elapsed } => warn!(
                 session,
                 ?elapsed,
-                error = %Chain(error),
+                error = %ErrorChain(error),
                 "password change failed"
             ),
             Event::LoggedOut => info!(session, "logged out"),
@@ -131,21 +130,6 @@ mod on {
     /// on: a flight is to start, and who waits for one to be woken.
     fn tell<T>(told: impl FnOnce() -> T) -> Option<T> {
         catch_unwind(AssertUnwindSafe(told)).ok()
-    }
-
-    /// An error and its causes, in one line.
-    struct Chain<'a>(&'a dyn Error);
-
-    impl fmt::Display for Chain<'_> {
-        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            write!(f, "{}", self.0)?;
-            let mut next = self.0.source();
-            while let Some(cause) = next {
-                write!(f, ": {cause}")?;
-                next = cause.source();
-            }
-            Ok(())
-        }
     }
 }
 

@@ -1,6 +1,5 @@
 //! Tries a provider against a test's own server.
 
-use std::error::Error;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -13,6 +12,7 @@ use tokio::time::timeout;
 use super::report::{Check, NonConforming, Outcome, Report};
 use super::server::TestServer;
 use crate::credentials::{CredentialSource, Credentials};
+use crate::error::ErrorChain;
 use crate::provider::{
     CredentialProvider, LoginContext, LogoutEnds, PasswordChange, PasswordChanged, ProviderError,
     ProviderErrorKind, Reason,
@@ -583,7 +583,10 @@ async fn credentials_of(provider: &impl CredentialProvider) -> Result<Option<Cre
     match source.fetch().await {
         Ok(credentials) => Ok(Some(credentials)),
         Err(error) => {
-            let found = format!("the source of the credentials failed: {}", told(&error));
+            let found = format!(
+                "the source of the credentials failed: {}",
+                ErrorChain(&error)
+            );
             Err(broken(found, SOURCE))
         }
     }
@@ -695,18 +698,6 @@ fn outcome(tried: Tried) -> Outcome {
     }
 }
 
-/// An error with all its causes.
-fn told(error: &dyn Error) -> String {
-    let mut said = error.to_string();
-    let mut next = error.source();
-    while let Some(error) = next {
-        said.push_str(": ");
-        said.push_str(&error.to_string());
-        next = error.source();
-    }
-    said
-}
-
 impl Failure {
     /// The same without what it quotes of `secrets`: a report is printed.
     fn without(self, secrets: &[SecretString]) -> Self {
@@ -728,7 +719,7 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Failure::Error(error) => {
-                write!(f, "it failed as {:?} ({})", error.kind(), told(error))
+                write!(f, "it failed as {:?} ({})", error.kind(), ErrorChain(error))
             }
             Failure::Panicked => f.write_str("it panicked"),
             Failure::Silent => write!(f, "it was not answered within {PATIENCE:?}"),
