@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use super::routes::Operation;
+use super::operation::Operation;
 
 /// What happened up to now; a snapshot made by [`Emulator::account`](super::Emulator::account).
 ///

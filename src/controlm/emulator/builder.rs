@@ -1,4 +1,4 @@
-//! What can be set before the emulator starts.
+//! The builder of an emulator.
 
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
@@ -9,53 +9,10 @@ use super::{
     call::{Call, Observer},
     fault::{Fault, Script, Target},
     handle::Emulator,
+    path::{normal, segments},
+    settings::{PasswordChangeEnds, Settings, TokenIn},
     state::State,
 };
-
-/// Where the server looks for the session token.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum TokenIn {
-    /// `Authorization: Bearer <token>` only.
-    Authorization,
-    /// `x-api-key: <token>` only, with or without the prefix `Bearer`.
-    ApiKey,
-    /// Both; of two tokens, one that is live is enough.
-    #[default]
-    Either,
-}
-
-/// Which sessions a password change ends.
-///
-/// What the real service does is unresolved, so both can be tested.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum PasswordChangeEnds {
-    /// None: tokens stay live.
-    #[default]
-    NoSession,
-    /// The user's sessions, except the one that changed the password.
-    OtherSessions,
-    /// All of the user's sessions, the one that changed the password too.
-    EverySession,
-}
-
-/// What stays the same, mostly, while the emulator runs.
-pub(super) struct Rules {
-    pub(super) lifetime: Option<Duration>,
-    pub(super) idle: Option<Duration>,
-    pub(super) token_in: TokenIn,
-    pub(super) dead_token_as: StatusCode,
-    pub(super) lock_after: Option<u32>,
-    pub(super) lock_for: Option<Duration>,
-    pub(super) max_sessions: Option<usize>,
-    pub(super) too_many_sessions_as: StatusCode,
-    pub(super) min_password_length: usize,
-    pub(super) password_change_ends: PasswordChangeEnds,
-    pub(super) wrong_current_password_as: StatusCode,
-    pub(super) latency: Duration,
-    pub(super) login_latency: Option<Duration>,
-}
 
 /// Sets up an [`Emulator`]. Made by [`Emulator::builder`].
 ///
@@ -74,31 +31,17 @@ pub(super) struct Rules {
 pub struct EmulatorBuilder {
     base_path: String,
     users: BTreeMap<String, SecretString>,
-    rules: Rules,
+    settings: Settings,
     script: Script,
     observer: Option<Observer>,
 }
 
 impl EmulatorBuilder {
-    pub(super) fn new() -> Self {
+    fn new() -> Self {
         Self {
             base_path: "/automation-api".to_owned(),
             users: BTreeMap::new(),
-            rules: Rules {
-                lifetime: Some(Duration::from_secs(30 * 60)),
-                idle: None,
-                token_in: TokenIn::default(),
-                dead_token_as: StatusCode::UNAUTHORIZED,
-                lock_after: None,
-                lock_for: None,
-                max_sessions: None,
-                too_many_sessions_as: StatusCode::INTERNAL_SERVER_ERROR,
-                min_password_length: 1,
-                password_change_ends: PasswordChangeEnds::default(),
-                wrong_current_password_as: StatusCode::BAD_REQUEST,
-                latency: Duration::ZERO,
-                login_latency: None,
-            },
+            settings: Settings::default(),
             script: Script::default(),
             observer: None,
         }
@@ -106,12 +49,9 @@ impl EmulatorBuilder {
 
     /// Sets the path that all operations are under, `/automation-api` by default.
     ///
-    /// Gateways put the service under other paths. `/` is no prefix at all.
+    /// Gateways put the service under other paths. `/` means no prefix.
     pub fn base_path(mut self, path: impl AsRef<str>) -> Self {
-        let segments: Vec<_> = segments(path.as_ref()).collect();
-        self.base_path = segments
-            .iter()
-            .fold(String::new(), |path, s| path + "/" + s);
+        self.base_path = normal(segments(path.as_ref()));
         self
     }
 
@@ -125,19 +65,19 @@ impl EmulatorBuilder {
 
     /// Ends each session this long after its login; 30 minutes by default.
     pub fn lifetime(mut self, lifetime: impl Into<Option<Duration>>) -> Self {
-        self.rules.lifetime = lifetime.into();
+        self.settings.lifetime = lifetime.into();
         self
     }
 
     /// Ends each session that was not used for this long; by default none.
     pub fn idle_timeout(mut self, idle: impl Into<Option<Duration>>) -> Self {
-        self.rules.idle = idle.into();
+        self.settings.idle = idle.into();
         self
     }
 
     /// Sets where the token is looked for.
     pub fn token_in(mut self, place: TokenIn) -> Self {
-        self.rules.token_in = place;
+        self.settings.token_in = place;
         self
     }
 
@@ -146,7 +86,7 @@ impl EmulatorBuilder {
     /// 401 by default. Some servers answer 500 instead. A missing token is
     /// answered with 401 in any case.
     pub fn dead_token_as(mut self, status: StatusCode) -> Self {
-        self.rules.dead_token_as = status;
+        self.settings.dead_token_as = status;
         self
     }
 
@@ -154,25 +94,25 @@ impl EmulatorBuilder {
     ///
     /// A successful login starts the count anew.
     pub fn lock_after(mut self, failures: impl Into<Option<u32>>) -> Self {
-        self.rules.lock_after = failures.into();
+        self.settings.lock_after = failures.into();
         self
     }
 
     /// Unlocks such a user after this long; by default only [`Emulator::unlock`] does.
     pub fn lock_for(mut self, duration: impl Into<Option<Duration>>) -> Self {
-        self.rules.lock_for = duration.into();
+        self.settings.lock_for = duration.into();
         self
     }
 
     /// Refuses a login while this many sessions are live; by default there is no limit.
     pub fn max_sessions(mut self, sessions: impl Into<Option<usize>>) -> Self {
-        self.rules.max_sessions = sessions.into();
+        self.settings.max_sessions = sessions.into();
         self
     }
 
     /// Sets the status of such a refusal, 500 by default.
     pub fn too_many_sessions_as(mut self, status: StatusCode) -> Self {
-        self.rules.too_many_sessions_as = status;
+        self.settings.too_many_sessions_as = status;
         self
     }
 
@@ -181,31 +121,31 @@ impl EmulatorBuilder {
     /// That it differs from the current one is demanded in any case. The
     /// passwords of [`user`](Self::user) are not checked.
     pub fn min_password_length(mut self, characters: usize) -> Self {
-        self.rules.min_password_length = characters;
+        self.settings.min_password_length = characters;
         self
     }
 
     /// Sets which sessions a password change ends.
     pub fn password_change_ends(mut self, ends: PasswordChangeEnds) -> Self {
-        self.rules.password_change_ends = ends;
+        self.settings.password_change_ends = ends;
         self
     }
 
     /// Sets the status of a password change with a wrong current password, 400 by default.
     pub fn wrong_current_password_as(mut self, status: StatusCode) -> Self {
-        self.rules.wrong_current_password_as = status;
+        self.settings.wrong_current_password_as = status;
         self
     }
 
     /// Lets each call wait this long before it is executed.
     pub fn latency(mut self, latency: Duration) -> Self {
-        self.rules.latency = latency;
+        self.settings.latency = latency;
         self
     }
 
     /// Lets each login wait this long instead of [`latency`](Self::latency).
     pub fn login_latency(mut self, latency: impl Into<Option<Duration>>) -> Self {
-        self.rules.login_latency = latency.into();
+        self.settings.login_latency = latency.into();
         self
     }
 
@@ -223,7 +163,7 @@ impl EmulatorBuilder {
         self
     }
 
-    /// Makes the emulator. It serves nothing yet.
+    /// Returns the emulator. It serves nothing yet.
     pub fn build(self) -> Emulator {
         let mut users = self.users;
         if users.is_empty() {
@@ -232,12 +172,30 @@ impl EmulatorBuilder {
         Emulator::new_with(
             self.base_path,
             self.observer,
-            State::new(self.rules, users, self.script),
+            State::new(self.settings, users, self.script),
         )
     }
 }
 
-// By hand: it says who may log in, never with what.
+impl Emulator {
+    /// Returns an emulator with one user, `emuser` with the password `empass`, and all defaults.
+    pub fn new() -> Self {
+        Self::builder().build()
+    }
+
+    /// Returns a builder of an emulator.
+    pub fn builder() -> EmulatorBuilder {
+        EmulatorBuilder::new()
+    }
+}
+
+impl Default for Emulator {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+// By hand: it shows the users, never their passwords.
 impl fmt::Debug for EmulatorBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("EmulatorBuilder")
@@ -245,9 +203,4 @@ impl fmt::Debug for EmulatorBuilder {
             .field("users", &self.users.keys())
             .finish_non_exhaustive()
     }
-}
-
-/// The parts of a path. Doubled and trailing slashes count for nothing, as with the real server.
-pub(super) fn segments(path: &str) -> impl Iterator<Item = &str> {
-    path.split('/').filter(|segment| !segment.is_empty())
 }

@@ -8,7 +8,11 @@ use std::{
 use bytes::Bytes;
 use http::StatusCode;
 
-use super::{answer::Answer, builder::segments, routes::Operation};
+use super::{
+    answer::Answer,
+    operation::Operation,
+    path::{normal, segments},
+};
 
 /// Which requests a fault is for.
 ///
@@ -191,7 +195,7 @@ pub(super) struct Script {
 impl Script {
     pub(super) fn push(&mut self, target: Target, fault: Fault) {
         let target = match target {
-            Target::Path(path) => Target::Path(joined(&path)),
+            Target::Path(path) => Target::Path(normal(segments(&path))),
             Target::Operation(_) | Target::Any => target,
         };
         self.queues.entry(target).or_default().push_back(fault);
@@ -206,7 +210,7 @@ impl Script {
         if self.queues.is_empty() {
             return None;
         }
-        let path = Some(Target::Path(joined(path)));
+        let path = Some(Target::Path(normal(segments(path))));
         let operation = operation.map(Target::Operation);
         [path, operation, Some(Target::Any)]
             .into_iter()
@@ -221,8 +225,4 @@ impl Script {
         }
         queue.pop_front()
     }
-}
-
-fn joined(path: &str) -> String {
-    segments(path).collect::<Vec<_>>().join("/")
 }

@@ -11,10 +11,8 @@ use tokio::{sync::watch, time::Instant};
 
 use super::{
     account::Account,
-    builder::EmulatorBuilder,
     call::Observer,
     fault::{Fault, Target},
-    service::EmulatorService,
     state::State,
 };
 
@@ -42,16 +40,6 @@ pub(super) struct Stall {
 }
 
 impl Emulator {
-    /// Makes an emulator with one user, `emuser` with the password `empass`, and all defaults.
-    pub fn new() -> Self {
-        Self::builder().build()
-    }
-
-    /// Starts to set up an emulator.
-    pub fn builder() -> EmulatorBuilder {
-        EmulatorBuilder::new()
-    }
-
     pub(super) fn new_with(base_path: String, observer: Option<Observer>, state: State) -> Self {
         let shared = Shared {
             base_path,
@@ -62,11 +50,6 @@ impl Emulator {
         Self {
             shared: Arc::new(shared),
         }
-    }
-
-    /// Serves as a tower service, without a socket.
-    pub fn service(&self) -> EmulatorService {
-        EmulatorService::new(self.clone(), http::uri::Scheme::HTTP)
     }
 
     /// Drops all sessions, as a restart or a failover of the server does.
@@ -105,7 +88,7 @@ impl Emulator {
 
     /// Sets how long each call waits before it is executed.
     pub fn set_latency(&self, latency: Duration) {
-        self.state().rules.latency = latency;
+        self.state().settings.latency = latency;
     }
 
     /// Adds a fault for the next request to a target.
@@ -145,12 +128,6 @@ impl Emulator {
             .state
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Default for Emulator {
-    fn default() -> Self {
-        Self::new()
     }
 }
 

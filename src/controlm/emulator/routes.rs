@@ -1,6 +1,4 @@
-//! The operations: which there are, and what each does.
-
-use std::fmt;
+//! Routes: which operation a path asks for, and the effect of each operation.
 
 use bytes::Bytes;
 use http::{Method, StatusCode, Uri, request::Parts};
@@ -12,7 +10,9 @@ use tokio::time::Instant;
 use super::{
     answer::Answer,
     body::ResponseBody,
-    builder::{TokenIn, segments},
+    operation::Operation,
+    path::segments,
+    settings::TokenIn,
     state::{Access, ChangeRefusal, LoginRefusal, Order, State},
 };
 use crate::controlm::model::{LoginCredentials, LoginResult, PasswordsObject, SuccessData};
@@ -21,36 +21,6 @@ use crate::controlm::model::{LoginCredentials, LoginResult, PasswordsObject, Suc
 const MAX_CHUNKS: u32 = 100_000;
 /// The largest chunk of a job's output, in bytes.
 const MAX_CHUNK: u32 = 64 * 1024;
-
-/// What a request asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[non_exhaustive]
-pub enum Operation {
-    /// `POST /session/login`
-    Login,
-    /// `POST /session/logout`
-    Logout,
-    /// `POST /session/user/password/update`
-    UpdatePassword,
-    /// `GET /config/servers`: the Control-M servers.
-    Servers,
-    /// `GET /run/jobs/status?limit=..`: the last jobs, newest first.
-    JobsStatus,
-    /// `GET /run/status/{runId}`: one order.
-    RunStatus,
-    /// `GET /run/job/{jobId}/status`: one job.
-    JobStatus,
-    /// `GET /run/job/{jobId}/output?chunks=..&size=..`, or `log`: streams, whatever the id.
-    JobOutput,
-    /// `POST /run/order`: orders a job each time, with any JSON or no body.
-    Order,
-    /// `POST /run`: orders a job from a definitions file, whatever its content.
-    Run,
-    /// `GET /forbidden`: 403, although the token is live.
-    Forbidden,
-    /// `GET /unauthorized`: 401, as for a dead token, although it is live.
-    Unauthorized,
-}
 
 /// An operation, and the id in its path.
 #[derive(Clone, Debug)]
@@ -80,55 +50,6 @@ impl Route {
         };
         let id = id.to_owned();
         Some(Self { operation, id })
-    }
-}
-
-impl Operation {
-    fn method(self) -> Method {
-        match self {
-            Self::Login | Self::Logout | Self::UpdatePassword | Self::Order | Self::Run => {
-                Method::POST
-            }
-            Self::Servers
-            | Self::JobsStatus
-            | Self::RunStatus
-            | Self::JobStatus
-            | Self::JobOutput
-            | Self::Forbidden
-            | Self::Unauthorized => Method::GET,
-        }
-    }
-
-    /// The real server's container answers HEAD and OPTIONS too.
-    fn allow(self) -> &'static str {
-        if self.method() == Method::GET {
-            "GET,HEAD,OPTIONS"
-        } else {
-            "POST,OPTIONS"
-        }
-    }
-
-    fn takes(self, method: &Method) -> bool {
-        self.method() == *method || (self.method() == Method::GET && method == Method::HEAD)
-    }
-}
-
-impl fmt::Display for Operation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Login => "login",
-            Self::Logout => "logout",
-            Self::UpdatePassword => "password update",
-            Self::Servers => "servers",
-            Self::JobsStatus => "jobs status",
-            Self::RunStatus => "run status",
-            Self::JobStatus => "job status",
-            Self::JobOutput => "job output",
-            Self::Order => "order",
-            Self::Run => "run",
-            Self::Forbidden => "forbidden",
-            Self::Unauthorized => "unauthorized",
-        })
     }
 }
 
@@ -166,13 +87,13 @@ impl Received {
         if operation == Operation::Login {
             return self.login(state, now);
         }
-        let tokens = tokens(&self.head, state.rules.token_in);
+        let tokens = tokens(&self.head, state.settings.token_in);
         let (user, token) = match state.access(&tokens, now) {
             Access::Missing => {
                 let text = "Unauthorized: no session token was sent";
                 return (Answer::error(StatusCode::UNAUTHORIZED, text), None);
             }
-            Access::Dead => return (dead_token(state.rules.dead_token_as), None),
+            Access::Dead => return (dead_token(state.settings.dead_token_as), None),
             Access::Live { user, token } => (user, token),
         };
         let answer = match operation {
@@ -247,7 +168,7 @@ impl Received {
                 format!("User {user} may only change the user's own password"),
             ),
             Err(ChangeRefusal::WrongPassword) => Answer::error(
-                state.rules.wrong_current_password_as,
+                state.settings.wrong_current_password_as,
                 "The current password is incorrect",
             ),
             Err(ChangeRefusal::SamePassword) => Answer::error(
@@ -396,7 +317,7 @@ fn dead_token(status: StatusCode) -> Answer {
     Answer::error(status, "Session token is invalid or expired")
 }
 
-/// The tokens of a request, wherever the rules allow them.
+/// The tokens of a request, in the headers that the settings allow.
 fn tokens(head: &Parts, place: TokenIn) -> Vec<&str> {
     let (authorization, api_key) = match place {
         TokenIn::Authorization => (true, false),

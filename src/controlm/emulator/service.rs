@@ -19,11 +19,12 @@ use tower_service::Service;
 use super::{
     answer::Answer,
     body::ResponseBody,
-    builder::segments,
     call::Call,
     fault::{Effect, Fault, Moment},
     handle::{Emulator, Stall},
-    routes::{Operation, Outcome, Received, Route},
+    operation::Operation,
+    path::below,
+    routes::{Outcome, Received, Route},
 };
 
 /// The largest request body, in bytes.
@@ -57,6 +58,13 @@ impl fmt::Display for Closed {
 }
 
 impl Error for Closed {}
+
+impl Emulator {
+    /// Serves as a tower service, without a socket.
+    pub fn service(&self) -> EmulatorService {
+        EmulatorService::new(self.clone(), Scheme::HTTP)
+    }
+}
 
 impl<B> Service<Request<B>> for EmulatorService
 where
@@ -120,9 +128,9 @@ impl EmulatorService {
         let (fault, latency) = {
             let mut state = self.emulator.state();
             let fault = state.arrive(below.as_deref().unwrap_or(""), operation);
-            let latency = match (operation, state.rules.login_latency) {
+            let latency = match (operation, state.settings.login_latency) {
                 (Some(Operation::Login), Some(latency)) => latency,
-                (Some(_) | None, _) => state.rules.latency,
+                (Some(_) | None, _) => state.settings.latency,
             };
             (fault.unwrap_or_else(Fault::pass), latency)
         };
@@ -208,17 +216,6 @@ impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.0.send_modify(|stall| stall.waiting -= 1);
     }
-}
-
-/// What is left of a path below the base path, if it is below.
-fn below(base: &str, path: &str) -> Option<String> {
-    let mut segments_of_path = segments(path);
-    for segment in segments(base) {
-        if segments_of_path.next() != Some(segment) {
-            return None;
-        }
-    }
-    Some(segments_of_path.fold(String::new(), |path, s| path + "/" + s))
 }
 
 async fn whole<B>(body: B) -> Result<Bytes, Answer>

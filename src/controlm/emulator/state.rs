@@ -8,16 +8,16 @@ use tokio::time::Instant;
 
 use super::{
     account::Account,
-    builder::{PasswordChangeEnds, Rules},
     fault::{Fault, Script},
-    routes::Operation,
+    operation::Operation,
+    settings::{PasswordChangeEnds, Settings},
 };
 
 /// How many orders are kept for the status operations; all are counted.
 const ORDERS_KEPT: usize = 1000;
 
 pub(super) struct State {
-    pub(super) rules: Rules,
+    pub(super) settings: Settings,
     pub(super) script: Script,
     users: BTreeMap<String, User>,
     /// Live sessions by token. One that ended is gone: it is counted, not kept.
@@ -76,13 +76,17 @@ pub(super) enum ChangeRefusal {
 }
 
 impl State {
-    pub(super) fn new(rules: Rules, users: BTreeMap<String, SecretString>, script: Script) -> Self {
+    pub(super) fn new(
+        settings: Settings,
+        users: BTreeMap<String, SecretString>,
+        script: Script,
+    ) -> Self {
         let users = users
             .into_iter()
             .map(|(name, password)| (name, User::new(password)))
             .collect();
         Self {
-            rules,
+            settings,
             script,
             users,
             sessions: HashMap::new(),
@@ -143,8 +147,8 @@ impl State {
         }
         if !same(&user.password, password) {
             user.failures += 1;
-            if self.rules.lock_after.is_some_and(|n| user.failures >= n) {
-                user.lock = match self.rules.lock_for {
+            if self.settings.lock_after.is_some_and(|n| user.failures >= n) {
+                user.lock = match self.settings.lock_for {
                     Some(duration) => Lock::Until(now + duration),
                     None => Lock::ByHand,
                 };
@@ -153,7 +157,7 @@ impl State {
         }
         user.failures = 0;
         if self
-            .rules
+            .settings
             .max_sessions
             .is_some_and(|n| self.sessions.len() >= n)
         {
@@ -190,7 +194,7 @@ impl State {
         }
     }
 
-    /// Changes the password of the session's user, if the rules allow it.
+    /// Changes the password of the session's user, if the settings allow it.
     pub(super) fn change_password(
         &mut self,
         user: &str,
@@ -214,14 +218,14 @@ impl State {
         if same(&known.password, new) {
             return Err(ChangeRefusal::SamePassword);
         }
-        let characters = self.rules.min_password_length;
+        let characters = self.settings.min_password_length;
         if new.expose_secret().chars().count() < characters {
             return Err(ChangeRefusal::TooShort { characters });
         }
         known.password = new.clone();
         self.counted.password_changes += 1;
         let before = self.sessions.len();
-        match self.rules.password_change_ends {
+        match self.settings.password_change_ends {
             PasswordChangeEnds::NoSession => {}
             PasswordChangeEnds::OtherSessions => {
                 self.sessions
@@ -321,13 +325,13 @@ impl State {
     pub(super) fn status_of_refused_login(&self, refusal: &LoginRefusal) -> StatusCode {
         match refusal {
             LoginRefusal::Credentials | LoginRefusal::Locked => StatusCode::UNAUTHORIZED,
-            LoginRefusal::TooManySessions => self.rules.too_many_sessions_as,
+            LoginRefusal::TooManySessions => self.settings.too_many_sessions_as,
         }
     }
 
     fn drop_expired(&mut self, now: Instant) {
         let before = self.sessions.len();
-        let Rules { lifetime, idle, .. } = self.rules;
+        let Settings { lifetime, idle, .. } = self.settings;
         let within = |limit: Option<_>, since: Instant| {
             limit.is_none_or(|limit| now.saturating_duration_since(since) < limit)
         };
