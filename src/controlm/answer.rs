@@ -1,14 +1,9 @@
-//! An answer of the session service: read up to a bound, and turned into a
-//! message or an error.
+//! An answer of the session service, as a message or an error.
 
-use std::pin::pin;
 use std::time::{Duration, SystemTime};
 
-use bytes::Buf;
-use http::header::{self, HeaderValue};
-use http::{Response, StatusCode};
-use http_body::Body;
-use http_body_util::BodyExt;
+use http::header;
+use http::{HeaderMap, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use zeroize::Zeroizing;
@@ -16,14 +11,14 @@ use zeroize::Zeroizing;
 use super::error::{Call, Error, ErrorKind, Unreadable};
 use super::model::{ErrorList, SuccessData};
 use super::text::{self, Extent, Secrets};
-use crate::BoxError;
-use crate::date::retry_after;
+use crate::date;
+use crate::provider::transport::{End, Received};
 use crate::secret;
 
-/// How many bytes of an answer are read, which is many times what the session
-/// service says.
+/// The limit for the body of an answer, in bytes: many times the size of any
+/// answer of the session service.
 ///
-/// Of a longer one nothing more is read, and its connection is given up.
+/// The rest of a longer answer is not read, and its connection is closed.
 pub const MAX_ANSWER: usize = 64 * 1024;
 
 /// What a server says of a dead token, with a status of 401 or of 500.
@@ -35,8 +30,7 @@ const WRONG_PASSWORD: &str = "Incorrect username or password";
 /// An answer whose status is a success, read to its end.
 pub(super) struct Answer {
     status: StatusCode,
-    retry_after: Option<Duration>,
-    content_type: Option<HeaderValue>,
+    headers: HeaderMap,
     body: Zeroizing<Vec<u8>>,
 }
 
@@ -47,61 +41,18 @@ struct Success {
     message: Option<SecretString>,
 }
 
-/// Where reading ended.
-enum End {
-    /// At the end of the answer.
-    Whole,
-    /// Where the answer broke off.
-    Broken(BoxError),
-    /// At [`MAX_ANSWER`].
-    TooLong,
-}
-
 impl Answer {
-    /// Reads the answer to `call`. One whose status is no success is an error.
-    pub(super) async fn read<RB>(
-        call: Call,
-        response: Response<RB>,
-        secrets: &Secrets,
-    ) -> Result<Self, Error>
-    where
-        RB: Body,
-        RB::Error: Into<BoxError>,
-    {
-        let (head, body) = response.into_parts();
-        // All of the room at once, since a buffer that grows leaves a copy of
-        // the token in the memory that it outgrew.
-        let mut read = Zeroizing::new(Vec::with_capacity(MAX_ANSWER));
-        let mut body = pin!(body);
-        let end = loop {
-            let frame = match body.as_mut().frame().await {
-                None => break End::Whole,
-                Some(Err(error)) => break End::Broken(error.into()),
-                Some(Ok(frame)) => frame,
-            };
-            let Ok(mut data) = frame.into_data() else {
-                continue;
-            };
-            while data.has_remaining() && read.len() < MAX_ANSWER {
-                let chunk = data.chunk();
-                let fits = chunk.len().min(MAX_ANSWER - read.len());
-                read.extend_from_slice(&chunk[..fits]);
-                data.advance(fits);
-            }
-            if data.has_remaining() {
-                break End::TooLong;
-            }
-        };
+    /// Takes the answer to `call`. A status that is not a success is an error.
+    pub(super) fn of(call: Call, received: Received, secrets: &Secrets) -> Result<Self, Error> {
         let answer = Self {
-            status: head.status,
-            retry_after: retry_after(&head.headers, SystemTime::now()),
-            content_type: head.headers.get(header::CONTENT_TYPE).cloned(),
-            body: read,
+            status: received.status,
+            headers: received.headers,
+            body: received.body,
         };
-        match end {
+        match received.end {
             End::Whole if answer.status.is_success() => Ok(answer),
             End::Whole => Err(answer.failure(call, Extent::Whole, secrets)),
-            // The status says what went wrong, however its explanation ends.
+            // The status tells what went wrong, even if the explanation is cut.
             End::TooLong | End::Broken(_) if !answer.status.is_success() => {
                 Err(answer.failure(call, Extent::Cut, secrets))
             }
@@ -143,6 +94,10 @@ impl Answer {
         })
     }
 
+    fn retry_after(&self) -> Option<Duration> {
+        date::retry_after(&self.headers, SystemTime::now())
+    }
+
     fn is_empty(&self) -> bool {
         self.body.trim_ascii().is_empty()
     }
@@ -174,7 +129,7 @@ impl Answer {
         let text = text::best_text(&self.body, extent, secrets);
         let is_refusal = call == Call::Login && self.is_refusal(text.as_deref());
         Error::new(call, ErrorKind::Status(self.status))
-            .answered(self.status, self.retry_after)
+            .answered(self.status, self.retry_after())
             .about_a_dead_token(token_is_dead)
             .about_a_refusal(is_refusal)
             .saying(text::error_list(&self.body, secrets), text)
@@ -186,14 +141,14 @@ impl Answer {
     /// token.
     pub(super) fn unreadable(&self, call: Call, what: Unreadable, secrets: &Secrets) -> Error {
         let content_type = self
-            .content_type
-            .as_ref()
+            .headers
+            .get(header::CONTENT_TYPE)
             .and_then(|value| value.to_str().ok())
             .and_then(|value| secrets.clean(value, Extent::Whole))
             .unwrap_or_else(|| "unknown type".to_owned());
         let text = format!("{} bytes of {content_type} read", self.body.len());
         Error::new(call, ErrorKind::Unreadable(what))
-            .answered(self.status, self.retry_after)
+            .answered(self.status, self.retry_after())
             .saying(None, Some(text))
     }
 }

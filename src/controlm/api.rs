@@ -1,23 +1,24 @@
 //! The three calls of the session service, over any tower HTTP service.
 
 use std::fmt;
-use std::future::poll_fn;
 
 use bytes::Bytes;
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use http::{Method, Request, Response, Uri};
+use http::header::{self, HeaderName, HeaderValue};
+use http::uri::PathAndQuery;
+use http::{Request, Response, Uri};
 use http_body::Body;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use tower_service::Service;
 
-use super::answer::Answer;
+use super::answer::{Answer, MAX_ANSWER};
 use super::error::{Call, Error, ErrorKind, InvalidBase, Unreadable};
 use super::model::{LoginCredentials, LoginResult, PasswordsObject, SuccessData};
 use super::text::{Extent, Secrets};
 use crate::BoxError;
-use crate::origin::{Destination, Origins};
-use crate::provider::was_not_sent;
+use crate::origin::Destination;
+use crate::provider::transport::{self, SendError};
+use crate::provider::{Api, Profile};
 use crate::secret;
 use crate::token::{InvalidToken, Token};
 
@@ -58,22 +59,9 @@ use crate::token::{InvalidToken, Token};
 /// # tokio_test::block_on(run()).unwrap();
 /// ```
 pub struct SessionApi<S, B> {
-    http: S,
-    endpoints: Endpoints,
-    /// What each request carries.
-    headers: HeaderMap,
+    api: Api<S, B>,
     token_header: HeaderName,
     token_prefix: String,
-    plain_http: PlainHttp,
-    body: fn(Bytes) -> B,
-}
-
-#[derive(Clone)]
-struct Endpoints {
-    base: Uri,
-    login: Uri,
-    logout: Uri,
-    update_my_password: Uri,
 }
 
 /// A [`LoginResult`] that is read without leaving a copy of the token.
@@ -86,14 +74,6 @@ struct LoggedIn {
     token: Option<SecretString>,
     #[serde(default, deserialize_with = "secret::json::optional")]
     version: Option<SecretString>,
-}
-
-/// Whether requests go over plain `http` to another machine, and may.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum PlainHttp {
-    NotUsed,
-    Refused,
-    Allowed,
 }
 
 impl<S, B> SessionApi<S, B> {
@@ -120,26 +100,20 @@ impl<S, B> SessionApi<S, B> {
     ///
     /// As [`SessionApi::new`].
     pub fn with_body(http: S, base: Uri, body: fn(Bytes) -> B) -> Result<Self, InvalidBase> {
-        let endpoints = Endpoints::below(base)?;
-        let mut origins = Origins::default();
-        origins.add(&endpoints.base);
-        let plain_http = match origins.locate(&endpoints.base) {
-            Destination::Home => PlainHttp::NotUsed,
-            Destination::Insecure => PlainHttp::Refused,
-            // All else that an origin is made of is there: it was checked.
+        check(&base)?;
+        let api = Api::with_body(http, base, body);
+        match api.destination() {
+            Destination::Home | Destination::Insecure => {}
+            // The scheme and the host were checked.
             Destination::Elsewhere | Destination::Unknown => return Err(InvalidBase::Port),
-        };
+        }
         let json = HeaderValue::from_static("application/json");
-        let headers =
-            HeaderMap::from_iter([(header::CONTENT_TYPE, json.clone()), (header::ACCEPT, json)]);
         Ok(Self {
-            http,
-            endpoints,
-            headers,
+            api: api
+                .default_header(header::CONTENT_TYPE, json.clone())
+                .default_header(header::ACCEPT, json),
             token_header: header::AUTHORIZATION,
             token_prefix: "Bearer ".to_owned(),
-            plain_http,
-            body,
         })
     }
 
@@ -165,9 +139,8 @@ impl<S, B> SessionApi<S, B> {
     /// A second value for the same name replaces the first. The value is
     /// marked as sensitive, and errors quote none but that of `Host`.
     #[must_use]
-    pub fn extra_header(mut self, name: HeaderName, mut value: HeaderValue) -> Self {
-        value.set_sensitive(true);
-        self.headers.insert(name, value);
+    pub fn extra_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.api = self.api.extra_header(name, value);
         self
     }
 
@@ -178,26 +151,27 @@ impl<S, B> SessionApi<S, B> {
     /// [`ErrorKind::PlainHttp`](super::ErrorKind::PlainHttp) and nothing is sent.
     #[must_use]
     pub fn allow_plain_http(mut self) -> Self {
-        self.plain_http = match self.plain_http {
-            PlainHttp::NotUsed => PlainHttp::NotUsed,
-            PlainHttp::Refused | PlainHttp::Allowed => PlainHttp::Allowed,
-        };
+        // Otherwise the profile would allow it for other origins too.
+        if self.api.destination() == Destination::Insecure {
+            self.api = self.api.allow_plain_http();
+        }
         self
     }
 
     /// The address below which the calls are made.
     #[must_use]
     pub fn base(&self) -> &Uri {
-        &self.endpoints.base
+        self.api.base()
     }
 
-    pub(super) fn plain_http(&self) -> PlainHttp {
-        self.plain_http
+    pub(super) fn profile(&self) -> Profile {
+        self.api.profile()
     }
 
-    /// The headers that each call carries, and that have nothing to do with JSON.
+    /// The extra headers, without the default ones.
     pub(super) fn extra_headers(&self) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
-        self.headers
+        self.api
+            .headers()
             .iter()
             .filter(|(_, value)| value.is_sensitive())
     }
@@ -363,7 +337,7 @@ where
             .map_err(|error| Error::new(call, ErrorKind::NotSent).caused_by(error))
     }
 
-    /// Sends one call; an answer that is no success is an error.
+    /// Sends one call. An answer whose status is not a success is an error.
     async fn send(
         &self,
         call: Call,
@@ -371,40 +345,22 @@ where
         body: Bytes,
         secrets: &Secrets,
     ) -> Result<Answer, Error> {
-        match self.plain_http {
-            PlainHttp::NotUsed | PlainHttp::Allowed => {}
-            PlainHttp::Refused => return Err(Error::new(call, ErrorKind::PlainHttp)),
+        if self.api.destination() == Destination::Insecure {
+            return Err(Error::new(call, ErrorKind::PlainHttp));
         }
-        let is_empty = body.is_empty();
-        let mut request = Request::new((self.body)(body));
-        *request.method_mut() = Method::POST;
-        *request.uri_mut() = self.endpoints.of(call).clone();
-        *request.headers_mut() = self.headers.clone();
-        if is_empty {
-            // Clients leave it out, and gateways refuse a POST without it
-            // (RFC 9110, section 8.6).
-            let length = HeaderValue::from(0);
-            request.headers_mut().insert(header::CONTENT_LENGTH, length);
-        }
+        let mut request = self.api.post(call.path()).payload(body);
         if let Some(token) = token {
-            token.apply_to(request.headers_mut());
+            request = request.token(token);
         }
-
-        let mut http = self.http.clone();
-        poll_fn(|cx| http.poll_ready(cx))
-            .await
+        let (http, request) = request
+            .into_request()
             .map_err(|error| Error::new(call, ErrorKind::NotSent).caused_by(error))?;
-        let response = http.call(request).await.map_err(|error| {
-            let error = error.into();
-            let kind = if was_not_sent(&*error) {
-                ErrorKind::NotSent
-            } else {
-                ErrorKind::NoAnswer
-            };
-            Error::new(call, kind).caused_by(error)
+        let received = transport::send(http, request, MAX_ANSWER).await;
+        let received = received.map_err(|error| match error {
+            SendError::Unsent(error) => Error::new(call, ErrorKind::NotSent).caused_by(error),
+            SendError::Lost(error) => Error::new(call, ErrorKind::NoAnswer).caused_by(error),
         })?;
-
-        Answer::read(call, response, secrets).await
+        Answer::of(call, received, secrets)
     }
 }
 
@@ -413,45 +369,41 @@ fn json(message: &impl Serialize) -> Bytes {
     secret::json::write(message).expect("messages are structs of strings")
 }
 
-impl Endpoints {
-    fn below(base: Uri) -> Result<Self, InvalidBase> {
-        let (Some(scheme), Some(authority)) = (base.scheme_str(), base.authority()) else {
-            return Err(InvalidBase::NotAbsolute);
-        };
-        if !["https", "http"].contains(&scheme) {
-            return Err(InvalidBase::Scheme);
-        }
-        if authority.as_str().contains('@') {
-            return Err(InvalidBase::Userinfo);
-        }
-        if authority.host().is_empty() {
-            return Err(InvalidBase::NotAbsolute);
-        }
-        if base.query().is_some() {
-            return Err(InvalidBase::Query);
-        }
-        let below = |path: &str| {
-            let path = format!("{}{path}", base.path().trim_end_matches('/'));
-            Uri::builder()
-                .scheme(scheme)
-                .authority(authority.clone())
-                .path_and_query(path)
-                .build()
-                .map_err(|_| InvalidBase::TooLong)
-        };
-        Ok(Self {
-            login: below("/session/login")?,
-            logout: below("/session/logout")?,
-            update_my_password: below("/session/user/password/update")?,
-            base,
-        })
+/// Checks that the path of each call can follow `base`.
+fn check(base: &Uri) -> Result<(), InvalidBase> {
+    let (Some(scheme), Some(authority)) = (base.scheme_str(), base.authority()) else {
+        return Err(InvalidBase::NotAbsolute);
+    };
+    if !["https", "http"].contains(&scheme) {
+        return Err(InvalidBase::Scheme);
     }
+    if authority.as_str().contains('@') {
+        return Err(InvalidBase::Userinfo);
+    }
+    if authority.host().is_empty() {
+        return Err(InvalidBase::NotAbsolute);
+    }
+    if base.query().is_some() {
+        return Err(InvalidBase::Query);
+    }
+    let longest = format!(
+        "{}/{}",
+        base.path().trim_end_matches('/'),
+        Call::UpdateMyPassword.path()
+    );
+    match PathAndQuery::try_from(longest) {
+        Ok(_) => Ok(()),
+        Err(_) => Err(InvalidBase::TooLong),
+    }
+}
 
-    fn of(&self, call: Call) -> &Uri {
-        match call {
-            Call::Login => &self.login,
-            Call::Logout => &self.logout,
-            Call::UpdateMyPassword => &self.update_my_password,
+impl Call {
+    /// The path below the base address.
+    fn path(self) -> &'static str {
+        match self {
+            Self::Login => "session/login",
+            Self::Logout => "session/logout",
+            Self::UpdateMyPassword => "session/user/password/update",
         }
     }
 }
@@ -459,26 +411,19 @@ impl Endpoints {
 impl<S: Clone, B> Clone for SessionApi<S, B> {
     fn clone(&self) -> Self {
         Self {
-            http: self.http.clone(),
-            endpoints: self.endpoints.clone(),
-            headers: self.headers.clone(),
+            api: self.api.clone(),
             token_header: self.token_header.clone(),
             token_prefix: self.token_prefix.clone(),
-            plain_http: self.plain_http,
-            body: self.body,
         }
     }
 }
 
 impl<S, B> fmt::Debug for SessionApi<S, B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let headers: Vec<_> = self.headers.keys().collect();
         f.debug_struct("SessionApi")
-            .field("base", &self.endpoints.base)
-            .field("headers", &headers)
+            .field("api", &self.api)
             .field("token_header", &self.token_header)
             .field("token_prefix", &self.token_prefix)
-            .field("plain_http", &self.plain_http)
-            .finish_non_exhaustive()
+            .finish()
     }
 }

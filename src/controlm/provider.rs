@@ -11,7 +11,7 @@ use secrecy::SecretString;
 use tower_service::Service;
 
 use super::answer::DEAD_TOKEN;
-use super::api::{PlainHttp, SessionApi};
+use super::api::SessionApi;
 use super::error::{Error, ErrorKind, InvalidBase};
 use super::model::{LoginCredentials, PasswordsObject};
 use crate::BoxError;
@@ -268,13 +268,10 @@ where
     RB::Error: Into<BoxError>,
 {
     fn profile(&self) -> Profile {
-        let profile = Profile::at(self.api.base().clone())
+        self.api
+            .profile()
             .logout_ends(self.logout_ends)
-            .rejection(Rejection::status(401).or_body_contains(500, DEAD_TOKEN, LOOKED_AT));
-        match self.api.plain_http() {
-            PlainHttp::Allowed => profile.allow_plain_http(),
-            PlainHttp::NotUsed | PlainHttp::Refused => profile,
-        }
+            .rejection(Rejection::status(401).or_body_contains(500, DEAD_TOKEN, LOOKED_AT))
     }
 
     fn source(&self) -> Option<&Source> {

@@ -57,11 +57,9 @@ pub use function::{ProviderFn, provider_fn};
 pub use profile::{LogoutEnds, Profile};
 
 #[cfg(feature = "controlm")]
-pub(crate) use api::may_have_been_executed;
+pub(crate) use api::{may_have_been_executed, transport};
 pub(crate) use context::Storing;
 pub(crate) use erased::ErasedProvider;
-#[cfg(feature = "controlm")]
-pub(crate) use error::was_not_sent;
 
 use crate::credentials::Source;
 use crate::token::Token;

@@ -1,16 +1,13 @@
 //! What a login system answers, and what that means.
 
 use std::fmt;
-use std::pin::pin;
 use std::time::{Duration, SystemTime};
 
-use bytes::Buf;
-use http::{HeaderMap, Response, StatusCode};
-use http_body::Body;
-use http_body_util::BodyExt;
+use http::{HeaderMap, StatusCode};
 use secrecy::SecretString;
 use zeroize::Zeroizing;
 
+use super::transport::{End, Received};
 use crate::BoxError;
 use crate::cookie::SetCookie;
 use crate::date;
@@ -18,11 +15,8 @@ use crate::provider::{ProviderError, ProviderErrorKind};
 #[cfg(feature = "json")]
 use crate::secret;
 
-/// How many bytes of an answer are read. Login pages are smaller.
-const MOST: usize = 1024 * 1024;
-
-/// How much room there is for an answer of unknown length.
-const ROOM: usize = 16 * 1024;
+/// The limit for the body of an answer, in bytes. Login pages are smaller.
+pub(super) const MAX_ANSWER: usize = 1024 * 1024;
 
 /// How long a login is left alone whose status says nothing that is known: the
 /// server may have counted a failed one.
@@ -40,43 +34,26 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// Reads an answer. `lost` makes the error for one that cannot be read.
-    pub(super) async fn read<B>(
+    /// Takes an answer that was read. `lost` makes the error for one that does not end.
+    pub(super) fn of(
         what: String,
-        response: Response<B>,
+        received: Received,
         lost: fn(BoxError) -> ProviderError,
-    ) -> Result<Self, ProviderError>
-    where
-        B: Body,
-        B::Error: Into<BoxError>,
-    {
-        let (head, body) = response.into_parts();
-        let mut body = pin!(body);
-        let exact = body.size_hint().exact();
-        let room = exact.and_then(|exact| usize::try_from(exact).ok());
-        let mut read = Zeroizing::new(Vec::with_capacity(room.unwrap_or(ROOM).min(MOST)));
-        while let Some(frame) = body.as_mut().frame().await {
-            let Ok(mut data) = frame.map_err(|error| lost(error.into()))?.into_data() else {
-                continue;
-            };
-            if data.remaining() > MOST - read.len() {
-                let too_long = format!("the answer to {what} is longer than {MOST} bytes");
-                return Err(lost(too_long.into()));
-            }
-            while data.has_remaining() {
-                let chunk = data.chunk();
-                let length = chunk.len();
-                read = with(read, chunk);
-                data.advance(length);
+    ) -> Result<Self, ProviderError> {
+        match received.end {
+            End::Whole => Ok(Self {
+                what,
+                status: received.status,
+                headers: received.headers,
+                body: received.body,
+                unusable: ProviderError::protocol,
+            }),
+            End::Broken(error) => Err(lost(error)),
+            End::TooLong => {
+                let too_long = format!("the answer to {what} is longer than {MAX_ANSWER} bytes");
+                Err(lost(too_long.into()))
             }
         }
-        Ok(Self {
-            what,
-            status: head.status,
-            headers: head.headers,
-            body: read,
-            unusable: ProviderError::protocol,
-        })
     }
 
     /// Its status.
@@ -360,19 +337,6 @@ pub(crate) fn may_have_been_executed(status: StatusCode) -> bool {
         || status.is_server_error() && status != StatusCode::SERVICE_UNAVAILABLE
 }
 
-/// `read` with `more`, moved where there is no room: a vector that grows by
-/// itself leaves what it held behind.
-fn with(mut read: Zeroizing<Vec<u8>>, more: &[u8]) -> Zeroizing<Vec<u8>> {
-    if more.len() > read.capacity() - read.len() {
-        let room = (read.len() + more.len()).max(2 * read.capacity());
-        let mut moved = Zeroizing::new(Vec::with_capacity(room.min(MOST)));
-        moved.extend_from_slice(&read);
-        read = moved;
-    }
-    read.extend_from_slice(more);
-    read
-}
-
 impl fmt::Debug for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Answer")
@@ -406,7 +370,7 @@ mod tests {
     use std::io::{Error, ErrorKind};
 
     use bytes::Bytes;
-    use http::{Request, Uri};
+    use http::{Request, Response, Uri};
     use http_body_util::Full;
 
     use super::super::Api;

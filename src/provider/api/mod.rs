@@ -2,9 +2,9 @@
 
 mod answer;
 mod form;
+pub(crate) mod transport;
 
 use std::fmt;
-use std::future::poll_fn;
 
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -19,6 +19,8 @@ pub use answer::Answer;
 #[cfg(feature = "controlm")]
 pub(crate) use answer::may_have_been_executed;
 
+use self::answer::MAX_ANSWER;
+use self::transport::SendError;
 use super::{Profile, ProviderError};
 use crate::BoxError;
 use crate::credentials::Credentials;
@@ -160,10 +162,27 @@ impl<S, B> Api<S, B> {
     /// second value for the same name replaces the first. It is marked as
     /// sensitive.
     #[must_use]
-    pub fn extra_header(mut self, name: HeaderName, mut value: HeaderValue) -> Self {
+    pub fn extra_header(self, name: HeaderName, mut value: HeaderValue) -> Self {
         value.set_sensitive(true);
+        self.default_header(name, value)
+    }
+
+    /// Sets a header of each call. An extra header of that name replaces it.
+    pub(crate) fn default_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.insert(name, value);
         self
+    }
+
+    /// The headers of each call: default and extra headers.
+    #[cfg(feature = "controlm")]
+    pub(crate) fn headers(&self) -> &HeaderMap {
+        &self.headers
+    }
+
+    /// Where calls go: `Insecure` fails each of them.
+    #[cfg(feature = "controlm")]
+    pub(crate) fn destination(&self) -> Destination {
+        self.origins.locate(&self.base)
     }
 
     /// A profile whose tokens go to the origin of the base address.
@@ -339,10 +358,10 @@ impl<S, B> Call<S, B> {
     /// Sends a form (`application/x-www-form-urlencoded`).
     ///
     /// The buffer is wiped.
-    pub fn form<'a>(mut self, fields: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
+    pub fn form<'a>(self, fields: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
         let fields: Vec<_> = fields.into_iter().collect();
-        self.payload = self.payload.and(Ok(form::encode(&fields)));
-        self.content_type("application/x-www-form-urlencoded")
+        self.payload(form::encode(&fields))
+            .content_type("application/x-www-form-urlencoded")
     }
 
     /// Sends `message` as JSON, and asks for JSON.
@@ -354,7 +373,7 @@ impl<S, B> Call<S, B> {
     #[cfg_attr(docsrs, doc(cfg(feature = "json")))]
     pub fn json(mut self, message: &impl serde::Serialize) -> Self {
         match secret::json::write(message) {
-            Ok(json) => self.payload = self.payload.and(Ok(json)),
+            Ok(json) => self = self.payload(json),
             Err(_) => self.fail(format_args!("the message cannot be written as JSON")),
         }
         let json = HeaderValue::from_static("application/json");
@@ -362,10 +381,15 @@ impl<S, B> Call<S, B> {
         self.content_type("application/json")
     }
 
-    /// Sends a body. Whoever makes it has it wiped.
-    pub fn body(mut self, content_type: &'static str, body: impl Into<Bytes>) -> Self {
-        self.payload = self.payload.and(Ok(body.into()));
-        self.content_type(content_type)
+    /// Sends a body. Wiping its buffer is up to the caller.
+    pub fn body(self, content_type: &'static str, body: impl Into<Bytes>) -> Self {
+        self.payload(body.into()).content_type(content_type)
+    }
+
+    /// Sends a body without a content type of its own.
+    pub(crate) fn payload(mut self, payload: Bytes) -> Self {
+        self.payload = self.payload.and(Ok(payload));
+        self
     }
 
     /// Names statuses by which this server denies what it was sent, besides
@@ -381,6 +405,24 @@ impl<S, B> Call<S, B> {
     pub fn busy_by(mut self, statuses: &'static [u16]) -> Self {
         self.busy_by = statuses;
         self
+    }
+
+    /// The client, and the request that it is to send.
+    pub(crate) fn into_request(self) -> Result<(S, Request<B>), ProviderError> {
+        let (uri, payload) = (self.uri?, self.payload?);
+        let wants_length = [Method::POST, Method::PUT, Method::PATCH].contains(&self.method);
+        let is_empty = payload.is_empty();
+        let mut request = Request::new((self.body)(payload));
+        *request.method_mut() = self.method;
+        *request.uri_mut() = uri;
+        *request.headers_mut() = self.headers;
+        if is_empty && wants_length {
+            // Clients leave it out, and gateways refuse a POST without it
+            // (RFC 9110, section 8.6).
+            let length = HeaderValue::from(0);
+            request.headers_mut().insert(header::CONTENT_LENGTH, length);
+        }
+        Ok((self.http, request))
     }
 
     fn content_type(mut self, name: &'static str) -> Self {
@@ -428,37 +470,18 @@ where
     }
 
     /// Sends it. `lost` makes the error for an answer that does not come.
-    async fn send_or(self, lost: fn(BoxError) -> ProviderError) -> Result<Answer, ProviderError> {
-        let Self {
-            mut http,
-            body,
-            method,
-            uri,
-            what,
-            headers,
-            payload,
-            denied_by: _,
-            busy_by: _,
-        } = self;
-        let (uri, payload) = (uri?, payload?);
-        let wants_length = [Method::POST, Method::PUT, Method::PATCH].contains(&method);
-        let is_empty = payload.is_empty();
-        let mut request = Request::new(body(payload));
-        *request.method_mut() = method;
-        *request.uri_mut() = uri;
-        *request.headers_mut() = headers;
-        if is_empty && wants_length {
-            // Clients leave it out, and gateways refuse a POST without it
-            // (RFC 9110, section 8.6).
-            let length = HeaderValue::from(0);
-            request.headers_mut().insert(header::CONTENT_LENGTH, length);
-        }
-        poll_fn(|cx| http.poll_ready(cx))
-            .await
-            .map_err(ProviderError::unavailable)?;
-        let response = http.call(request).await;
-        let response = response.map_err(|error| lost(error.into()))?;
-        Answer::read(what, response, lost).await
+    async fn send_or(
+        mut self,
+        lost: fn(BoxError) -> ProviderError,
+    ) -> Result<Answer, ProviderError> {
+        let what = std::mem::take(&mut self.what);
+        let (http, request) = self.into_request()?;
+        let received = transport::send(http, request, MAX_ANSWER).await;
+        let received = received.map_err(|error| match error {
+            SendError::Unsent(error) => ProviderError::unavailable(error),
+            SendError::Lost(error) => lost(error),
+        })?;
+        Answer::of(what, received, lost)
     }
 
     /// Sends a login: a status that is no success says why there is no token.
