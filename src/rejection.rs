@@ -274,7 +274,8 @@ fn status_code(status: u16) -> StatusCode {
     StatusCode::from_u16(status).expect("an HTTP status is between 100 and 999")
 }
 
-fn contains(haystack: &[u8], needle: &[u8]) -> bool {
+/// Returns whether `needle` occurs in `haystack`.
+pub(crate) fn contains(haystack: &[u8], needle: &[u8]) -> bool {
     needle.is_empty()
         || haystack
             .windows(needle.len())

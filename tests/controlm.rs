@@ -39,7 +39,7 @@ const PASSWORD: &str = "canary-p\"\\<&>\u{e9}w";
 const NEW_PASSWORD: &str = "canary-new-p\"w";
 const TOKEN: &str = "A3F5BB6ECANARY_0D2C";
 const GATEWAY_KEY: &str = "canary-gateway-key";
-const CONTENT_TYPE: &str = "text/html; boundary=canary-gateway-key";
+const CONTENT_TYPE: &str = "text/canary-gateway-key; boundary=canary-gateway-key";
 const DEAD: &str = r#"{"errors":[{"message":"Session token is invalid or expired"}]}"#;
 
 // What the service sends and what it is sent.
@@ -66,6 +66,18 @@ impl Scripted {
     fn answering(status: u16, body: impl Into<Bytes>) -> Self {
         let body = body.into();
         Self::new(move || Ok(response(status, body.clone())))
+    }
+
+    fn answering_as(content_type: &'static str, status: u16, body: impl Into<Bytes>) -> Self {
+        let body = body.into();
+        Self::new(move || {
+            let mut response = response(status, body.clone());
+            let content_type = HeaderValue::from_static(content_type);
+            response
+                .headers_mut()
+                .insert(header::CONTENT_TYPE, content_type);
+            Ok(response)
+        })
     }
 
     fn sent(&self) -> Vec<Request<Full<Bytes>>> {
@@ -705,16 +717,38 @@ async fn a_wrong_password_is_refused_though_it_is_a_word_of_the_refusal() {
             assert!(cause(&error).text().unwrap().contains("[redacted]"));
         }
     }
-    // A page that could say so is none that does.
-    let page = "\n<script>no('Incorrect username or password')</script><p>Not found";
-    let http = Scripted::answering(404, page);
-    let error = provider(http).login(initial()).await.unwrap_err();
-    assert_eq!(cause(&error).text(), Some("Not found"));
-    assert_ne!(error.kind(), ProviderErrorKind::Refused);
-    let page = "<title>Incorrect username or password</title>";
-    let http = Scripted::answering(403, page);
-    let error = provider(http).login(initial()).await.unwrap_err();
-    assert_eq!(error.kind(), ProviderErrorKind::Refused);
+}
+
+#[tokio::test]
+async fn a_page_is_reported_by_status_and_content_type_and_refuses_no_password() {
+    for page in [
+        "\n<script>no('Incorrect username or password')</script><p>Not found",
+        "<html><title>Incorrect username or password</title></html>",
+    ] {
+        for (status, kind, said) in [
+            (
+                502,
+                ProviderErrorKind::Unavailable,
+                "the login failed: 502 Bad Gateway (text/html)",
+            ),
+            (
+                403,
+                ProviderErrorKind::Protocol,
+                "the login failed: 403 Forbidden (text/html)",
+            ),
+            (
+                200,
+                ProviderErrorKind::Protocol,
+                "the answer to the login is not the expected JSON: 200 OK (text/html)",
+            ),
+        ] {
+            let http = Scripted::answering_as("text/html; charset=utf-8", status, page);
+            let error = provider(http).login(initial()).await.unwrap_err();
+            assert_eq!(error.kind(), kind, "{status} {page}");
+            assert_eq!(cause(&error).text(), None);
+            assert_eq!(cause(&error).to_string(), said);
+        }
+    }
 }
 
 #[tokio::test]
@@ -798,13 +832,15 @@ async fn a_password_change_asks_for_the_current_password_before_anything_is_sent
 }
 
 #[tokio::test]
-async fn an_error_holds_status_list_text_and_delay() {
+async fn an_error_has_status_content_type_list_message_and_delay() {
     let http = Scripted::new(|| {
         let body = r#"{"errors":[{"message":"locked","id":"E1","line":3},{"message":"again"}]}"#;
         let mut response = response(401, body);
         response
             .headers_mut()
             .insert(header::RETRY_AFTER, HeaderValue::from_static("120"));
+        let json = HeaderValue::from_static("application/json");
+        response.headers_mut().insert(header::CONTENT_TYPE, json);
         Ok(response)
     });
     let error = provider(http).login(initial()).await.unwrap_err();
@@ -816,7 +852,7 @@ async fn an_error_holds_status_list_text_and_delay() {
     assert_eq!(cause.text(), Some("locked"));
     assert_eq!(
         cause.to_string(),
-        "the login failed: 401 Unauthorized: locked"
+        "the login failed: 401 Unauthorized (application/json): locked"
     );
 }
 
@@ -1152,16 +1188,7 @@ async fn no_secret_is_in_anything_that_can_be_shown() {
     ];
     for status in [200, 302, 400, 401, 403, 404, 429, 500, 502, 503] {
         for body in &bodies {
-            let http = Scripted::new({
-                let body = body.clone();
-                move || {
-                    let mut response = response(status, body.clone());
-                    response
-                        .headers_mut()
-                        .insert(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
-                    Ok(response)
-                }
-            });
+            let http = Scripted::answering_as(CONTENT_TYPE, status, body.clone());
             let provider = provider(http);
             // A call knows its own secrets, and no other's.
             if let Err(error) = provider.logout(token()).await {

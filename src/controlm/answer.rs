@@ -1,6 +1,6 @@
 //! An answer of the session service, as a message or an error.
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use http::header;
 use http::{HeaderMap, StatusCode};
@@ -9,10 +9,11 @@ use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use super::error::{Call, Error, ErrorKind, Unreadable};
+use super::message::{self, Extent, Secrets};
 use super::model::{ErrorList, SuccessData};
-use super::text::{self, Extent, Secrets};
 use crate::date;
 use crate::provider::transport::{End, Received};
+use crate::rejection::contains;
 use crate::secret;
 
 /// The limit for the body of an answer, in bytes: many times the size of any
@@ -21,10 +22,10 @@ use crate::secret;
 /// The rest of a longer answer is not read, and its connection is closed.
 pub const MAX_ANSWER: usize = 64 * 1024;
 
-/// What a server says of a dead token, with a status of 401 or of 500.
+/// The service's text for a dead token, with status 401 or 500.
 pub(super) const DEAD_TOKEN: &str = "Session token is invalid or expired";
 
-/// What a server says of a wrong user or password, with a status of 401.
+/// The service's text for a wrong user or password, with status 401.
 const WRONG_PASSWORD: &str = "Incorrect username or password";
 
 /// An answer whose status is a success, read to its end.
@@ -34,7 +35,7 @@ pub(super) struct Answer {
     body: Zeroizing<Vec<u8>>,
 }
 
-/// A [`SuccessData`] as it came: the message of a logout quotes the token.
+/// A [`SuccessData`] before redaction: the message of a logout quotes the token.
 #[derive(Deserialize)]
 struct Success {
     #[serde(default, deserialize_with = "secret::json::optional")]
@@ -63,13 +64,13 @@ impl Answer {
         }
     }
 
-    /// The message that the answer is.
+    /// Reads the answer as JSON.
     pub(super) fn message<'a, T: Deserialize<'a>>(
         &'a self,
         call: Call,
         secrets: &Secrets,
     ) -> Result<T, Error> {
-        // The parser's error is not kept, since it quotes what it stumbled over.
+        // The parser's error is dropped, because it quotes the answer.
         serde_json::from_slice(&self.body).map_err(|error| {
             let what = if error.is_eof() && !self.is_empty() {
                 Unreadable::Truncated
@@ -80,8 +81,7 @@ impl Answer {
         })
     }
 
-    /// The message of a call without a result. An empty answer is one: the
-    /// status says it all.
+    /// Reads the answer of a call without a result, which may be empty.
     pub(super) fn success(&self, call: Call, secrets: &Secrets) -> Result<SuccessData, Error> {
         if self.is_empty() {
             return Ok(SuccessData::default());
@@ -94,29 +94,25 @@ impl Answer {
         })
     }
 
-    fn retry_after(&self) -> Option<Duration> {
-        date::retry_after(&self.headers, SystemTime::now())
-    }
-
     fn is_empty(&self) -> bool {
         self.body.trim_ascii().is_empty()
     }
 
-    /// The error list that the answer is in spite of its status, if it is one.
+    /// Returns the error list that the answer is in spite of its status.
     pub(super) fn error_list(&self, secrets: &Secrets) -> Option<ErrorList> {
-        text::error_list(&self.body, secrets)
+        message::error_list(&self.body, secrets)
     }
 
-    /// Whether the answer to a login, whose text for a person is `text`, says
-    /// that user or password is wrong.
+    /// Returns whether the answer to a login, with the message `text`, says that
+    /// user or password is wrong.
     pub(super) fn is_refusal(&self, text: Option<&str>) -> bool {
-        // The password may be a word of it, and was taken out of the text. Not in
-        // a page, which may hold whatever its scripts can say.
+        // The body counts too, because redaction removes a password that is a word
+        // of the message. A page does not: its scripts may contain the text.
         text.is_some_and(|text| text.contains(WRONG_PASSWORD))
-            || !text::is_page(&self.body) && contains(&self.body, WRONG_PASSWORD.as_bytes())
+            || !message::is_page(&self.body) && contains(&self.body, WRONG_PASSWORD.as_bytes())
     }
 
-    /// The error for an answer whose status is no success.
+    /// The error for an answer whose status is not a success.
     fn failure(&self, call: Call, extent: Extent, secrets: &Secrets) -> Error {
         let token_is_dead = match call {
             Call::Login => false,
@@ -126,33 +122,32 @@ impl Answer {
                         && contains(&self.body, DEAD_TOKEN.as_bytes())
             }
         };
-        let text = text::best_text(&self.body, extent, secrets);
+        let text = message::message(&self.body, extent, secrets);
         let is_refusal = call == Call::Login && self.is_refusal(text.as_deref());
-        Error::new(call, ErrorKind::Status(self.status))
-            .answered(self.status, self.retry_after())
+        self.error(call, ErrorKind::Status(self.status), secrets)
             .about_a_dead_token(token_is_dead)
             .about_a_refusal(is_refusal)
-            .saying(text::error_list(&self.body, secrets), text)
+            .saying(message::error_list(&self.body, secrets), text)
     }
 
-    /// The error for an answer whose status is a success, and no more of it.
+    /// The error for an answer that cannot be used although its status is a success.
     ///
-    /// Nothing of the answer itself is quoted: whatever it is, it may hold the
-    /// token.
+    /// It quotes nothing of the body, which may contain the token anywhere.
     pub(super) fn unreadable(&self, call: Call, what: Unreadable, secrets: &Secrets) -> Error {
-        let content_type = self
-            .headers
-            .get(header::CONTENT_TYPE)
-            .and_then(|value| value.to_str().ok())
-            .and_then(|value| secrets.clean(value, Extent::Whole))
-            .unwrap_or_else(|| "unknown type".to_owned());
-        let text = format!("{} bytes of {content_type} read", self.body.len());
-        Error::new(call, ErrorKind::Unreadable(what))
-            .answered(self.status, self.retry_after())
-            .saying(None, Some(text))
+        self.error(call, ErrorKind::Unreadable(what), secrets)
     }
-}
 
-fn contains(bytes: &[u8], text: &[u8]) -> bool {
-    bytes.windows(text.len()).any(|window| window == text)
+    fn error(&self, call: Call, kind: ErrorKind, secrets: &Secrets) -> Error {
+        let retry_after = date::retry_after(&self.headers, SystemTime::now());
+        Error::new(call, kind).answered(self.status, self.content_type(secrets), retry_after)
+    }
+
+    /// The media type, without its parameters.
+    fn content_type(&self, secrets: &Secrets) -> Option<String> {
+        let value = self.headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
+        // Redacted before it is cut, which could leave a part of a secret.
+        let clean = secrets.clean(value, Extent::Whole)?;
+        let media_type = clean.split(';').next()?.trim_end();
+        (!media_type.is_empty()).then(|| media_type.to_owned())
+    }
 }

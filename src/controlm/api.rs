@@ -13,8 +13,8 @@ use tower_service::Service;
 
 use super::answer::{Answer, MAX_ANSWER};
 use super::error::{Call, Error, ErrorKind, InvalidBase, Unreadable};
+use super::message::{Extent, Secrets};
 use super::model::{LoginCredentials, LoginResult, PasswordsObject, SuccessData};
-use super::text::{Extent, Secrets};
 use crate::BoxError;
 use crate::origin::Destination;
 use crate::provider::transport::{self, SendError};
@@ -25,14 +25,12 @@ use crate::token::{InvalidToken, Token};
 /// Control-M's session service: `do_login`, `do_logout` and
 /// `update_my_password`, typed.
 ///
-/// It keeps no state: [`ControlM`](super::ControlM) is the provider that a
-/// [`Session`](crate::Session) needs, and is what most programs want. `S` is
-/// any tower service that sends HTTP requests, and `B` its request body, which
-/// is inferred.
+/// It keeps no state. Most programs need [`ControlM`](super::ControlM) instead,
+/// the provider for a [`Session`](crate::Session). `S` is any tower service that
+/// sends HTTP requests, and `B` its request body, which is inferred.
 ///
-/// A call waits for its answer as long as the service does: give the service
-/// a timeout. A retry does not belong under it, since a login that is sent
-/// again by itself can lock an account.
+/// A call has no timeout of its own: give the service one. Do not put a retry
+/// under it, because a login that is sent twice can lock an account.
 ///
 /// # Examples
 ///
@@ -64,10 +62,10 @@ pub struct SessionApi<S, B> {
     token_prefix: String,
 }
 
-/// A [`LoginResult`] that is read without leaving a copy of the token.
+/// A [`LoginResult`] that is read without an unwiped copy of the token.
 #[derive(Deserialize)]
 struct LoggedIn {
-    // What it says may echo a secret, whatever it is to be.
+    // Any field may echo a secret.
     #[serde(default, deserialize_with = "secret::json::optional")]
     username: Option<SecretString>,
     #[serde(default, deserialize_with = "secret::json::optional")]
@@ -79,8 +77,7 @@ struct LoggedIn {
 impl<S, B> SessionApi<S, B> {
     /// Calls the session service below `base` through `http`.
     ///
-    /// Whatever stands in the path of `base` stays there, with or without a
-    /// slash at its end.
+    /// The path of `base` is kept, with or without a slash at its end.
     ///
     /// # Errors
     ///
@@ -126,28 +123,28 @@ impl<S, B> SessionApi<S, B> {
 
     /// Puts `prefix` before the token, instead of `Bearer` and a space.
     ///
-    /// It is taken as it is: a scheme's name wants its space.
+    /// The prefix is used as it is: include the space after a scheme's name.
     #[must_use]
     pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
         self.token_prefix = prefix.into();
         self
     }
 
-    /// Sends one more header with each call, login included: what a gateway
-    /// asks for, or an API token beside the session's own.
+    /// Sets a header of each call, login included: a key that a gateway asks
+    /// for, or an API token beside the session's own.
     ///
-    /// A second value for the same name replaces the first. The value is
-    /// marked as sensitive, and errors quote none but that of `Host`.
+    /// A second value for the same name replaces the first. The value is marked
+    /// as sensitive. Errors quote no such value, except the value of `Host`.
     #[must_use]
     pub fn extra_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.api = self.api.extra_header(name, value);
         self
     }
 
-    /// Lets passwords and tokens go over plain `http` to another machine,
-    /// where anybody on the way can read and use them.
+    /// Allows passwords and tokens to go over plain `http` to another machine.
+    /// Anybody on the way can read and use them.
     ///
-    /// Without it, such a call fails with
+    /// By default, such a call fails with
     /// [`ErrorKind::PlainHttp`](super::ErrorKind::PlainHttp) and nothing is sent.
     #[must_use]
     pub fn allow_plain_http(mut self) -> Self {
@@ -158,7 +155,7 @@ impl<S, B> SessionApi<S, B> {
         self
     }
 
-    /// The address below which the calls are made.
+    /// Returns the base address of the calls.
     #[must_use]
     pub fn base(&self) -> &Uri {
         self.api.base()
@@ -184,7 +181,7 @@ impl<S, B> SessionApi<S, B> {
         Token::prefixed(self.token_header.clone(), &self.token_prefix, token.clone())
     }
 
-    /// What no error of a call may quote, before the call's own secrets.
+    /// The secrets that no error of a call may quote, besides the call's own.
     fn secrets(&self, token: Option<&Token>) -> Secrets {
         let extra = self
             .extra_headers()
@@ -203,7 +200,7 @@ impl<S, B> SessionApi<S, B> {
                 continue;
             };
             secrets = secrets.and_str(value);
-            // A server that echoes a token leaves out the scheme before it.
+            // A server echoes a token without the scheme before it.
             if let Some((_, bare)) = value.rsplit_once(' ') {
                 secrets = secrets.and_str(bare);
             }
@@ -221,13 +218,13 @@ where
 {
     /// `do_login`: logs in. No token is sent along.
     ///
-    /// The result's token is there, and can stand in a header. Password and token
-    /// are taken out of its texts, should the server echo them.
+    /// The result has a token, which is a valid header value. Password and token
+    /// are redacted in its texts, if the server echoes them.
     ///
     /// # Errors
     ///
-    /// See [`ErrorKind`](super::ErrorKind). Whatever the reason, a server may
-    /// count the attempt as a failed login and lock the account after a few.
+    /// See [`ErrorKind`](super::ErrorKind). For any reason, a server may count
+    /// the attempt as a failed login and lock the account after a few.
     pub async fn login(&self, credentials: &LoginCredentials) -> Result<LoginResult, Error> {
         let (result, _) = self.login_for_token(credentials).await?;
         Ok(result)
@@ -235,12 +232,12 @@ where
 
     /// `do_logout`: ends the session of `token`, and no other.
     ///
-    /// The token is taken out of the message that is returned.
+    /// The token is redacted in the message that is returned.
     ///
     /// # Errors
     ///
-    /// See [`ErrorKind`](super::ErrorKind). With
-    /// [`token_is_dead`](Error::token_is_dead) there was nothing left to end.
+    /// See [`ErrorKind`](super::ErrorKind). If
+    /// [`token_is_dead`](Error::token_is_dead), the session had ended already.
     pub async fn logout(&self, token: &SecretString) -> Result<SuccessData, Error> {
         self.logout_of(&self.given(Call::Logout, token)?).await
     }
@@ -250,10 +247,10 @@ where
     ///
     /// # Errors
     ///
-    /// See [`ErrorKind`](super::ErrorKind). With
+    /// See [`ErrorKind`](super::ErrorKind). After
     /// [`NoAnswer`](super::ErrorKind::NoAnswer),
-    /// [`Unreadable`](super::ErrorKind::Unreadable) and a status from a
-    /// gateway, such as 504, the password may have been changed all the same.
+    /// [`Unreadable`](super::ErrorKind::Unreadable) or a status from a gateway,
+    /// such as 504, the password may have been changed.
     pub async fn update_my_password(
         &self,
         token: &SecretString,
@@ -279,7 +276,7 @@ where
         } = answer.message(call, &secrets)?;
         let Some(value) = token.filter(|token| !token.expose_secret().is_empty()) else {
             let error = answer.unreadable(call, Unreadable::NoToken, &secrets);
-            // Some servers say what went wrong with a status of 200.
+            // Some servers send an error list with status 200.
             return Err(match answer.error_list(&secrets) {
                 Some(errors) => {
                     let text = errors.errors[0].message.clone();
@@ -297,7 +294,7 @@ where
         let secrets = secrets.and(&value);
         let clean = |text: SecretString| secrets.clean(text.expose_secret(), Extent::Whole);
         let result = LoginResult {
-            // A user whose password is the name is still called that.
+            // Not redacted if the password is the user's name.
             username: match username {
                 Some(name) if name.expose_secret() == credentials.username => {
                     Some(credentials.username.clone())
@@ -364,7 +361,7 @@ where
     }
 }
 
-/// `message` in a buffer that is wiped.
+/// Writes `message` into a buffer that is wiped.
 fn json(message: &impl Serialize) -> Bytes {
     secret::json::write(message).expect("messages are structs of strings")
 }

@@ -12,13 +12,14 @@ use crate::BoxError;
 
 /// Why a call of the session service failed, and what the server said.
 ///
-/// What a server or a gateway says is kept in one line of bounded length,
-/// without control characters and without the secrets that the call sent or
-/// received, even where the answer echoes them. An answer of 2xx to a login is
-/// not quoted, since it may hold a token where nobody expects one, unless it is
-/// an error list and holds none.
+/// The error names the status and the content type of the answer, and its
+/// message: of an error list, of a gateway's JSON, or plain text. An HTML page
+/// has no message. A message is one line of bounded length, without control
+/// characters and without the secrets that the call sent or received, even if
+/// the answer echoes them. An answer to a login with a status of 2xx may contain
+/// the token anywhere. It is quoted only if it is an error list without a token.
 ///
-/// Cheap to clone. The transport's own error is the [`source`](StdError::source).
+/// Cloning is cheap. The transport's own error is the [`source`](StdError::source).
 ///
 /// ```
 /// use tower_reauth::controlm::{Error, ErrorKind, Unreadable};
@@ -26,9 +27,9 @@ use crate::BoxError;
 /// fn advice(error: &Error) -> &'static str {
 ///     match error.kind() {
 ///         ErrorKind::PlainHttp => "use https",
-///         ErrorKind::NotSent => "is the server up, and the address right?",
-///         ErrorKind::NoAnswer => "look whether it happened before you try again",
-///         ErrorKind::Status(_) => "read what the server says",
+///         ErrorKind::NotSent => "check that the server is up and the address is right",
+///         ErrorKind::NoAnswer => "check whether it happened before you try again",
+///         ErrorKind::Status(_) => "read the message",
 ///         ErrorKind::Unreadable(Unreadable::NotJson) => "something else answers at that address",
 ///         _ => "ask whoever runs the server",
 ///     }
@@ -41,36 +42,36 @@ struct Inner {
     call: Call,
     kind: ErrorKind,
     status: Option<StatusCode>,
+    content_type: Option<String>,
     errors: Option<ErrorList>,
-    /// What the server said or, of an answer that could not be read, what it was.
     text: Option<String>,
     retry_after: Option<Duration>,
     token_is_dead: bool,
-    /// Whether the answer says that user or password is wrong.
+    /// The answer says that user or password is wrong.
     is_refusal: bool,
     source: Option<BoxError>,
 }
 
-/// What kind of [`Error`] it is, and what to do about it.
+/// The kind of an [`Error`], and what to do about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// Nothing was sent: it would have gone over plain `http` to another
-    /// machine, where anybody on the way can read the password. Use `https`,
-    /// or say `allow_plain_http`.
+    /// Nothing was sent: the request would have gone over plain `http` to
+    /// another machine, and anybody on the way can read the password. Use
+    /// `https`, or call `allow_plain_http`.
     PlainHttp,
     /// Nothing was sent: the transport was not ready, the connection was refused
-    /// (with the feature `hyper-client`: or not made, for any reason that hyper's
-    /// client has), or the token given cannot stand in a header. The source
-    /// says which.
+    /// (with the feature `hyper-client`: or hyper's client could not connect for
+    /// any other reason), or the given token is not a valid header value. The
+    /// source is the reason.
     NotSent,
-    /// The connection failed before an answer came. The server may or may not
-    /// have done what it was asked.
+    /// The connection failed before an answer arrived. The server may or may not
+    /// have executed the call.
     NoAnswer,
-    /// The answer has this status, which is no success: see [`Error::text`].
+    /// The answer has this status, which is not a success: see [`Error::text`].
     Status(StatusCode),
-    /// The status is a success, and the answer is not. Most often something
-    /// else answers at that address.
+    /// The status is a success, but the answer cannot be used. Most often
+    /// another server answers at that address.
     Unreadable(Unreadable),
 }
 
@@ -78,19 +79,20 @@ pub enum ErrorKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Unreadable {
-    /// It is no JSON, or JSON of another shape.
+    /// The answer is not JSON, or JSON of another shape.
     NotJson,
-    /// It ends too early.
+    /// The answer is incomplete.
     Truncated,
-    /// It is longer than [`MAX_ANSWER`](super::MAX_ANSWER), and was read no further.
+    /// The answer is longer than [`MAX_ANSWER`](super::MAX_ANSWER). The rest was
+    /// not read.
     TooLong,
-    /// It answers a login and holds no token.
+    /// The answer to a login has no token.
     NoToken,
-    /// Its token holds bytes that no header value may hold.
+    /// The token in the answer to a login is not a valid header value.
     InvalidToken,
 }
 
-/// Which of the three calls it was.
+/// One of the three calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Call {
     Login,
@@ -99,41 +101,41 @@ pub(super) enum Call {
 }
 
 impl Error {
-    /// What kind of error it is.
+    /// Returns the kind of the error.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
     }
 
-    /// The status of the answer, if one came: that of an unreadable one too.
+    /// Returns the status of the answer, if one arrived.
     #[must_use]
     pub fn status(&self) -> Option<StatusCode> {
         self.0.status
     }
 
-    /// What the session service says went wrong; empty if it was something
-    /// else that answered.
+    /// Returns the session service's error list. It is empty if another server
+    /// answered.
     #[must_use]
     pub fn errors(&self) -> &[ErrorData] {
         self.0.errors.as_ref().map_or(&[], |list| &list.errors)
     }
 
-    /// The best text found in the answer, whoever gave it: the session
-    /// service, a gateway, a proxy.
+    /// Returns the message of the answer, from the session service, a gateway or
+    /// a proxy. It comes from JSON or plain text: an HTML page has none.
     #[must_use]
     pub fn text(&self) -> Option<&str> {
         self.0.text.as_deref()
     }
 
-    /// How long the server wants to be left alone, if it said so (RFC 9110,
-    /// section 10.2.3); at most a day.
+    /// Returns the delay of the answer's `Retry-After` (RFC 9110, section
+    /// 10.2.3), at most a day.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         self.0.retry_after
     }
 
-    /// Whether the answer says that the token that the call used is dead: by
-    /// status 401, or by status 500 and the text that the service has for it.
+    /// Returns whether the answer rejects the call's token as dead: by status
+    /// 401, or by status 500 and the service's text for a dead token.
     #[must_use]
     pub fn token_is_dead(&self) -> bool {
         self.0.token_is_dead
@@ -144,6 +146,7 @@ impl Error {
             call,
             kind,
             status: None,
+            content_type: None,
             errors: None,
             text: None,
             retry_after: None,
@@ -158,9 +161,15 @@ impl Error {
         self.with(|inner| inner.source = source)
     }
 
-    pub(super) fn answered(self, status: StatusCode, retry_after: Option<Duration>) -> Self {
+    pub(super) fn answered(
+        self,
+        status: StatusCode,
+        content_type: Option<String>,
+        retry_after: Option<Duration>,
+    ) -> Self {
         self.with(|inner| {
             inner.status = Some(status);
+            inner.content_type = content_type;
             inner.retry_after = retry_after;
         })
     }
@@ -197,6 +206,7 @@ impl fmt::Debug for Error {
             call,
             kind,
             status,
+            content_type,
             errors,
             text,
             retry_after,
@@ -208,6 +218,7 @@ impl fmt::Debug for Error {
             .field("call", call)
             .field("kind", kind)
             .field("status", status)
+            .field("content_type", content_type)
             .field("errors", errors)
             .field("text", text)
             .field("retry_after", retry_after)
@@ -224,35 +235,27 @@ impl fmt::Display for Error {
         match self.0.kind {
             ErrorKind::PlainHttp => write!(
                 f,
-                "the {call} was not sent, since it would go over plain http to another machine"
+                "the {call} was not sent, because it would go over plain http to another machine"
             )?,
             ErrorKind::NotSent => write!(f, "the {call} could not be sent")?,
             ErrorKind::NoAnswer => write!(f, "the {call} got no answer")?,
             ErrorKind::Status(_) => write!(f, "the {call} failed")?,
-            ErrorKind::Unreadable(Unreadable::NotJson) => {
-                write!(
-                    f,
-                    "the {call}'s answer is not what the session service says"
-                )?;
-            }
-            ErrorKind::Unreadable(Unreadable::Truncated) => {
-                write!(f, "the {call}'s answer ends too early")?;
-            }
-            ErrorKind::Unreadable(Unreadable::TooLong) => {
-                write!(f, "the {call}'s answer is too long")?;
-            }
-            ErrorKind::Unreadable(Unreadable::NoToken) => {
-                write!(f, "the {call}'s answer holds no token")?;
-            }
-            ErrorKind::Unreadable(Unreadable::InvalidToken) => {
-                write!(
-                    f,
-                    "the {call}'s answer holds a token that no header can hold"
-                )?;
+            ErrorKind::Unreadable(what) => {
+                let what = match what {
+                    Unreadable::NotJson => "is not the expected JSON",
+                    Unreadable::Truncated => "is incomplete",
+                    Unreadable::TooLong => "is too long",
+                    Unreadable::NoToken => "has no token",
+                    Unreadable::InvalidToken => "has a token that is not a valid header value",
+                };
+                write!(f, "the answer to the {call} {what}")?;
             }
         }
         if let Some(status) = self.0.status {
             write!(f, ": {status}")?;
+        }
+        if let Some(content_type) = &self.0.content_type {
+            write!(f, " ({content_type})")?;
         }
         if let Some(text) = &self.0.text {
             write!(f, ": {text}")?;

@@ -1,19 +1,21 @@
 //! BMC Control-M's Automation API: its session service, typed, and a provider on top of it.
 //!
-//! [`ControlM`] is what a [`Session`](crate::Session) logs in with;
-//! [`SessionApi`] is the three calls alone, and [`model`] their messages.
+//! [`ControlM`] is the provider for a [`Session`](crate::Session).
+//! [`SessionApi`] makes the three calls alone, and [`model`] has their messages.
 //!
 //! # Gateways
 //!
-//! Whatever answers, an [`Error`] holds the status and the best text found in
-//! the answer, be it the service's own error list, a gateway's JSON, an HTML
-//! page or nothing at all. What a gateway asks for, such as a key of its own,
-//! goes with [`ControlM::extra_header`] on each request, login included.
+//! An [`Error`] names the status and the content type of the answer, and its
+//! message: of the service's error list, of a gateway's JSON, or plain text. An
+//! HTML page is reported by status and content type alone:
+//! `the login failed: 502 Bad Gateway (text/html)`. Headers that a gateway asks
+//! for, such as a key, are set by [`ControlM::extra_header`] for each request,
+//! login included.
 //!
 //! # Control-M SaaS
 //!
-//! It has no session service: a fixed API token is sent as `x-api-key`, which
-//! is a [`FixedToken`](crate::FixedToken).
+//! Control-M SaaS has no session service. A fixed API token is sent as
+//! `x-api-key` by a [`FixedToken`](crate::FixedToken).
 //!
 //! ```
 //! use tower_reauth::{FixedToken, Profile};
@@ -27,17 +29,16 @@
 //!
 //! # Certificates
 //!
-//! The server comes with a self-signed certificate. Rather than switching
-//! verification off, give that certificate to your TLS client, as
-//! `examples/controlm.rs` does with `--ca-file` and the client of the feature
-//! `hyper-client`.
+//! The server comes with a self-signed certificate. Do not switch verification
+//! off: give that certificate to your TLS client, as `examples/controlm.rs` does
+//! with `--ca-file` and the client of the feature `hyper-client`.
 
 mod answer;
 mod api;
 mod error;
+mod message;
 pub mod model;
 mod provider;
-mod text;
 
 #[cfg(feature = "emulator")]
 #[cfg_attr(docsrs, doc(cfg(feature = "emulator")))]

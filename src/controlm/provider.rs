@@ -86,7 +86,7 @@ const NOT_SOON: Duration = Duration::from_secs(60);
 ///
 /// | a login | is | because |
 /// |---|---|---|
-/// | 401; any status with the text for a wrong password | `Refused` | the session never sends these credentials again, so that no lock counter runs |
+/// | 401; any status with the text for a wrong password, except in an HTML page | `Refused` | the session never sends these credentials again, so that no lock counter runs |
 /// | 408, 425, 429, 5xx, no connection, no answer | `Unavailable` | it passes by itself |
 /// | 3xx, 400, 403, 404 and the rest of 4xx | `Protocol` | the session service does not answer so: a gateway does, or another server. That is no verdict on the password, and will not pass soon: after a minute, or when the answer says |
 /// | a 2xx without a usable token | `Protocol` | something else answers at that address |
