@@ -101,6 +101,12 @@ pub mod credentials;
 mod date;
 mod error;
 mod future;
+#[cfg(any(feature = "emulator", feature = "testing"))]
+#[cfg_attr(
+    not(feature = "testing"),
+    allow(dead_code, unreachable_pub, reason = "public with `testing` only")
+)]
+mod gate;
 mod layer;
 mod origin;
 pub mod provider;

@@ -49,14 +49,13 @@
 //! [`CredentialProvider`](crate::CredentialProvider).
 
 mod conformance;
-mod gate;
 mod provider;
 mod report;
 mod server;
 mod service;
 
+pub use crate::gate::Gate;
 pub use conformance::{conformance, conformance_unreachable};
-pub use gate::Gate;
 pub use provider::{Answer, Call, ScriptedProvider};
 pub use report::{Check, NonConforming, Outcome, Report};
 pub use server::TestServer;

@@ -7,7 +7,7 @@ use std::{
 };
 
 use secrecy::SecretString;
-use tokio::{sync::watch, time::Instant};
+use tokio::time::Instant;
 
 use super::{
     account::Account,
@@ -15,6 +15,7 @@ use super::{
     fault::{Fault, Target},
     state::State,
 };
+use crate::gate::Gate;
 
 /// An embedded Control-M session server. See the [module's documentation](super).
 ///
@@ -27,16 +28,9 @@ pub struct Emulator {
 pub(super) struct Shared {
     pub(super) base_path: String,
     pub(super) observer: Option<Observer>,
-    pub(super) stall: watch::Sender<Stall>,
+    /// Where stalled requests wait.
+    pub(super) stall: Gate,
     state: Mutex<State>,
-}
-
-/// Which requests are stalled.
-#[derive(Default)]
-pub(super) struct Stall {
-    pub(super) waiting: usize,
-    /// Goes up by one with each release.
-    pub(super) releases: u64,
 }
 
 impl Emulator {
@@ -44,7 +38,7 @@ impl Emulator {
         let shared = Shared {
             base_path,
             observer,
-            stall: watch::Sender::default(),
+            stall: Gate::closed(),
             state: Mutex::new(state),
         };
         Self {
@@ -107,14 +101,12 @@ impl Emulator {
 
     /// Lets all requests go that [`Fault::stall`] holds now.
     pub fn release(&self) {
-        self.shared.stall.send_modify(|stall| stall.releases += 1);
+        self.shared.stall.release();
     }
 
     /// Waits until at least this many requests are stalled.
     pub async fn stalled(&self, requests: usize) {
-        let mut stall = self.shared.stall.subscribe();
-        let reached = stall.wait_for(|stall| stall.waiting >= requests).await;
-        reached.expect("the sender is in `self`");
+        self.shared.stall.reached(requests).await;
     }
 
     /// Says what happened up to now.

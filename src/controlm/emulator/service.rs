@@ -13,7 +13,7 @@ use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header, request::Parts, uri::Scheme};
 use http_body::Body;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use tokio::{sync::watch, time::Instant};
+use tokio::time::Instant;
 use tower_service::Service;
 
 use super::{
@@ -21,7 +21,7 @@ use super::{
     body::ResponseBody,
     call::Call,
     fault::{Effect, Fault, Moment},
-    handle::{Emulator, Stall},
+    handle::Emulator,
     operation::Operation,
     path::below,
     routes::{Outcome, Received, Route},
@@ -147,7 +147,7 @@ impl EmulatorService {
             Effect::Pass | Effect::Truncate => {}
             // Before the body is read, so that it need not have arrived.
             Effect::Close => return Err(Closed::BeforeExecution),
-            Effect::Stall => self.stall().await,
+            Effect::Stall => self.emulator.shared.stall.pass().await,
             Effect::Answer(answer) => return Ok((answer, None)),
         }
         let outcome = match whole(body).await {
@@ -158,7 +158,7 @@ impl EmulatorService {
             Effect::Pass => Ok(outcome),
             Effect::Close => Err(Closed::AfterExecution),
             Effect::Stall => {
-                self.stall().await;
+                self.emulator.shared.stall.pass().await;
                 Ok(outcome)
             }
             Effect::Truncate => Ok((outcome.0.truncated(), outcome.1)),
@@ -189,32 +189,6 @@ impl EmulatorService {
         let scheme = head.uri.scheme().unwrap_or(&self.scheme);
         let path = &self.emulator.shared.base_path;
         format!("{scheme}://{}{path}", authority.unwrap_or("localhost"))
-    }
-
-    async fn stall(&self) {
-        let sender = &self.emulator.shared.stall;
-        // Subscribed before it counts as waiting: who sees it wait can release it.
-        let mut receiver = sender.subscribe();
-        let releases = receiver.borrow().releases;
-        let _waiting = Waiting::start(sender);
-        let released = receiver.wait_for(|stall| stall.releases > releases).await;
-        released.expect("the sender is in `self`");
-    }
-}
-
-/// Counts one stalled request for as long as it waits, or until its caller is gone.
-struct Waiting<'a>(&'a watch::Sender<Stall>);
-
-impl<'a> Waiting<'a> {
-    fn start(sender: &'a watch::Sender<Stall>) -> Self {
-        sender.send_modify(|stall| stall.waiting += 1);
-        Self(sender)
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.send_modify(|stall| stall.waiting -= 1);
     }
 }
 

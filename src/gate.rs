@@ -1,11 +1,11 @@
-//! A gate that a test opens, so that it can interleave without sleeping.
+//! A gate that a test opens, so that tasks interleave without sleeping.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use tokio::sync::watch;
 
-/// Holds whoever comes to it until the test lets them go.
+/// A gate that holds each task that reaches it, until the test opens it.
 ///
 /// Cloning copies a pointer: all clones are one gate.
 ///
@@ -20,7 +20,7 @@ use tokio::sync::watch;
 ///     async move { gate.pass().await }
 /// });
 ///
-/// gate.reached(1).await; // no sleep: goes on when the task stands at the gate
+/// gate.reached(1).await; // no sleep: continues when the task waits at the gate
 /// assert!(!held.is_finished());
 /// gate.open();
 /// held.await.unwrap();
@@ -32,21 +32,21 @@ pub struct Gate(Arc<watch::Sender<State>>);
 #[derive(Debug, Default)]
 struct State {
     open: bool,
-    /// How many more may pass a gate that is closed.
+    /// How many more tasks may pass the closed gate.
     passes: usize,
-    /// Who waits, the first to come in front.
+    /// The waiting tasks, in the order of their arrival.
     queue: VecDeque<u64>,
     next: u64,
 }
 
 impl Gate {
-    /// A gate that holds whoever comes.
+    /// Returns a closed gate.
     #[must_use]
     pub fn closed() -> Self {
         Self(Arc::new(watch::Sender::default()))
     }
 
-    /// Lets all who wait go on, and all who come.
+    /// Releases all waiting tasks, and lets later ones pass.
     pub fn open(&self) {
         self.0.send_modify(|state| {
             state.open = true;
@@ -54,7 +54,7 @@ impl Gate {
         });
     }
 
-    /// Holds whoever comes from now on.
+    /// Holds each task that arrives from now on.
     pub fn close(&self) {
         self.0.send_modify(|state| {
             state.open = false;
@@ -62,8 +62,8 @@ impl Gate {
         });
     }
 
-    /// Lets so many go on, in the order in which they came; those that nobody
-    /// waits for are kept for who comes next.
+    /// Releases `count` tasks, in the order of their arrival. If fewer wait, the
+    /// next tasks to arrive pass in their place.
     pub fn let_through(&self, count: usize) {
         self.0.send_modify(|state| {
             let now = count.min(state.queue.len());
@@ -72,22 +72,30 @@ impl Gate {
         });
     }
 
-    /// How many wait now.
+    /// Releases all waiting tasks, and does not open the gate for later ones.
+    #[cfg(feature = "emulator")]
+    pub(crate) fn release(&self) {
+        self.0.send_modify(|state| state.queue.clear());
+    }
+
+    /// Returns the number of waiting tasks.
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.0.borrow().queue.len()
     }
 
-    /// Waits until at least so many wait at the gate.
+    /// Waits until at least `count` tasks wait at the gate.
     pub async fn reached(&self, count: usize) {
         let mut state = self.0.subscribe();
         let reached = state.wait_for(|state| state.queue.len() >= count).await;
         reached.expect("the sender is in `self`");
     }
 
-    /// Goes through the gate, once it is open.
+    /// Waits until the gate is open, or releases this task.
     ///
-    /// Dropped while it waits, it waits no more, and nobody's turn is lost.
+    /// # Cancellation
+    ///
+    /// Dropping the future gives up its place. No other task loses its turn.
     pub async fn pass(&self) {
         let mut changes = self.0.subscribe();
         let Some(place) = self.queue_up() else {
@@ -97,7 +105,7 @@ impl Gate {
         gone.await.expect("the sender is in `self`");
     }
 
-    /// A place among those who wait; `None` if there is nothing to wait for.
+    /// Takes a place in the queue, or returns `None` if the task may pass.
     fn queue_up(&self) -> Option<Place<'_>> {
         let mut place = None;
         self.0.send_modify(|state| {
