@@ -365,6 +365,23 @@ async fn a_gateways_headers_and_both_kinds_of_token_are_on_each_request() {
 }
 
 #[tokio::test]
+async fn an_extra_header_replaces_the_content_type_of_each_call() {
+    let http = Scripted::answering(200, r#"{"token":"A3F5"}"#);
+    let utf_8 = "application/json; charset=utf-8";
+    let provider = ControlM::new(http.clone(), base(), credentials())
+        .unwrap()
+        .extra_header(header::CONTENT_TYPE, HeaderValue::from_static(utf_8));
+    let token = provider.login(initial()).await.unwrap();
+    provider.logout(token).await.unwrap();
+    let requests = http.sent();
+    assert_eq!(requests.len(), 2);
+    for request in requests {
+        assert_eq!(request.headers()[header::CONTENT_TYPE], utf_8);
+        assert_eq!(request.headers()[header::ACCEPT], "application/json");
+    }
+}
+
+#[tokio::test]
 async fn an_extra_header_that_no_token_can_carry_fails_before_the_login() {
     for value in [&b""[..], b"\xff"] {
         let http = Scripted::answering(200, r#"{"token":"A3F5"}"#);

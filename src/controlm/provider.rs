@@ -17,8 +17,8 @@ use super::model::{LoginCredentials, PasswordsObject};
 use crate::BoxError;
 use crate::credentials::Source;
 use crate::provider::{
-    CredentialProvider, LoginContext, LogoutEnds, PasswordChange, PasswordChanged, Profile,
-    ProviderError, may_have_been_executed,
+    CredentialProvider, LoginContext, LogoutEnds, NOT_SOON, PasswordChange, PasswordChanged,
+    Profile, ProviderError, may_have_been_executed,
 };
 use crate::rejection::Rejection;
 use crate::token::Token;
@@ -28,10 +28,6 @@ const LIFETIME: Duration = Duration::from_secs(30 * 60);
 
 /// How far into an answer the text for a dead token is looked for.
 const LOOKED_AT: usize = 4096;
-
-/// How long a login is left alone that was answered by something which is not
-/// the session service, and did not say how long.
-const NOT_SOON: Duration = Duration::from_secs(60);
 
 /// Logs in to BMC Control-M, logs out, and changes the password.
 ///

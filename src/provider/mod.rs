@@ -57,7 +57,7 @@ pub use function::{ProviderFn, provider_fn};
 pub use profile::{LogoutEnds, Profile};
 
 #[cfg(feature = "controlm")]
-pub(crate) use api::{may_have_been_executed, transport};
+pub(crate) use api::{NOT_SOON, may_have_been_executed, transport};
 pub(crate) use context::Storing;
 pub(crate) use erased::ErasedProvider;
 

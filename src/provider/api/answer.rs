@@ -18,9 +18,9 @@ use crate::secret;
 /// The limit for the body of an answer, in bytes. Login pages are smaller.
 pub(super) const MAX_ANSWER: usize = 1024 * 1024;
 
-/// How long a login is left alone whose status says nothing that is known: the
-/// server may have counted a failed one.
-const NOT_SOON: Duration = Duration::from_secs(60);
+/// The delay before another login after an unexpected answer without
+/// `Retry-After`: the server may have counted a failed login.
+pub(crate) const NOT_SOON: Duration = Duration::from_secs(60);
 
 /// The answer to a [`Call`](super::Call), read to its end. Its body is wiped
 /// when it drops.

@@ -17,7 +17,7 @@ use tower_service::Service;
 
 pub use answer::Answer;
 #[cfg(feature = "controlm")]
-pub(crate) use answer::may_have_been_executed;
+pub(crate) use answer::{NOT_SOON, may_have_been_executed};
 
 use self::answer::MAX_ANSWER;
 use self::transport::SendError;
