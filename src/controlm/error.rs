@@ -31,7 +31,7 @@ use crate::BoxError;
 ///         ErrorKind::NoAnswer => "check whether it happened before you try again",
 ///         ErrorKind::Status(_) => "read the message",
 ///         ErrorKind::Unreadable(Unreadable::NotJson) => "something else answers at that address",
-///         _ => "ask whoever runs the server",
+///         _ => "contact the administrator of the server",
 ///     }
 /// }
 /// ```

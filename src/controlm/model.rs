@@ -7,10 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::credentials::Credentials;
 
-/// What `do_login` is sent.
+/// The request of `do_login`.
 ///
-/// A password may be `Secret:<name>`, which names a secret that the server
-/// holds. Values are passed through as they are, never checked or rewritten.
+/// A password may be `Secret:<name>`, the name of a secret on the server. Values
+/// are passed through as they are, never checked or rewritten.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct LoginCredentials {
     /// The user's name.
@@ -29,7 +29,7 @@ impl From<&Credentials> for LoginCredentials {
     }
 }
 
-/// What `do_login` answers.
+/// The answer of `do_login`.
 ///
 /// Every field is optional on the wire. An answer without a token is an error
 /// of the provider, not of this model.
@@ -50,29 +50,29 @@ pub struct LoginResult {
     pub version: Option<String>,
 }
 
-/// What `update_my_password` is sent.
+/// The request of `update_my_password`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PasswordsObject {
-    /// The user whose password changes; left out, it is the one logged in.
+    /// The user whose password changes. Without it, the user that is logged in.
     ///
     /// The service's documentation hides this field.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
-    /// The password in use.
+    /// The current password.
     #[serde(serialize_with = "expose")]
     pub current_password: SecretString,
-    /// The password to be used from now on.
+    /// The new password.
     #[serde(serialize_with = "expose")]
     pub new_password: SecretString,
 }
 
-/// What an operation without a result answers.
+/// The answer of an operation without a result.
 ///
 /// The message of a logout quotes the token, so `Debug` does not show it.
 #[derive(Clone, Default, Serialize, Deserialize)]
 pub struct SuccessData {
-    /// What the server says it did.
+    /// The server's message.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
 }
@@ -83,10 +83,10 @@ impl fmt::Debug for SuccessData {
     }
 }
 
-/// What a failed operation answers.
+/// The answer of a failed operation.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorList {
-    /// What went wrong, most often one entry.
+    /// The errors, most often one.
     #[serde(default)]
     pub errors: Vec<ErrorData>,
 }
@@ -94,13 +94,13 @@ pub struct ErrorList {
 /// One entry of an [`ErrorList`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorData {
-    /// The text for a person.
+    /// The message for a person.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
     /// The server's name for this kind of error.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
-    /// What the error is about.
+    /// The item that the error is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub item: Option<String>,
     /// The file of a deployment that the error is in.

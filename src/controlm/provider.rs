@@ -23,18 +23,18 @@ use crate::provider::{
 use crate::rejection::Rejection;
 use crate::token::Token;
 
-/// What the documentation says that a token is valid for.
+/// The lifetime of a token, as documented.
 const LIFETIME: Duration = Duration::from_secs(30 * 60);
 
-/// How far into an answer the text for a dead token is looked for.
+/// The part of a body that is searched for the text for a dead token, in bytes.
 const LOOKED_AT: usize = 4096;
 
 /// Logs in to BMC Control-M, logs out, and changes the password.
 ///
-/// `http` is any tower service that sends HTTP requests, most often the very
-/// client that the session wraps; its request body `B` is inferred. It must be
-/// a client *without* the session's layer, and without retries: a login that
-/// is sent again by itself can lock an account.
+/// `http` is any tower service that sends HTTP requests, most often the client
+/// that the session wraps. Its request body `B` is inferred. Give it *without*
+/// the session's layer, and without retries: a login that is sent twice can lock
+/// an account.
 ///
 /// # Examples
 ///
@@ -46,7 +46,7 @@ const LOOKED_AT: usize = 4096;
 /// use tower_reauth::Credentials;
 /// use tower_reauth::controlm::ControlM;
 ///
-/// // In earnest over TLS; see `examples/controlm.rs`.
+/// // In production over TLS: see `examples/controlm.rs`.
 /// let http: Client<HttpConnector, Full<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
 /// let provider = ControlM::new(
 ///     http.clone(),
@@ -56,8 +56,8 @@ const LOOKED_AT: usize = 4096;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// Behind a gateway that wants a key of its own and another `Host`, or with an
-/// API token beside the session's token:
+/// Behind a gateway that asks for a key and another `Host`, or with an API token
+/// beside the session's token:
 ///
 /// ```
 /// # use bytes::Bytes;
@@ -75,30 +75,29 @@ const LOOKED_AT: usize = 4096;
 /// # }
 /// ```
 ///
-/// # What a failure means
+/// # Failures
 ///
 /// Each [`ProviderError`] of a call has a [`controlm::Error`](Error) as its
-/// source, with the status and what the server said.
+/// source, with the status and the server's message.
 ///
 /// | a login | is | because |
 /// |---|---|---|
 /// | 401; any status with the text for a wrong password, except in an HTML page | `Refused` | the session never sends these credentials again, so that no lock counter runs |
 /// | 408, 425, 429, 5xx, no connection, no answer | `Unavailable` | it passes by itself |
-/// | 3xx, 400, 403, 404 and the rest of 4xx | `Protocol` | the session service does not answer so: a gateway does, or another server. That is no verdict on the password, and will not pass soon: after a minute, or when the answer says |
-/// | a 2xx without a usable token | `Protocol` | something else answers at that address |
+/// | 3xx, 400, 403, 404 and the rest of 4xx | `Protocol` | a gateway or another server answers, not the session service. The password may be right. The next login waits for a minute, or for the answer's `Retry-After` |
+/// | a 2xx without a usable token | `Protocol` | another server answers at that address |
 ///
-/// A logout that finds its token dead is `TokenRejected`, which a session takes
-/// for success.
+/// A logout of a dead token is `TokenRejected`, which a session treats as success.
 ///
 /// | a password change | is | because |
 /// |---|---|---|
-/// | 401; 500 with the text for a dead token | `TokenRejected` | the session renews the token and asks once more |
+/// | 401; 500 with the text for a dead token | `TokenRejected` | the session renews the token and calls once more |
 /// | the rest of 4xx without 408; 500 with an error list | `Refused`, 425 and 429 `Unavailable` | the service itself declined: the old password stays in use |
 /// | connection refused, transport not ready | `Unavailable` | nothing was sent |
 /// | any other 5xx, 3xx, 408, no answer, a 2xx that cannot be read | `Uncertain` | it may have gone through behind a gateway |
 ///
-/// Where it cannot be known, `Uncertain` is the cheaper mistake: it costs one
-/// failed login, while the old password taken for good may lock a user out.
+/// In doubt, `Uncertain` is the cheaper mistake: it costs one failed login. A
+/// session that keeps sending a replaced password may lock the user out.
 pub struct ControlM<S, B> {
     api: SessionApi<S, B>,
     credentials: Source,
@@ -172,71 +171,72 @@ impl<S, B> ControlM<S, B> {
 
     /// Puts `prefix` before the token, instead of `Bearer` and a space.
     ///
-    /// It is taken as it is: a scheme's name wants its space.
+    /// The prefix is used as it is: include the space after a scheme's name.
     #[must_use]
     pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
         self.api = self.api.prefix(prefix);
         self
     }
 
-    /// Sends one more header with each request: with the login and the other
-    /// calls made here and, beside the token, with each request of the session.
+    /// Sets a header of each request: of the login and the provider's other
+    /// calls and, beside the token, of each request of the session.
     ///
-    /// For what a gateway asks for, or for an API token in `x-api-key` beside
-    /// the session's own. Like the token it goes to the token's origin only,
-    /// and replaces a request's own header of that name. A second value for
-    /// the same name replaces the first. The value is marked as sensitive, and
-    /// errors quote none but that of `Host`.
+    /// For a key that a gateway asks for, or for an API token in `x-api-key`
+    /// beside the session's own. Like the token it goes to the token's origin
+    /// only, and replaces a request's own header of that name. A second value for
+    /// the same name replaces the first. The value is marked as sensitive. Errors
+    /// quote no such value, except the value of `Host`.
     #[must_use]
     pub fn extra_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.api = self.api.extra_header(name, value);
         self
     }
 
-    /// Takes a token to live this long from its login, instead of 30 minutes;
-    /// `None` for until the server rejects it.
+    /// Sets the lifetime of a token from its login, 30 minutes by default. With
+    /// `None`, a token lives until the server rejects it.
     ///
-    /// The service does not say when a token ends. A session renews it ahead of
-    /// that, and whenever the server rejects it.
+    /// The service does not report the lifetime. A session renews the token
+    /// before its end, and whenever the server rejects it.
     #[must_use]
     pub fn lifetime(mut self, lifetime: impl Into<Option<Duration>>) -> Self {
         self.lifetime = lifetime.into();
         self
     }
 
-    /// Takes a token to end after this long without a request, too.
+    /// Sets how long a token lives without a request. By default there is no
+    /// such limit.
     ///
-    /// For servers whose 30 minutes are of the idle kind, which the
-    /// documentation leaves open: `.lifetime(None).idle_lifetime(..)`.
+    /// For servers whose 30 minutes are an idle timeout, which the documentation
+    /// leaves open: `.lifetime(None).idle_lifetime(..)`.
     #[must_use]
     pub fn idle_lifetime(mut self, idle: impl Into<Option<Duration>>) -> Self {
         self.idle_lifetime = idle.into();
         self
     }
 
-    /// Says what a logout ends on this server, instead of just its token.
+    /// Sets which tokens a logout ends on this server: by default, only its own.
     ///
-    /// Only where it ends no other is a replaced token logged out.
+    /// The session logs out a replaced token only if that ends no other token.
     #[must_use]
     pub fn logout_ends(mut self, ends: LogoutEnds) -> Self {
         self.logout_ends = ends;
         self
     }
 
-    /// Lets the password and the token go over plain `http` to another
-    /// machine, where anybody on the way can read and use them.
+    /// Allows the password and the token to go over plain `http` to another
+    /// machine. Anybody on the way can read and use them.
     ///
-    /// Without it, a login there fails before anything is sent.
+    /// By default, such a login fails before anything is sent.
     #[must_use]
     pub fn allow_plain_http(mut self) -> Self {
         self.api = self.api.allow_plain_http();
         self
     }
 
-    /// What each request of the session carries beside the token.
+    /// The headers of each request of the session, beside the token.
     ///
-    /// It is asked for before a login is sent: a login that fails afterwards
-    /// leaves a session behind on the server.
+    /// Called before a login is sent: a login that fails afterwards would leave a
+    /// session on the server.
     fn beside_the_token(&self) -> Result<Vec<(HeaderName, SecretString)>, ProviderError> {
         self.api
             .extra_headers()
@@ -245,7 +245,7 @@ impl<S, B> ControlM<S, B> {
                 |(name, value)| match std::str::from_utf8(value.as_bytes()) {
                     Ok(text) if !text.is_empty() => Ok((name.clone(), text.into())),
                     Ok(_) | Err(_) => Err(ProviderError::unsupported(format!(
-                        "the extra header `{name}` is empty or no UTF-8, which no token can carry"
+                        "the extra header `{name}` is empty or not UTF-8, so that no token can carry it"
                     ))),
                 },
             )
@@ -325,21 +325,23 @@ where
 
 fn login_failed(error: Error) -> ProviderError {
     match error.kind() {
-        ErrorKind::PlainHttp => sorted(ProviderError::unsupported, error),
-        ErrorKind::NotSent => sorted(ProviderError::unavailable, error),
-        ErrorKind::NoAnswer => sorted(ProviderError::unanswered, error),
-        ErrorKind::Status(StatusCode::UNAUTHORIZED) => sorted(ProviderError::refused, error),
-        // The text is the 401's. A server that says it with another status has
-        // counted the attempt all the same.
-        ErrorKind::Status(_) | ErrorKind::Unreadable(_) if error.is_refusal() => {
-            sorted(ProviderError::refused, error)
+        ErrorKind::PlainHttp => provider_error(ProviderError::unsupported, error),
+        ErrorKind::NotSent => provider_error(ProviderError::unavailable, error),
+        ErrorKind::NoAnswer => provider_error(ProviderError::unanswered, error),
+        ErrorKind::Status(StatusCode::UNAUTHORIZED) => {
+            provider_error(ProviderError::refused, error)
         }
-        ErrorKind::Unreadable(_) => sorted(ProviderError::protocol, error),
+        // The text belongs to a 401. With another status, too, the server has
+        // counted the attempt.
+        ErrorKind::Status(_) | ErrorKind::Unreadable(_) if error.is_refusal() => {
+            provider_error(ProviderError::refused, error)
+        }
+        ErrorKind::Unreadable(_) => provider_error(ProviderError::protocol, error),
         ErrorKind::Status(status) if may_have_been_executed(status) => {
-            sorted(ProviderError::unanswered, error)
+            provider_error(ProviderError::unanswered, error)
         }
         ErrorKind::Status(status) if passes_by_itself(status) => {
-            sorted(ProviderError::unavailable, error)
+            provider_error(ProviderError::unavailable, error)
         }
         ErrorKind::Status(_) => {
             let delay = error.retry_after().unwrap_or(NOT_SOON);
@@ -350,48 +352,54 @@ fn login_failed(error: Error) -> ProviderError {
 
 fn logout_failed(error: Error) -> ProviderError {
     if error.token_is_dead() {
-        return sorted(ProviderError::token_rejected, error);
+        return provider_error(ProviderError::token_rejected, error);
     }
     match error.kind() {
-        ErrorKind::PlainHttp => sorted(ProviderError::unsupported, error),
-        ErrorKind::NotSent | ErrorKind::NoAnswer => sorted(ProviderError::unavailable, error),
-        ErrorKind::Unreadable(_) => sorted(ProviderError::protocol, error),
-        ErrorKind::Status(status) if passes_by_itself(status) => {
-            sorted(ProviderError::unavailable, error)
+        ErrorKind::PlainHttp => provider_error(ProviderError::unsupported, error),
+        ErrorKind::NotSent | ErrorKind::NoAnswer => {
+            provider_error(ProviderError::unavailable, error)
         }
-        ErrorKind::Status(_) => sorted(ProviderError::protocol, error),
+        ErrorKind::Unreadable(_) => provider_error(ProviderError::protocol, error),
+        ErrorKind::Status(status) if passes_by_itself(status) => {
+            provider_error(ProviderError::unavailable, error)
+        }
+        ErrorKind::Status(_) => provider_error(ProviderError::protocol, error),
     }
 }
 
 fn change_failed(error: Error) -> ProviderError {
     if error.token_is_dead() {
-        return sorted(ProviderError::token_rejected, error);
+        return provider_error(ProviderError::token_rejected, error);
     }
     match error.kind() {
-        ErrorKind::PlainHttp => sorted(ProviderError::unsupported, error),
-        ErrorKind::NotSent => sorted(ProviderError::unavailable, error),
-        // An unreadable answer has a status that says that it was done, but
-        // perhaps not from the session service.
-        ErrorKind::NoAnswer | ErrorKind::Unreadable(_) => sorted(ProviderError::uncertain, error),
+        ErrorKind::PlainHttp => provider_error(ProviderError::unsupported, error),
+        ErrorKind::NotSent => provider_error(ProviderError::unavailable, error),
+        // The status of an unreadable answer is a success, but perhaps not from
+        // the session service.
+        ErrorKind::NoAnswer | ErrorKind::Unreadable(_) => {
+            provider_error(ProviderError::uncertain, error)
+        }
         ErrorKind::Status(StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS) => {
-            sorted(ProviderError::unavailable, error)
+            provider_error(ProviderError::unavailable, error)
         }
-        // A proxy says so too when it lost patience with the server behind it.
-        ErrorKind::Status(StatusCode::REQUEST_TIMEOUT) => sorted(ProviderError::uncertain, error),
+        // A proxy sends 408 too, after a timeout of the server behind it.
+        ErrorKind::Status(StatusCode::REQUEST_TIMEOUT) => {
+            provider_error(ProviderError::uncertain, error)
+        }
         ErrorKind::Status(status) if status.is_client_error() => {
-            sorted(ProviderError::refused, error)
+            provider_error(ProviderError::refused, error)
         }
-        // With an error list it is the service's own answer, which it declares
-        // for a change that it did not make.
+        // With an error list it is the service's own answer, which is documented
+        // for a change that was not made.
         ErrorKind::Status(StatusCode::INTERNAL_SERVER_ERROR) if !error.errors().is_empty() => {
-            sorted(ProviderError::refused, error)
+            provider_error(ProviderError::refused, error)
         }
-        ErrorKind::Status(_) => sorted(ProviderError::uncertain, error),
+        ErrorKind::Status(_) => provider_error(ProviderError::uncertain, error),
     }
 }
 
-/// The error with what it is to the session, and the delay that the server asked for.
-fn sorted(kind: fn(Error) -> ProviderError, error: Error) -> ProviderError {
+/// Returns a provider error of this kind, with the server's `Retry-After`.
+fn provider_error(kind: fn(Error) -> ProviderError, error: Error) -> ProviderError {
     match error.retry_after() {
         Some(delay) => kind(error).with_retry_after(delay),
         None => kind(error),

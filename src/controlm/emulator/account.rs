@@ -1,20 +1,20 @@
-//! What the emulator counted.
+//! The counters of the emulator.
 
 use std::{collections::BTreeMap, fmt};
 
 use super::operation::Operation;
 
-/// What happened up to now; a snapshot made by [`Emulator::account`](super::Emulator::account).
+/// A snapshot of the emulator's counters, from [`Emulator::account`](super::Emulator::account).
 ///
 /// Every login opens one session, and every session is live or ended in one of
 /// four ways, so [`balances`](Self::balances) always holds. A test of a client
 /// that logs out properly compares `live` with what the client still holds.
 ///
-/// `Display` is for a person, several lines long.
+/// `Display` writes several lines for a person.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Account {
-    /// Requests that arrived, whatever became of them.
+    /// Requests that arrived, with any outcome.
     pub requests: u64,
     /// Requests that a fault changed.
     pub faults: u64,
@@ -40,10 +40,10 @@ pub struct Account {
     pub dead_tokens: u64,
     /// Jobs that were ordered.
     pub jobs_ordered: u64,
-    /// How often each `folder` was ordered; orders that name none are not in it.
+    /// The number of orders of each `folder`. Orders without a folder do not count.
     ///
-    /// A test that gives each order a folder of its own can prove that each
-    /// was executed once.
+    /// A test that gives each order its own folder can prove that each was
+    /// executed once.
     pub ordered_by_folder: BTreeMap<String, u64>,
     /// Passwords that were changed by their users.
     pub password_changes: u64,
@@ -53,17 +53,17 @@ pub struct Account {
 }
 
 impl Account {
-    /// How many requests came for one operation, whatever became of them.
+    /// Returns the number of requests for one operation, with any outcome.
     pub fn requests_to(&self, operation: Operation) -> u64 {
         self.by_operation.get(&operation).copied().unwrap_or(0)
     }
 
-    /// How often this folder was ordered.
+    /// Returns the number of orders of this folder.
     pub fn ordered(&self, folder: &str) -> u64 {
         self.ordered_by_folder.get(folder).copied().unwrap_or(0)
     }
 
-    /// Whether every session that was opened is accounted for.
+    /// Returns whether every session that was opened is accounted for.
     pub fn balances(&self) -> bool {
         self.logins == self.live + self.logged_out + self.expired + self.dropped + self.ended
     }

@@ -12,9 +12,9 @@ use http_body::{Body, Frame, SizeHint};
 
 /// The body of the emulator's responses.
 ///
-/// JSON is one frame of known length. A job's output streams: one frame a
-/// chunk, each made when it is asked for, of unknown length in all, so that it
-/// is sent chunked on a socket.
+/// JSON is one frame of known length. A job's output streams: each chunk is one
+/// frame, made when it is polled. The total length is unknown, so that a socket
+/// sends it chunked.
 #[derive(Clone)]
 pub struct ResponseBody {
     content: Content,
@@ -93,7 +93,7 @@ impl Body for ResponseBody {
     }
 }
 
-/// A line of exactly `size` bytes that says which it is, where there is room.
+/// Returns a line of exactly `size` bytes, with its number if there is room.
 fn line(number: u32, size: usize) -> Bytes {
     let mut line = format!("chunk {number} ").into_bytes();
     line.resize(size, b'.');
@@ -103,7 +103,7 @@ fn line(number: u32, size: usize) -> Bytes {
     line.into()
 }
 
-// By hand: the answer to a login or a logout holds the token.
+// By hand: the answer to a login or a logout contains the token.
 impl fmt::Debug for ResponseBody {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ResponseBody").finish_non_exhaustive()

@@ -14,7 +14,7 @@ use super::{
     state::State,
 };
 
-/// Sets up an [`Emulator`]. Made by [`Emulator::builder`].
+/// A builder of an [`Emulator`], from [`Emulator::builder`].
 ///
 /// ```
 /// use std::time::Duration;
@@ -47,7 +47,7 @@ impl EmulatorBuilder {
         }
     }
 
-    /// Sets the path that all operations are under, `/automation-api` by default.
+    /// Sets the base path of all operations, `/automation-api` by default.
     ///
     /// Gateways put the service under other paths. `/` means no prefix.
     pub fn base_path(mut self, path: impl AsRef<str>) -> Self {
@@ -55,56 +55,58 @@ impl EmulatorBuilder {
         self
     }
 
-    /// Adds a user, or gives a user another password.
+    /// Adds a user, or sets a user's password.
     ///
-    /// Without any user there is one: `emuser` with the password `empass`.
+    /// By default there is one user, `emuser` with the password `empass`.
     pub fn user(mut self, name: impl Into<String>, password: impl Into<SecretString>) -> Self {
         self.users.insert(name.into(), password.into());
         self
     }
 
-    /// Ends each session this long after its login; 30 minutes by default.
+    /// Sets the lifetime of a session from its login, 30 minutes by default.
     pub fn lifetime(mut self, lifetime: impl Into<Option<Duration>>) -> Self {
         self.settings.lifetime = lifetime.into();
         self
     }
 
-    /// Ends each session that was not used for this long; by default none.
+    /// Sets how long a session lives without use. By default there is no limit.
     pub fn idle_timeout(mut self, idle: impl Into<Option<Duration>>) -> Self {
         self.settings.idle = idle.into();
         self
     }
 
-    /// Sets where the token is looked for.
+    /// Sets where the server looks for the token.
     pub fn token_in(mut self, place: TokenIn) -> Self {
         self.settings.token_in = place;
         self
     }
 
-    /// Sets the status for a dead token; the text is always the same.
+    /// Sets the status for a dead token. The text is always the same.
     ///
     /// 401 by default. Some servers answer 500 instead. A missing token is
-    /// answered with 401 in any case.
+    /// always a 401.
     pub fn dead_token_as(mut self, status: StatusCode) -> Self {
         self.settings.dead_token_as = status;
         self
     }
 
-    /// Locks a user after this many failed logins in a row; by default never.
+    /// Sets how many failed logins in a row lock a user. By default none do.
     ///
-    /// A successful login starts the count anew.
+    /// A successful login resets the count.
     pub fn lock_after(mut self, failures: impl Into<Option<u32>>) -> Self {
         self.settings.lock_after = failures.into();
         self
     }
 
-    /// Unlocks such a user after this long; by default only [`Emulator::unlock`] does.
+    /// Sets how long such a lock lasts. By default only [`Emulator::unlock`] ends it.
     pub fn lock_for(mut self, duration: impl Into<Option<Duration>>) -> Self {
         self.settings.lock_for = duration.into();
         self
     }
 
-    /// Refuses a login while this many sessions are live; by default there is no limit.
+    /// Sets how many sessions may be live. By default there is no limit.
+    ///
+    /// Another login is refused.
     pub fn max_sessions(mut self, sessions: impl Into<Option<usize>>) -> Self {
         self.settings.max_sessions = sessions.into();
         self
@@ -118,8 +120,8 @@ impl EmulatorBuilder {
 
     /// Sets how many characters a new password needs, 1 by default.
     ///
-    /// That it differs from the current one is demanded in any case. The
-    /// passwords of [`user`](Self::user) are not checked.
+    /// A new password must always differ from the current one. The passwords of
+    /// [`user`](Self::user) are not checked.
     pub fn min_password_length(mut self, characters: usize) -> Self {
         self.settings.min_password_length = characters;
         self
@@ -137,13 +139,13 @@ impl EmulatorBuilder {
         self
     }
 
-    /// Lets each call wait this long before it is executed.
+    /// Sets how long each call waits before it is executed.
     pub fn latency(mut self, latency: Duration) -> Self {
         self.settings.latency = latency;
         self
     }
 
-    /// Lets each login wait this long instead of [`latency`](Self::latency).
+    /// Sets how long each login waits, instead of [`latency`](Self::latency).
     pub fn login_latency(mut self, latency: impl Into<Option<Duration>>) -> Self {
         self.settings.login_latency = latency.into();
         self
@@ -155,9 +157,9 @@ impl EmulatorBuilder {
         self
     }
 
-    /// Is called once for each call that is answered or closed.
+    /// Sets a function that is called once for each call that is answered or closed.
     ///
-    /// A [`Call`] holds no secret, so it can be printed.
+    /// A [`Call`] has no secret, so it can be printed.
     pub fn on_call(mut self, observer: impl Fn(&Call) + Send + Sync + 'static) -> Self {
         self.observer = Some(Arc::new(observer));
         self

@@ -1,4 +1,4 @@
-//! What an observer is told about one call.
+//! One call, as an observer sees it.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -8,8 +8,8 @@ pub(super) type Observer = Arc<dyn Fn(&Call) + Send + Sync>;
 
 /// One call that was answered, or whose connection was closed.
 ///
-/// It holds no secret: neither headers nor bodies, and the path without its
-/// query. Its `Display` is one line.
+/// It has no secret: no headers, no bodies, and the path without its query.
+/// `Display` writes one line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Call {
@@ -19,9 +19,9 @@ pub struct Call {
     pub path: String,
     /// The status, or `None` if the connection was closed without an answer.
     pub status: Option<StatusCode>,
-    /// Whose session it was; at a login, who logged in.
+    /// The user of the session or, at a login, the user that logged in.
     pub user: Option<String>,
-    /// How long it took on tokio's clock.
+    /// The duration on tokio's clock.
     pub elapsed: Duration,
 }
 

@@ -1,4 +1,4 @@
-//! Faults by script: what goes wrong with which of the next requests.
+//! Faults by script, for the next requests.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -14,7 +14,7 @@ use super::{
     path::{normal, segments},
 };
 
-/// Which requests a fault is for.
+/// The requests that a fault is for.
 ///
 /// A request takes its fault from the most specific target that has one: its
 /// path, then its operation, then any.
@@ -41,18 +41,18 @@ impl From<&str> for Target {
     }
 }
 
-/// One thing that goes wrong with one request.
+/// A fault of one request.
 ///
-/// Before the request is executed, unless [`after_execution`](Self::after_execution)
-/// says otherwise: then the session exists or the job is ordered, and only the
-/// answer suffers.
+/// The fault comes before the request is executed. With
+/// [`after_execution`](Self::after_execution), the session exists or the job is
+/// ordered, and only the answer is affected.
 ///
 /// ```
 /// # use std::time::Duration;
 /// # use http::StatusCode;
 /// # use tower_reauth::controlm::emulator::{Emulator, Fault, Operation};
 /// # let emulator = Emulator::new();
-/// // The next login is told to come back later, the one after that succeeds.
+/// // The next login fails with 503, and the login after that succeeds.
 /// let busy = Fault::status(StatusCode::SERVICE_UNAVAILABLE).retry_after(Duration::from_secs(5));
 /// emulator.fault(Operation::Login, busy);
 /// // The next order reaches the server, but its answer never arrives.
@@ -74,7 +74,7 @@ pub(super) enum Moment {
 
 #[derive(Clone, Debug)]
 pub(super) enum Effect {
-    /// Nothing goes wrong.
+    /// No fault.
     Pass,
     /// The connection is closed without an answer.
     Close,
@@ -82,7 +82,7 @@ pub(super) enum Effect {
     Stall,
     /// The answer's body ends halfway.
     Truncate,
-    /// Something else is answered.
+    /// Another answer is sent.
     Answer(Answer),
 }
 
@@ -103,7 +103,7 @@ impl Fault {
         matches!(self.effect, Effect::Pass)
     }
 
-    /// Lets the request pass, so that a script can go wrong at the second request.
+    /// No fault, so that a script can begin at the second request.
     pub fn pass() -> Self {
         Self::new(Effect::Pass)
     }
@@ -115,7 +115,7 @@ impl Fault {
         Self::new(Effect::Close)
     }
 
-    /// Holds the request until [`Emulator::release`](super::Emulator::release), then lets it pass.
+    /// Holds the request until [`Emulator::release`](super::Emulator::release).
     pub fn stall() -> Self {
         Self::new(Effect::Stall)
     }
@@ -138,7 +138,7 @@ impl Fault {
         )
     }
 
-    /// Answers 200, with a body that claims to be JSON and is not.
+    /// Answers 200, with a body that is not JSON and a content type of JSON.
     pub fn garbage() -> Self {
         Self::body(StatusCode::OK, "application/json", "\u{0}not json \u{7f}{{")
     }
@@ -152,19 +152,19 @@ impl Fault {
     ///
     /// # Panics
     ///
-    /// If the content type is no valid header value.
+    /// If the content type is not a valid header value.
     pub fn body(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Self {
         Self::answer(Answer::raw(status, content_type, body.into()))
     }
 
     /// Executes the request, then sends only the first half of the answer's body.
     ///
-    /// The response itself is complete: it is the JSON that ends too early.
+    /// The HTTP response is complete: only the JSON is cut.
     pub fn truncated() -> Self {
         Self::new(Effect::Truncate).after_execution()
     }
 
-    /// Adds a `Retry-After`, in whole seconds, to a fault that answers something.
+    /// Sets `Retry-After`, in whole seconds, for a fault that has an answer.
     pub fn retry_after(mut self, delay: Duration) -> Self {
         if let Effect::Answer(answer) = &mut self.effect {
             let rounded_up = delay.as_secs() + u64::from(delay.subsec_nanos() > 0);
@@ -173,7 +173,7 @@ impl Fault {
         self
     }
 
-    /// Lets the request be executed first; only its answer suffers.
+    /// Executes the request first. Only its answer is affected.
     pub fn after_execution(mut self) -> Self {
         self.moment = Moment::After;
         self
@@ -186,7 +186,7 @@ impl Fault {
     }
 }
 
-/// The faults that are still to come, in order, for each target.
+/// The queued faults of each target, in order.
 #[derive(Default)]
 pub(super) struct Script {
     queues: HashMap<Target, VecDeque<Fault>>,

@@ -1,4 +1,4 @@
-//! The handle: what a test does to the server while it runs.
+//! The handle, by which a test controls the server while it runs.
 
 use std::{
     fmt,
@@ -53,7 +53,7 @@ impl Emulator {
         self.state().restart(Instant::now());
     }
 
-    /// Ends the session of this token now; says whether it was live.
+    /// Ends the session of this token now. Returns whether it was live.
     pub fn expire(&self, token: &str) -> bool {
         self.state().expire(token, Instant::now())
     }
@@ -63,19 +63,19 @@ impl Emulator {
         self.state().expire_all();
     }
 
-    /// Locks a user until [`unlock`](Self::unlock); says whether there is one.
+    /// Locks a user until [`unlock`](Self::unlock). Returns whether the user exists.
     ///
     /// Live sessions stay live.
     pub fn lock(&self, user: &str) -> bool {
         self.state().lock(user)
     }
 
-    /// Unlocks a user and forgets failed logins; says whether there is one.
+    /// Unlocks a user and resets the failed logins. Returns whether the user exists.
     pub fn unlock(&self, user: &str) -> bool {
         self.state().unlock(user)
     }
 
-    /// Gives a user another password, as an administrator does, or adds the user.
+    /// Sets a user's password, as an administrator does, or adds the user.
     pub fn set_password(&self, user: impl Into<String>, password: impl Into<SecretString>) {
         self.state().set_password(user.into(), password.into());
     }
@@ -87,19 +87,19 @@ impl Emulator {
 
     /// Adds a fault for the next request to a target.
     ///
-    /// Each request takes one fault; those for one target queue up. A target
+    /// Each request takes one fault. The faults of one target form a queue. A target
     /// is an [`Operation`](super::Operation), a path below the base path, or
     /// [`Target::Any`].
     pub fn fault(&self, target: impl Into<Target>, fault: Fault) {
         self.state().script.push(target.into(), fault);
     }
 
-    /// Forgets the faults that are still to come.
+    /// Removes all queued faults.
     pub fn clear_faults(&self) {
         self.state().script.clear();
     }
 
-    /// Lets all requests go that [`Fault::stall`] holds now.
+    /// Releases all requests that [`Fault::stall`] holds now.
     pub fn release(&self) {
         self.shared.stall.release();
     }
@@ -109,13 +109,13 @@ impl Emulator {
         self.shared.stall.reached(requests).await;
     }
 
-    /// Says what happened up to now.
+    /// Returns a snapshot of the counters.
     pub fn account(&self) -> Account {
         self.state().account(Instant::now())
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
-        // The state is whole between any two statements that may panic.
+        // The state is consistent between any two statements that may panic.
         self.shared
             .state
             .lock()
@@ -123,7 +123,7 @@ impl Emulator {
     }
 }
 
-// By hand: the state holds tokens and passwords.
+// By hand: the state has tokens and passwords.
 impl fmt::Debug for Emulator {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Emulator")

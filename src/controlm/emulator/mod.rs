@@ -1,11 +1,11 @@
 //! An embedded Control-M session server, to test Control-M code against.
 //!
-//! It speaks the session service (login, logout, password change) and a few
+//! It emulates the session service (login, logout, password change) and a few
 //! operations behind the session: some that read, one that orders jobs and so
 //! must not be repeated, one that streams, and two that reject a live token.
-//! Everything that makes the real server hard to live with can be had on
-//! demand: short lifetimes, restarts, locks, session limits, faults. And it
-//! counts, so that a test can prove what a client did.
+//! The difficulties of the real server are available on demand: short
+//! lifetimes, restarts, locks, session limits, faults. The emulator counts, so
+//! that a test can prove what a client did.
 //!
 //! # As a service, without a socket
 //!
@@ -31,7 +31,7 @@
 //! let answer = answer.into_body().collect().await?.to_bytes();
 //! let token = serde_json::from_slice::<LoginResult>(&answer)?.token.unwrap();
 //!
-//! // Sessions expire on tokio's clock, so a test with a paused clock needs no patience.
+//! // Sessions expire on tokio's clock, so a test with a paused clock does not wait.
 //! tokio::time::advance(Duration::from_secs(60)).await;
 //!
 //! let servers = Request::get("/automation-api/config/servers")
@@ -48,25 +48,25 @@
 //!
 //! # On a socket
 //!
-//! [`Emulator::serve`] for HTTP, [`Emulator::serve_with`] for TLS or anything
-//! else. `cargo run --example emulator -- --help` serves it to clients in any
+//! [`Emulator::serve`] is for HTTP, [`Emulator::serve_with`] for TLS or any other
+//! stream. `cargo run --example emulator -- --help` serves it to clients in any
 //! language.
 //!
 //! # Faults
 //!
-//! [`Emulator::fault`] queues what goes wrong with the next requests to an
-//! [`Operation`] or a path: see [`Fault`].
+//! [`Emulator::fault`] queues a [`Fault`] for the next request to an [`Operation`]
+//! or a path.
 //!
 //! # Limits
 //!
-//! - What Control-M's documentation leaves open (whether a lifetime is
-//!   absolute or idle, what a password change does to sessions, some texts and
-//!   statuses) is a setting here, and its default a guess.
+//! - Where Control-M's documentation is incomplete (whether a lifetime is
+//!   absolute or idle, which sessions a password change ends, some texts and
+//!   statuses), the emulator has a setting, and its default is a guess.
 //! - Roles, API tokens and the rest of the Automation API are not emulated.
 //!   Jobs end as soon as they are ordered.
-//! - HTTP/1.1 only. The last 1000 orders can be asked for; the account keeps
+//! - HTTP/1.1 only. Only the last 1000 orders have a status. The account keeps
 //!   every folder's name.
-//! - It is for tests. Passwords and tokens are in memory as they are.
+//! - It is for tests. Passwords and tokens in its memory are not wiped.
 
 mod account;
 mod answer;

@@ -17,9 +17,9 @@ use super::{
 };
 use crate::controlm::model::{LoginCredentials, LoginResult, PasswordsObject, SuccessData};
 
-/// The most chunks that a job's output has.
+/// The limit for the chunks of a job's output.
 const MAX_CHUNKS: u32 = 100_000;
-/// The largest chunk of a job's output, in bytes.
+/// The limit for a chunk of a job's output, in bytes.
 const MAX_CHUNK: u32 = 64 * 1024;
 
 /// An operation, and the id in its path.
@@ -53,18 +53,18 @@ impl Route {
     }
 }
 
-/// A request that has arrived in whole.
+/// A request that was received completely.
 pub(super) struct Received {
     pub(super) head: Parts,
     pub(super) body: Bytes,
     pub(super) route: Option<Route>,
-    /// Where the base path is, as the client sees it.
+    /// The base address, as the client sees it.
     pub(super) base: String,
-    /// What a login hands out, drawn beforehand so that the state stays deterministic.
+    /// The token of a login, made beforehand so that the state stays deterministic.
     pub(super) fresh_token: String,
 }
 
-/// An answer, and whose session it was.
+/// An answer, and the user of the session.
 pub(super) type Outcome = (Answer, Option<String>);
 
 impl Received {
@@ -335,13 +335,13 @@ fn tokens(head: &Parts, place: TokenIn) -> Vec<&str> {
         .collect()
 }
 
-/// What follows the scheme `Bearer`, in any case as HTTP has it.
+/// Returns the value after the scheme `Bearer`, which is case-insensitive.
 fn without_bearer(value: &str) -> Option<&str> {
     let (scheme, token) = value.trim().split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
-/// Reads a JSON body. The refusal never quotes it: it may hold a password.
+/// Reads a JSON body. The refusal never quotes it, because it may contain a password.
 fn read<T: DeserializeOwned>(body: &Bytes) -> Result<T, Answer> {
     serde_json::from_slice(body).map_err(|error| {
         let text = if error.is_data() {

@@ -14,11 +14,11 @@ use tokio::{
 
 use super::{handle::Emulator, service::EmulatorService};
 
-/// The emulator on a socket, until it is dropped. Made by [`Emulator::serve`].
+/// The emulator on a socket, from [`Emulator::serve`], until it is dropped.
 ///
-/// Dropping it closes all connections at once; [`shutdown`](Self::shutdown)
-/// lets them finish. The [`Emulator`] lives on either way, and can be served
-/// again, with its sessions.
+/// Dropping it closes all connections at once. [`shutdown`](Self::shutdown) lets
+/// them finish. Either way the [`Emulator`] keeps its sessions and can be served
+/// again.
 #[must_use = "the server stops when it is dropped"]
 pub struct Server {
     url: Uri,
@@ -30,7 +30,7 @@ pub struct Server {
 impl Emulator {
     /// Serves HTTP/1.1 on this address, on the current runtime.
     ///
-    /// Port 0 is any free port: see [`Server::url`].
+    /// Port 0 means any free port: see [`Server::url`].
     ///
     /// ```
     /// # use tower_reauth::controlm::emulator::Emulator;
@@ -46,11 +46,11 @@ impl Emulator {
         self.serve_with(listener, Scheme::HTTP, |tcp| std::future::ready(Ok(tcp)))
     }
 
-    /// Serves on a listener, over whatever `wrap` makes of each connection.
+    /// Serves on a listener, over the stream that `wrap` makes of each connection.
     ///
     /// For TLS, `wrap` is the handshake. It runs in the connection's own task,
-    /// so that one slow client holds up no other; a connection that it fails
-    /// is dropped. The scheme is for the URLs only.
+    /// so that a slow client does not delay others. A connection whose handshake
+    /// fails is dropped. The scheme is for the URLs only.
     ///
     /// ```no_run
     /// # use http::uri::Scheme;
@@ -93,30 +93,34 @@ impl Emulator {
 }
 
 impl Server {
-    /// Where the service is, base path included.
+    /// Returns the URL of the service, base path included.
     pub fn url(&self) -> &Uri {
         &self.url
     }
 
-    /// The address that it listens on.
+    /// Returns the address of the listener.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
     /// Accepts no more connections, answers the requests under way, and closes.
     ///
-    /// It waits as long as they take, so a stalled request has to be
-    /// [released](Emulator::release) first. Dropping the future closes at once.
+    /// It waits for them without a timeout: [release](Emulator::release) stalled
+    /// requests first.
+    ///
+    /// # Cancellation
+    ///
+    /// Dropping the future closes all connections at once.
     pub async fn shutdown(mut self) {
         self.stop.send_replace(true);
-        // It fails only if the runtime is shutting down, which is just as good.
+        // It fails only if the runtime shuts down, which stops the server too.
         let _ = (&mut self.task).await;
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // The connections' tasks are aborted with the set that they are in.
+        // Dropping the task's `JoinSet` aborts the connections.
         self.task.abort();
     }
 }
@@ -144,12 +148,11 @@ async fn accept<W, F, I>(
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((tcp, _)) => {
-                    // Small answers are not to wait for more.
+                    // Small answers must not wait for more data.
                     let _ = tcp.set_nodelay(true);
                     connections.spawn(connection(wrap(tcp), service.clone(), stopped.clone()));
                 }
-                // Most likely too many open files: trying again at once would
-                // only burn the processor.
+                // Most likely too many open files: an immediate retry would spin.
                 Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
             },
             Some(_) = connections.join_next() => {}
@@ -172,13 +175,13 @@ async fn connection<I>(
         () = told(&mut stopped) => return,
     };
     let Ok(io) = io else { return };
-    // Without a timer: an idle connection stays open, also when tokio's clock
-    // is paused and jumps ahead.
+    // Without a timer, an idle connection stays open even if tokio's paused
+    // clock jumps ahead.
     let mut http = http1::Builder::new();
     http.header_read_timeout(None);
     let connection = http.serve_connection(TokioIo::new(io), TowerToHyperService::new(service));
     let mut connection = pin!(connection);
-    // Its errors are the client's, or a fault's: both end just this connection.
+    // An error of the client or of a fault ends only this connection.
     tokio::select! {
         _ = connection.as_mut() => {}
         () = told(&mut stopped) => {
@@ -188,7 +191,7 @@ async fn connection<I>(
     }
 }
 
-/// Waits until the server is told to stop, or is gone.
+/// Waits until the server is stopped or dropped.
 async fn told(stopped: &mut watch::Receiver<bool>) {
     let _ = stopped.wait_for(|stop| *stop).await;
 }

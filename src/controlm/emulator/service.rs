@@ -27,14 +27,14 @@ use super::{
     routes::{Outcome, Received, Route},
 };
 
-/// The largest request body, in bytes.
+/// The limit for a request body, in bytes.
 const MAX_BODY: usize = 16 * 1024 * 1024;
 
-/// The emulator as a tower service. Made by [`Emulator::service`].
+/// The emulator as a tower service, from [`Emulator::service`].
 ///
-/// For requests with any body. It is always ready, and looks at the path only,
-/// so that both `/automation-api/..` and a whole URL will do. A [`Fault`] that
-/// closes the connection is the error [`Closed`].
+/// It takes requests with any body and is always ready. Only the path of the URI
+/// counts, so that both `/automation-api/..` and a whole URL work. A [`Fault`]
+/// that closes the connection is the error [`Closed`].
 #[derive(Clone, Debug)]
 pub struct EmulatorService {
     emulator: Emulator,
@@ -47,7 +47,7 @@ pub struct EmulatorService {
 pub enum Closed {
     /// The request was not executed.
     BeforeExecution,
-    /// The request was executed; a client cannot know that.
+    /// The request was executed, which a client cannot know.
     AfterExecution,
 }
 
@@ -145,7 +145,7 @@ impl EmulatorService {
         };
         match before {
             Effect::Pass | Effect::Truncate => {}
-            // Before the body is read, so that it need not have arrived.
+            // The body is not read: it may not have arrived.
             Effect::Close => return Err(Closed::BeforeExecution),
             Effect::Stall => self.emulator.shared.stall.pass().await,
             Effect::Answer(answer) => return Ok((answer, None)),
@@ -182,7 +182,7 @@ impl EmulatorService {
         received.execute(&mut self.emulator.state(), Instant::now())
     }
 
-    /// The base path as the client sees it, for the URIs in answers.
+    /// The base address as the client sees it, for the URIs in answers.
     fn base(&self, head: &Parts) -> String {
         let host = head.headers.get(header::HOST).and_then(|v| v.to_str().ok());
         let authority = host.or(head.uri.authority().map(|a| a.as_str()));
@@ -210,7 +210,7 @@ where
     }
 }
 
-/// 128 hex digits; nothing at all for requests that cannot be a login.
+/// Returns 128 hex digits, or nothing for a request that cannot be a login.
 fn fresh_token(method: &Method) -> Result<String, getrandom::Error> {
     if method != Method::POST {
         return Ok(String::new());

@@ -12,14 +12,14 @@ pub enum TokenIn {
     Authorization,
     /// `x-api-key: <token>` only, with or without the prefix `Bearer`.
     ApiKey,
-    /// Both; of two tokens, one that is live is enough.
+    /// Both. One live token of two is enough.
     #[default]
     Either,
 }
 
 /// Which sessions a password change ends.
 ///
-/// What the real service does is unresolved, so both can be tested.
+/// The real service's behaviour is not documented, so each can be tested.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PasswordChangeEnds {

@@ -1,4 +1,4 @@
-//! Users, sessions and jobs as plain logic: no I/O, and no clock but the `now` that it is given.
+//! Users, sessions and jobs as plain logic: no I/O, and `now` is an argument.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
@@ -13,14 +13,14 @@ use super::{
     settings::{PasswordChangeEnds, Settings},
 };
 
-/// How many orders are kept for the status operations; all are counted.
+/// The limit for the orders that have a status. All orders are counted.
 const ORDERS_KEPT: usize = 1000;
 
 pub(super) struct State {
     pub(super) settings: Settings,
     pub(super) script: Script,
     users: BTreeMap<String, User>,
-    /// Live sessions by token. One that ended is gone: it is counted, not kept.
+    /// Live sessions by token. Ended sessions are only counted.
     sessions: HashMap<String, Session>,
     orders: VecDeque<Order>,
     counted: Account,
@@ -54,7 +54,7 @@ pub(super) struct Order {
     pub(super) folder: Option<String>,
 }
 
-/// Whose token a request carries.
+/// The state of a request's token.
 pub(super) enum Access {
     Missing,
     Dead,
@@ -95,7 +95,7 @@ impl State {
         }
     }
 
-    /// Counts a request that arrived, and says what goes wrong with it.
+    /// Counts a request, and returns its fault.
     pub(super) fn arrive(&mut self, path: &str, operation: Option<Operation>) -> Option<Fault> {
         self.counted.requests += 1;
         if let Some(operation) = operation {
@@ -108,7 +108,7 @@ impl State {
         Some(fault)
     }
 
-    /// Opens a session under `token`, if the credentials are good.
+    /// Opens a session under `token`, if the credentials are right.
     pub(super) fn login(
         &mut self,
         name: &str,
@@ -140,8 +140,8 @@ impl State {
         now: Instant,
     ) -> Result<(), LoginRefusal> {
         let user = self.users.get_mut(name).ok_or(LoginRefusal::Credentials)?;
-        // The lock is looked at first: while it holds, the right password is
-        // no better than a wrong one, and neither counts.
+        // The lock comes first: while a user is locked, no password is checked,
+        // and no failure is counted.
         if user.is_locked(now) {
             return Err(LoginRefusal::Locked);
         }
@@ -166,7 +166,7 @@ impl State {
         Ok(())
     }
 
-    /// Looks up the tokens of a request behind the session; one that is live is enough.
+    /// Looks up the tokens of a request behind the session. One live token is enough.
     pub(super) fn access(&mut self, tokens: &[&str], now: Instant) -> Access {
         self.drop_expired(now);
         for token in tokens {
@@ -255,7 +255,7 @@ impl State {
         order
     }
 
-    /// The last orders, newest first.
+    /// Returns the last orders, newest first.
     pub(super) fn orders(&self) -> impl Iterator<Item = &Order> {
         self.orders.iter().rev()
     }
@@ -268,7 +268,7 @@ impl State {
         self.counted.jobs_ordered
     }
 
-    /// Drops all sessions; users, passwords, locks and jobs stay, as in a server's database.
+    /// Drops all sessions. Users, passwords, locks and jobs stay, as in a server's database.
     pub(super) fn restart(&mut self, now: Instant) {
         self.drop_expired(now);
         self.counted.restarts += 1;
