@@ -1,5 +1,5 @@
 //! A reverse proxy: callers need no credentials, and share one session with the
-//! server behind it. Bodies stream both ways.
+//! server behind the proxy. Bodies stream both ways.
 //!
 //! ```sh
 //! cargo run --example axum_gateway
@@ -30,8 +30,8 @@ use hyper_util::rt::TokioExecutor;
 use tower::util::BoxCloneSyncService;
 use tower::{ServiceBuilder, ServiceExt};
 use tower_reauth::{
-    BoxError, Buffer, Error, ErrorKind, LoginContext, Profile, Reauth, Session, Token, Why,
-    provider_fn,
+    BoxError, Buffer, Error, ErrorKind, LoginContext, Profile, Reauth, ReauthFailure, Session,
+    Token, provider_fn,
 };
 
 type Upstream = BoxCloneSyncService<Request, Response, BoxError>;
@@ -45,7 +45,7 @@ struct Gateway {
 impl Gateway {
     fn new(session: &Session, authority: Authority) -> Self {
         let http = Client::builder(TokioExecutor::new()).build_http();
-        // Small bodies can be sent a second time, large ones stream through.
+        // Small bodies can be replayed, large ones stream through.
         let replay = Buffer::up_to(64 * 1024).into_body(Body::new);
         let upstream = ServiceBuilder::new()
             .map_response(|response: http::Response<_>| response.map(Body::new))
@@ -66,7 +66,7 @@ async fn forward(State(gateway): State<Gateway>, mut request: Request) -> Respon
         return StatusCode::BAD_REQUEST.into_response();
     };
     *request.uri_mut() = uri;
-    // What the caller says of itself is no affair of the server's.
+    // The caller's credentials are not meant for the server.
     request.headers_mut().remove(header::AUTHORIZATION);
     request.headers_mut().remove(header::HOST);
     remove_hop_by_hop(request.headers_mut());
@@ -74,19 +74,16 @@ async fn forward(State(gateway): State<Gateway>, mut request: Request) -> Respon
         Ok(response) => response,
         Err(error) => return failed(Error::find(&*error)),
     };
-    match response
-        .extensions()
-        .get::<Reauth>()
-        .map(|reauth| &reauth.why)
-    {
-        // That the gateway has no token is no affair of the caller's.
-        Some(Why::RenewalFailed(error)) => return failed(Some(error)),
+    let reauth = response.extensions().get::<Reauth>();
+    match reauth.map(|reauth| &reauth.failure) {
+        // The rejected token is the gateway's: the caller cannot fix it.
+        Some(ReauthFailure::RenewalFailed(error)) => return failed(Some(error)),
         Some(_) | None => remove_hop_by_hop(response.headers_mut()),
     }
     response
 }
 
-/// An error of the session means that the request was not executed.
+/// Answers a request that was not executed.
 fn failed(error: Option<&Error>) -> Response {
     let Some(error) = error else {
         return (StatusCode::BAD_GATEWAY, "the server does not answer").into_response();
@@ -105,7 +102,7 @@ fn failed(error: Option<&Error>) -> Response {
     response
 }
 
-/// What is said to the next hop only (RFC 9110, section 7.6.1).
+/// Removes the headers for the next hop only (RFC 9110, section 7.6.1).
 fn remove_hop_by_hop(headers: &mut HeaderMap) {
     let named: Vec<HeaderName> = headers
         .get_all(header::CONNECTION)
@@ -193,7 +190,7 @@ mod tour {
         assert_eq!((server.logins(), server.executed()), (2, 2));
         println!("the token is dead, and the caller does not notice");
 
-        // Each piece comes back before the next one is sent.
+        // Each piece is echoed before the next one is sent.
         let (mut pieces, body) = Channel::<Bytes, Infallible>::new(1);
         pieces.send_data("first".into()).await?;
         let response = http.request(post(Body::new(body))?).await?;
@@ -216,7 +213,7 @@ mod tour {
             assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
             assert!(response.headers().contains_key(header::RETRY_AFTER));
         }
-        println!("a server that lets nobody log in is a 503");
+        println!("while logins fail, callers get a 503");
         Ok(())
     }
 
@@ -226,7 +223,7 @@ mod tour {
     }
 }
 
-/// The server behind the gateway, which sends back what it is sent.
+/// The server behind the gateway. It echoes the request's body.
 mod server {
     use std::sync::{Arc, Mutex};
 
@@ -269,7 +266,7 @@ mod server {
         pub(crate) fn log_in(&self) -> Result<String, ProviderError> {
             let mut desk = self.desk.lock().unwrap();
             if desk.down {
-                return Err(ProviderError::unavailable("closed for today"));
+                return Err(ProviderError::unavailable("the login system is down"));
             }
             desk.logins += 1;
             let token = format!("token-{}", desk.logins);

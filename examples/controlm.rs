@@ -5,12 +5,11 @@
 //! cargo run --example controlm -- --url https://ctm.example.com:8443/automation-api --user emuser
 //! ```
 //!
-//! The password is asked for, or read from the environment variable
-//! `CONTROLM_PASSWORD`. With `--ca-file` the certificates in that PEM file are
-//! trusted instead of the system's. It may hold the self-signed certificate
-//! that the server came with, got from its administrator, or with
-//! `openssl s_client -connect <host>:8443 </dev/null | openssl x509` over a
-//! network that you trust.
+//! The password is read from the environment variable `CONTROLM_PASSWORD`, or from
+//! a prompt. With `--ca-file` the certificates in that PEM file are trusted instead
+//! of the system's. The file may contain the server's self-signed certificate. Get
+//! it from the administrator, or, over a network that you trust, with
+//! `openssl s_client -connect <host>:8443 </dev/null | openssl x509`.
 
 use std::error::Error as StdError;
 use std::ffi::OsString;
@@ -31,16 +30,16 @@ const USAGE: &str = "\
 usage: controlm --url <address> --user <name> [--ca-file <file>]
 
   --url <address>   the Automation API, such as https://ctm.example.com:8443/automation-api
-  --user <name>     the user to log in as; the password is asked for, or read
-                    from the environment variable CONTROLM_PASSWORD
+  --user <name>     the user to log in as; the password is read from the
+                    environment variable CONTROLM_PASSWORD, or from a prompt
   --ca-file <file>  trust the certificates in this PEM file instead of the
-                    system's; it may be the server's own, self-signed one";
+                    system's; it may be the server's self-signed one";
 
-/// How long the server may take for its list.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// The timeout of the request.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How long that list may be.
-const LONGEST: usize = 16 << 20;
+/// The maximum length of the response in bytes.
+const MAX_LENGTH: usize = 16 << 20;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
@@ -100,7 +99,7 @@ pub(crate) async fn list_servers(
     let read = async {
         let response = client.oneshot(request).await?;
         let status = response.status();
-        let body = Limited::new(response.into_body(), LONGEST)
+        let body = Limited::new(response.into_body(), MAX_LENGTH)
             .collect()
             .await?;
         let body = String::from_utf8_lossy(&body.to_bytes()).into_owned();
@@ -110,19 +109,17 @@ pub(crate) async fn list_servers(
             Err(BoxError::from(format!("{status}: {body}")))
         }
     };
-    let read = match tokio::time::timeout(PATIENCE, read).await {
+    let read = match tokio::time::timeout(TIMEOUT, read).await {
         Ok(read) => read,
         Err(elapsed) => Err(elapsed.into()),
     };
 
-    // Whatever became of the call: sessions that nobody ends pile up.
+    // Log out even if the request failed: the server limits the number of sessions.
     let logout = session.logout().await;
     let read = read.map_err(|error| Failed::to(format!("read {servers}"), error))?;
     logout.map_err(|error| Failed::to("log out", error))?;
     Ok(read)
 }
-
-// What the command line says.
 
 #[derive(Debug)]
 pub(crate) struct Options {
@@ -132,7 +129,7 @@ pub(crate) struct Options {
 }
 
 impl Options {
-    /// `None` is a call for help.
+    /// Returns `None` for `--help`.
     pub(crate) fn parse(
         arguments: impl IntoIterator<Item = OsString>,
     ) -> Result<Option<Self>, lexopt::Error> {
@@ -156,8 +153,6 @@ impl Options {
         }))
     }
 }
-
-// What went wrong.
 
 #[derive(Debug)]
 struct Failed {
@@ -186,7 +181,7 @@ impl StdError for Failed {
     }
 }
 
-/// An error and its sources, a line each.
+/// Prints an error and its sources, one per line.
 pub(crate) struct Chain<'a>(pub(crate) &'a (dyn StdError + 'static));
 
 impl fmt::Display for Chain<'_> {

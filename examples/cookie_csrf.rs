@@ -1,5 +1,5 @@
-//! A server with a login page: a session cookie that each answer renews, and a
-//! second header against cross-site requests.
+//! A server with a login page: a session cookie that each response renews, and a
+//! CSRF header.
 //!
 //! ```sh
 //! cargo run --example cookie_csrf
@@ -19,7 +19,7 @@
 //! ```
 
 use bytes::Bytes;
-use http::{HeaderName, Request, StatusCode, header};
+use http::{Request, StatusCode, header};
 use http_body_util::Full;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -27,13 +27,11 @@ use hyper_util::rt::TokioExecutor;
 use tower::{ServiceBuilder, ServiceExt};
 use tower_reauth::provider::Api;
 use tower_reauth::{
-    BoxError, CredentialProvider, Credentials, ExposeSecret, LoginContext, LogoutEnds, Profile,
-    ProviderError, Rejection, Rolling, Session, Source, Token,
+    BoxError, CredentialProvider, Credentials, ExposeSecret, LoginContext, LogoutContext,
+    LogoutEnds, Profile, ProviderError, Rejection, Rolling, Session, Source, Token,
 };
 
 type Http = Client<HttpConnector, Full<Bytes>>;
-
-const CSRF: HeaderName = HeaderName::from_static("x-csrf-token");
 
 struct LoginPage {
     api: Api<Http>,
@@ -44,8 +42,8 @@ impl CredentialProvider for LoginPage {
     fn profile(&self) -> Profile {
         self.api
             .profile()
-            // The server sends whom it does not know to its login page. It has
-            // executed nothing then, so that a POST may be sent again too.
+            // The server redirects requests without a session to its login page,
+            // before it executes anything. So a POST may be replayed as well.
             .rejection(Rejection::when(is_sent_to_login).sure())
             .rolling(Rolling::cookies())
             .logout_ends(LogoutEnds::Token)
@@ -55,12 +53,12 @@ impl CredentialProvider for LoginPage {
         Some(&self.source)
     }
 
-    async fn login(&self, login: LoginContext) -> Result<Token, ProviderError> {
+    async fn login(&self, cx: LoginContext) -> Result<Token, ProviderError> {
         let page = self.api.get("/login").login().await?;
         let before = Token::cookie("sid", page.cookie("sid")?.into_value())?;
         let csrf = hidden_field(page.text()?, "csrf");
         let csrf = csrf.ok_or_else(|| page.unexpected("has no field `csrf`"))?;
-        let user = login.credentials()?;
+        let user = cx.credentials()?;
         let form = [
             ("username", user.username()),
             ("password", user.password().expose_secret()),
@@ -70,11 +68,11 @@ impl CredentialProvider for LoginPage {
         let answer = answer.login().await?;
         let sid = answer.cookie("sid")?.into_value();
         let csrf = answer.cookie("csrf")?.into_value();
-        Ok(Token::cookie("sid", sid)?.and_header(CSRF, csrf)?)
+        Ok(Token::cookie("sid", sid)?.and_header("x-csrf-token", csrf)?)
     }
 
-    async fn logout(&self, token: Token) -> Result<(), ProviderError> {
-        self.api.post("/logout").token(&token).logout().await?;
+    async fn logout(&self, cx: LogoutContext) -> Result<(), ProviderError> {
+        self.api.post("/logout").token(cx.token()).logout().await?;
         Ok(())
     }
 }
@@ -95,7 +93,7 @@ async fn main() -> Result<(), BoxError> {
     let server = server::start("admin", "secret").await?;
     let http: Http = Client::builder(TokioExecutor::new()).build_http();
     let session = Session::new(LoginPage {
-        api: Api::new(http.clone(), server.url.parse()?),
+        api: Api::new(http.clone(), server.url.parse()?)?,
         source: Credentials::new("admin", "secret").into(),
     });
     let client = ServiceBuilder::new().layer(session.layer()).service(http);
@@ -128,7 +126,7 @@ fn runs() {
     main().unwrap();
 }
 
-/// The other side: an application with a login page.
+/// The server: an application with a login page.
 mod server {
     use std::collections::HashMap;
     use std::convert::Infallible;
@@ -160,8 +158,8 @@ mod server {
     struct State {
         seen: Seen,
         user: (String, String),
-        /// The cookies that are good, and whose session each is of. That of
-        /// nobody is the one of the login page.
+        /// The valid cookies and the session of each. A cookie of the login page
+        /// has none.
         cookies: HashMap<String, Option<u32>>,
     }
 
@@ -228,7 +226,7 @@ mod server {
                 let session = state.seen.logins;
                 let sid = state.issue(Some(session));
                 let mut response = with_cookie(StatusCode::FOUND, "", "sid", &sid);
-                // The cookie of the login page goes, and the other header comes.
+                // Delete the cookie of the login page, and set the CSRF cookie.
                 for line in [
                     "sid=; Path=/login; Max-Age=0",
                     &format!("csrf=c{session}; Path=/"),

@@ -1,4 +1,4 @@
-//! A provider of one's own, for a Redfish-style server: a POST opens a session
+//! A custom provider for a Redfish-style server: a POST opens a session
 //! and answers with `X-Auth-Token` and the session's `Location`; a DELETE of
 //! that location ends it. The server runs in this process.
 //!
@@ -23,15 +23,15 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use http::{HeaderName, Request, StatusCode};
+use http::{Request, StatusCode};
 use http_body_util::Full;
 use hyper_util::client::legacy::{Client, connect::HttpConnector};
 use hyper_util::rt::TokioExecutor;
 use tower::{ServiceBuilder, ServiceExt};
 use tower_reauth::provider::Api;
 use tower_reauth::{
-    BoxError, CredentialProvider, Credentials, ExposeSecret, LoginContext, LogoutEnds, Profile,
-    ProviderError, Session, Source, Token,
+    BoxError, CredentialProvider, Credentials, ExposeSecret, LoginContext, LogoutContext,
+    LogoutEnds, Profile, ProviderError, Session, Source, Token,
 };
 
 type Http = Client<HttpConnector, Full<Bytes>>;
@@ -51,26 +51,25 @@ impl CredentialProvider for Redfish {
         Some(&self.source)
     }
 
-    async fn login(&self, login: LoginContext) -> Result<Token, ProviderError> {
-        let user = login.credentials()?;
+    async fn login(&self, cx: LoginContext) -> Result<Token, ProviderError> {
+        let user = cx.credentials()?;
         let body = BTreeMap::from([
             ("UserName", user.username()),
             ("Password", user.password().expose_secret()),
         ]);
         let sessions = self.api.post("/redfish/v1/SessionService/Sessions");
         let answer = sessions.json(&body).login().await?;
-        let name = HeaderName::from_static("x-auth-token");
-        let token = Token::header(name, answer.header("x-auth-token")?)?;
-        // Where to log out is known from here on and by nothing else.
+        let token = Token::header("x-auth-token", answer.header("x-auth-token")?)?;
+        // The logout needs the location, which appears in this answer only.
         Ok(token.with_data(answer.header("location")?))
     }
 
-    async fn logout(&self, token: Token) -> Result<(), ProviderError> {
-        let location = token.data().ok_or_else(|| {
-            ProviderError::unsupported("a token that no login of this provider brought")
+    async fn logout(&self, cx: LogoutContext) -> Result<(), ProviderError> {
+        let location = cx.token().data().ok_or_else(|| {
+            ProviderError::unsupported("the token was not issued by a login of this provider")
         })?;
         let session = self.api.delete(location.expose_secret());
-        session.token(&token).logout().await?;
+        session.token(cx.token()).logout().await?;
         Ok(())
     }
 }
@@ -78,7 +77,7 @@ impl CredentialProvider for Redfish {
 impl Redfish {
     fn new(http: Http, base: &str, source: impl Into<Source>) -> Result<Self, BoxError> {
         Ok(Self {
-            api: Api::new(http, base.parse()?),
+            api: Api::new(http, base.parse()?)?,
             source: source.into(),
         })
     }
@@ -117,7 +116,7 @@ async fn main() -> Result<(), BoxError> {
     Ok(())
 }
 
-/// The server, which is not part of what the example shows.
+/// The server that the example talks to.
 mod server {
     use std::collections::HashMap;
     use std::convert::Infallible;
@@ -259,7 +258,7 @@ mod tests {
 
     use super::*;
 
-    /// The server as the check of a provider asks it: directly.
+    /// Asks the server directly, without a session, for the conformance check.
     struct Tried {
         server: server::Redfish,
         http: Http,

@@ -42,7 +42,7 @@ Usage: cargo run --example emulator -- [OPTIONS]
   --cert-out FILE             where to write the certificate, as PEM
                               [tower-reauth-emulator.pem in the temporary folder]
 
-  --user NAME --password TEXT who may log in; several pairs are several users
+  --user NAME --password TEXT a user who may log in; may be given several times
                               [emuser, empass]
   --lifetime TIME             of each session since its login, or 'none' [30m]
   --idle TIME                 of each session since its last use [none]
@@ -103,7 +103,7 @@ async fn run(options: Options) -> Result<(), BoxError> {
     println!("users: {}", options.users.join(", "));
 
     stop.await;
-    // Whoever does not finish in time is cut off.
+    // Cut off connections that do not finish in time.
     let _ = tokio::time::timeout(Duration::from_secs(2), server.shutdown()).await;
     println!("{}", emulator.account());
     Ok(())
@@ -142,18 +142,18 @@ fn serve_tls(
 struct Options {
     host: IpAddr,
     port: u16,
-    /// Where the certificate goes, if there is to be one.
+    /// The file for the certificate, with `--tls`.
     tls: Option<PathBuf>,
     users: Vec<String>,
     emulator: EmulatorBuilder,
 }
 
 impl Options {
-    /// `None` asks for help.
+    /// Returns `None` for `--help`.
     fn parse(flags: Parser) -> Result<Option<Self>, String> {
         let mut current = String::new();
         Self::read(flags, &mut current).map_err(|error| match error {
-            // This one alone does not say which flag it is about.
+            // This error does not name its flag.
             lexopt::Error::ParsingFailed { .. } => format!("--{current}: {error}"),
             other => other.to_string(),
         })
@@ -300,7 +300,7 @@ fn failures(text: &str) -> Result<(u32, StatusCode), String> {
     Ok((times, status))
 }
 
-/// Resolves at Ctrl-C or SIGTERM, once it could be registered.
+/// Registers for Ctrl-C and SIGTERM. The future resolves at either.
 fn stop_signal() -> io::Result<impl Future<Output = ()>> {
     #[cfg(unix)]
     {
@@ -333,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn its_help_lists_each_of_its_knobs() {
+    fn the_help_lists_every_option() {
         let flags = include_str!("emulator.rs").split("Arg::Long(\"").skip(1);
         let known: BTreeSet<_> = flags.filter_map(|rest| rest.split('"').next()).collect();
         let lines = HELP.lines().filter(|line| line.starts_with("  -"));
@@ -344,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn each_knob_takes_what_its_help_says() {
+    fn every_option_accepts_the_values_in_the_help() {
         let line = "--host ::1 --port 0 --base-path /ctm --tls --cert-out x.pem \
             --user a --password b --user c --password d --lifetime none --idle 1.5h \
             --dead-token-as 500 --lock-after 3 --lock-for 1m --max-sessions 9 \

@@ -1,6 +1,6 @@
-//! The ready HTTPS client, and a server whose certificate it is given: a login,
-//! a token that dies early, and requests that are replayed, over one
-//! connection of HTTP/2.
+//! The HTTPS client of this crate against a server with a self-signed
+//! certificate: a login, a token that dies early, and replayed requests, over one
+//! HTTP/2 connection.
 //!
 //! ```sh
 //! cargo run --example hyper_client
@@ -23,17 +23,17 @@
 //! ```
 
 use bytes::Bytes;
-use http::{HeaderName, Request, StatusCode, Version};
+use http::{Request, StatusCode, Version};
 use http_body_util::{BodyExt, Full};
 use tower::{ServiceBuilder, ServiceExt};
 use tower_reauth::client::{self, HttpsClient};
 use tower_reauth::provider::Api;
 use tower_reauth::{
-    BoxError, CredentialProvider, Credentials, ExposeSecret, LoginContext, LogoutEnds, Profile,
-    ProviderError, Session, Source, Token,
+    BoxError, CredentialProvider, Credentials, ExposeSecret, LoginContext, LogoutContext,
+    LogoutEnds, Profile, ProviderError, Session, Source, Token,
 };
 
-const TOKEN: HeaderName = HeaderName::from_static("x-auth-token");
+const TOKEN: &str = "x-auth-token";
 
 struct Jobs {
     api: Api<HttpsClient>,
@@ -49,18 +49,18 @@ impl CredentialProvider for Jobs {
         Some(&self.source)
     }
 
-    async fn login(&self, login: LoginContext) -> Result<Token, ProviderError> {
-        let user = login.credentials()?;
+    async fn login(&self, cx: LoginContext) -> Result<Token, ProviderError> {
+        let user = cx.credentials()?;
         let form = [
             ("user", user.username()),
             ("password", user.password().expose_secret()),
         ];
         let answer = self.api.post("/login").form(form).login().await?;
-        Ok(Token::header(TOKEN, answer.header(TOKEN.as_str())?)?)
+        Ok(Token::header(TOKEN, answer.header(TOKEN)?)?)
     }
 
-    async fn logout(&self, token: Token) -> Result<(), ProviderError> {
-        self.api.post("/logout").token(&token).logout().await?;
+    async fn logout(&self, cx: LogoutContext) -> Result<(), ProviderError> {
+        self.api.post("/logout").token(cx.token()).logout().await?;
         Ok(())
     }
 }
@@ -69,11 +69,11 @@ impl CredentialProvider for Jobs {
 async fn main() -> Result<(), BoxError> {
     let server = server::start().await?;
 
-    // Of a file it would be `client::https().ca_file("server.pem")`, and with a
-    // certificate that the whole world trusts `client::https()` alone.
+    // For a PEM file use `client::https().ca_file("server.pem")`. For a publicly
+    // trusted certificate `client::https()` is enough.
     let http = client::https().ca_pem(server.certificate.clone()).build()?;
     let session = Session::new(Jobs {
-        api: Api::new(http.clone(), server.url.parse()?),
+        api: Api::new(http.clone(), server.url.parse()?)?,
         source: Credentials::new("admin", "secret").into(),
     });
     let client = ServiceBuilder::new()
@@ -102,10 +102,10 @@ async fn main() -> Result<(), BoxError> {
         assert_eq!(seen.connections, 1);
         server.revoke_all();
     }
-    // The last token is dead already, which is as good as logged out.
+    // The last token is already dead, which counts as logged out.
     session.logout().await?;
 
-    // The same server by a name that is not in its certificate.
+    // Call the same server by a name that its certificate does not contain.
     let elsewhere = server.url.replace("localhost", "127.0.0.1");
     let request = Request::get(elsewhere).body(Full::<Bytes>::default())?;
     let refused = http.oneshot(request).await.unwrap_err();
@@ -122,7 +122,7 @@ fn runs() {
     main().unwrap();
 }
 
-/// The other side: a server with a certificate that it signed itself.
+/// The server, with a self-signed certificate.
 mod server {
     use std::collections::HashSet;
     use std::convert::Infallible;
@@ -142,7 +142,7 @@ mod server {
 
     pub(crate) struct Server {
         pub(crate) url: String,
-        /// As PEM.
+        /// The certificate, as PEM.
         pub(crate) certificate: String,
         state: Arc<Mutex<State>>,
     }
@@ -185,7 +185,7 @@ mod server {
             while let Ok((stream, _)) = listener.accept().await {
                 let (acceptor, state) = (acceptor.clone(), state.clone());
                 tokio::spawn(async move {
-                    // One that the client breaks off is no connection.
+                    // A handshake that the client aborts does not count.
                     let Ok(stream) = acceptor.accept(stream).await else {
                         return;
                     };
@@ -196,7 +196,7 @@ mod server {
                     });
                     let builder = auto::Builder::new(TokioExecutor::new());
                     let stream = TokioIo::new(stream);
-                    // The client says how a connection fares.
+                    // The client reports connection errors.
                     let _ = builder.serve_connection(stream, service).await;
                 });
             }

@@ -1,4 +1,4 @@
-//! From a session's events to the `metrics` facade.
+//! Reports a session's events to the `metrics` facade.
 //!
 //! ```sh
 //! cargo run --example metrics_bridge
@@ -15,7 +15,8 @@
 
 use metrics::{counter, histogram};
 use tower_reauth::{
-    BoxError, CredentialProvider, Event, LoginContext, Profile, ProviderError, Session, Token,
+    BoxError, CredentialProvider, Event, LoginContext, LogoutContext, Profile, ProviderError,
+    Session, Token,
 };
 
 /// Counts what happens to a session, until its last handle is dropped.
@@ -80,7 +81,7 @@ fn runs() {
     main().unwrap();
 }
 
-/// A login system that always says yes.
+/// A login system that accepts every login.
 struct Login;
 
 impl CredentialProvider for Login {
@@ -88,11 +89,11 @@ impl CredentialProvider for Login {
         Profile::default()
     }
 
-    async fn login(&self, login: LoginContext) -> Result<Token, ProviderError> {
-        Ok(Token::bearer(format!("for-{}", login.reason().as_str()))?)
+    async fn login(&self, cx: LoginContext) -> Result<Token, ProviderError> {
+        Ok(Token::bearer(format!("for-{}", cx.reason().as_str()))?)
     }
 
-    async fn logout(&self, _: Token) -> Result<(), ProviderError> {
+    async fn logout(&self, _: LogoutContext) -> Result<(), ProviderError> {
         Ok(())
     }
 }

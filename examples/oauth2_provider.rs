@@ -58,22 +58,22 @@ impl CredentialProvider for OAuth2 {
         Some(&self.source)
     }
 
-    async fn login(&self, login: LoginContext) -> Result<Token, ProviderError> {
-        let client = login.credentials()?;
+    async fn login(&self, cx: LoginContext) -> Result<Token, ProviderError> {
+        let client = cx.credentials()?;
         let secret = client.password().expose_secret().to_owned();
         let client = BasicClient::new(ClientId::new(client.username().to_owned()))
             .set_client_secret(ClientSecret::new(secret))
             .set_token_uri(self.token_url.clone());
 
-        if let Some(refresh) = login.previous().and_then(Token::data) {
+        if let Some(refresh) = cx.previous().and_then(Token::data) {
             let refresh = RefreshToken::new(refresh.expose_secret().to_owned());
-            // If the answer is lost, the refresh token may be spent, and a
-            // second use would end all that came from it.
+            // If the answer is lost, the refresh token may be spent. A second use
+            // would end every token issued since the grant.
             let http = |request| send(self.http.clone(), request, ProviderError::uncertain);
             let exchange = client.exchange_refresh_token(&refresh);
             match exchange.request_async(&http).await {
                 Ok(granted) => return Ok(issued(&granted)?.continues_previous()),
-                // It is spent, over or revoked: as if there were none.
+                // It is spent, expired or revoked: log in.
                 Err(error) if said(&error) == Some(&Said::InvalidGrant) => {}
                 Err(error) => return Err(denied(error)),
             }
@@ -114,13 +114,13 @@ fn denied(error: Failed) -> ProviderError {
             }
             _ => ProviderError::protocol(response.to_string()),
         },
-        // Without what it quotes, which may be a token.
+        // The second field quotes the answer, which may contain a token.
         RequestTokenError::Parse(error, _) => ProviderError::protocol(error),
         RequestTokenError::Other(said) => ProviderError::protocol(said),
     }
 }
 
-/// Sends a request of the `oauth2` crate, which knows nothing of "later".
+/// Sends a request of the `oauth2` crate, and reports a server that is unavailable.
 async fn send(
     http: Http,
     request: HttpRequest,
@@ -171,7 +171,7 @@ async fn main() -> Result<(), BoxError> {
     assert_eq!(call().await?, StatusCode::OK);
     expect("a dead access token is refreshed", (1, 1, 0));
 
-    // The refresh token is spent, and whoever asked is gone before the answer.
+    // The refresh token is spent, and the caller is cancelled before the answer.
     server.revoke_access();
     let held = server.hold_answers().await;
     let caller = tokio::spawn(client.clone().oneshot(request()?));
@@ -186,7 +186,7 @@ async fn main() -> Result<(), BoxError> {
     assert_eq!(call().await?, StatusCode::OK);
     expect("the next refresh uses the newest", (1, 3, 0));
 
-    // Nobody knows whether the refresh token is spent, so it is not sent again.
+    // The refresh token may be spent, so it is not sent again.
     server.revoke_access();
     server.lose_next_answer();
     assert_eq!(call().await?, StatusCode::UNAUTHORIZED);
@@ -221,7 +221,7 @@ fn the_server_notices_a_second_use_of_a_refresh_token() {
     server::notices_a_second_use();
 }
 
-/// The other side: an authorization server, and what it protects.
+/// The authorization server, and the API that it protects.
 mod server {
     use std::collections::HashMap;
     use std::io;
@@ -259,12 +259,12 @@ mod server {
     #[derive(Default)]
     struct State {
         seen: Seen,
-        /// What came from each grant that is not revoked: the number of the
-        /// newest refresh token, and whether its access token is good.
+        /// For each grant that is not revoked: the number of the newest refresh
+        /// token, and whether its access token is good.
         families: HashMap<u32, (u32, bool)>,
     }
 
-    /// Holds answers of the token endpoint back, and loses one on command.
+    /// Holds back answers of the token endpoint, and loses one on request.
     #[derive(Clone, Default)]
     struct Gate {
         closed: Arc<RwLock<()>>,
@@ -287,7 +287,7 @@ mod server {
             self.state.lock().unwrap().families.clear();
         }
 
-        /// Answers nobody at the token endpoint until the guard drops.
+        /// Holds back all answers of the token endpoint until the guard drops.
         pub(crate) async fn hold_answers(&self) -> OwnedRwLockWriteGuard<()> {
             self.gate.closed.clone().write_owned().await
         }
@@ -384,7 +384,7 @@ mod server {
                             self.issue(family, number + 1)
                         }
                         Some(_) => {
-                            // Somebody else has it, and nobody can tell who is who.
+                            // A second use: the token may be stolen, so revoke the family.
                             self.seen.reuses += 1;
                             self.families.remove(&family);
                             failure(StatusCode::BAD_REQUEST, "invalid_grant")

@@ -1,7 +1,7 @@
 //! A whole session against an embedded Control-M, without a network: log in,
-//! survive an expired token and a restart under load, change the password,
-//! log out; then once more with tokens that are renewed ahead of their end.
-//! Exits non-zero if the server's own account does not add up.
+//! survive an expired token and a restart under load, change the password, log
+//! out. Then a second session whose tokens are refreshed ahead of their expiry.
+//! Exits non-zero if the server's account does not match.
 
 use std::fmt::Display;
 use std::process::ExitCode;
@@ -39,10 +39,10 @@ async fn main() -> Result<ExitCode, BoxError> {
         .build();
     let server = emulator.serve("127.0.0.1:0").await?;
     story.tell(format_args!(
-        "a Control-M server, in process, whose tokens live {LIFETIME:?}"
+        "a Control-M server in this process; its tokens live {LIFETIME:?}"
     ));
 
-    // What a user of the crate writes.
+    // This is the code that a user of the crate writes.
     let http: Http = Client::builder(TokioExecutor::new()).build_http();
     let credentials = Credentials::new("emuser", "first-password");
     let session = Session::new(ControlM::new(
@@ -58,12 +58,10 @@ async fn main() -> Result<ExitCode, BoxError> {
     };
     let logins = || emulator.account().logins;
 
-    story.tell(format_args!(
-        "{CALLERS} calls at once, and nobody has logged in yet"
-    ));
+    story.tell(format_args!("{CALLERS} calls at once, before any login"));
     let failed = caller.call_all(CALLERS, "before").await;
     story.check(
-        "all answered, after one login",
+        "all succeeded, after one login",
         failed == 0 && logins() == 1,
     );
 
@@ -71,7 +69,7 @@ async fn main() -> Result<ExitCode, BoxError> {
     let mut rounds = 0;
     let mut failed = 0;
     let give_up = Instant::now() + 3 * LIFETIME;
-    // Two rounds beyond the one that met the expiry.
+    // Stop two rounds after the expiry.
     let mut beyond = 0;
     while beyond < 2 && Instant::now() < give_up {
         beyond += u64::from(logins() > 1);
@@ -81,30 +79,30 @@ async fn main() -> Result<ExitCode, BoxError> {
     }
     let rejected = emulator.account().dead_tokens;
     story.tell(format_args!(
-        "  {} calls, of which {rejected} had to be replayed",
+        "  {} calls, of which {rejected} were replayed",
         rounds * CALLERS
     ));
     story.check(
-        "none failed, and there was exactly one new login",
+        "none failed, after exactly one new login",
         failed == 0 && logins() == 2 && rejected > 0,
     );
 
     emulator.restart();
-    story.tell("the server restarts and has forgotten all sessions");
+    story.tell("the server restarts and forgets all sessions");
     let failed = caller.call_all(CALLERS, "restart").await;
     story.check(
-        "no call failed, after one login more",
+        "no call failed, after one more login",
         failed == 0 && logins() == 3,
     );
 
     session
         .change_password(PasswordChange::to("second-password"))
         .await?;
-    story.tell("the password is changed, and the server restarts once more");
+    story.tell("the password is changed, and the server restarts again");
     emulator.restart();
     let failed = caller.call_all(CALLERS, "new-password").await;
     story.check(
-        "the session lives on, and logs in with the new password",
+        "the session logs in with the new password",
         failed == 0 && logins() == 4 && emulator.account().failed_logins == 0,
     );
 
@@ -114,11 +112,11 @@ async fn main() -> Result<ExitCode, BoxError> {
     let refused =
         refused.map_err(|error| tower_reauth::Error::find(&*error).map(tower_reauth::Error::kind));
     story.check(
-        "no call is sent any more",
+        "no further call is sent",
         refused == Err(Some(tower_reauth::ErrorKind::LoggedOut)),
     );
 
-    // The other session knew nothing of the lifetime; this one does.
+    // The first session did not know the lifetime; this one does.
     let http: Http = Client::builder(TokioExecutor::new()).build_http();
     let credentials = Credentials::new("emuser", "second-password");
     let provider = ControlM::new(http.clone(), server.url().clone(), credentials)?;
@@ -126,7 +124,7 @@ async fn main() -> Result<ExitCode, BoxError> {
     let client = ServiceBuilder::new().layer(session.layer()).service(http);
     let base = server.url().to_string();
     let caller = Caller { client, base };
-    story.tell("another session is told how long a token lives");
+    story.tell("a second session knows the lifetime of its tokens");
     let give_up = Instant::now() + 4 * LIFETIME;
     let mut ahead_rounds = 0;
     let mut failed = 0;
@@ -139,12 +137,12 @@ async fn main() -> Result<ExitCode, BoxError> {
     }
     let stats = session.stats();
     story.tell(format_args!(
-        "  {} calls over two renewals, of which {} waited, for the first login",
+        "  {} calls during two refreshes, of which {} waited, for the first login",
         ahead_rounds * CALLERS,
         stats.waited
     ));
     story.check(
-        "none failed or was rejected, and none waited for a renewal",
+        "none failed, was rejected, or waited for a refresh",
         failed == 0 && stats.rejections == 0 && stats.waited <= CALLERS,
     );
     let closed = session.close(Duration::from_secs(5)).await;
@@ -152,26 +150,26 @@ async fn main() -> Result<ExitCode, BoxError> {
 
     let account = emulator.account();
     println!(
-        "\nthe server's own account: a dead token is a call that was rejected, and sent again\n{account}\n"
+        "\nthe server's account (a dead token is a call that was rejected and replayed):\n{account}\n"
     );
-    // In each round, half of the callers order a job.
+    // Half of the callers order a job in each round.
     let ordered = (3 + rounds + ahead_rounds) * CALLERS / 2;
     story.check(
-        "each job was ordered once",
+        "each job was ordered exactly once",
         account.jobs_ordered == ordered
             && account.ordered_by_folder.values().all(|times| *times == 1),
     );
-    story.check("no session is left alive", account.live == 0);
+    story.check("no session is left on the server", account.live == 0);
     server.shutdown().await;
 
     if story.failed > 0 {
-        println!("{} of these did not hold", story.failed);
+        println!("{} checks failed", story.failed);
         return Ok(ExitCode::FAILURE);
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// Somebody who calls the server, as often as it takes.
+/// Calls the server.
 #[derive(Clone)]
 struct Caller {
     client: SessionService<Http>,
@@ -179,8 +177,8 @@ struct Caller {
 }
 
 impl Caller {
-    /// Calls from so many tasks at once, of which every second orders a job.
-    /// Answers with how many of them failed.
+    /// Calls from `callers` tasks at once, of which every second orders a job.
+    /// Returns how many calls failed.
     async fn call_all(&self, callers: u64, round: &str) -> u64 {
         let mut calls = JoinSet::new();
         for number in 0..callers {
@@ -222,7 +220,7 @@ impl Caller {
     }
 }
 
-/// Prints what happens, and counts what should have been otherwise.
+/// Prints each step, and counts failed checks.
 struct Story {
     began: Instant,
     failed: u32,
@@ -239,7 +237,7 @@ impl Story {
         }
         self.tell(format_args!(
             "  {} {claim}",
-            if holds { "✓" } else { "✗ not so:" }
+            if holds { "✓" } else { "✗ failed:" }
         ));
     }
 }

@@ -1,6 +1,6 @@
-//! A server like Matrix: a login brings two tokens, a refresh changes both, a
-//! logout ends all that came of one login, a password change kills the refresh
-//! tokens, and not every 401 is a dead token.
+//! A server like Matrix: a login returns two tokens, a refresh replaces both, a
+//! logout ends all tokens of one login, a password change ends the refresh
+//! tokens, and not every 401 means a dead token.
 //!
 //! ```sh
 //! cargo run --example refresh_token
@@ -24,7 +24,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::Request;
+use http::{Request, StatusCode};
 use http_body_util::Full;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -32,8 +32,9 @@ use hyper_util::rt::TokioExecutor;
 use tower::{ServiceBuilder, ServiceExt};
 use tower_reauth::provider::{Answer, Api};
 use tower_reauth::{
-    BoxError, CredentialProvider, Credentials, ExposeSecret, LoginContext, LogoutEnds,
-    PasswordChange, PasswordChanged, Profile, ProviderError, Rejection, Session, Source, Token,
+    BoxError, CredentialProvider, Credentials, ExposeSecret, LoginContext, LogoutContext,
+    LogoutEnds, PasswordChange, PasswordContext, Profile, ProviderError, Rejection, Session,
+    Source, Token,
 };
 
 type Http = Client<HttpConnector, Full<Bytes>>;
@@ -45,24 +46,24 @@ struct Matrix {
 
 impl CredentialProvider for Matrix {
     fn profile(&self) -> Profile {
-        // A 401 of any other kind is about the request.
-        let dead = Rejection::body_contains(401, "M_UNKNOWN_TOKEN", 1024);
+        // Any other 401 concerns the request, not the token.
+        let dead = Rejection::body_contains(StatusCode::UNAUTHORIZED, "M_UNKNOWN_TOKEN", 1024);
         let profile = self.api.profile().rejection(dead);
-        profile.logout_ends(LogoutEnds::Session)
+        profile.logout_ends(LogoutEnds::Token)
     }
 
     fn source(&self) -> Option<&Source> {
         Some(&self.source)
     }
 
-    async fn login(&self, login: LoginContext) -> Result<Token, ProviderError> {
-        if let Some(refresh) = login.previous().and_then(Token::data) {
+    async fn login(&self, cx: LoginContext) -> Result<Token, ProviderError> {
+        if let Some(refresh) = cx.previous().and_then(Token::data) {
             let body = BTreeMap::from([("refresh_token", refresh.expose_secret())]);
             if let Some(answer) = self.api.post("refresh").json(&body).exchange().await? {
                 return Ok(token(&answer)?.continues_previous());
             }
         }
-        let user = login.credentials()?;
+        let user = cx.credentials()?;
         let body = BTreeMap::from([
             ("user", user.username()),
             ("password", user.password().expose_secret()),
@@ -70,26 +71,24 @@ impl CredentialProvider for Matrix {
         token(&self.api.post("login").json(&body).login().await?)
     }
 
-    async fn logout(&self, token: Token) -> Result<(), ProviderError> {
-        self.api.post("logout").token(&token).logout().await?;
+    async fn logout(&self, cx: LogoutContext) -> Result<(), ProviderError> {
+        self.api.post("logout").token(cx.token()).logout().await?;
         Ok(())
     }
 
-    async fn change_password(
-        &self,
-        token: Token,
-        change: PasswordChange,
-    ) -> Result<PasswordChanged, ProviderError> {
-        let current = change
-            .current_password()
-            .map_or("", |password| password.expose_secret());
+    async fn change_password(&self, cx: PasswordContext) -> Result<(), ProviderError> {
+        let (Some(token), Some(current)) = (cx.token(), cx.current_password()) else {
+            return Err(ProviderError::unsupported(
+                "the server needs a token and the current password",
+            ));
+        };
         let body = BTreeMap::from([
-            ("old_password", current),
-            ("new_password", change.new_password().expose_secret()),
+            ("old_password", current.expose_secret()),
+            ("new_password", cx.new_password().expose_secret()),
         ]);
-        let call = self.api.post("account/password").token(&token);
+        let call = self.api.post("account/password").token(token);
         call.json(&body).change().await?;
-        Ok(PasswordChanged::new())
+        Ok(())
     }
 }
 
@@ -104,7 +103,7 @@ async fn main() -> Result<(), BoxError> {
     let server = server::Server::start("alice", "first-password").await?;
     let http: Http = Client::builder(TokioExecutor::new()).build_http();
     let session = Session::new(Matrix {
-        api: Api::new(http.clone(), server.url.parse()?),
+        api: Api::new(http.clone(), server.url.parse()?)?,
         source: Credentials::new("alice", "first-password").into(),
     });
     let client = ServiceBuilder::new().layer(session.layer()).service(http);
@@ -147,7 +146,7 @@ fn runs() {
     main().unwrap();
 }
 
-/// The other side.
+/// The server.
 mod server {
     use std::collections::HashMap;
     use std::convert::Infallible;
@@ -174,7 +173,7 @@ mod server {
         pub(crate) refreshes: u32,
         /// Logins with a wrong password.
         pub(crate) refused: u32,
-        /// How many can still be used.
+        /// Logins with a live token.
         pub(crate) sessions: usize,
     }
 
@@ -184,7 +183,7 @@ mod server {
         user: String,
         password: String,
         issued: u32,
-        /// Whose session each token is of.
+        /// The session of each token.
         access: HashMap<String, u32>,
         refresh: HashMap<String, u32>,
     }

@@ -1,5 +1,5 @@
-//! A client of reqwest under the layer, with redirects that are followed
-//! outside of it: the token stays with its own server.
+//! A reqwest client inside the layer, and a redirect follower outside of it: the
+//! token goes to its own server only.
 //!
 //! ```sh
 //! cargo run --example reqwest_client
@@ -17,19 +17,19 @@
 //! tower-reauth = { path = "../tower-reauth" }
 //! ```
 
-use http::{HeaderName, Request};
+use http::Request;
 use tower::{Layer, ServiceBuilder, ServiceExt};
 use tower_http::follow_redirect::FollowRedirectLayer;
 use tower_reauth::{
     BoxError, IfEmpty, LoginContext, Profile, Session, Token, provider_fn, replay_fn,
 };
 
-/// reqwest's client takes requests of its own kind.
+/// Converts a request for reqwest's client, which has its own request type.
 fn to_reqwest(request: Request<reqwest::Body>) -> Result<reqwest::Request, BoxError> {
     Ok(request.try_into()?)
 }
 
-/// A body once more, if it is one of bytes and not a stream.
+/// Copies a body if it is in memory, not a stream.
 fn again(body: &reqwest::Body) -> Option<reqwest::Body> {
     body.as_bytes().map(|bytes| bytes.to_vec().into())
 }
@@ -42,12 +42,12 @@ async fn main() -> Result<(), BoxError> {
     let profile = Profile::at(home.url("/").parse()?);
     let session = Session::new(provider_fn(profile, move |_: LoginContext| {
         let token = desk.log_in();
-        async move { Ok(Token::header(HeaderName::from_static("x-api-key"), token)?) }
+        async move { Ok(Token::header("x-api-key", token)?) }
     }));
 
     let http = reqwest::Client::builder()
-        // What follows a redirect inside of the layer takes an `x-api-key`
-        // along to any other host, where nobody sees it.
+        // A redirect follower inside the layer forwards the `x-api-key` header to
+        // any host, and the layer cannot see it.
         .redirect(reqwest::redirect::Policy::none())
         .build()?;
     let http = ServiceBuilder::new()
@@ -69,7 +69,7 @@ async fn main() -> Result<(), BoxError> {
 
     home.revoke();
     let response = client.clone().oneshot(request().body("once more".into())?);
-    // In a task of its own: the future borrows nothing.
+    // The future borrows nothing, so it can run in its own task.
     let response = tokio::spawn(response).await??;
     assert_eq!(response.text().await?, "once more");
     assert_eq!((home.logins(), home.rejected()), (2, 1));
@@ -80,9 +80,9 @@ async fn main() -> Result<(), BoxError> {
     let response = client.clone().oneshot(request).await?;
     assert_eq!(response.text().await?, "no key");
     assert_eq!(elsewhere.keys_seen(), 0);
-    println!("another server, to which it was sent on, saw no token");
+    println!("the redirect's target, another server, saw no token");
 
-    // Where no request has a body, that is said more shortly.
+    // `IfEmpty` is enough for a client whose requests have no body.
     let reader = session.layer().replay(IfEmpty).layer(http);
     home.revoke();
     let request = Request::get(home.url("/echo")).body(reqwest::Body::default())?;
@@ -98,7 +98,7 @@ fn runs() {
     main().unwrap();
 }
 
-/// A server that asks for a key, echoes, and sends callers elsewhere.
+/// A server that needs a key, echoes, and redirects.
 mod server {
     use std::net::SocketAddr;
     use std::sync::{Arc, Mutex};

@@ -1,5 +1,5 @@
-//! A gRPC client of tonic: calls and streams share one login, and a token that
-//! the server no longer takes costs one login more and no failed call.
+//! A tonic gRPC client: calls and streams share one login. A token that the
+//! server no longer accepts costs one more login, and no call fails.
 //!
 //! ```sh
 //! cargo run --example tonic_client
@@ -16,7 +16,7 @@
 //! tower-reauth = { path = "../tower-reauth" }
 //! ```
 
-use http::{HeaderName, HeaderValue};
+use http::{HeaderValue, StatusCode};
 use tokio::task::JoinSet;
 use tonic::transport::Channel;
 use tonic_health::ServingStatus;
@@ -29,13 +29,11 @@ use tower_reauth::{
 
 const CALLERS: usize = 64;
 
-/// Most gRPC servers say "unauthenticated" (16) with a status of 200.
+/// Most gRPC servers report "unauthenticated" (16) with a status of 200.
 fn profile() -> Profile {
-    let rejection = Rejection::status(401).or_header(
-        HeaderName::from_static("grpc-status"),
-        HeaderValue::from_static("16"),
-    );
-    // A channel talks to one server, and tonic's requests name none.
+    let rejection = Rejection::status(StatusCode::UNAUTHORIZED)
+        .or_header("grpc-status", HeaderValue::from_static("16"));
+    // A channel talks to one server, and tonic's requests have relative URIs.
     Profile::default().bound().rejection(rejection)
 }
 
@@ -49,7 +47,7 @@ async fn main() -> Result<(), BoxError> {
     }));
 
     let channel = Channel::from_shared(server.url())?.connect().await?;
-    // Not even an empty message is an empty body, so a copy is kept.
+    // Even an empty message has a body, so keep a copy.
     let replay = Buffer::up_to(64 * 1024).into_body(tonic::body::Body::new);
     let channel = ServiceBuilder::new()
         .layer(session.layer().replay(replay))

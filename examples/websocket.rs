@@ -1,5 +1,5 @@
-//! A WebSocket that is opened with the session's token: what the layer does for
-//! HTTP requests, in a few lines for another protocol.
+//! A WebSocket that is opened with the session's token. Shows how another
+//! protocol uses a session without the layer.
 //!
 //! ```sh
 //! cargo run --example websocket
@@ -24,19 +24,21 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 use tower_reauth::{
-    BoxError, CredentialProvider, LoginContext, LogoutEnds, Profile, ProviderError, Session, Token,
+    BoxError, CredentialProvider, LoginContext, LogoutContext, LogoutEnds, Profile, ProviderError,
+    Session, Token,
 };
 
-/// An open socket, and the token it was opened with: a token that is replaced
-/// meanwhile is logged out when nobody holds it any more.
+/// An open socket and its token. If the token is replaced, it is logged out only
+/// after this copy drops.
 struct Socket {
     stream: WebSocketStream<MaybeTlsStream<TcpStream>>,
     token: Token,
 }
 
-/// Opens a socket, if need be with a second token.
+/// Opens a socket, with a second token if the first one is rejected.
 ///
-/// Only the layer checks where a token goes: here that is up to who names `url`.
+/// Only the layer checks the origin of a request. Here the caller must pass a `url`
+/// that may get the token.
 async fn open(session: &Session, url: &str) -> Result<Socket, BoxError> {
     let mut rejected = false;
     loop {
@@ -48,7 +50,7 @@ async fn open(session: &Session, url: &str) -> Result<Socket, BoxError> {
                 session.accept(&token);
                 return Ok(Socket { stream, token });
             }
-            // Once: where a new token is rejected too, it is not the token.
+            // Try once more. If a new token is rejected too, the token is not the cause.
             Err(Error::Http(answer))
                 if answer.status() == StatusCode::UNAUTHORIZED && !rejected =>
             {
@@ -66,7 +68,7 @@ impl Socket {
         Ok(self.stream.next().await.ok_or("the socket is closed")??)
     }
 
-    /// Waits for the server to hang up, and only then lets go of the token.
+    /// Waits until the server has closed the socket, then drops the token.
     async fn close(mut self) -> Result<(), BoxError> {
         self.stream.close(None).await?;
         while let Some(Ok(_)) = self.stream.next().await {}
@@ -87,8 +89,8 @@ impl CredentialProvider for Desk {
         Ok(Token::bearer(self.0.log_in())?)
     }
 
-    async fn logout(&self, token: Token) -> Result<(), ProviderError> {
-        self.0.log_out(&token);
+    async fn logout(&self, cx: LogoutContext) -> Result<(), ProviderError> {
+        self.0.log_out(cx.token());
         Ok(())
     }
 }
@@ -128,7 +130,7 @@ fn runs() {
     main().unwrap();
 }
 
-/// A server that echoes what a socket says, if it is opened with a token.
+/// A server that echoes messages on sockets that are opened with a token.
 mod server {
     use std::collections::HashMap;
     use std::net::SocketAddr;
@@ -149,7 +151,7 @@ mod server {
 
     #[derive(Default)]
     struct Desk {
-        /// The live tokens as they are sent, and how many sockets each has.
+        /// The live tokens as they are sent, and the number of sockets of each.
         live: HashMap<String, u32>,
         logins: u32,
         rejected: u32,
@@ -191,7 +193,7 @@ mod server {
                     break;
                 }
             }
-            // Before the socket drops, by which its client learns of the end.
+            // Count it before the socket drops, which its client sees.
             if let Some(token) = opened_with {
                 self.closed(&token);
             }
@@ -250,7 +252,7 @@ mod server {
             self.desk.lock().unwrap().live.len()
         }
 
-        /// How many sockets had their token logged out under them.
+        /// How many sockets were open when their token was logged out.
         pub(crate) fn cut(&self) -> u32 {
             self.desk.lock().unwrap().cut
         }

@@ -50,6 +50,16 @@ pub enum ErrorKind {
     /// [`Session::login`](crate::Session::login) once they are right. Of a
     /// password change it says that the server denied it: choose another one.
     Refused,
+    /// The password has expired. It is right, and not sent again until it is
+    /// changed, the source yields another one, or
+    /// [`Session::login`](crate::Session::login) is called.
+    PasswordExpired,
+    /// The account is locked, which says nothing about the password. Wait, or have
+    /// it unlocked. The session tries again later.
+    Locked,
+    /// The login needs a person: a second factor or a consent, for example. Call
+    /// [`Session::login`](crate::Session::login) when one is present.
+    InteractionRequired,
     /// The login system cannot answer now, or the source of the credentials
     /// yields none: the error's source says which. Try again after
     /// [`Error::retry_after`].
@@ -67,8 +77,8 @@ pub enum ErrorKind {
     /// that a renewal brought, if one could be made. The old password stays.
     TokenRejected,
     /// The provider, or its source of credentials, did not answer within the
-    /// login deadline. Try again, or give it more with
-    /// [`login_deadline`](crate::SessionBuilder::login_deadline).
+    /// login timeout. Try again, or set a longer one with
+    /// [`login_timeout`](crate::SessionBuilder::login_timeout).
     DeadlineExceeded,
     /// The provider panicked, which is a defect in it.
     ProviderPanicked,
@@ -95,6 +105,9 @@ impl ErrorKind {
             Self::LoggedOut => "logged_out",
             Self::Closed => "closed",
             Self::Refused => "refused",
+            Self::PasswordExpired => "password_expired",
+            Self::Locked => "locked",
+            Self::InteractionRequired => "interaction_required",
             Self::Unavailable => "unavailable",
             Self::Protocol => "protocol",
             Self::Uncertain => "uncertain",
@@ -171,12 +184,15 @@ impl fmt::Display for Error {
             ErrorKind::LoggedOut => "the session is logged out",
             ErrorKind::Closed => "the session is closed",
             ErrorKind::Refused => "no token: the credentials were refused",
+            ErrorKind::PasswordExpired => "no token: the password has expired",
+            ErrorKind::Locked => "no token: the account is locked",
+            ErrorKind::InteractionRequired => "no token: the login needs a person",
             ErrorKind::Unavailable => "no token: the login system is unavailable",
             ErrorKind::Protocol => "no token: the login system's answer could not be read",
             ErrorKind::Uncertain => "the answer was lost: it may have happened or not",
             ErrorKind::Unsupported => "the provider does not support that",
             ErrorKind::TokenRejected => "the server rejected the token",
-            ErrorKind::DeadlineExceeded => "the provider did not answer within the login deadline",
+            ErrorKind::DeadlineExceeded => "the provider did not answer within the login timeout",
             ErrorKind::ProviderPanicked => "the provider panicked",
             ErrorKind::NoRuntime => "there is no tokio runtime to log in on",
             ErrorKind::Recursive => "the provider calls through the session that it serves",
@@ -299,6 +315,9 @@ mod tests {
             (ErrorKind::LoggedOut, "logged_out"),
             (ErrorKind::Closed, "closed"),
             (ErrorKind::Refused, "refused"),
+            (ErrorKind::PasswordExpired, "password_expired"),
+            (ErrorKind::Locked, "locked"),
+            (ErrorKind::InteractionRequired, "interaction_required"),
             (ErrorKind::Unavailable, "unavailable"),
             (ErrorKind::Protocol, "protocol"),
             (ErrorKind::Uncertain, "uncertain"),

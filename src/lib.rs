@@ -1,11 +1,11 @@
 //! Tower middleware for HTTP APIs with login sessions.
 //!
 //! A [`SessionLayer`] wraps any tower HTTP client. It logs in through a
-//! [`CredentialProvider`] when the first request needs it, attaches the token
-//! to each request, renews it in the background before it ends, logs in again
-//! when the server rejects it, and sends the rejected request once more. A
-//! [`Session`] is the handle to the same thing: it logs out, changes the
-//! password, tells how it is doing, and hands the token to other protocols.
+//! [`CredentialProvider`] when the first request needs a token, attaches the token to
+//! each request, refreshes it in the background before it expires, logs in again when
+//! the server rejects it, and replays the rejected request once. A [`Session`] is the
+//! handle: it logs out, changes the password, reports its state, and hands the token to
+//! other protocols.
 //!
 //! ```
 //! use bytes::Bytes;
@@ -16,7 +16,7 @@
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), tower_reauth::BoxError> {
-//! // A server that takes the second token only, as if the first had expired.
+//! // A server that accepts only the second token, as if the first had expired.
 //! let http = tower::service_fn(|request: Request<Full<Bytes>>| async move {
 //!     let mut response = Response::new(Full::<Bytes>::default());
 //!     if request.headers()["authorization"] != "Bearer token-2" {
@@ -28,7 +28,7 @@
 //! let logins = std::sync::atomic::AtomicU32::new(1);
 //! let provider = provider_fn(
 //!     Profile::at("https://api.example.com".parse()?),
-//!     move |_login: LoginContext| {
+//!     move |_cx: LoginContext| {
 //!         let number = logins.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
 //!         async move { Ok(Token::bearer(format!("token-{number}"))?) }
 //!     },
@@ -43,44 +43,57 @@
 //! # }
 //! ```
 //!
-//! # What it keeps
+//! # Guarantees
 //!
-//! - All who need a token share one login, and its failure too.
-//! - A token that is used is renewed ahead of its end, and no request waits for
-//!   that. The one that it replaces is logged out when nobody uses it any more,
-//!   where a logout ends no other: see [`LogoutEnds`].
-//! - A late rejection of an old token does not throw a newer one away.
-//! - Only a request that the server *rejected* is sent again, at most once,
-//!   and only if its body can be had a second time: see [`Replay`]. What else
-//!   is returned as it came, with a [`Reauth`] that says why.
-//! - Refused credentials are not sent again, so no number of requests can lock
-//!   an account.
+//! - All requests that need a token share one login, and its failure.
+//! - A token in use is refreshed ahead of its expiry, and no request waits for that.
+//!   The replaced token is logged out after its last use, if a logout ends no other
+//!   token: see [`LogoutEnds`].
+//! - A late rejection of an old token does not discard a newer one.
+//! - Only a *rejected* request is sent again, at most once, and only if its body is
+//!   available a second time: see [`Replay`]. Any other response is returned
+//!   unchanged, with a [`Reauth`] that names the reason.
+//! - Refused credentials are not sent again, so no number of requests can lock an
+//!   account.
 //! - The token goes to the provider's origins and nowhere else.
 //! - An [`Error`] of this crate always means that the request was not executed.
 //!
+//! # What to read
+//!
+//! | task | read |
+//! |---|---|
+//! | wrap a client | [`SessionLayer`], [`Session`], [`Replay`] for request bodies |
+//! | log in to Control-M | `controlm` |
+//! | log in to another system | [`provider::writing`], [`provider::Api`], [`provider_fn`] |
+//! | use an API key | [`FixedToken`] |
+//! | read credentials from a file, the environment, a vault | [`credentials`] |
+//! | decide which responses reject the token | [`Rejection`] |
+//! | handle errors and returned rejections | [`ErrorKind`], [`ReauthFailure`] |
+//! | observe a session | [`Session::status`], [`Session::stats`], [`Session::events`] |
+//! | end a program | [`Session::close`] |
+//! | test | `testing` |
+//!
 //! # The order of layers
 //!
-//! A layer *outside* of this one sees one response for each of its requests,
-//! and a redirect follower there is safe: each hop is checked against the
-//! token's origins anew. A redirect follower *inside*, or one that the client
-//! brings along, carries the token's headers to wherever it is sent, where
-//! nobody can see it: switch it off. (It drops `Authorization` at best, and an
-//! `x-api-key` never; and a 401 from there is taken for one from home.)
+//! A layer *outside* of this one sees one response for each of its requests, and a
+//! redirect follower there is safe: each hop is checked against the token's origins. A
+//! redirect follower *inside*, or in the client itself, forwards the token to any host,
+//! and this layer cannot see it. Disable it. (At best it drops `Authorization`, but
+//! never an `x-api-key`; and a 401 from that host counts as a rejection.)
 //!
-//! A timeout outside cuts a request that waits for a login; the login itself
-//! goes on for the next one. A concurrency limit inside is not held while a
-//! request waits for a login, so the login may go through it. What keeps clients
-//! ready that it does not call, as tower's `Balance` does, holds a place of such
-//! a limit for nobody, which a login or a replay may wait for: the limit belongs
-//! outside there.
+//! A timeout outside ends a request that waits for a login; the login itself continues
+//! for the next request. A concurrency limit inside is not held while a request waits
+//! for a login, so the login may go through it. A layer that keeps clients ready
+//! without calling them, as tower's `Balance` does, occupies such a limit, and a login
+//! or a replay may wait for it: put the limit outside then.
 //!
 //! # Features
 //!
 //! | feature | default | brings |
 //! |---|---|---|
 //! | `controlm` | yes | the session service of BMC Control-M and a provider for it |
-//! | `json` | with `controlm` | credentials in JSON files, and in one that keeps a changed password |
-//! | `tracing` | yes | tells `tracing` what happens to a session |
+//! | `json` | with `controlm` | credentials in JSON files, also in one that stores a changed password |
+//! | `tracing` | yes | `tracing` events and spans |
 //! | `hyper-client` | no | a ready HTTPS client: hyper and rustls, the system's roots or a CA file |
 //! | `emulator` | no | an embedded Control-M server, for tests |
 //! | `testing` | no | a scripted provider and service, and a check of any provider, for tests |
@@ -88,8 +101,6 @@
 #![warn(missing_docs)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-mod body;
-mod buffer;
 #[cfg(feature = "hyper-client")]
 #[cfg_attr(docsrs, doc(cfg(feature = "hyper-client")))]
 pub mod client;
@@ -100,25 +111,22 @@ mod cookie;
 pub mod credentials;
 mod date;
 mod error;
-mod future;
 #[cfg(any(feature = "emulator", feature = "testing"))]
 #[cfg_attr(
     not(feature = "testing"),
     allow(dead_code, unreachable_pub, reason = "public with `testing` only")
 )]
 mod gate;
-mod layer;
+mod header;
+mod loom;
+mod middleware;
 mod origin;
 pub mod provider;
+mod reauth;
 mod rejection;
-mod replay;
 mod rolling;
 mod secret;
-mod sender;
-mod sent;
-mod service;
 mod session;
-mod sync;
 #[cfg(feature = "testing")]
 #[cfg_attr(docsrs, doc(cfg(feature = "testing")))]
 pub mod testing;
@@ -127,27 +135,31 @@ mod token;
 /// Any error, boxed, as in tower.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-pub use body::SessionBody;
-pub use buffer::{Buffer, BufferInto, BufferKept, Buffered};
 pub use cookie::SetCookie;
-pub use credentials::{CredentialSource, Credentials, Source, SourceError};
+pub use credentials::source::{CredentialSource, Source, SourceError};
+pub use credentials::value::Credentials;
 pub use error::{Error, ErrorKind};
-pub use future::ResponseFuture;
-pub use layer::SessionLayer;
-pub use origin::Anonymous;
-pub use provider::{
-    CredentialProvider, FixedToken, LoginContext, LogoutEnds, PasswordChange, PasswordChanged,
-    Profile, ProviderError, ProviderErrorKind, ProviderFn, Reason, provider_fn,
+pub use middleware::{
+    Auto, Buffer, BufferInto, BufferKept, Buffered, IfEmpty, Never, Replay, ReplayBody, ReplayFn,
+    ResponseFuture, SessionBody, SessionLayer, SessionService, replay_fn,
 };
-pub use rejection::{Reauth, Rejection, Why};
-pub use replay::{Auto, IfEmpty, Never, Replay, ReplayBody, ReplayFn, replay_fn};
+pub use origin::{Anonymous, InvalidOrigin, Origin};
+pub use provider::context::{LoginContext, LogoutContext, LogoutReason, PasswordContext, Reason};
+pub use provider::credential_provider::CredentialProvider;
+pub use provider::error::{ProviderError, ProviderErrorKind};
+pub use provider::fixed::FixedToken;
+pub use provider::function::{ProviderFn, provider_fn};
+pub use provider::password::PasswordChange;
+pub use provider::profile::{LogoutEnds, Profile};
+pub use reauth::{Reauth, ReauthFailure};
+pub use rejection::Rejection;
 pub use rolling::Rolling;
-pub use service::SessionService;
 pub use session::{
     CloseError, Event, Events, Logins, Session, SessionBuilder, State, Stats, Status, TokenEnd,
 };
 pub use token::{InvalidToken, Token};
 
+#[doc(no_inline)]
 pub use secrecy::{ExposeSecret, SecretString};
 
 /// Compiles what the README shows.

@@ -1,18 +1,21 @@
-//! Where a token may go: scheme, host and port, and nothing else decides it.
+//! Decides where a token may go, by scheme, host and port only.
 
+use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, Ipv6Addr};
+use std::str::FromStr;
 use std::sync::Arc;
 
 use http::Uri;
 use http::uri::{Authority, Scheme};
 
 /// A request extension that opts one request out: it passes without a token,
-/// whatever its origin, and its response is not looked at.
+/// whatever its origin, and its response is not classified.
 ///
-/// A redirect follower outside of the layer makes new requests. tower-http's
-/// keeps the extensions of one that stays at its origin, and drops them of one
-/// that goes elsewhere: should that lead back home, the token goes along.
+/// A redirect follower outside the layer makes new requests. The follower of
+/// tower-http keeps the extensions of a request that stays at its origin, and drops
+/// them if the request goes to another origin. If that origin redirects back, the
+/// request gets the token.
 ///
 /// ```
 /// use http::Request;
@@ -25,6 +28,54 @@ use http::uri::{Authority, Scheme};
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Anonymous;
+
+/// An origin: a scheme, a host and a port (RFC 6454, section 4).
+///
+/// Converted from a URI, or parsed from a string: `"https://api.example.com".parse()?`. Path
+/// and query are ignored. Two origins are equal if scheme, host and port are,
+/// however they are written.
+///
+/// ```
+/// use tower_reauth::Origin;
+///
+/// let origin: Origin = "https://api.example.com/v1".parse()?;
+/// assert_eq!(origin, "HTTPS://API.example.com:443".parse()?);
+/// assert_eq!(origin.to_string(), "https://api.example.com");
+/// # Ok::<(), tower_reauth::InvalidOrigin>(())
+/// ```
+#[derive(Clone)]
+pub struct Origin {
+    scheme: Scheme,
+    /// `host` or `host:port` as the origin was written, for the fast comparison.
+    authority: String,
+    host: Host,
+    port: Option<u16>,
+    /// Whether the scheme encrypts, or the host is this machine.
+    is_safe: bool,
+}
+
+/// A URI that names no origin, or a base address that no call can be sent to.
+///
+/// The URI itself is not quoted, since it may hold a password.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum InvalidOrigin {
+    /// It is not a URI (RFC 3986). Encode what its syntax does not allow.
+    NotAUri,
+    /// It names no scheme and host. Write `https://` and the host first.
+    NotAbsolute,
+    /// Its port is not a number from 0 to 65535.
+    Port,
+    /// It holds a user or a password. Put them into the provider's credentials, and
+    /// a gateway's own into an extra header.
+    Userinfo,
+    /// It is a base address whose scheme is neither `https` nor `http`.
+    Scheme,
+    /// It is a base address with a query, so that no path can follow.
+    Query,
+    /// It is a base address so long that no path can follow.
+    TooLong,
+}
 
 /// The origins that a session's token may go to.
 #[derive(Clone, Debug, Default)]
@@ -39,39 +90,25 @@ pub(crate) struct Origins {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Destination {
     /// An origin of the token.
-    Home,
+    Allowed,
     /// An origin of the token, but over plain `http` to another machine.
     Insecure,
-    /// Somewhere else: the request is none of the session's business.
-    Elsewhere,
-    /// Nobody can tell: the session has no origin, or the request names none.
+    /// Another origin: the request passes without the token.
+    Foreign,
+    /// Unknown: the session has no origin, or the request names none.
     Unknown,
 }
 
-#[derive(Clone, Debug)]
-struct Origin {
-    scheme: Scheme,
-    /// `host` or `host:port` as the origin was written, for the quick comparison.
-    /// Without userinfo, which may hold a password.
-    authority: String,
-    host: Host,
-    port: Option<u16>,
-    /// The scheme encrypts, or the host is this machine.
-    safe: bool,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Host {
     Name(String),
     Ip(IpAddr),
 }
 
 impl Origins {
-    pub(crate) fn add(&mut self, uri: &Uri) {
-        if let Some(origin) = Origin::of(uri) {
-            let origins = self.list.iter().cloned().chain([origin]);
-            self.list = origins.collect();
-        }
+    pub(crate) fn add(&mut self, origin: Origin) {
+        let origins = self.list.iter().cloned().chain([origin]);
+        self.list = origins.collect();
     }
 
     pub(crate) fn bind(&mut self) {
@@ -86,11 +123,12 @@ impl Origins {
         self.plain_http
     }
 
-    /// Whether `uri` is home, told by the bytes alone.
+    /// Returns whether the token may go to `uri`, by comparing bytes only.
     ///
-    /// `false` means that it takes a closer look, in [`Origins::locate`].
-    #[inline]
-    pub(crate) fn is_plainly_home(&self, uri: &Uri) -> bool {
+    /// After `false`, [`Origins::locate`] compares more closely.
+    // Called once, on the fast path.
+    #[inline(always)]
+    pub(crate) fn matches_exactly(&self, uri: &Uri) -> bool {
         let (Some(scheme), Some(authority)) = (uri.scheme(), uri.authority()) else {
             return self.bound;
         };
@@ -98,63 +136,71 @@ impl Origins {
             || self.list.iter().any(|origin| {
                 origin.authority == authority.as_str()
                     && origin.scheme == *scheme
-                    && (origin.safe || self.plain_http)
+                    && (origin.is_safe || self.plain_http)
             })
     }
 
-    /// Where `uri` leads, with letter case, default ports and userinfo considered.
+    /// Returns where `uri` leads. Considers letter case, default ports and userinfo.
     #[cold]
     pub(crate) fn locate(&self, uri: &Uri) -> Destination {
         if self.bound {
-            // Whatever the URI says, it goes to the one server; but how it gets
-            // there, the URI does say.
+            // Any URI leads to the one server, but its scheme decides how.
             let is_safe = match (uri.scheme(), uri.host()) {
                 (Some(scheme), Some(host)) => is_safe(scheme, &Host::parse(host)),
                 _ => true,
             };
             return match is_safe || self.plain_http {
-                true => Destination::Home,
+                true => Destination::Allowed,
                 false => Destination::Insecure,
             };
         }
         if self.list.is_empty() {
             return Destination::Unknown;
         }
-        let Some(there) = Place::of(uri) else {
-            // An authority alone is a CONNECT: it asks for a tunnel, and the
-            // proxy that opens it is not who the token is for.
+        let Ok(there) = OriginRef::of(uri) else {
+            // An authority alone is a CONNECT: it asks a proxy for a tunnel, and the
+            // token is not for the proxy.
             return match uri.authority() {
-                Some(_) => Destination::Elsewhere,
+                Some(_) => Destination::Foreign,
                 None => Destination::Unknown,
             };
         };
         match self.list.iter().find(|origin| origin.is_at(&there)) {
-            Some(origin) if origin.safe || self.plain_http => Destination::Home,
+            Some(origin) if origin.is_safe || self.plain_http => Destination::Allowed,
             Some(_) => Destination::Insecure,
-            None => Destination::Elsewhere,
+            None => Destination::Foreign,
         }
     }
 }
 
-/// What a URI says of the origin it is at (RFC 6454, section 4).
-struct Place<'a> {
+/// The origin that a URI names, borrowed from it.
+struct OriginRef<'a> {
     scheme: &'a Scheme,
     authority: &'a str,
     host: &'a str,
     port: Option<u16>,
 }
 
-impl<'a> Place<'a> {
-    fn of(uri: &'a Uri) -> Option<Self> {
-        let scheme = uri.scheme()?;
-        let authority = without_userinfo(uri.authority()?);
-        let host = uri.host()?;
-        // What is no port is nobody's default: clients differ in where it leads.
-        let port = match authority.strip_prefix(host)? {
-            "" | ":" => default_port(scheme),
-            port => Some(port_of(port.strip_prefix(':')?)?),
+impl<'a> OriginRef<'a> {
+    fn of(uri: &'a Uri) -> Result<Self, InvalidOrigin> {
+        let (Some(scheme), Some(authority), Some(host)) =
+            (uri.scheme(), uri.authority(), uri.host())
+        else {
+            return Err(InvalidOrigin::NotAbsolute);
         };
-        Some(Self {
+        if host.is_empty() {
+            return Err(InvalidOrigin::NotAbsolute);
+        }
+        let authority = without_userinfo(authority);
+        // Clients differ in how they read an invalid port. It is not the default port.
+        let port = match authority.strip_prefix(host) {
+            Some("" | ":") => default_port(scheme),
+            port => {
+                let port = port.and_then(|port| port.strip_prefix(':'));
+                Some(port.and_then(parse_port).ok_or(InvalidOrigin::Port)?)
+            }
+        };
+        Ok(Self {
             scheme,
             authority,
             host,
@@ -164,24 +210,103 @@ impl<'a> Place<'a> {
 }
 
 impl Origin {
-    fn of(uri: &Uri) -> Option<Self> {
-        let place = Place::of(uri)?;
-        let host = Host::parse(place.host);
-        let safe = is_safe(place.scheme, &host);
-        Some(Self {
-            scheme: place.scheme.clone(),
-            authority: place.authority.to_owned(),
-            host,
-            port: place.port,
-            safe,
-        })
+    /// Returns the origin of a base address for calls: `http` or `https`, and a path
+    /// can follow.
+    pub(crate) fn of_base(uri: &Uri) -> Result<Self, InvalidOrigin> {
+        let origin = Self::try_from(uri.clone())?;
+        if origin.scheme != Scheme::HTTP && origin.scheme != Scheme::HTTPS {
+            return Err(InvalidOrigin::Scheme);
+        }
+        match uri.query() {
+            Some(_) => Err(InvalidOrigin::Query),
+            None => Ok(origin),
+        }
     }
 
-    /// RFC 6454, section 5. `http::uri::Scheme` compares without letter case.
-    fn is_at(&self, place: &Place<'_>) -> bool {
-        self.scheme == *place.scheme && self.port == place.port && self.host.is(place.host)
+    /// Compares by RFC 6454, section 5. `Scheme` compares without letter case.
+    fn is_at(&self, other: &OriginRef<'_>) -> bool {
+        self.scheme == *other.scheme && self.port == other.port && self.host.is(other.host)
     }
 }
+
+impl TryFrom<Uri> for Origin {
+    type Error = InvalidOrigin;
+
+    fn try_from(uri: Uri) -> Result<Self, InvalidOrigin> {
+        let origin = OriginRef::of(&uri)?;
+        if uri
+            .authority()
+            .is_some_and(|whole| whole.as_str() != origin.authority)
+        {
+            return Err(InvalidOrigin::Userinfo);
+        }
+        let host = Host::parse(origin.host);
+        Ok(Self {
+            scheme: origin.scheme.clone(),
+            authority: origin.authority.to_owned(),
+            is_safe: is_safe(origin.scheme, &host),
+            host,
+            port: origin.port,
+        })
+    }
+}
+
+impl FromStr for Origin {
+    type Err = InvalidOrigin;
+
+    fn from_str(uri: &str) -> Result<Self, InvalidOrigin> {
+        let uri: Uri = uri.parse().map_err(|_| InvalidOrigin::NotAUri)?;
+        uri.try_into()
+    }
+}
+
+impl PartialEq for Origin {
+    fn eq(&self, other: &Self) -> bool {
+        self.scheme == other.scheme && self.port == other.port && self.host == other.host
+    }
+}
+
+impl Eq for Origin {}
+
+impl Hash for Origin {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.scheme.hash(state);
+        self.port.hash(state);
+        self.host.hash(state);
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}", self.scheme, self.authority)
+    }
+}
+
+impl fmt::Debug for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Origin({self})")
+    }
+}
+
+impl fmt::Display for InvalidOrigin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NotAUri => "the address is not a URI",
+            Self::NotAbsolute => {
+                "the address names no scheme and host: write `https://` and the host first"
+            }
+            Self::Port => "the port of the address is not a number from 0 to 65535",
+            Self::Userinfo => {
+                "the address holds a user or a password: put them into the credentials"
+            }
+            Self::Scheme => "the scheme of the base address is neither https nor http",
+            Self::Query => "the base address has a query, so that no path can follow",
+            Self::TooLong => "the base address is so long that no path can follow",
+        })
+    }
+}
+
+impl std::error::Error for InvalidOrigin {}
 
 impl Host {
     fn parse(host: &str) -> Self {
@@ -198,7 +323,8 @@ impl Host {
         }
     }
 
-    /// RFC 6761, section 6.3: `localhost` and what ends in it never leave the machine.
+    /// `localhost` and names that end in it never leave the machine (RFC 6761,
+    /// section 6.3).
     fn is_this_machine(&self) -> bool {
         match self {
             Self::Ip(ip) => ip.to_canonical().is_loopback(),
@@ -207,7 +333,7 @@ impl Host {
     }
 }
 
-/// An address in brackets is one of version 6 (RFC 3986, section 3.2.2).
+/// Parses an address. In brackets it is an IPv6 address (RFC 3986, section 3.2.2).
 fn ip(host: &str) -> Option<IpAddr> {
     let bare = host
         .strip_prefix('[')
@@ -218,8 +344,8 @@ fn ip(host: &str) -> Option<IpAddr> {
     }
 }
 
-/// A port is digits: Rust's own parser takes a sign too.
-fn port_of(text: &str) -> Option<u16> {
+/// Parses a port. It has digits only: Rust's own parser accepts a sign too.
+fn parse_port(text: &str) -> Option<u16> {
     let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
     is_number.then(|| text.parse().ok())?
 }
@@ -251,10 +377,10 @@ fn encrypts(scheme: &Scheme) -> bool {
         .any(|secure| scheme.as_str().eq_ignore_ascii_case(secure))
 }
 
-/// The method and path of a request, told apart from others by a hash.
+/// The method and path of a request, as a hash.
 ///
-/// It is made for each request, so it is cheap rather than strong: two targets
-/// that collide share a cool-down, and no more.
+/// It is computed for each request, so it is cheap rather than strong: two targets
+/// that collide share a cool-down and no more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Target(u64);
 
@@ -268,9 +394,9 @@ impl Target {
     }
 }
 
-/// Words of eight bytes, each folded in by a multiplication whose two halves
-/// both count, as in wyhash. Shifts and single multiplications are not enough:
-/// numbers that differ in two digits would be the same in many paths.
+/// Hashes words of eight bytes, each by a multiplication whose two halves both
+/// count, as in wyhash. Shifts and single multiplications are not enough: many paths
+/// whose numbers differ in two digits would collide.
 struct Mix(u64);
 
 /// Any odd number that looks random; this one is the golden ratio's.
@@ -285,7 +411,7 @@ impl Hasher for Mix {
                 self.write_u64(u64::from_le_bytes(*word));
                 rest = behind;
             }
-            // Whatever is left over, together with some of what was read.
+            // The rest, together with some bytes that were read already.
             self.write_u64(u64::from_le_bytes(*end));
         } else {
             for byte in bytes {
@@ -319,7 +445,7 @@ mod tests {
     fn origins(uris: &[&str]) -> Origins {
         let mut origins = Origins::default();
         for uri in uris {
-            origins.add(&uri.parse().unwrap());
+            origins.add(uri.parse().unwrap());
         }
         origins
     }
@@ -329,14 +455,14 @@ mod tests {
         let uri: Uri = uri.parse().unwrap();
         let destination = origins.locate(&uri);
         assert!(
-            destination == Destination::Home || !origins.is_plainly_home(&uri),
-            "the quick look and the closer one disagree about {uri}"
+            destination == Destination::Allowed || !origins.matches_exactly(&uri),
+            "the fast comparison and the closer one disagree about {uri}"
         );
         destination
     }
 
     #[test]
-    fn the_same_scheme_host_and_port_are_home_however_they_are_written() {
+    fn the_same_scheme_host_and_port_are_allowed_however_they_are_written() {
         for uri in [
             "https://ctm.example.com/x?y",
             "https://ctm.example.com:443/",
@@ -346,29 +472,18 @@ mod tests {
         ] {
             assert_eq!(
                 locate("https://ctm.example.com/api", uri),
-                Destination::Home,
+                Destination::Allowed,
                 "{uri}"
             );
         }
         assert_eq!(
             locate("https://[::1]:8443", "https://[0:0::1]:8443/"),
-            Destination::Home
+            Destination::Allowed
         );
-        for uri in [
-            "https://ctm.example.com/",
-            "https://ctm.example.com:/",
-            "https://user:secret@ctm.example.com:443/",
-        ] {
-            assert_eq!(
-                locate("https://other:secret@ctm.example.com", uri),
-                Destination::Home,
-                "{uri}"
-            );
-        }
     }
 
     #[test]
-    fn anything_else_is_elsewhere() {
+    fn any_other_origin_is_foreign() {
         for uri in [
             "https://ctm.example.com:8443/",
             "http://ctm.example.com/",
@@ -384,32 +499,36 @@ mod tests {
         ] {
             assert_eq!(
                 locate("https://ctm.example.com", uri),
-                Destination::Elsewhere,
+                Destination::Foreign,
                 "{uri}"
             );
         }
     }
 
     #[test]
-    fn a_port_that_is_not_written_is_the_schemes_own() {
+    fn a_port_that_is_not_written_is_the_default_of_the_scheme() {
         for (origin, uri, expected) in [
-            ("wss://a.test", "wss://a.test:443/", Destination::Home),
-            ("ws://localhost", "ws://localhost:80/", Destination::Home),
+            ("wss://a.test", "wss://a.test:443/", Destination::Allowed),
+            ("ws://localhost", "ws://localhost:80/", Destination::Allowed),
             (
                 "http://localhost",
                 "http://localhost:80/",
-                Destination::Home,
+                Destination::Allowed,
             ),
-            ("coap://localhost", "coap://localhost/", Destination::Home),
+            (
+                "coap://localhost",
+                "coap://localhost/",
+                Destination::Allowed,
+            ),
             (
                 "coap://localhost",
                 "coap://localhost:80/",
-                Destination::Elsewhere,
+                Destination::Foreign,
             ),
             (
                 "coap://localhost",
                 "coap://localhost:443/",
-                Destination::Elsewhere,
+                Destination::Foreign,
             ),
         ] {
             assert_eq!(locate(origin, uri), expected, "{uri}");
@@ -417,7 +536,7 @@ mod tests {
     }
 
     #[test]
-    fn plain_http_is_for_this_machine_or_for_whoever_says_so() {
+    fn plain_http_is_for_this_machine_or_if_it_is_allowed() {
         assert_eq!(
             locate("http://10.0.0.1:80", "http://10.0.0.1/"),
             Destination::Insecure
@@ -432,38 +551,38 @@ mod tests {
             "http://localhost",
             "http://a.localhost",
         ] {
-            assert_eq!(locate(here, here), Destination::Home, "{here}");
+            assert_eq!(locate(here, here), Destination::Allowed, "{here}");
         }
-        let mut told = origins(&["http://10.0.0.1"]);
-        told.allow_plain_http();
+        let mut allowed = origins(&["http://10.0.0.1"]);
+        allowed.allow_plain_http();
         let uri = "http://10.0.0.1/".parse().unwrap();
-        assert_eq!(told.locate(&uri), Destination::Home);
+        assert_eq!(allowed.locate(&uri), Destination::Allowed);
     }
 
     #[test]
-    fn a_relative_uri_leads_nowhere_unless_the_service_is_bound() {
+    fn a_relative_uri_is_unknown_unless_the_service_is_bound() {
         let relative: Uri = "/config/servers".parse().unwrap();
         let mut origins = origins(&["https://ctm.example.com"]);
         assert_eq!(origins.locate(&relative), Destination::Unknown);
         origins.bind();
-        assert_eq!(origins.locate(&relative), Destination::Home);
+        assert_eq!(origins.locate(&relative), Destination::Allowed);
         let elsewhere = "https://proxy.example.com/".parse().unwrap();
-        assert_eq!(origins.locate(&elsewhere), Destination::Home);
+        assert_eq!(origins.locate(&elsewhere), Destination::Allowed);
         let open = "http://ctm.example.com/".parse().unwrap();
         assert_eq!(origins.locate(&open), Destination::Insecure);
-        // What is no port makes it no safer.
+        // An invalid port makes it no safer.
         let odd = "http://ctm.example.com:65979/".parse().unwrap();
         assert_eq!(origins.locate(&odd), Destination::Insecure);
         let odd = "https://ctm.example.com:65979/".parse().unwrap();
-        assert_eq!(origins.locate(&odd), Destination::Home);
+        assert_eq!(origins.locate(&odd), Destination::Allowed);
         origins.allow_plain_http();
-        assert_eq!(origins.locate(&open), Destination::Home);
+        assert_eq!(origins.locate(&open), Destination::Allowed);
     }
 
     #[test]
-    fn what_a_bound_service_is_sent_is_plainly_home_where_it_is_safe() {
+    fn a_bound_service_matches_every_uri_that_is_safe() {
         let mut bound = origins(&[]);
-        let plainly = |origins: &Origins, uri: &str| origins.is_plainly_home(&uri.parse().unwrap());
+        let plainly = |origins: &Origins, uri: &str| origins.matches_exactly(&uri.parse().unwrap());
         assert!(!plainly(&bound, "/config/servers"));
         bound.bind();
         for uri in [
@@ -480,16 +599,54 @@ mod tests {
     }
 
     #[test]
-    fn without_an_origin_nobody_can_tell() {
+    fn without_an_origin_every_destination_is_unknown() {
         let uri = "https://ctm.example.com".parse().unwrap();
         assert_eq!(Origins::default().locate(&uri), Destination::Unknown);
-        assert_eq!(origins(&["/relative"]).locate(&uri), Destination::Unknown);
     }
 
     #[test]
-    fn a_second_origin_is_home_too() {
+    fn a_second_origin_is_allowed_too() {
         let origins = origins(&["https://a.example.com", "https://b.example.com"]);
-        assert!(origins.is_plainly_home(&"https://b.example.com/x".parse().unwrap()));
+        assert!(origins.matches_exactly(&"https://b.example.com/x".parse().unwrap()));
+    }
+
+    #[test]
+    fn an_address_without_an_origin_is_an_error_that_does_not_quote_it() {
+        for (address, expected) in [
+            ("", InvalidOrigin::NotAUri),
+            ("https://a b", InvalidOrigin::NotAUri),
+            ("/relative", InvalidOrigin::NotAbsolute),
+            ("ctm.example.com:8443", InvalidOrigin::NotAbsolute),
+            ("https://ctm.example.com:65979", InvalidOrigin::Port),
+            ("https://ctm.example.com:+80", InvalidOrigin::Port),
+            (
+                "https://user:secret@ctm.example.com",
+                InvalidOrigin::Userinfo,
+            ),
+        ] {
+            let error = address.parse::<Origin>().unwrap_err();
+            assert_eq!(error, expected, "{address}");
+            assert!(!error.to_string().contains("secret"));
+        }
+        for (base, expected) in [
+            ("wss://ctm.example.com", InvalidOrigin::Scheme),
+            ("https://ctm.example.com/?a", InvalidOrigin::Query),
+        ] {
+            let base: Uri = base.parse().unwrap();
+            assert_eq!(Origin::of_base(&base).unwrap_err(), expected);
+            assert!(Origin::try_from(base).is_ok());
+        }
+    }
+
+    #[test]
+    fn origins_are_equal_however_they_are_written() {
+        let origin = |uri: &str| uri.parse::<Origin>().unwrap();
+        let one = origin("https://ctm.example.com/api?x");
+        for same in ["https://CTM.example.com:443", "HTTPS://ctm.example.com:/"] {
+            assert_eq!(one, origin(same), "{same}");
+        }
+        assert_ne!(one, origin("https://ctm.example.com:8443"));
+        assert_ne!(one, origin("http://ctm.example.com:443"));
     }
 
     #[test]
@@ -502,7 +659,7 @@ mod tests {
     }
 
     #[test]
-    fn a_target_is_told_by_each_byte_of_its_path_and_by_its_length() {
+    fn targets_differ_by_each_byte_of_the_path_and_by_its_length() {
         let mut seen = std::collections::HashMap::new();
         for length in 0..40 {
             for place in 0..=length {
@@ -519,7 +676,7 @@ mod tests {
     }
 
     #[test]
-    fn a_target_is_told_by_the_number_in_its_path() {
+    fn targets_differ_by_the_number_in_the_path() {
         let ids = |place: &str| {
             let decimal = (0..20_000).map(|number| format!("{number:05}"));
             let hexadecimal = (0..20_000).map(|number| format!("{number:x}"));
@@ -544,7 +701,7 @@ mod tests {
     }
 
     #[test]
-    fn a_target_is_told_by_a_method_of_ones_own() {
+    fn targets_differ_by_a_custom_method() {
         let targets = [
             "PURGE",
             "PURGF",

@@ -7,6 +7,7 @@ use http::{HeaderName, response};
 use secrecy::SecretString;
 
 use crate::cookie::SetCookie;
+use crate::header::expect_name;
 use crate::token::Token;
 
 /// How an accepted response may carry the next value of the token, as that of a
@@ -29,14 +30,13 @@ use crate::token::Token;
 /// takes a lock.
 ///
 /// ```
-/// use http::HeaderName;
 /// use tower_reauth::{Profile, Rolling};
 ///
 /// // A session cookie that each answer renews, and a second header beside it.
-/// let csrf = Rolling::header(HeaderName::from_static("x-csrf-token"));
+/// let csrf = Rolling::header("x-csrf-token");
 /// let profile = Profile::at("https://app.example.com".parse()?)
 ///     .rolling(Rolling::cookies().and(csrf));
-/// # Ok::<(), http::uri::InvalidUri>(())
+/// # Ok::<(), tower_reauth::InvalidOrigin>(())
 /// ```
 #[derive(Clone)]
 #[must_use]
@@ -62,9 +62,18 @@ impl Rolling {
         })
     }
 
-    /// The token's header `name` is renewed by a response header of that name,
-    /// whose value is sent as it is: without the prefix that the token had.
-    pub fn header(name: HeaderName) -> Self {
+    /// Takes the token's header `name` from a response header of that name. Its value
+    /// is sent unchanged: without the prefix that the token had.
+    ///
+    /// # Panics
+    ///
+    /// If `name` is not a header name.
+    pub fn header<N>(name: N) -> Self
+    where
+        N: TryInto<HeaderName>,
+        N::Error: Into<http::Error>,
+    {
+        let name = expect_name(name);
         Self::by(move |token, response| {
             let value = response.headers.get(&name)?.to_str().ok()?;
             token.clone().and_header(name.clone(), value).ok()

@@ -46,6 +46,8 @@ struct Inner {
     cookies: Vec<Cookie>,
     lifetime: Option<Duration>,
     idle_lifetime: Option<Duration>,
+    // Boxed: few tokens have one.
+    refresh_in: Option<Box<Duration>>,
     continues_previous: bool,
     data: Option<SecretString>,
 }
@@ -102,9 +104,12 @@ impl Token {
     ///
     /// # Errors
     ///
-    /// [`InvalidToken`] if the value holds a byte that no header value may
-    /// hold (RFC 9110, section 5.5), or is empty or blank.
-    pub fn header(name: HeaderName, value: impl Into<SecretString>) -> Result<Self, InvalidToken> {
+    /// [`InvalidToken`] if `name` is not a header name, or if the value holds a byte
+    /// that no header value may hold (RFC 9110, section 5.5), or is empty or blank.
+    pub fn header(
+        name: impl TryInto<HeaderName>,
+        value: impl Into<SecretString>,
+    ) -> Result<Self, InvalidToken> {
         Self::empty().with(name, "", &value.into())
     }
 
@@ -116,7 +121,7 @@ impl Token {
     ///
     /// As [`Token::header`].
     pub fn prefixed(
-        name: HeaderName,
+        name: impl TryInto<HeaderName>,
         prefix: &str,
         value: impl Into<SecretString>,
     ) -> Result<Self, InvalidToken> {
@@ -144,7 +149,7 @@ impl Token {
     /// As [`Token::header`].
     pub fn and_header(
         self,
-        name: HeaderName,
+        name: impl TryInto<HeaderName>,
         value: impl Into<SecretString>,
     ) -> Result<Self, InvalidToken> {
         self.with(name, "", &value.into())
@@ -216,6 +221,18 @@ impl Token {
     #[must_use]
     pub fn idles_out_after(mut self, idle: Duration) -> Self {
         Arc::make_mut(&mut self.inner).idle_lifetime = Some(idle);
+        self
+    }
+
+    /// Sets when to refresh the token, counted from before the login was sent, for
+    /// servers that name a time for it.
+    ///
+    /// Without it, the token is refreshed a fifth of its lifetime before its end, at
+    /// most 5 min. A token without a lifetime may have this too. A lifetime that a
+    /// response rolls ([`Rolling`](crate::Rolling)) replaces it.
+    #[must_use]
+    pub fn refresh_in(mut self, delay: Duration) -> Self {
+        Arc::make_mut(&mut self.inner).refresh_in = Some(Box::new(delay));
         self
     }
 
@@ -299,6 +316,11 @@ impl Token {
         self.inner.idle_lifetime
     }
 
+    /// When to refresh it, counted from its login, if its provider set a time.
+    pub(crate) fn refresh_delay(&self) -> Option<Duration> {
+        self.inner.refresh_in.as_deref().copied()
+    }
+
     /// Whether it goes on with the server's session of the one before it.
     pub(crate) fn is_continuation(&self) -> bool {
         self.inner.continues_previous
@@ -351,12 +373,6 @@ impl Token {
         self
     }
 
-    /// This one, by which `other` counts as used too.
-    pub(crate) fn holding(mut self, other: Token) -> Self {
-        self.lease = Some(Arc::new((self.lease.take(), other)));
-        self
-    }
-
     fn empty() -> Self {
         Self {
             inner: Arc::default(),
@@ -367,10 +383,13 @@ impl Token {
 
     fn with(
         mut self,
-        name: HeaderName,
+        name: impl TryInto<HeaderName>,
         prefix: &str,
         value: &SecretString,
     ) -> Result<Self, InvalidToken> {
+        let name = name.try_into().map_err(|_| InvalidToken {
+            carrier: Carrier::InvalidHeader,
+        })?;
         let value = value.expose_secret().as_bytes();
         let rendered = match secret::header_value(&[prefix.as_bytes(), value]) {
             // Space around a value does not get as far as the server.
@@ -488,8 +507,10 @@ pub struct InvalidToken {
 enum Carrier {
     Header(HeaderName),
     Cookie(String),
-    /// Not kept: what is no name may be the whole cookie, value included.
+    /// Not kept: an invalid name may be the whole cookie, value included.
     Unnamed,
+    /// Not kept: an invalid name may be the whole header, value included.
+    InvalidHeader,
 }
 
 impl fmt::Display for InvalidToken {
@@ -503,6 +524,7 @@ impl fmt::Display for InvalidToken {
                 write!(f, "the token is no valid value of a cookie named {name:?}")
             }
             Carrier::Unnamed => f.write_str("the token's cookie has no valid name"),
+            Carrier::InvalidHeader => f.write_str("the token's header has no valid name"),
         }
     }
 }

@@ -13,8 +13,8 @@ use http_body_util::{BodyExt, Full};
 use tower::util::BoxCloneSyncService;
 use tower_reauth::provider::{Answer, Api, segment};
 use tower_reauth::{
-    BoxError, CredentialProvider, Credentials, ExposeSecret, LoginContext, Profile, ProviderError,
-    ProviderErrorKind, Session, Source, Token,
+    BoxError, CredentialProvider, Credentials, ExposeSecret, LoginContext, LogoutContext, Profile,
+    ProviderError, ProviderErrorKind, Session, Source, Token,
 };
 
 type Http = BoxCloneSyncService<Request<Full<Bytes>>, Response<Full<Bytes>>, BoxError>;
@@ -76,7 +76,7 @@ fn saying(status: u16, headers: &'static [(&str, &str)], body: &'static str) -> 
 }
 
 fn api(http: Http, base: &str) -> Api<Http> {
-    Api::new(http, base.parse().unwrap())
+    Api::new(http, base.parse().unwrap()).unwrap()
 }
 
 fn kind(answer: &Result<Answer, ProviderError>) -> Option<ProviderErrorKind> {
@@ -178,7 +178,11 @@ async fn a_status_means_what_the_table_says() {
 #[tokio::test]
 async fn a_server_may_be_busy_by_other_statuses() {
     let (api, _) = answering(403);
-    let call = || api.post("login").busy_by(&[403]).denied_by(&[403]);
+    let call = || {
+        api.post("login")
+            .busy_by(&[StatusCode::FORBIDDEN])
+            .denied_by(&[StatusCode::FORBIDDEN])
+    };
     let unavailable = Some(ProviderErrorKind::Unavailable);
     assert_eq!(kind(&call().login().await), unavailable);
     assert_eq!(kind(&call().logout().await), unavailable);
@@ -216,7 +220,13 @@ async fn a_server_may_deny_by_other_statuses() {
     use ProviderErrorKind::{Refused, TokenRejected};
     for status in [400, 404, 500] {
         let (api, _) = answering(status);
-        let call = || api.post("login").denied_by(&[400, 404, 500]);
+        let call = || {
+            api.post("login").denied_by(&[
+                StatusCode::BAD_REQUEST,
+                StatusCode::NOT_FOUND,
+                StatusCode::INTERNAL_SERVER_ERROR,
+            ])
+        };
         assert_eq!(kind(&call().login().await), Some(Refused));
         assert_eq!(kind(&call().logout().await), Some(TokenRejected));
         assert_eq!(kind(&call().change().await), Some(TokenRejected));
@@ -257,7 +267,7 @@ async fn an_answer_that_is_lost_is_uncertain_where_the_call_cannot_be_repeated()
     let base = || Uri::from_static("https://api.example.com");
     macro_rules! check {
         ($http:expr, $says:expr) => {
-            let api: Api<_> = Api::new($http, base());
+            let api: Api<_> = Api::new($http, base()).unwrap();
             let login = api.post("x").login().await;
             assert_eq!(kind(&login), Some(Unavailable));
             assert!(said(&login.unwrap_err()).contains($says));
@@ -291,8 +301,6 @@ async fn a_call_goes_below_the_base_from_the_root_or_to_the_same_origin() {
         ("https://h/v1", "https://H/there", "https://H/there"),
         ("http://localhost:80/", "x", "http://localhost:80/x"),
         // What stands before the host is not for the wire (RFC 9110, section 4.2.4).
-        ("https://user:pw@h/v1", "login", "https://h/v1/login"),
-        ("https://user:pw@h/v1", "", "https://h/v1"),
         ("https://h/v1", "https://user:pw@h/there", "https://h/there"),
     ] {
         let (http, seen) = http(Response::default);
@@ -313,12 +321,7 @@ async fn a_call_goes_to_no_other_server_and_not_over_plain_http() {
         ("https://h/v1", "https://h:8443/", Protocol),
         ("https://h/v1", "http://h/", Protocol),
         ("https://h/v1", "/a b", Protocol),
-        // `http` takes it for one that has a host.
-        ("https://user[@]", "login", Protocol),
         ("http://h/v1", "login", Unsupported),
-        ("/v1", "login", Unsupported),
-        ("wss://h/v1", "login", Unsupported),
-        ("ftp://localhost/v1", "login", Unsupported),
     ] {
         let (http, seen) = http(Response::default);
         let api = api(http, base);
@@ -337,12 +340,7 @@ async fn a_call_goes_to_no_other_server_and_not_over_plain_http() {
 
 #[tokio::test]
 async fn no_spelling_of_an_address_leads_to_another_server() {
-    for base in [
-        "https://h",
-        "https://h/v1",
-        "https://user:pw@h",
-        "https://[::1]:8443/v1/",
-    ] {
+    for base in ["https://h", "https://h/v1", "https://[::1]:8443/v1/"] {
         for to in [
             "//evil/x",
             "///evil",
@@ -523,13 +521,13 @@ impl tower::Service<Request<Full<Bytes>>> for Unready {
 
 #[tokio::test]
 async fn a_client_that_is_not_ready_is_not_called() {
-    let api = Api::new(Unready, "https://api.example.com".parse().unwrap());
+    let api = Api::new(Unready, "https://api.example.com".parse().unwrap()).unwrap();
     for answer in [
         api.post("x").login().await,
         api.post("x").change().await,
         api.post("x").exchange().await.map(Option::unwrap),
     ] {
-        assert_eq!(kind(&answer), Some(ProviderErrorKind::Unavailable));
+        assert_eq!(kind(&answer), Some(ProviderErrorKind::NotSent));
     }
 }
 
@@ -557,7 +555,7 @@ async fn a_length_that_is_only_claimed_takes_little_memory() {
     let http = tower::service_fn(|_: Request<Full<Bytes>>| async {
         Ok::<_, Infallible>(Response::new(Claims))
     });
-    let api: Api<_> = Api::new(http, "https://api.example.com".parse().unwrap());
+    let api: Api<_> = Api::new(http, "https://api.example.com".parse().unwrap()).unwrap();
     assert!(api.get("x").send().await.unwrap().bytes().is_empty());
 }
 
@@ -640,7 +638,7 @@ async fn where_nobody_listens_nothing_was_changed() {
     });
     let api = api(BoxCloneSyncService::new(refused), "https://api.example.com");
     let changed = api.post("x").change().await;
-    assert_eq!(kind(&changed), Some(ProviderErrorKind::Unavailable));
+    assert_eq!(kind(&changed), Some(ProviderErrorKind::NotSent));
 }
 
 #[tokio::test]
@@ -770,8 +768,8 @@ async fn a_provider_of_calls_serves_a_session() -> Result<(), BoxError> {
                 .await?;
             Ok(Token::bearer(answer.header("x-token")?)?)
         }
-        async fn logout(&self, token: Token) -> Result<(), ProviderError> {
-            self.api.delete("login").token(&token).logout().await?;
+        async fn logout(&self, cx: LogoutContext) -> Result<(), ProviderError> {
+            self.api.delete("login").token(cx.token()).logout().await?;
             Ok(())
         }
     }

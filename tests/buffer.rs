@@ -22,8 +22,8 @@ use tokio::sync::{Notify, mpsc};
 use tokio_test::task;
 use tower::{Layer, Service, ServiceExt};
 use tower_reauth::{
-    Anonymous, BoxError, Buffer, Buffered, IfEmpty, LoginContext, Profile, Reauth, Replay, Session,
-    SessionService, Token, Why, provider_fn, replay_fn,
+    Anonymous, BoxError, Buffer, Buffered, IfEmpty, LoginContext, Profile, Reauth, ReauthFailure,
+    Replay, Session, SessionService, Token, provider_fn, replay_fn,
 };
 
 const ORIGIN: &str = "https://api.example.com";
@@ -235,8 +235,8 @@ async fn a_body_that_grows_over_the_limit_streams_on_and_is_not_replayed() {
             assert_eq!((response.status().as_u16(), got.len()), (200, 2));
         } else {
             assert_eq!((response.status().as_u16(), got.len()), (401, 1));
-            let why = &response.extensions().get::<Reauth>().unwrap().why;
-            assert!(matches!(why, Why::NotReplayable));
+            let why = &response.extensions().get::<Reauth>().unwrap().failure;
+            assert!(matches!(why, ReauthFailure::NotReplayable));
             // The next one has a good token all the same.
             let layer = session.layer().replay(Buffer::up_to(limit));
             let response = layer

@@ -32,14 +32,15 @@ use tokio::task::yield_now;
 use tokio::time::{sleep, timeout};
 use tower::limit::ConcurrencyLimit;
 use tower::{Layer, Service, ServiceExt};
-use tower_reauth::credentials::{CredentialSource, Memory, SourceError};
+use tower_reauth::credentials::Memory;
 use tower_reauth::provider::{Api, Call};
 use tower_reauth::{
     Auto, BoxError, Buffer, CredentialProvider, Credentials, ErrorKind, Event, ExposeSecret,
-    IfEmpty, LoginContext, LogoutEnds, Never, PasswordChange, PasswordChanged, Profile,
-    ProviderError, Reauth, Rejection, Replay, Session, SessionBody, Source, State, Token, TokenEnd,
-    Why,
+    IfEmpty, LoginContext, LogoutContext, LogoutEnds, Never, PasswordChange, PasswordContext,
+    Profile, ProviderError, Reauth, ReauthFailure, Rejection, Replay, Session, SessionBody, Source,
+    State, Token, TokenEnd,
 };
+use tower_reauth::{CredentialSource, SourceError};
 
 const ORIGIN: &str = "https://api.test";
 const X_TOKEN: HeaderName = HeaderName::from_static("x-token");
@@ -337,7 +338,11 @@ struct Provider {
 
 impl CredentialProvider for Provider {
     fn profile(&self) -> Profile {
-        let rejection = Rejection::status(401).or_body_contains(500, "expired", 1024);
+        let rejection = Rejection::status(StatusCode::UNAUTHORIZED).or_body_contains(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "expired",
+            1024,
+        );
         let profile = self.api.profile().rejection(rejection);
         profile.logout_ends(LogoutEnds::Token)
     }
@@ -353,20 +358,16 @@ impl CredentialProvider for Provider {
         Ok(Token::bearer(answer.header("x-token")?)?)
     }
 
-    async fn logout(&self, token: Token) -> Result<(), ProviderError> {
-        self.api.post("/logout").token(&token).logout().await?;
+    async fn logout(&self, cx: LogoutContext) -> Result<(), ProviderError> {
+        self.api.post("/logout").token(cx.token()).logout().await?;
         Ok(())
     }
 
-    async fn change_password(
-        &self,
-        token: Token,
-        change: PasswordChange,
-    ) -> Result<PasswordChanged, ProviderError> {
-        let new = change.new_password().expose_secret();
-        let call = self.api.post("/password").token(&token);
+    async fn change_password(&self, cx: PasswordContext) -> Result<(), ProviderError> {
+        let new = cx.new_password().expose_secret();
+        let call = self.api.post("/password").token(cx.token().unwrap());
         call.form([("new", new)]).change().await?;
-        Ok(PasswordChanged::new())
+        Ok(())
     }
 }
 
@@ -386,7 +387,7 @@ impl World {
         let server = Server::new();
         let credentials = Memory::new(Credentials::new("emuser", "old"));
         let session = Session::new(Provider {
-            api: Api::new(server.client(), ORIGIN.parse().unwrap()),
+            api: Api::new(server.client(), ORIGIN.parse().unwrap()).unwrap(),
             source: Source::new(YieldingSource(credentials)),
         });
         Self {
@@ -818,8 +819,8 @@ async fn the_body_of_a_rejection_that_is_returned_may_be_dropped() {
     at_each_point(1, world, async |world| {
         let response = world.call(Auto, "x", world.full("a job")).await;
         let response = response.await.unwrap();
-        let why = &response.extensions().get::<Reauth>().unwrap().why;
-        assert!(matches!(why, Why::RenewalFailed(_)));
+        let why = &response.extensions().get::<Reauth>().unwrap().failure;
+        assert!(matches!(why, ReauthFailure::RenewalFailed(_)));
         let body = response.into_body();
         async move { assert_eq!(body.collect().await.unwrap().to_bytes(), DEAD) }
     })
@@ -947,7 +948,7 @@ async fn change_password_may_be_dropped() {
         let session = world.session.clone();
         async move {
             let change = PasswordChange::to("new");
-            session.change_password(change).await.unwrap()
+            session.change_password(change).await.unwrap();
         }
     })
     .await;
@@ -962,7 +963,7 @@ async fn change_password_without_a_token_may_be_dropped() {
             let session = world.session.clone();
             async move {
                 let change = PasswordChange::to("new");
-                session.change_password(change).await.unwrap()
+                session.change_password(change).await.unwrap();
             }
         },
     )
@@ -975,7 +976,7 @@ async fn change_password_with_a_dead_token_may_be_dropped() {
         let session = world.session.clone();
         async move {
             let change = PasswordChange::to("new");
-            session.change_password(change).await.unwrap()
+            session.change_password(change).await.unwrap();
         }
     })
     .await;
@@ -988,7 +989,7 @@ async fn change_password_during_another_may_be_dropped() {
         change_beside(&session).await;
         async move {
             let change = PasswordChange::to("new");
-            session.change_password(change).await.unwrap()
+            session.change_password(change).await.unwrap();
         }
     })
     .await;
@@ -1010,7 +1011,7 @@ async fn change_password_after_a_lost_answer_may_be_dropped() {
         let session = world.session.clone();
         async move {
             let change = PasswordChange::to("new");
-            session.change_password(change).await.unwrap()
+            session.change_password(change).await.unwrap();
         }
     })
     .await;
@@ -1097,7 +1098,7 @@ impl World {
     /// A call that brings its own session, which is good.
     async fn api_call(&self) -> Call<Http> {
         let token = self.session.token().await.unwrap();
-        let api = Api::new(self.server.client(), ORIGIN.parse().unwrap());
+        let api = Api::new(self.server.client(), ORIGIN.parse().unwrap()).unwrap();
         let body = Bytes::from_owner(Owned("a job", self.alive()));
         let call = api.post("/x").body("text/plain", body);
         call.header(X_ID, "x").token(&token)

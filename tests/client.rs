@@ -374,7 +374,7 @@ async fn it_serves_both_a_session_and_its_provider() {
     let own = Own::new(IsCa::NoCa);
     let uri = serve(&own, &[], &["h2"]).await;
     let http = trusting(own.pem());
-    let api = Api::new(http.clone(), uri.parse().unwrap());
+    let api = Api::new(http.clone(), uri.parse().unwrap()).unwrap();
     let provider = provider_fn(api.profile(), move |_: LoginContext| {
         let api = api.clone();
         async move {

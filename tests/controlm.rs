@@ -26,12 +26,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_reauth::client::{self, HttpsClient};
 use tower_reauth::controlm::model::{LoginCredentials, PasswordsObject};
-use tower_reauth::controlm::{
-    ControlM, Error, ErrorKind, InvalidBase, MAX_ANSWER, SessionApi, Unreadable,
-};
+use tower_reauth::controlm::{ControlM, Error, ErrorKind, MAX_ANSWER, SessionApi, Unreadable};
 use tower_reauth::{
-    BoxError, CredentialProvider, Credentials, LoginContext, PasswordChange, ProviderError,
-    ProviderErrorKind, Reason, Session, Token,
+    BoxError, CredentialProvider, Credentials, InvalidOrigin, LoginContext, LogoutContext,
+    LogoutReason, PasswordChange, PasswordContext, ProviderError, ProviderErrorKind, Reason,
+    Session, Token,
 };
 
 const BASE: &str = "https://ctm.example.com:8443/automation-api";
@@ -166,8 +165,10 @@ fn initial() -> LoginContext {
     LoginContext::new(Reason::Initial).with_credentials(credentials())
 }
 
-fn change() -> PasswordChange {
-    PasswordChange::to(NEW_PASSWORD).from(PASSWORD)
+fn change() -> PasswordContext {
+    PasswordContext::new(NEW_PASSWORD)
+        .with_credentials(&credentials())
+        .with_token(token())
 }
 
 fn passwords() -> PasswordsObject {
@@ -291,10 +292,17 @@ async fn each_call_is_on_the_wire_as_documented() {
 
     let token = provider.login(login).await.unwrap();
     provider
-        .change_password(token.clone(), PasswordChange::to("new").from("old"))
+        .change_password(
+            PasswordContext::new("new")
+                .with_token(token.clone())
+                .with_credentials(&Credentials::new("em\"user", "old")),
+        )
         .await
         .unwrap();
-    provider.logout(token).await.unwrap();
+    provider
+        .logout(LogoutContext::new(token, LogoutReason::LoggedOut))
+        .await
+        .unwrap();
 
     let requests = requests.await;
     let json = ["accept: application/json", "content-type: application/json"];
@@ -346,7 +354,10 @@ async fn a_gateways_headers_and_both_kinds_of_token_are_on_each_request() {
         );
 
     let token = provider.login(initial()).await.unwrap();
-    provider.logout(token.clone()).await.unwrap();
+    provider
+        .logout(LogoutContext::new(token.clone(), LogoutReason::LoggedOut))
+        .await
+        .unwrap();
 
     let requests = requests.await;
     for request in &requests {
@@ -372,7 +383,10 @@ async fn an_extra_header_replaces_the_content_type_of_each_call() {
         .unwrap()
         .extra_header(header::CONTENT_TYPE, HeaderValue::from_static(utf_8));
     let token = provider.login(initial()).await.unwrap();
-    provider.logout(token).await.unwrap();
+    provider
+        .logout(LogoutContext::new(token, LogoutReason::LoggedOut))
+        .await
+        .unwrap();
     let requests = http.sent();
     assert_eq!(requests.len(), 2);
     for request in requests {
@@ -410,10 +424,7 @@ async fn a_connection_that_breaks_leaves_a_password_change_uncertain() {
     ] {
         let (base, requests) = serve(vec![answer.to_owned()]).await;
         let provider = ControlM::new(hyper_client(), base, credentials()).unwrap();
-        let error = provider
-            .change_password(token(), change())
-            .await
-            .unwrap_err();
+        let error = provider.change_password(change()).await.unwrap_err();
         assert_eq!(cause(&error).kind(), kind);
         assert_eq!(error.kind(), ProviderErrorKind::Uncertain);
         assert!(cause(&error).source().is_some());
@@ -430,14 +441,14 @@ async fn a_refused_connection_is_known_to_have_changed_nothing() {
     let provider = ControlM::new(hyper_client(), base.parse().unwrap(), credentials()).unwrap();
 
     let login = provider.login(initial()).await.unwrap_err();
-    let change = provider
-        .change_password(token(), change())
+    let change = provider.change_password(change()).await.unwrap_err();
+    let logout = provider
+        .logout(LogoutContext::new(token(), LogoutReason::LoggedOut))
         .await
         .unwrap_err();
-    let logout = provider.logout(token()).await.unwrap_err();
 
     for error in [login, change, logout] {
-        assert_eq!(error.kind(), ProviderErrorKind::Unavailable);
+        assert_eq!(error.kind(), ProviderErrorKind::NotSent);
         assert_eq!(cause(&error).kind(), ErrorKind::NotSent);
         assert_no_secret(&shown(&error));
     }
@@ -485,7 +496,10 @@ async fn header_and_prefix_of_the_token_can_be_chosen() {
         .header(HeaderName::from_static("x-api-key"))
         .prefix("");
     let token = provider.login(initial()).await.unwrap();
-    provider.logout(token).await.unwrap();
+    provider
+        .logout(LogoutContext::new(token, LogoutReason::LoggedOut))
+        .await
+        .unwrap();
     let requests = http.sent();
     assert_eq!(requests[1].headers()["x-api-key"], "A3F5");
     assert!(requests[1].headers()["x-api-key"].is_sensitive());
@@ -782,7 +796,10 @@ async fn each_status_of_a_logout_is_sorted() {
         (200, "<html>Sign in</html>", Protocol),
     ] {
         let http = Scripted::answering(status, body);
-        let error = provider(http).logout(token()).await.unwrap_err();
+        let error = provider(http)
+            .logout(LogoutContext::new(token(), LogoutReason::LoggedOut))
+            .await
+            .unwrap_err();
         assert_eq!(error.kind(), kind, "{status} {body}");
         assert_eq!(cause(&error).token_is_dead(), kind == TokenRejected);
     }
@@ -793,7 +810,10 @@ async fn each_status_of_a_logout_is_sorted() {
         (204, ""),
     ] {
         let http = Scripted::answering(status, body);
-        provider(http).logout(token()).await.unwrap();
+        provider(http)
+            .logout(LogoutContext::new(token(), LogoutReason::LoggedOut))
+            .await
+            .unwrap();
     }
 }
 
@@ -821,7 +841,7 @@ async fn each_status_of_a_password_change_is_sorted() {
     ] {
         let http = Scripted::answering(status, body);
         let error = provider(http.clone())
-            .change_password(token(), change())
+            .change_password(change())
             .await
             .unwrap_err();
         assert_eq!(error.kind(), kind, "{status} {body}");
@@ -829,10 +849,7 @@ async fn each_status_of_a_password_change_is_sorted() {
     }
     for body in [r#"{"message":"changed"}"#, "{}", ""] {
         let http = Scripted::answering(200, body);
-        provider(http)
-            .change_password(token(), change())
-            .await
-            .unwrap();
+        provider(http).change_password(change()).await.unwrap();
     }
 }
 
@@ -840,11 +857,11 @@ async fn each_status_of_a_password_change_is_sorted() {
 async fn a_password_change_asks_for_the_current_password_before_anything_is_sent() {
     let http = Scripted::answering(200, "{}");
     let error = provider(http.clone())
-        .change_password(token(), PasswordChange::to(NEW_PASSWORD))
+        .change_password(PasswordContext::new(NEW_PASSWORD).with_token(token()))
         .await
         .unwrap_err();
     assert_eq!(error.kind(), ProviderErrorKind::Unsupported);
-    assert!(shown(&error).contains("PasswordChange::from"));
+    assert!(shown(&error).contains("PasswordChange::current"));
     assert!(http.sent().is_empty());
 }
 
@@ -905,7 +922,10 @@ async fn the_service_that_is_called_is_the_one_that_was_ready() {
     let http = MustBeReady(false, Scripted::answering(200, r#"{"token":"A3F5"}"#));
     let provider = ControlM::new(http, base(), credentials()).unwrap();
     let token = provider.login(initial()).await.unwrap();
-    provider.logout(token).await.unwrap();
+    provider
+        .logout(LogoutContext::new(token, LogoutReason::LoggedOut))
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
@@ -928,11 +948,8 @@ async fn a_transport_that_does_not_get_ready_has_sent_nothing() {
     }
 
     let provider = ControlM::new(Broken, base(), credentials()).unwrap();
-    let error = provider
-        .change_password(token(), change())
-        .await
-        .unwrap_err();
-    assert_eq!(error.kind(), ProviderErrorKind::Unavailable);
+    let error = provider.change_password(change()).await.unwrap_err();
+    assert_eq!(error.kind(), ProviderErrorKind::NotSent);
     assert_eq!(cause(&error).kind(), ErrorKind::NotSent);
     assert!(shown(&error).contains("closed"));
 }
@@ -946,26 +963,26 @@ async fn any_other_failure_of_the_transport_is_no_answer_and_keeps_its_source() 
     let source = cause(&error).source().unwrap();
     assert!(source.downcast_ref::<io::Error>().is_some());
 
-    let error = provider(http)
-        .change_password(token(), change())
-        .await
-        .unwrap_err();
+    let error = provider(http).change_password(change()).await.unwrap_err();
     assert_eq!(error.kind(), ProviderErrorKind::Uncertain);
 }
 
 #[test]
 fn a_base_must_be_an_address_that_paths_can_follow() {
     for (base, error) in [
-        ("/automation-api", InvalidBase::NotAbsolute),
-        ("ctm.example.com:8443", InvalidBase::NotAbsolute),
-        ("ws://ctm.example.com", InvalidBase::Scheme),
-        ("http://ctm.example.com:99999", InvalidBase::Port),
-        ("https://ctm.example.com:99999", InvalidBase::Port),
+        ("/automation-api", InvalidOrigin::NotAbsolute),
+        ("ctm.example.com:8443", InvalidOrigin::NotAbsolute),
+        ("ws://ctm.example.com", InvalidOrigin::Scheme),
+        ("http://ctm.example.com:99999", InvalidOrigin::Port),
+        ("https://ctm.example.com:99999", InvalidOrigin::Port),
         (
             "https://emuser:canary@ctm.example.com",
-            InvalidBase::Userinfo,
+            InvalidOrigin::Userinfo,
         ),
-        ("https://ctm.example.com/api?key=canary", InvalidBase::Query),
+        (
+            "https://ctm.example.com/api?key=canary",
+            InvalidOrigin::Query,
+        ),
     ] {
         let http = Scripted::answering(200, "");
         let found = SessionApi::new(http, base.parse().unwrap()).unwrap_err();
@@ -976,7 +993,7 @@ fn a_base_must_be_an_address_that_paths_can_follow() {
     let http = Scripted::answering(200, "");
     assert_eq!(
         SessionApi::new(http, long.parse().unwrap()).unwrap_err(),
-        InvalidBase::TooLong
+        InvalidOrigin::TooLong
     );
 }
 
@@ -1066,7 +1083,7 @@ fn everything_can_be_shared_and_moved() {
     shared::<ControlM<Scripted, Full<Bytes>>>();
     shared::<SessionApi<Scripted, Full<Bytes>>>();
     shared::<Error>();
-    shared::<InvalidBase>();
+    shared::<InvalidOrigin>();
     assert!(size_of::<Error>() <= size_of::<usize>());
 
     let http = Scripted::answering(200, "");
@@ -1208,14 +1225,17 @@ async fn no_secret_is_in_anything_that_can_be_shown() {
             let http = Scripted::answering_as(CONTENT_TYPE, status, body.clone());
             let provider = provider(http);
             // A call knows its own secrets, and no other's.
-            if let Err(error) = provider.logout(token()).await {
+            if let Err(error) = provider
+                .logout(LogoutContext::new(token(), LogoutReason::LoggedOut))
+                .await
+            {
                 let shown = shown(&error);
                 assert!(
                     !shown.contains(TOKEN) && !shown.contains(GATEWAY_KEY),
                     "{shown}"
                 );
             }
-            if let Err(error) = provider.change_password(token(), change()).await {
+            if let Err(error) = provider.change_password(change()).await {
                 assert_no_secret(&shown(&error));
             }
             if let Err(error) = provider.login(initial()).await {
@@ -1285,7 +1305,7 @@ async fn arbitrary_bytes_never_panic_and_never_show_a_secret() {
         let status = [200, 401, 500, 502][random(4)];
         let http = Scripted::answering(status, body);
         let provider = provider(http);
-        if let Err(error) = provider.change_password(token(), change()).await {
+        if let Err(error) = provider.change_password(change()).await {
             assert_no_secret(&shown(&error));
         }
         match provider.login(initial()).await {

@@ -616,7 +616,7 @@ async fn a_changed_password_is_in_the_file() {
 #[tokio::test]
 async fn a_change_that_the_server_denies_leaves_the_file_as_it_was() {
     for denied in [
-        PasswordChange::to("new").from("not the current one"),
+        PasswordChange::to("new").current("not the current one"),
         PasswordChange::to("no"),
     ] {
         let world = World::new();
@@ -689,7 +689,7 @@ async fn a_source_that_cannot_be_written_keeps_the_server_from_being_asked() {
     assert_eq!(change(&session, "new").await, Err(ErrorKind::Unsupported));
     assert_eq!(world.changes(), 0);
 
-    let unstored = PasswordChange::to("new").even_if_it_cannot_be_stored();
+    let unstored = PasswordChange::to("new").allow_unstored();
     session.change_password(unstored).await.unwrap();
     session.renew().await.unwrap();
     assert_eq!(json(&world.path())["password"], "old");
@@ -928,7 +928,7 @@ async fn what_an_earlier_run_left_open_is_resolved_before_another_change() {
     let source = Source::new(FileStore::new(world.path()));
     let provider: ControlM<EmulatorService, Full<Bytes>> =
         ControlM::new(world.emulator.service(), base, source).unwrap();
-    let session = Session::builder(provider).initial(token).build();
+    let session = Session::builder(provider).initial_token(token).build();
     change(&session, "third").await.unwrap();
     world.comes_back_with("third").await;
     assert_eq!(world.emulator.account().failed_logins, 0);

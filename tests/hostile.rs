@@ -14,8 +14,8 @@ use http_body_util::Full;
 use tokio::time::{Instant, sleep, timeout};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_reauth::{
-    CredentialProvider, ErrorKind, Event, LoginContext, LogoutEnds, Profile, ProviderError,
-    Session, Token, TokenEnd,
+    CredentialProvider, ErrorKind, Event, LoginContext, LogoutContext, LogoutEnds, Profile,
+    ProviderError, Session, Token, TokenEnd,
 };
 use tracing_subscriber::fmt::format::FmtSpan;
 
@@ -74,8 +74,8 @@ impl CredentialProvider for Desk {
         })
     }
 
-    async fn logout(&self, token: Token) -> Result<(), ProviderError> {
-        let name = name(&token);
+    async fn logout(&self, cx: LogoutContext) -> Result<(), ProviderError> {
+        let name = name(cx.token());
         self.0.log.lock().unwrap().push(format!("logout {name}"));
         let takes = *self.0.logout_takes.lock().unwrap();
         sleep(takes).await;
@@ -282,32 +282,52 @@ async fn after_a_logout_no_task_waits_for_the_users_of_a_replaced_token() {
     drop(held);
 }
 
-/// As one does that writes to a closed pipe by `println!`.
+/// Returns a subscriber that panics at each event, and at these events of a span,
+/// as one does that writes to a closed pipe with `println!`.
+fn panicking(spans: FmtSpan) -> impl tracing::Subscriber + Send + Sync {
+    tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::TRACE)
+        .with_span_events(spans)
+        .with_writer(|| -> io::Sink { panic!("the pipe is closed") })
+        .finish()
+}
+
+/// Renews the token on a task of its own. `None` if that panicked.
+async fn renewed(session: &Session) -> Option<Result<(), ErrorKind>> {
+    let session = session.clone();
+    let task = tokio::spawn(async move {
+        let token = session.token().await.map_err(|error| error.kind())?;
+        drop(token);
+        session.renew().await.map_err(|error| error.kind())
+    });
+    let ended = timeout(60 * SECOND, task).await;
+    ended.expect("must not hang").ok()
+}
+
 #[tokio::test(start_paused = true)]
-async fn a_subscriber_that_panics_leaves_nobody_waiting() {
-    for told in [
-        FmtSpan::NONE,
-        FmtSpan::FULL,
-        FmtSpan::ACTIVE,
-        FmtSpan::EXIT,
-        FmtSpan::CLOSE,
-    ] {
+async fn a_subscriber_that_panics_at_an_event_delays_nobody() {
+    let desk = Desk::default();
+    let session = Session::new(desk.clone());
+    let subscribed = tracing::subscriber::set_default(panicking(FmtSpan::NONE));
+    for _ in 0..3 {
+        assert_eq!(renewed(&session).await, Some(Ok(())));
+        sleep(SECOND).await;
+    }
+    drop(subscribed);
+    let closed = timeout(60 * SECOND, session.close(SECOND)).await;
+    closed.expect("must not hang").unwrap();
+}
+
+/// A panic at the entry or exit of a span is not tested: tracing's `Instrumented`
+/// enters the span once more when the panicking task drops, which aborts the process.
+#[tokio::test(start_paused = true)]
+async fn a_subscriber_that_panics_at_a_span_delays_nobody() {
+    for spans in [FmtSpan::NEW, FmtSpan::CLOSE] {
         let desk = Desk::default();
         let session = Session::new(desk.clone());
-        let panicking = tracing_subscriber::fmt()
-            .with_max_level(tracing::Level::TRACE)
-            .with_span_events(told)
-            .with_writer(|| -> io::Sink { panic!("the pipe is closed") })
-            .finish();
-        let subscribed = tracing::subscriber::set_default(panicking);
+        let subscribed = tracing::subscriber::set_default(panicking(spans.clone()));
         for _ in 0..3 {
-            let session = session.clone();
-            let waits = tokio::spawn(async move {
-                session.token().await?;
-                session.renew().await
-            });
-            let renewed = timeout(60 * SECOND, waits).await;
-            renewed.expect("must not hang").unwrap().unwrap();
+            assert_eq!(renewed(&session).await, Some(Ok(())), "{spans:?}");
             sleep(SECOND).await;
         }
         drop(subscribed);
@@ -318,14 +338,9 @@ async fn a_subscriber_that_panics_leaves_nobody_waiting() {
 }
 
 #[test]
-fn a_subscriber_that_panics_leaves_who_has_no_runtime_an_error() {
+fn without_a_runtime_a_subscriber_that_panics_at_an_event_leaves_an_error() {
     let session = Session::new(Desk::default());
-    let panicking = tracing_subscriber::fmt()
-        .with_max_level(tracing::Level::TRACE)
-        .with_span_events(FmtSpan::CLOSE)
-        .with_writer(|| -> io::Sink { panic!("the pipe is closed") })
-        .finish();
-    let _subscribed = tracing::subscriber::set_default(panicking);
+    let _subscribed = tracing::subscriber::set_default(panicking(FmtSpan::NONE));
     let token = pin!(session.token());
     match token.poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(token) => assert_eq!(token.unwrap_err().kind(), ErrorKind::NoRuntime),

@@ -37,8 +37,8 @@ use tower::{BoxError, Service, ServiceBuilder, ServiceExt};
 use tower_reauth::provider::Api;
 use tower_reauth::testing::{self, Gate, ScriptedProvider, ScriptedService};
 use tower_reauth::{
-    CredentialProvider, Error, LoginContext, LogoutEnds, Profile, ProviderError, Reauth, Session,
-    SessionBody, Token, Why, provider_fn,
+    CredentialProvider, Error, LoginContext, LogoutContext, LogoutEnds, Profile, ProviderError,
+    Reauth, ReauthFailure, Session, SessionBody, Token, provider_fn,
 };
 
 type Answer = Response<UnsyncBoxBody<Bytes, Infallible>>;
@@ -375,8 +375,8 @@ impl CredentialProvider for Login {
         Ok(Token::bearer(answer.text()?.to_owned())?)
     }
 
-    async fn logout(&self, token: Token) -> Result<(), ProviderError> {
-        self.api.post("/logout").token(&token).logout().await?;
+    async fn logout(&self, cx: LogoutContext) -> Result<(), ProviderError> {
+        self.api.post("/logout").token(cx.token()).logout().await?;
         Ok(())
     }
 }
@@ -385,9 +385,9 @@ impl CredentialProvider for Login {
 fn session(server: &Server, http: &Http) -> Session {
     let login = Login {
         server: server.clone(),
-        api: Api::new(http.clone(), server.origin.parse().unwrap()),
+        api: Api::new(http.clone(), server.origin.parse().unwrap()).unwrap(),
     };
-    Session::builder(login).login_deadline(50 * HOUR).build()
+    Session::builder(login).login_timeout(50 * HOUR).build()
 }
 
 /// Fails what does not end. Where the clock stands still, that takes no time.
@@ -744,8 +744,8 @@ impl<B> Policy<Request<Full<Bytes>>, Response<B>, BoxError> for Again {
         let wait = match result {
             Err(error) => Error::find(&**error)?.retry_after(),
             Ok(response) if response.status() == StatusCode::SERVICE_UNAVAILABLE => None,
-            Ok(response) => match &response.extensions().get::<Reauth>()?.why {
-                Why::RenewalFailed(error) => error.retry_after(),
+            Ok(response) => match &response.extensions().get::<Reauth>()?.failure {
+                ReauthFailure::RenewalFailed(error) => error.retry_after(),
                 _ => return None,
             },
         };
@@ -923,7 +923,7 @@ async fn whenever_a_connection_breaks_nothing_is_executed_twice() {
                 }
             });
             let session = Session::builder(provider)
-                .initial(Token::bearer("0").unwrap())
+                .initial_token(Token::bearer("0").unwrap())
                 .build();
             let client = ServiceBuilder::new().layer(session.layer()).service(http);
 

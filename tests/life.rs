@@ -15,8 +15,8 @@ use tokio::time::{Instant, sleep, timeout};
 use tower::{BoxError, Layer, ServiceExt, service_fn, util::BoxCloneSyncService};
 use tower_reauth::testing::{Answer, Gate, ScriptedProvider, ScriptedService};
 use tower_reauth::{
-    CredentialProvider, Error, ErrorKind, Event, LoginContext, LogoutEnds, Never, Profile,
-    ProviderError, Reason, Reauth, Session, State, Token, TokenEnd,
+    CredentialProvider, Error, ErrorKind, Event, LoginContext, LogoutContext, LogoutEnds, Never,
+    Profile, ProviderError, Reason, Reauth, Session, State, Token, TokenEnd,
 };
 
 const HOME: &str = "https://api.test/x";
@@ -197,8 +197,8 @@ impl CredentialProvider for Server {
         Ok(token)
     }
 
-    async fn logout(&self, token: Token) -> Result<(), ProviderError> {
-        let number = number_of(&token);
+    async fn logout(&self, cx: LogoutContext) -> Result<(), ProviderError> {
+        let number = number_of(cx.token());
         self.note(format!("logout {number}"));
         sleep(self.0.logout_takes).await;
         {
@@ -278,7 +278,10 @@ async fn under_traffic_no_request_ever_waits_but_the_first() {
 async fn an_unused_session_is_left_alone_and_one_kept_alive_is_not() {
     for (keep_alive, logins) in [(false, 1), (true, 2)] {
         let server = Server::living_for(HOUR);
-        let session = Session::builder(server.clone()).keep_alive(keep_alive);
+        let mut session = Session::builder(server.clone());
+        if keep_alive {
+            session = session.keep_alive();
+        }
         let session = session.build();
         session.renew().await.unwrap();
         sleep(HOUR - MINUTE).await;
@@ -291,7 +294,7 @@ async fn an_unused_session_is_left_alone_and_one_kept_alive_is_not() {
 async fn a_session_that_starts_with_a_token_renews_it_ahead() {
     let server = Server::living_for(HOUR);
     let initial = server.login(LoginContext::new(Reason::Initial)).await;
-    let session = Session::builder(server.clone()).initial(initial.unwrap());
+    let session = Session::builder(server.clone()).initial_token(initial.unwrap());
     let session = session.build();
     let client = client(&session, &server);
     assert_eq!(ask(&client, "/x").await.unwrap(), 200);
@@ -415,7 +418,7 @@ async fn a_body_is_not_taken_out_where_its_start_was_read_and_is_whole_all_the_s
         response
     });
     service.accept_only(NOTHING);
-    let session = Session::builder(provider.clone()).initial(Token::bearer("old").unwrap());
+    let session = Session::builder(provider.clone()).initial_token(Token::bearer("old").unwrap());
     let session = session.build();
     let asked = |path: &str| session.layer().layer(service.clone()).oneshot(to(path));
 
@@ -443,7 +446,10 @@ async fn a_body_is_not_taken_out_where_its_start_was_read_and_is_whole_all_the_s
         (same, "StillRejected"),
         (logged_out, "LoggedOut"),
     ] {
-        let why = format!("{:?}", response.extensions().get::<Reauth>().unwrap().why);
+        let why = format!(
+            "{:?}",
+            response.extensions().get::<Reauth>().unwrap().failure
+        );
         assert!(why.starts_with(expected), "{why}");
         let whole = response.into_body().into_inner().expect_err(expected);
         assert_eq!(whole.collect().await.unwrap().to_bytes(), "a body");
@@ -748,7 +754,7 @@ async fn after_the_last_handle_no_task_remains_and_a_login_under_way_is_undone()
         ..Desk::default()
     });
     assert_eq!(tasks(), 0);
-    let session = Session::builder(server.clone()).keep_alive(true).build();
+    let session = Session::builder(server.clone()).keep_alive().build();
     let client = client(&session, &server);
     let held = session.token().await.unwrap();
     session.renew().await.unwrap();

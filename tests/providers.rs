@@ -8,10 +8,10 @@ use bytes::Bytes;
 use http::{HeaderName, Request, Response, StatusCode};
 use http_body_util::Full;
 use tower::{Layer, Service, ServiceExt};
-use tower_reauth::credentials::Source;
+use tower_reauth::Source;
 use tower_reauth::{
     Anonymous, BoxError, Credentials, Error, ErrorKind, FixedToken, LoginContext, Profile,
-    ProviderError, Reason, Reauth, Session, SessionLayer, Token, Why, provider_fn,
+    ProviderError, Reason, Reauth, ReauthFailure, Session, SessionLayer, Token, provider_fn,
 };
 
 const HOME: &str = "https://api.example.com";
@@ -109,8 +109,8 @@ async fn a_key_that_has_not_changed_stays_in_use_and_the_response_is_returned() 
         assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
         let reauth = response.extensions().get::<Reauth>().unwrap();
         assert!(!reauth.replayed);
-        match (&reauth.why, why_cooling_down) {
-            (Why::StillRejected, false) | (Why::CoolingDown, true) => {}
+        match (&reauth.failure, why_cooling_down) {
+            (ReauthFailure::StillRejected, false) | (ReauthFailure::CoolingDown, true) => {}
             (why, _) => panic!("{why:?}"),
         }
     }
@@ -184,7 +184,7 @@ async fn an_initial_token_is_used_before_anybody_logs_in() {
     });
     let session = Session::builder(provider)
         .name("inventory")
-        .initial(Token::bearer("kept").unwrap())
+        .initial_token(Token::bearer("kept").unwrap())
         .build();
     let client = session.layer().layer(service);
     client.oneshot(get(HOME)).await.unwrap();

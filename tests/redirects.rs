@@ -23,7 +23,7 @@ use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 use tower_http::follow_redirect::policy::{Limited, PolicyExt, clone_body_fn};
 use tower_http::follow_redirect::{FollowRedirectLayer, policy::Policy};
 use tower_reauth::{
-    Anonymous, BoxError, CredentialProvider, Error, ErrorKind, LoginContext, Profile,
+    Anonymous, BoxError, CredentialProvider, Error, ErrorKind, LoginContext, Origin, Profile,
     ProviderError, Session, SessionBody, Token,
 };
 
@@ -731,16 +731,6 @@ async fn where_a_token_goes_is_told_by_scheme_host_and_port() {
         (HOME, "https://evil.example@home.example/", WithToken),
         (HOME, "https://home.example@evil.example/", WithoutToken),
         (HOME, "https://home.example:443@evil.example/", WithoutToken),
-        (
-            "https://user:password@home.example",
-            "https://home.example/",
-            WithToken,
-        ),
-        (
-            "https://home.example@evil.example",
-            "https://home.example/",
-            WithoutToken,
-        ),
         // IPv6, however it is written.
         (
             "https://[::1]:8443",
@@ -783,11 +773,6 @@ async fn where_a_token_goes_is_told_by_scheme_host_and_port() {
         (HOME, "/home.example", Nowhere(ErrorKind::NoOrigin)),
         (HOME, "*", Nowhere(ErrorKind::NoOrigin)),
         (HOME, "home.example:443", WithoutToken),
-        (
-            "/home.example",
-            "https://home.example/",
-            Nowhere(ErrorKind::NoOrigin),
-        ),
     ] {
         assert_eq!(went(origin, uri).await, expected, "{uri} from {origin}");
     }
@@ -875,8 +860,11 @@ async fn no_address_is_home_that_is_another_origin_to_a_browser() {
     assert!(written.len() > 3000, "{} addresses", written.len());
 
     let (mut same, mut closed) = (0, 0);
-    // One in 61 of them, which is a prime, for the time it takes.
-    for (origin, here) in written.iter().step_by(61) {
+    let homes = written
+        .iter()
+        .filter(|(uri, _)| uri.parse::<Origin>().is_ok());
+    // One in 19 of them, which is a prime, for the time it takes.
+    for (origin, here) in homes.step_by(19) {
         let (session, _) = session(at(origin).allow_plain_http());
         session.login().await.unwrap();
         let seen = Arc::new(Mutex::new(None));

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use tower_reauth::{
     CredentialProvider, Credentials, ErrorKind, ExposeSecret, LoginContext, PasswordChange,
-    PasswordChanged, Profile, ProviderError, Session, Source, Token,
+    PasswordContext, Profile, ProviderError, Session, Source, Token,
 };
 
 struct Refreshing {
@@ -36,11 +36,7 @@ impl CredentialProvider for Refreshing {
         }
     }
 
-    async fn change_password(
-        &self,
-        _: Token,
-        _: PasswordChange,
-    ) -> Result<PasswordChanged, ProviderError> {
+    async fn change_password(&self, _: PasswordContext) -> Result<(), ProviderError> {
         Err(ProviderError::uncertain(
             "the answer was lost, and the server did nothing",
         ))
@@ -79,7 +75,7 @@ async fn a_refresh_makes_no_refused_password_a_good_one() {
         refresh_is_dead: refresh_is_dead.clone(),
         sent: sent.clone(),
     })
-    .initial(Token::bearer("from before").unwrap())
+    .initial_token(Token::bearer("from before").unwrap())
     .build();
     assert_eq!(
         session.renew().await.unwrap_err().kind(),

@@ -84,7 +84,7 @@ fn bare(own: usize) -> u64 {
 
 fn session(token: Token) -> Session {
     let provider = FixedToken::bearer(Profile::at(ORIGIN.parse().unwrap()), TOKEN);
-    Session::builder(provider).initial(token).build()
+    Session::builder(provider).initial_token(token).build()
 }
 
 fn through<R>(replay: R) -> SessionService<Bare, R>

@@ -12,8 +12,8 @@ use tokio::sync::oneshot;
 use tokio_test::{assert_pending, task};
 use tower::{Layer, ServiceExt};
 use tower_reauth::{
-    BoxError, CredentialProvider, LoginContext, LogoutEnds, Profile, ProviderError, Reason,
-    Rejection, Rolling, Session, SetCookie, State, Token, provider_fn,
+    BoxError, CredentialProvider, LoginContext, LogoutContext, LogoutEnds, Profile, ProviderError,
+    Reason, Rejection, Rolling, Session, SetCookie, State, Token, provider_fn,
 };
 
 const ORIGIN: &str = "https://app.example.com";
@@ -284,9 +284,9 @@ async fn what_is_logged_out_is_the_last_value() {
         async fn login(&self, _: LoginContext) -> Result<Token, ProviderError> {
             Ok(sid(1))
         }
-        async fn logout(&self, token: Token) -> Result<(), ProviderError> {
+        async fn logout(&self, cx: LogoutContext) -> Result<(), ProviderError> {
             let mut headers = HeaderMap::new();
-            token.apply_to(&mut headers);
+            cx.token().apply_to(&mut headers);
             let cookie = headers[header::COOKIE].to_str().unwrap().to_owned();
             self.0.lock().unwrap().push(cookie);
             Ok(())
@@ -574,8 +574,8 @@ async fn a_requests_own_authorization_is_replaced() {
 async fn one_that_is_kept_goes_as_it_is_and_is_not_answered_by_a_renewal() -> Result<(), BoxError> {
     let profile = Profile::at(ORIGIN.parse()?);
     let session = Session::builder(provider(profile, bearer))
-        .keep_own(header::AUTHORIZATION)
-        .keep_own(HeaderName::from_static("x-api-key"))
+        .skip_if_present(header::AUTHORIZATION)
+        .skip_if_present("x-api-key")
         .build();
     let server = Server::default();
     for round in 0..2 {
@@ -602,7 +602,7 @@ async fn one_that_is_kept_goes_without_a_login_even_where_none_can_be_had() {
         Err(ProviderError::refused("no"))
     });
     let session = Session::builder(refused)
-        .keep_own(header::AUTHORIZATION)
+        .skip_if_present(header::AUTHORIZATION)
         .build();
     let server = Server::default();
     let status = own(&session, &[(header::AUTHORIZATION, "Basic b3du")], &server).await;
@@ -720,7 +720,11 @@ async fn two_cookies_of_one_answer_roll_together_and_live_as_long_as_the_shorter
 
 #[tokio::test]
 async fn an_answer_whose_body_was_asked_for_rolls_too() {
-    let rejection = Rejection::status(401).or_body_contains(500, "dead", 64);
+    let rejection = Rejection::status(StatusCode::UNAUTHORIZED).or_body_contains(
+        StatusCode::INTERNAL_SERVER_ERROR,
+        "dead",
+        64,
+    );
     let profile = rolling(Rolling::cookies()).rejection(rejection);
     let session = Session::new(provider(profile, sid));
     let server = Server::default();
@@ -765,7 +769,7 @@ async fn a_token_in_use_is_not_logged_out_for_the_order_of_its_cookies() {
         async fn login(&self, _: LoginContext) -> Result<Token, ProviderError> {
             Ok(sid(1).and_cookie("csrf", "c1")?)
         }
-        async fn logout(&self, _: Token) -> Result<(), ProviderError> {
+        async fn logout(&self, _: LogoutContext) -> Result<(), ProviderError> {
             *self.0.lock().unwrap() += 1;
             Ok(())
         }
@@ -808,9 +812,9 @@ async fn a_roll_to_the_value_of_a_replaced_token_saves_that_from_its_logout() {
             let number = login.previous().map_or(1, |_| 2);
             Ok(sid(number))
         }
-        async fn logout(&self, token: Token) -> Result<(), ProviderError> {
+        async fn logout(&self, cx: LogoutContext) -> Result<(), ProviderError> {
             let mut headers = HeaderMap::new();
-            token.apply_to(&mut headers);
+            cx.token().apply_to(&mut headers);
             let cookie = headers[header::COOKIE].to_str().unwrap().to_owned();
             self.0.lock().unwrap().push(cookie);
             Ok(())

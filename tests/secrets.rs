@@ -11,20 +11,21 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full};
 use tower::{Service, ServiceExt};
+use tower_reauth::ProviderFn;
 use tower_reauth::controlm::emulator::{
     Account, Call, Emulator, EmulatorBuilder, EmulatorService, Fault, ResponseBody, Server,
 };
 use tower_reauth::controlm::model::{LoginCredentials, LoginResult, PasswordsObject, SuccessData};
-use tower_reauth::controlm::{ControlM, InvalidBase, SessionApi};
+use tower_reauth::controlm::{ControlM, SessionApi};
 use tower_reauth::credentials::{Chain, Env, File, FileStore, Memory, Trying, Unresolved};
-use tower_reauth::provider::{Answer, Api, ProviderFn};
+use tower_reauth::provider::{Answer, Api};
 use tower_reauth::{
     Auto, Buffer, BufferInto, BufferKept, Buffered, CloseError, CredentialProvider,
     CredentialSource, Credentials, Error, ErrorKind, Event, Events, ExposeSecret, FixedToken,
-    InvalidToken, LoginContext, PasswordChange, PasswordChanged, Profile, ProviderError, Reason,
-    Reauth, Rejection, Replay, ReplayFn, ResponseFuture, Rolling, Session, SessionBody,
-    SessionBuilder, SessionLayer, SessionService, SetCookie, Source, SourceError, Stats, Status,
-    Token, Why, provider_fn, replay_fn,
+    InvalidOrigin, InvalidToken, LoginContext, LogoutContext, Origin, PasswordChange,
+    PasswordContext, Profile, ProviderError, Reason, Reauth, ReauthFailure, Rejection, Replay,
+    ReplayFn, ResponseFuture, Rolling, Session, SessionBody, SessionBuilder, SessionLayer,
+    SessionService, SetCookie, Source, SourceError, Stats, Status, Token, provider_fn, replay_fn,
 };
 use tracing_subscriber::fmt::format::FmtSpan;
 
@@ -96,7 +97,7 @@ impl Shown {
         self.debug(response);
         if let Some(reauth) = response.extensions().get::<Reauth>() {
             self.debug(reauth);
-            if let Why::RenewalFailed(error) = &reauth.why {
+            if let ReauthFailure::RenewalFailed(error) = &reauth.failure {
                 self.error(error);
             }
         }
@@ -190,19 +191,16 @@ impl CredentialProvider for Own {
         }
     }
 
-    async fn logout(&self, token: Token) -> Result<(), ProviderError> {
-        self.shown.debug(&token);
+    async fn logout(&self, cx: LogoutContext) -> Result<(), ProviderError> {
+        self.shown.debug(&cx);
+        self.shown.debug(cx.token());
         Err(ProviderError::unavailable("maintenance"))
     }
 
-    async fn change_password(
-        &self,
-        token: Token,
-        change: PasswordChange,
-    ) -> Result<PasswordChanged, ProviderError> {
-        self.shown.debug(&token);
-        self.shown.debug(&change);
-        Ok(PasswordChanged::new())
+    async fn change_password(&self, cx: PasswordContext) -> Result<(), ProviderError> {
+        self.shown.debug(&cx);
+        self.shown.debug(cx.token().unwrap());
+        Ok(())
     }
 }
 
@@ -221,7 +219,7 @@ async fn a_session_shows_no_secret_from_its_first_login_to_its_logout() {
     };
     let builder: SessionBuilder = Session::builder(provider)
         .name("inventory")
-        .initial(Token::bearer(TOKEN).unwrap().with_data(DATA));
+        .initial_token(Token::bearer(TOKEN).unwrap().with_data(DATA));
     shown.debug(&builder);
     let session = builder.build();
     shown.session(&session);
@@ -284,7 +282,7 @@ async fn a_session_shows_no_secret_from_its_first_login_to_its_logout() {
     answers(StatusCode::UNAUTHORIZED);
     let _ = send().await.unwrap();
 
-    let change = PasswordChange::to(NEW_PASSWORD).from(PASSWORD);
+    let change = PasswordChange::to(NEW_PASSWORD).current(PASSWORD);
     shown.debug(&change);
     shown.debug(&session.change_password(change).await.unwrap());
     shown.error(&session.logout().await.unwrap_err());
@@ -357,7 +355,7 @@ fn values_that_hold_secrets_do_not_show_them() {
     let http = tower::service_fn(async |_: Request<Full<Bytes>>| {
         Ok::<_, Infallible>(Response::new(Full::<Bytes>::default()))
     });
-    let api: Api<_> = Api::new(http, ORIGIN.parse().unwrap());
+    let api: Api<_> = Api::new(http, ORIGIN.parse().unwrap()).unwrap();
     let api = api.extra_header(
         HeaderName::from_static("x-api-key"),
         HeaderValue::from_static(API_KEY),
@@ -437,7 +435,7 @@ fn an_address_with_a_password_in_it_is_not_quoted() {
         let http = tower::service_fn(async |_: Request<Full<Bytes>>| {
             Ok::<_, Infallible>(Response::new(Full::<Bytes>::default()))
         });
-        let error: InvalidBase = SessionApi::new(http, base.parse().unwrap()).unwrap_err();
+        let error: InvalidOrigin = SessionApi::new(http, base.parse().unwrap()).unwrap_err();
         shown.error(&error);
     }
 }
@@ -483,7 +481,7 @@ async fn an_answer_to_a_provider_is_not_quoted() {
     let shown = Shown::default();
     let api = |status| {
         let http = echo(status, |said| format!("{said} {TOKEN}"));
-        Api::new(http, ORIGIN.parse().unwrap())
+        Api::new(http, ORIGIN.parse().unwrap()).unwrap()
     };
     let credentials = Credentials::new("emuser", PASSWORD);
     let call = |status| api(status).post("/login?canary").basic(&credentials);
@@ -536,13 +534,12 @@ async fn the_emulator_shows_nothing_of_its_users() {
 }
 
 #[test]
-fn a_password_in_an_origins_userinfo_is_not_shown() {
+fn a_password_in_an_address_is_not_an_origin_and_not_shown() {
     let shown = Shown::default();
-    let uri = "https://emuser:canary@ctm.example.com:8443";
-    let profile = Profile::at(uri.parse().unwrap());
-    shown.debug(&profile);
-    shown.debug(&FixedToken::api_key(profile.clone(), API_KEY));
-    shown.debug(&Session::builder(FixedToken::api_key(profile, API_KEY)));
+    let address = "https://emuser:canary@ctm.example.com:8443";
+    shown.error(&address.parse::<Origin>().unwrap_err());
+    let uri: http::Uri = address.parse().unwrap();
+    shown.error(&Origin::try_from(uri).unwrap_err());
 }
 
 #[test]
@@ -594,17 +591,13 @@ impl CredentialProvider for Quoting {
         self.fail(&secrets)
     }
 
-    async fn logout(&self, token: Token) -> Result<(), ProviderError> {
-        self.fail(&all_of(&token))
+    async fn logout(&self, cx: LogoutContext) -> Result<(), ProviderError> {
+        self.fail(&all_of(cx.token()))
     }
 
-    async fn change_password(
-        &self,
-        token: Token,
-        change: PasswordChange,
-    ) -> Result<PasswordChanged, ProviderError> {
-        let mut secrets = all_of(&token);
-        let passwords = [change.current_password().unwrap(), change.new_password()];
+    async fn change_password(&self, cx: PasswordContext) -> Result<(), ProviderError> {
+        let mut secrets = all_of(cx.token().unwrap());
+        let passwords = [cx.current_password().unwrap(), cx.new_password()];
         secrets.extend(passwords.map(|password| password.expose_secret().to_owned()));
         self.fail(&secrets)
     }
@@ -699,7 +692,7 @@ async fn a_provider_that_quotes_what_it_is_given_gets_no_secret_shown() {
             quote,
             place,
         })
-        .initial(initial)
+        .initial_token(initial)
         .build();
         let mut events = session.events();
 
@@ -763,7 +756,7 @@ async fn a_source_that_quotes_the_new_password_gets_none_shown() {
         place: 0,
     };
     let session = Session::builder(provider)
-        .initial(Token::bearer(TOKEN).unwrap())
+        .initial_token(Token::bearer(TOKEN).unwrap())
         .build();
     let mut events = session.events();
     let change = PasswordChange::to(NEW_PASSWORD);
@@ -794,7 +787,7 @@ async fn a_token_is_not_quoted_whatever_it_travels_behind() {
             place: 0,
         };
         let session = Session::builder(provider)
-            .initial(token.with_data(DATA))
+            .initial_token(token.with_data(DATA))
             .build();
         shown.error(&session.logout().await.unwrap_err());
     }
@@ -807,7 +800,7 @@ async fn a_replay_is_told_of() {
     let provider = FixedToken::bearer(origin(), TOKEN);
     let session = Session::builder(provider)
         .name("inventory")
-        .initial(Token::bearer("dead").unwrap())
+        .initial_token(Token::bearer("dead").unwrap())
         .build();
     let http = tower::service_fn(async |request: Request<Full<Bytes>>| {
         let mut response = Response::new(Full::<Bytes>::default());
@@ -895,7 +888,7 @@ async fn a_server_that_echoes_what_it_is_sent_gets_no_secret_into_an_error() {
                 .unwrap()
                 .extra_header(key, HeaderValue::from_static(API_KEY));
             let session = Session::builder(provider)
-                .initial(Token::bearer(TOKEN).unwrap())
+                .initial_token(Token::bearer(TOKEN).unwrap())
                 .build();
             let change = PasswordChange::to(NEW_PASSWORD);
             if let Err(error) = session.change_password(change).await {
@@ -936,7 +929,8 @@ fn every_public_type_crosses_threads_where_it_can() {
     plain::<Memory>();
     plain::<LoginContext>();
     plain::<PasswordChange>();
-    plain::<PasswordChanged>();
+    plain::<LogoutContext>();
+    plain::<PasswordContext>();
     plain::<Profile>();
     plain::<Rejection>();
     plain::<Reauth>();
@@ -976,7 +970,7 @@ fn every_public_type_crosses_threads_where_it_can() {
 /// Whoever adds a public type shows it above, or says here why that needs no test.
 #[test]
 fn every_public_type_is_among_those_that_are_shown() {
-    const HOLD_NO_SECRET: [&str; 23] = [
+    const HOLD_NO_SECRET: [&str; 24] = [
         // Traits, and what is another crate's.
         "CredentialProvider",
         "CredentialSource",
@@ -991,6 +985,7 @@ fn every_public_type_is_among_those_that_are_shown() {
         "IfEmpty",
         "Logins",
         "LogoutEnds",
+        "LogoutReason",
         "MAX_ANSWER",
         "Never",
         "Operation",

@@ -18,8 +18,8 @@ use tokio::time::{sleep, timeout};
 use tower::{BoxError, Service, ServiceExt, service_fn, util::BoxCloneSyncService};
 use tower_reauth::{
     CredentialProvider, CredentialSource, Credentials, Error, ErrorKind, ExposeSecret, IfEmpty,
-    LoginContext, LogoutEnds, Never, PasswordChange, PasswordChanged, Profile, ProviderError,
-    Reauth, Rejection, Session, Source, SourceError, Token, Why,
+    LoginContext, LogoutContext, LogoutEnds, Never, PasswordChange, PasswordContext, Profile,
+    ProviderError, Reauth, ReauthFailure, Rejection, Session, Source, SourceError, Token,
 };
 
 const HOME: &str = "https://api.test/x";
@@ -35,8 +35,8 @@ struct Provider {
     /// Whether it logs in without the password.
     asks_nothing: bool,
     logins: Script<LoginContext, Token>,
-    logouts: Script<Token, ()>,
-    changes: Script<PasswordChange, PasswordChanged>,
+    logouts: Script<LogoutContext, ()>,
+    changes: Script<PasswordContext, ()>,
     log: Mutex<Vec<String>>,
     issued: AtomicUsize,
 }
@@ -85,20 +85,20 @@ impl Scripted {
         self
     }
 
-    fn on_logout<F>(&self, then: impl FnOnce(Token) -> F + Send + 'static) -> &Self
+    fn on_logout<F>(&self, then: impl FnOnce(LogoutContext) -> F + Send + 'static) -> &Self
     where
         F: Future<Output = Result<(), ProviderError>> + Send + 'static,
     {
-        let then = Box::new(move |token| Box::pin(then(token)) as Answer<()>);
+        let then = Box::new(move |cx| Box::pin(then(cx)) as Answer<()>);
         self.0.logouts.lock().unwrap().push_back(then);
         self
     }
 
-    fn on_change<F>(&self, then: impl FnOnce(PasswordChange) -> F + Send + 'static) -> &Self
+    fn on_change<F>(&self, then: impl FnOnce(PasswordContext) -> F + Send + 'static) -> &Self
     where
-        F: Future<Output = Result<PasswordChanged, ProviderError>> + Send + 'static,
+        F: Future<Output = Result<(), ProviderError>> + Send + 'static,
     {
-        let then = Box::new(move |change| Box::pin(then(change)) as Answer<PasswordChanged>);
+        let then = Box::new(move |cx| Box::pin(then(cx)) as Answer<()>);
         self.0.changes.lock().unwrap().push_back(then);
         self
     }
@@ -151,25 +151,21 @@ impl CredentialProvider for Scripted {
         }
     }
 
-    async fn logout(&self, token: Token) -> Result<(), ProviderError> {
-        self.note(format!("logout {}", bearer(&token)));
+    async fn logout(&self, cx: LogoutContext) -> Result<(), ProviderError> {
+        self.note(format!("logout {}", bearer(cx.token())));
         let next = self.0.logouts.lock().unwrap().pop_front();
         match next {
-            Some(next) => next(token).await,
+            Some(next) => next(cx).await,
             None => Ok(()),
         }
     }
 
-    async fn change_password(
-        &self,
-        _: Token,
-        change: PasswordChange,
-    ) -> Result<PasswordChanged, ProviderError> {
+    async fn change_password(&self, cx: PasswordContext) -> Result<(), ProviderError> {
         self.note("change");
         let next = self.0.changes.lock().unwrap().pop_front();
         match next {
-            Some(next) => next(change).await,
-            None => Ok(PasswordChanged::new()),
+            Some(next) => next(cx).await,
+            None => Ok(()),
         }
     }
 }
@@ -346,7 +342,7 @@ async fn a_second_rejection_is_returned_as_it_is() {
         .await
         .unwrap();
     let reauth = response.extensions().get::<Reauth>().unwrap();
-    assert!(reauth.replayed && matches!(reauth.why, Why::StillRejected));
+    assert!(reauth.replayed && matches!(reauth.failure, ReauthFailure::StillRejected));
     assert_eq!(seen.tokens(), ["Bearer t1", "Bearer t2"]);
     let stats = session.stats();
     let counted = (stats.rejections, stats.replays, stats.helpful_replays);
@@ -417,7 +413,7 @@ async fn a_failed_renewal_returns_the_original_response_byte_for_byte_with_its_t
         .await
         .unwrap();
     let reauth = response.extensions().get::<Reauth>().unwrap();
-    assert!(!reauth.replayed && matches!(reauth.why, Why::RenewalFailed(_)));
+    assert!(!reauth.replayed && matches!(reauth.failure, ReauthFailure::RenewalFailed(_)));
     let body = response.into_body().collect().await.unwrap();
     assert_eq!(body.trailers().unwrap()["x-sum"], "7");
     assert_eq!(body.to_bytes().len(), 20_003);
@@ -441,7 +437,11 @@ impl http_body::Body for Frames {
 
 #[tokio::test(start_paused = true)]
 async fn an_unsure_post_is_not_sent_again_but_the_next_request_has_a_new_token() {
-    let provider = Scripted::rejecting(Rejection::body_contains(500, "expired", 100));
+    let provider = Scripted::rejecting(Rejection::body_contains(
+        StatusCode::INTERNAL_SERVER_ERROR,
+        "expired",
+        100,
+    ));
     let session = Session::new(provider);
     let calls = Seen::default();
     let seen = calls.clone();
@@ -459,7 +459,7 @@ async fn an_unsure_post_is_not_sent_again_but_the_next_request_has_a_new_token()
     *post.method_mut() = Method::POST;
     let response = soon(session.layer_over(&http).oneshot(post)).await.unwrap();
     let reauth = response.extensions().get::<Reauth>().unwrap();
-    assert!(matches!(reauth.why, Why::Unsure));
+    assert!(matches!(reauth.failure, ReauthFailure::Unsure));
     let body = response.into_body().collect().await.unwrap();
     assert_eq!(body.to_bytes(), "token expired");
     soon(session.layer_over(&http).oneshot(get()))
@@ -583,7 +583,7 @@ async fn a_deadline_beyond_the_clock_is_none() {
         Ok(slow.issue())
     });
     let session = Session::builder(provider)
-        .login_deadline(Duration::MAX)
+        .login_timeout(Duration::MAX)
         .build();
     soon(session.token()).await.unwrap();
     soon(session.logout()).await.unwrap();
@@ -870,7 +870,7 @@ async fn requests_are_not_held_by_a_password_change_and_the_new_one_is_used() {
     let provider = Scripted::with_source(Credentials::new("u", "old"));
     provider.on_change(|_| async {
         sleep(Duration::from_secs(5)).await;
-        Ok(PasswordChanged::new())
+        Ok(())
     });
     let session = Session::new(provider.clone());
     let (http, _) = server(|_| true);
@@ -901,7 +901,7 @@ async fn a_source_that_cannot_be_written_fails_the_change_before_the_server_is_a
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported);
     assert_eq!(provider.log(), ["login old"]);
-    let change = PasswordChange::to("new").even_if_it_cannot_be_stored();
+    let change = PasswordChange::to("new").allow_unstored();
     soon(session.change_password(change)).await.unwrap();
     soon(session.renew()).await.unwrap();
     assert_eq!(provider.log().last().unwrap(), "login new");
@@ -983,7 +983,7 @@ async fn a_refused_password_is_sent_once_though_both_sides_name_it() {
     let provider = Scripted::with_source(source);
     provider.on_change(|_| async { Err(ProviderError::uncertain("lost")) });
     let session = Session::new(provider.clone());
-    let change = PasswordChange::to("new").even_if_it_cannot_be_stored();
+    let change = PasswordChange::to("new").allow_unstored();
     let _ = soon(session.change_password(change)).await;
     *now.lock().unwrap() = "new";
     for _ in 0..2 {
@@ -1057,7 +1057,7 @@ async fn a_password_refused_before_the_change_is_tried_after_it() {
     session.renew().await.unwrap_err();
     *now.lock().unwrap() = "old";
     provider.on_change(|_| async { Err(ProviderError::uncertain("lost")) });
-    let change = || PasswordChange::to("new").even_if_it_cannot_be_stored();
+    let change = || PasswordChange::to("new").allow_unstored();
     let _ = soon(session.change_password(change())).await;
     soon(session.change_password(change())).await.unwrap();
     assert_eq!(
@@ -1071,7 +1071,7 @@ async fn a_rejection_during_a_password_change_renews_after_it() {
     let provider = Scripted::with_source(Credentials::new("u", "old"));
     provider.on_change(|_| async {
         sleep(Duration::from_secs(5)).await;
-        Ok(PasswordChanged::new())
+        Ok(())
     });
     let session = Session::new(provider.clone());
     let token = session.token().await.unwrap();

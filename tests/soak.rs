@@ -183,7 +183,7 @@ async fn the_account_is_even_after_chaos_over_sockets() {
     let http: Http = Client::builder(TokioExecutor::new()).build(connector);
     let users = [0, 1, 2, 3].map(|number| {
         let provider = Provider::new(http.clone(), &base, number, server.clone());
-        let session = Session::builder(provider).login_deadline(LOGIN_DEADLINE);
+        let session = Session::builder(provider).login_timeout(LOGIN_DEADLINE);
         User::new(number, session.build(), &http, &base, &server)
     });
 

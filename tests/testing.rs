@@ -19,9 +19,9 @@ use tower_reauth::testing::{
     TestServer, conformance, conformance_unreachable,
 };
 use tower_reauth::{
-    CredentialProvider, Credentials, ErrorKind, ExposeSecret, FixedToken, LoginContext, LogoutEnds,
-    PasswordChange, PasswordChanged, Profile, ProviderError, Reason, Rejection, Session, Source,
-    Token,
+    CredentialProvider, Credentials, ErrorKind, ExposeSecret, FixedToken, LoginContext,
+    LogoutContext, LogoutEnds, PasswordChange, PasswordContext, Profile, ProviderError, Reason,
+    Rejection, Session, Source, Token,
 };
 
 const HOME: &str = "https://api.test/x";
@@ -70,7 +70,7 @@ async fn a_script_is_followed_in_order_and_all_calls_are_kept() {
     provider.on_login(Answer::never());
     provider.on_logout(ProviderError::token_rejected("dead"));
     let session = Session::builder(provider.clone())
-        .login_deadline(Duration::from_secs(1))
+        .login_timeout(Duration::from_secs(1))
         .build();
     for expected in [
         ErrorKind::Unavailable,
@@ -95,11 +95,11 @@ async fn a_script_is_followed_in_order_and_all_calls_are_kept() {
         panic!("{calls:?}")
     };
     assert_eq!(login.credentials().unwrap().username(), "emuser");
-    let Call::ChangePassword(token, change) = &calls[5] else {
+    let Call::ChangePassword(cx) = &calls[5] else {
         panic!("{calls:?}")
     };
-    assert_eq!(token.generation(), 1);
-    assert_eq!(change.new_password().expose_secret(), "second");
+    assert_eq!(cx.token().unwrap().generation(), 1);
+    assert_eq!(cx.new_password().expose_secret(), "second");
     assert!(matches!(&calls[6], Call::Logout(_)));
 }
 
@@ -429,19 +429,15 @@ impl CredentialProvider for Echoing {
         Err(ProviderError::protocol(said))
     }
 
-    async fn logout(&self, token: Token) -> Result<(), ProviderError> {
-        let token = token.secret().unwrap();
+    async fn logout(&self, cx: LogoutContext) -> Result<(), ProviderError> {
+        let token = cx.token().secret().unwrap();
         let said = format!("no logout of <{}>", token.expose_secret());
         Err(ProviderError::protocol(said))
     }
 
-    async fn change_password(
-        &self,
-        _: Token,
-        change: PasswordChange,
-    ) -> Result<PasswordChanged, ProviderError> {
-        let old = change.current_password().map(|old| old.expose_secret());
-        let new = change.new_password().expose_secret();
+    async fn change_password(&self, cx: PasswordContext) -> Result<(), ProviderError> {
+        let old = cx.current_password().map(|old| old.expose_secret());
+        let new = cx.new_password().expose_secret();
         let said = format!("no change of <{}> to <{new}>", old.unwrap_or("none"));
         Err(ProviderError::refused(said))
     }
@@ -570,7 +566,7 @@ impl CredentialProvider for Vault {
         let profile = home().logout_ends(LogoutEnds::Token);
         match self.is(Wrong::TakesNo403ForARejection) {
             true => profile,
-            false => profile.rejection(Rejection::status(403)),
+            false => profile.rejection(Rejection::status(StatusCode::FORBIDDEN)),
         }
     }
 
@@ -625,14 +621,14 @@ impl CredentialProvider for Vault {
         })
     }
 
-    async fn logout(&self, token: Token) -> Result<(), ProviderError> {
+    async fn logout(&self, cx: LogoutContext) -> Result<(), ProviderError> {
         match self.wrong {
             Wrong::LogoutDoesNothing => return Ok(()),
             Wrong::LogoutIsUnavailable => return Err(ProviderError::unavailable("status 405")),
             _ => {}
         }
         let mut state = self.state.lock().unwrap();
-        if !state.live.remove(&id(&token)) {
+        if !state.live.remove(&id(cx.token())) {
             return Err(match self.is(Wrong::DeadLogoutIsProtocol) {
                 true => ProviderError::protocol("status 403"),
                 false => ProviderError::token_rejected("status 403"),
@@ -644,26 +640,22 @@ impl CredentialProvider for Vault {
         Ok(())
     }
 
-    async fn change_password(
-        &self,
-        token: Token,
-        change: PasswordChange,
-    ) -> Result<PasswordChanged, ProviderError> {
+    async fn change_password(&self, cx: PasswordContext) -> Result<(), ProviderError> {
         let mut state = self.state.lock().unwrap();
-        if !state.live.contains(&id(&token)) {
+        if !state.live.contains(&id(cx.token().unwrap())) {
             return Err(match self.is(Wrong::DeadChangeIsRefused) {
                 true => ProviderError::refused("status 403"),
                 false => ProviderError::token_rejected("status 403"),
             });
         }
-        let is_back = change.new_password().expose_secret() == "toor";
+        let is_back = cx.new_password().expose_secret() == "toor";
         if self.is(Wrong::ChangeIsProtocol) || is_back && self.is(Wrong::ChangeBackIsProtocol) {
             return Err(ProviderError::protocol("no JSON"));
         }
         if !self.is(Wrong::ChangeDoesNothing) {
-            state.password = change.new_password().expose_secret().to_owned();
+            state.password = cx.new_password().expose_secret().to_owned();
         }
-        Ok(PasswordChanged::new())
+        Ok(())
     }
 }
 

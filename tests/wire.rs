@@ -26,8 +26,8 @@ use tokio::time::{Instant, timeout};
 use tower::{Service, ServiceBuilder, ServiceExt};
 use tower_http::follow_redirect::FollowRedirectLayer;
 use tower_reauth::{
-    Error, ErrorKind, LoginContext, Profile, ProviderError, Reauth, Rejection, Session,
-    SessionBody, SessionLayer, Token, Why, provider_fn,
+    Error, ErrorKind, LoginContext, Profile, ProviderError, Reauth, ReauthFailure, Rejection,
+    Session, SessionBody, Token, provider_fn,
 };
 
 type Answer = Response<UnsyncBoxBody<Bytes, Infallible>>;
@@ -243,7 +243,7 @@ fn renewing(profile: Profile) -> Session {
 
 fn starting_with_old(provider: impl tower_reauth::CredentialProvider) -> Session {
     Session::builder(provider)
-        .initial(Token::bearer("old").unwrap())
+        .initial_token(Token::bearer("old").unwrap())
         .build()
 }
 
@@ -263,7 +263,11 @@ async fn read(response: Response<SessionBody<Incoming>>) -> Bytes {
 }
 
 fn dead_in_a_500() -> Rejection {
-    Rejection::status(401).or_body_contains(500, "Session token is invalid or expired", 4096)
+    Rejection::status(StatusCode::UNAUTHORIZED).or_body_contains(
+        StatusCode::INTERNAL_SERVER_ERROR,
+        "Session token is invalid or expired",
+        4096,
+    )
 }
 
 #[tokio::test]
@@ -410,7 +414,7 @@ async fn after_a_failed_renewal_the_rejected_body_is_whole() {
         let reauth = response.extensions().get::<Reauth>().unwrap();
         assert!(!reauth.replayed);
         assert!(
-            matches!(&reauth.why, Why::RenewalFailed(error) if error.kind() == ErrorKind::Unavailable),
+            matches!(&reauth.failure, ReauthFailure::RenewalFailed(error) if error.kind() == ErrorKind::Unavailable),
             "{reauth:?}"
         );
         assert_eq!(read(response).await, pattern(length));
@@ -491,7 +495,10 @@ async fn a_dead_token_in_a_500_replays_a_get_and_gives_a_post_back() {
     let response = send(&session, &http, post(server.uri("/run"), "job")).await;
     assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
     let reauth = response.extensions().get::<Reauth>().unwrap();
-    assert!(matches!(reauth.why, Why::Unsure), "{reauth:?}");
+    assert!(
+        matches!(reauth.failure, ReauthFailure::Unsure),
+        "{reauth:?}"
+    );
     assert_eq!(read(response).await, DEAD);
     let mut runs = server.seen();
     runs.retain(|seen| seen.path == "/run");
@@ -685,7 +692,7 @@ async fn the_client_is_handed_a_header_that_is_marked_as_sensitive() {
     let session = renewing(server.profile());
     let noting = handed.clone();
     let client = ServiceBuilder::new()
-        .layer(SessionLayer::new(session))
+        .layer(session.layer())
         .map_request(move |request: Request<Full<Bytes>>| {
             noting.lock().unwrap().push(request.headers().clone());
             request

@@ -42,7 +42,7 @@ pub(crate) struct Waiters {
 
 /// A session whose login stands at the gate.
 fn held() -> (ScriptedProvider, Gate, SessionService<Bare>) {
-    let provider = ScriptedProvider::at(ORIGIN.parse().expect("a valid URI"));
+    let provider = ScriptedProvider::at(ORIGIN.parse().expect("a valid origin"));
     let gate = Gate::closed();
     provider.on_login(Answer::usual().held_at(&gate));
     let service = auto(&Session::new(provider.clone()));
@@ -141,7 +141,7 @@ pub(crate) fn idle(lives_for: Option<Duration>) -> Idle {
 }
 
 async fn logged_in(lives_for: Option<Duration>) -> Session {
-    let profile = Profile::at(ORIGIN.parse().expect("a valid URI"));
+    let profile = Profile::at(ORIGIN.parse().expect("a valid origin"));
     let provider = provider_fn(profile, move |_: LoginContext| async move {
         let token = Token::bearer(TOKEN)?;
         Ok(match lives_for {

@@ -108,7 +108,7 @@ impl Desk {
 
 impl CredentialProvider for Desk {
     fn profile(&self) -> Profile {
-        Profile::at(ORIGIN.parse().expect("a valid URI"))
+        Profile::at(ORIGIN.parse().expect("a valid origin"))
     }
 
     async fn login(&self, _: LoginContext) -> Result<Token, ProviderError> {

@@ -94,9 +94,10 @@ fn compare(name: &str, http: &Http, runtime: &Runtime) -> Vec<Line> {
     let uri: http::Uri = format!("http://{}/v1/servers/42", server())
         .parse()
         .unwrap();
+    let origin = uri.clone().try_into().unwrap();
     let token = Token::bearer(TOKEN).unwrap();
-    let provider = FixedToken::bearer(Profile::at(uri.clone()), TOKEN);
-    let session = Session::builder(provider).initial(token).build();
+    let provider = FixedToken::bearer(Profile::at(origin), TOKEN);
+    let session = Session::builder(provider).initial_token(token).build();
     let auto = session.layer().layer(http.clone());
     let never = session.layer().replay(Never).layer(http.clone());
     // The same bytes on the wire: a sensitive value is written out in full.
@@ -144,8 +145,7 @@ fn compare(name: &str, http: &Http, runtime: &Runtime) -> Vec<Line> {
                 busy_for(0)
             ),
             ratio >= 0.98,
-            "a request takes the client some 10 µs in all, so that 0.02 are 200 ns; runs differ by \
-             0.01",
+            "a request takes the client about 10 µs, so 0.02 are 200 ns; runs differ by 0.01",
         )
     };
     vec![

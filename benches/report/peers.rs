@@ -106,7 +106,7 @@ fn is_rejected<B>(response: &Response<B>) -> bool {
 pub(crate) fn session() -> Session {
     let provider = FixedToken::bearer(Profile::at(ORIGIN.parse().unwrap()), TOKEN);
     let token = Token::bearer(TOKEN).unwrap();
-    Session::builder(provider).initial(token).build()
+    Session::builder(provider).initial_token(token).build()
 }
 
 /// This crate's layer, which replays what it can.

@@ -9,12 +9,10 @@ use crate::rounds::{Turn, interleaved, median, pairwise, quantile, timed};
 use crate::table::Line;
 
 /// What limits the marks, by callgrind.
-const OF_NEVER: &str = "the header is more than a third; the rest is the origin's comparison, the \
-     load of the token, two counts up and down, and a future, a response and a body that are moved \
-     once more, which costs most: what was just written is read back before the processor is done \
-     with it";
-const OF_AUTO: &str = "two thirds are the copies of headers and URI, each a move of what was just \
-     written, as in `Retry`";
+const OF_NEVER: &str = "setting the header is more than a third; the rest is comparing the \
+    origin, loading the token, two counts up and down, and one more move of a future, a \
+    response and a body, which costs most: data is read back right after it was written";
+const OF_AUTO: &str = "two thirds are the copies of headers and URI, as in `Retry`";
 
 /// What a process measures depends on where its memory lies, which the kernel
 /// decides anew for each: by a factor of two at worst. So there are many.

@@ -93,9 +93,9 @@ pub(crate) fn run() -> Vec<Line> {
                 fixed / bare
             ),
             scaling / bare >= 0.9,
-            "the two processors hand to and fro the lines of the counts that each request \
-             takes part in: nearly half of what is lost goes with that of the header's bytes, which \
-             the static header has too, and most of the rest with the token's",
+            "the two processors pass the cache lines of shared counts back and forth: the count \
+             of the header's bytes, which the static header has too, causes nearly half \
+             of the loss, and the token's count most of the rest",
         )
     };
     vec![line("`Never`", never), line("`Auto`", auto)]

@@ -11,12 +11,13 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use tower_service::Service;
 
-use super::answer::{Answer, MAX_ANSWER};
-use super::error::{Call, Error, ErrorKind, InvalidBase, Unreadable};
+use super::error::{Error, ErrorKind, SessionCall, Unreadable};
 use super::message::{Extent, Secrets};
 use super::model::{LoginCredentials, LoginResult, PasswordsObject, SuccessData};
+use super::response::{ApiResponse, MAX_ANSWER};
 use crate::BoxError;
-use crate::origin::Destination;
+use crate::header::expect_name;
+use crate::origin::{Destination, InvalidOrigin};
 use crate::provider::transport::{self, SendError};
 use crate::provider::{Api, Profile};
 use crate::secret;
@@ -81,8 +82,8 @@ impl<S, B> SessionApi<S, B> {
     ///
     /// # Errors
     ///
-    /// [`InvalidBase`] if no request can be sent there.
-    pub fn new(http: S, base: Uri) -> Result<Self, InvalidBase>
+    /// [`InvalidOrigin`] if no request can be sent there.
+    pub fn new(http: S, base: Uri) -> Result<Self, InvalidOrigin>
     where
         // Only with this bound is `B` inferred from the service.
         S: Service<Request<B>>,
@@ -96,14 +97,9 @@ impl<S, B> SessionApi<S, B> {
     /// # Errors
     ///
     /// As [`SessionApi::new`].
-    pub fn with_body(http: S, base: Uri, body: fn(Bytes) -> B) -> Result<Self, InvalidBase> {
-        check(&base)?;
-        let api = Api::with_body(http, base, body);
-        match api.destination() {
-            Destination::Home | Destination::Insecure => {}
-            // The scheme and the host were checked.
-            Destination::Elsewhere | Destination::Unknown => return Err(InvalidBase::Port),
-        }
+    pub fn with_body(http: S, base: Uri, body: fn(Bytes) -> B) -> Result<Self, InvalidOrigin> {
+        let api = Api::with_body(http, base, body)?;
+        check_length(api.base())?;
         let json = HeaderValue::from_static("application/json");
         Ok(Self {
             api: api
@@ -115,9 +111,17 @@ impl<S, B> SessionApi<S, B> {
     }
 
     /// Sends the token in the header `name`, instead of `Authorization`.
+    ///
+    /// # Panics
+    ///
+    /// If `name` is not a header name.
     #[must_use]
-    pub fn header(mut self, name: HeaderName) -> Self {
-        self.token_header = name;
+    pub fn header<N>(mut self, name: N) -> Self
+    where
+        N: TryInto<HeaderName>,
+        N::Error: Into<http::Error>,
+    {
+        self.token_header = expect_name(name);
         self
     }
 
@@ -135,8 +139,16 @@ impl<S, B> SessionApi<S, B> {
     ///
     /// A second value for the same name replaces the first. The value is marked
     /// as sensitive. Errors quote no such value, except the value of `Host`.
+    ///
+    /// # Panics
+    ///
+    /// If `name` is not a header name.
     #[must_use]
-    pub fn extra_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+    pub fn extra_header<N>(mut self, name: N, value: HeaderValue) -> Self
+    where
+        N: TryInto<HeaderName>,
+        N::Error: Into<http::Error>,
+    {
         self.api = self.api.extra_header(name, value);
         self
     }
@@ -239,7 +251,8 @@ where
     /// See [`ErrorKind`](super::ErrorKind). If
     /// [`token_is_dead`](Error::token_is_dead), the session had ended already.
     pub async fn logout(&self, token: &SecretString) -> Result<SuccessData, Error> {
-        self.logout_of(&self.given(Call::Logout, token)?).await
+        self.logout_of(&self.given(SessionCall::Logout, token)?)
+            .await
     }
 
     /// `update_my_password`: changes the password of the user that `token`
@@ -256,7 +269,7 @@ where
         token: &SecretString,
         passwords: &PasswordsObject,
     ) -> Result<SuccessData, Error> {
-        let token = self.given(Call::UpdateMyPassword, token)?;
+        let token = self.given(SessionCall::UpdateMyPassword, token)?;
         self.update_my_password_of(&token, passwords).await
     }
 
@@ -264,7 +277,7 @@ where
         &self,
         credentials: &LoginCredentials,
     ) -> Result<(LoginResult, Token), Error> {
-        let call = Call::Login;
+        let call = SessionCall::Login;
         let secrets = self.secrets(None).and(&credentials.password);
         let body = json(credentials);
         let answer = self.send(call, None, body, &secrets).await?;
@@ -308,7 +321,7 @@ where
     }
 
     pub(super) async fn logout_of(&self, token: &Token) -> Result<SuccessData, Error> {
-        let call = Call::Logout;
+        let call = SessionCall::Logout;
         let secrets = self.secrets(Some(token));
         let answer = self.send(call, Some(token), Bytes::new(), &secrets).await?;
         answer.success(call, &secrets)
@@ -319,7 +332,7 @@ where
         token: &Token,
         passwords: &PasswordsObject,
     ) -> Result<SuccessData, Error> {
-        let call = Call::UpdateMyPassword;
+        let call = SessionCall::UpdateMyPassword;
         let secrets = self
             .secrets(Some(token))
             .and(&passwords.current_password)
@@ -329,7 +342,7 @@ where
         answer.success(call, &secrets)
     }
 
-    fn given(&self, call: Call, token: &SecretString) -> Result<Token, Error> {
+    fn given(&self, call: SessionCall, token: &SecretString) -> Result<Token, Error> {
         self.token(token)
             .map_err(|error| Error::new(call, ErrorKind::NotSent).caused_by(error))
     }
@@ -337,11 +350,11 @@ where
     /// Sends one call. An answer whose status is not a success is an error.
     async fn send(
         &self,
-        call: Call,
+        call: SessionCall,
         token: Option<&Token>,
         body: Bytes,
         secrets: &Secrets,
-    ) -> Result<Answer, Error> {
+    ) -> Result<ApiResponse, Error> {
         if self.api.destination() == Destination::Insecure {
             return Err(Error::new(call, ErrorKind::PlainHttp));
         }
@@ -357,7 +370,7 @@ where
             SendError::Unsent(error) => Error::new(call, ErrorKind::NotSent).caused_by(error),
             SendError::Lost(error) => Error::new(call, ErrorKind::NoAnswer).caused_by(error),
         })?;
-        Answer::of(call, received, secrets)
+        ApiResponse::of(call, received, secrets)
     }
 }
 
@@ -367,34 +380,19 @@ fn json(message: &impl Serialize) -> Bytes {
 }
 
 /// Checks that the path of each call can follow `base`.
-fn check(base: &Uri) -> Result<(), InvalidBase> {
-    let (Some(scheme), Some(authority)) = (base.scheme_str(), base.authority()) else {
-        return Err(InvalidBase::NotAbsolute);
-    };
-    if !["https", "http"].contains(&scheme) {
-        return Err(InvalidBase::Scheme);
-    }
-    if authority.as_str().contains('@') {
-        return Err(InvalidBase::Userinfo);
-    }
-    if authority.host().is_empty() {
-        return Err(InvalidBase::NotAbsolute);
-    }
-    if base.query().is_some() {
-        return Err(InvalidBase::Query);
-    }
+fn check_length(base: &Uri) -> Result<(), InvalidOrigin> {
     let longest = format!(
         "{}/{}",
         base.path().trim_end_matches('/'),
-        Call::UpdateMyPassword.path()
+        SessionCall::UpdateMyPassword.path()
     );
     match PathAndQuery::try_from(longest) {
         Ok(_) => Ok(()),
-        Err(_) => Err(InvalidBase::TooLong),
+        Err(_) => Err(InvalidOrigin::TooLong),
     }
 }
 
-impl Call {
+impl SessionCall {
     /// The path below the base address.
     fn path(self) -> &'static str {
         match self {

@@ -39,7 +39,7 @@ use crate::BoxError;
 pub struct Error(Arc<Inner>);
 
 struct Inner {
-    call: Call,
+    call: SessionCall,
     kind: ErrorKind,
     status: Option<StatusCode>,
     content_type: Option<String>,
@@ -94,7 +94,7 @@ pub enum Unreadable {
 
 /// One of the three calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Call {
+pub(super) enum SessionCall {
     Login,
     Logout,
     UpdateMyPassword,
@@ -141,7 +141,7 @@ impl Error {
         self.0.token_is_dead
     }
 
-    pub(super) fn new(call: Call, kind: ErrorKind) -> Self {
+    pub(super) fn new(call: SessionCall, kind: ErrorKind) -> Self {
         Self(Arc::new(Inner {
             call,
             kind,
@@ -273,7 +273,7 @@ impl StdError for Error {
     }
 }
 
-impl fmt::Display for Call {
+impl fmt::Display for SessionCall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Login => "login",
@@ -282,41 +282,3 @@ impl fmt::Display for Call {
         })
     }
 }
-
-/// A base address that no session service can be called at.
-///
-/// It is an absolute `https` or `http` address, such as
-/// `https://ctm.example.com:8443/automation-api`. The address itself is not
-/// quoted, since it may hold a password.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum InvalidBase {
-    /// It names no host: write it with scheme and host.
-    NotAbsolute,
-    /// Its port is none: it is no number, or above 65535.
-    Port,
-    /// Its scheme is neither `https` nor `http`.
-    Scheme,
-    /// It holds a user or a password. Credentials go into the provider's
-    /// credentials; a gateway's own go into an extra header.
-    Userinfo,
-    /// It has a query, behind which no path can follow.
-    Query,
-    /// It is so long that no path can follow.
-    TooLong,
-}
-
-impl fmt::Display for InvalidBase {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::NotAbsolute => "the base address names no scheme and host",
-            Self::Port => "the base address has an invalid port",
-            Self::Scheme => "the base address is neither https nor http",
-            Self::Userinfo => "the base address holds a user or a password",
-            Self::Query => "the base address has a query",
-            Self::TooLong => "the base address is too long",
-        })
-    }
-}
-
-impl StdError for InvalidBase {}

@@ -24,7 +24,7 @@
 //!     Profile::at("https://tenant-aapi.example.com".parse()?),
 //!     "3f9a..",
 //! );
-//! # Ok::<(), http::uri::InvalidUri>(())
+//! # Ok::<(), tower_reauth::InvalidOrigin>(())
 //! ```
 //!
 //! # Certificates
@@ -33,18 +33,18 @@
 //! off: give that certificate to your TLS client, as `examples/controlm.rs` does
 //! with `--ca-file` and the client of the feature `hyper-client`.
 
-mod answer;
 mod api;
 mod error;
 mod message;
 pub mod model;
 mod provider;
+mod response;
 
 #[cfg(feature = "emulator")]
 #[cfg_attr(docsrs, doc(cfg(feature = "emulator")))]
 pub mod emulator;
 
-pub use answer::MAX_ANSWER;
 pub use api::SessionApi;
-pub use error::{Error, ErrorKind, InvalidBase, Unreadable};
+pub use error::{Error, ErrorKind, Unreadable};
 pub use provider::ControlM;
+pub use response::MAX_ANSWER;

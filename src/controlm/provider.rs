@@ -10,14 +10,16 @@ use http_body::Body;
 use secrecy::SecretString;
 use tower_service::Service;
 
-use super::answer::DEAD_TOKEN;
 use super::api::SessionApi;
-use super::error::{Error, ErrorKind, InvalidBase};
+use super::error::{Error, ErrorKind};
 use super::model::{LoginCredentials, PasswordsObject};
+use super::response::DEAD_TOKEN;
 use crate::BoxError;
 use crate::credentials::Source;
+use crate::header::expect_name;
+use crate::origin::InvalidOrigin;
 use crate::provider::{
-    CredentialProvider, LoginContext, LogoutEnds, NOT_SOON, PasswordChange, PasswordChanged,
+    CredentialProvider, LoginContext, LogoutContext, LogoutEnds, NOT_SOON, PasswordContext,
     Profile, ProviderError, may_have_been_executed,
 };
 use crate::rejection::Rejection;
@@ -83,7 +85,8 @@ const LOOKED_AT: usize = 4096;
 /// | a login | is | because |
 /// |---|---|---|
 /// | 401; any status with the text for a wrong password, except in an HTML page | `Refused` | the session never sends these credentials again, so that no lock counter runs |
-/// | 408, 425, 429, 5xx, no connection, no answer | `Unavailable` | it passes by itself |
+/// | no connection | `NotSent` | nothing was sent |
+/// | 408, 425, 429, 5xx, no answer | `Unavailable` | it passes by itself |
 /// | 3xx, 400, 403, 404 and the rest of 4xx | `Protocol` | a gateway or another server answers, not the session service. The password may be right. The next login waits for a minute, or for the answer's `Retry-After` |
 /// | a 2xx without a usable token | `Protocol` | another server answers at that address |
 ///
@@ -93,7 +96,7 @@ const LOOKED_AT: usize = 4096;
 /// |---|---|---|
 /// | 401; 500 with the text for a dead token | `TokenRejected` | the session renews the token and calls once more |
 /// | the rest of 4xx without 408; 500 with an error list | `Refused`, 425 and 429 `Unavailable` | the service itself declined: the old password stays in use |
-/// | connection refused, transport not ready | `Unavailable` | nothing was sent |
+/// | connection refused, transport not ready | `NotSent` | nothing was sent |
 /// | any other 5xx, 3xx, 408, no answer, a 2xx that cannot be read | `Uncertain` | it may have gone through behind a gateway |
 ///
 /// In doubt, `Uncertain` is the cheaper mistake: it costs one failed login. A
@@ -114,8 +117,8 @@ impl<S, B> ControlM<S, B> {
     ///
     /// # Errors
     ///
-    /// [`InvalidBase`] if no request can be sent there.
-    pub fn new(http: S, base: Uri, credentials: impl Into<Source>) -> Result<Self, InvalidBase>
+    /// [`InvalidOrigin`] if no request can be sent there.
+    pub fn new(http: S, base: Uri, credentials: impl Into<Source>) -> Result<Self, InvalidOrigin>
     where
         // Only with this bound is `B` inferred from the service.
         S: Service<Request<B>>,
@@ -152,7 +155,7 @@ impl<S, B> ControlM<S, B> {
         base: Uri,
         credentials: impl Into<Source>,
         body: fn(Bytes) -> B,
-    ) -> Result<Self, InvalidBase> {
+    ) -> Result<Self, InvalidOrigin> {
         Ok(Self {
             api: SessionApi::with_body(http, base, body)?,
             credentials: credentials.into(),
@@ -163,9 +166,17 @@ impl<S, B> ControlM<S, B> {
     }
 
     /// Sends the token in the header `name`, instead of `Authorization`.
+    ///
+    /// # Panics
+    ///
+    /// If `name` is not a header name.
     #[must_use]
-    pub fn header(mut self, name: HeaderName) -> Self {
-        self.api = self.api.header(name);
+    pub fn header<N>(mut self, name: N) -> Self
+    where
+        N: TryInto<HeaderName>,
+        N::Error: Into<http::Error>,
+    {
+        self.api = self.api.header(expect_name(name));
         self
     }
 
@@ -186,9 +197,17 @@ impl<S, B> ControlM<S, B> {
     /// only, and replaces a request's own header of that name. A second value for
     /// the same name replaces the first. The value is marked as sensitive. Errors
     /// quote no such value, except the value of `Host`.
+    ///
+    /// # Panics
+    ///
+    /// If `name` is not a header name.
     #[must_use]
-    pub fn extra_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
-        self.api = self.api.extra_header(name, value);
+    pub fn extra_header<N>(mut self, name: N, value: HeaderValue) -> Self
+    where
+        N: TryInto<HeaderName>,
+        N::Error: Into<http::Error>,
+    {
+        self.api = self.api.extra_header(expect_name(name), value);
         self
     }
 
@@ -264,18 +283,21 @@ where
     RB::Error: Into<BoxError>,
 {
     fn profile(&self) -> Profile {
-        self.api
-            .profile()
-            .logout_ends(self.logout_ends)
-            .rejection(Rejection::status(401).or_body_contains(500, DEAD_TOKEN, LOOKED_AT))
+        self.api.profile().logout_ends(self.logout_ends).rejection(
+            Rejection::status(StatusCode::UNAUTHORIZED).or_body_contains(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                DEAD_TOKEN,
+                LOOKED_AT,
+            ),
+        )
     }
 
     fn source(&self) -> Option<&Source> {
         Some(&self.credentials)
     }
 
-    async fn login(&self, login: LoginContext) -> Result<Token, ProviderError> {
-        let credentials = LoginCredentials::from(login.credentials()?);
+    async fn login(&self, cx: LoginContext) -> Result<Token, ProviderError> {
+        let credentials = LoginCredentials::from(cx.credentials()?);
         let beside = self.beside_the_token()?;
         let (_, mut token) = self
             .api
@@ -294,30 +316,29 @@ where
         Ok(token)
     }
 
-    async fn logout(&self, token: Token) -> Result<(), ProviderError> {
-        match self.api.logout_of(&token).await {
+    async fn logout(&self, cx: LogoutContext) -> Result<(), ProviderError> {
+        match self.api.logout_of(cx.token()).await {
             Ok(_) => Ok(()),
             Err(error) => Err(logout_failed(error)),
         }
     }
 
-    async fn change_password(
-        &self,
-        token: Token,
-        change: PasswordChange,
-    ) -> Result<PasswordChanged, ProviderError> {
-        let current = change.current_password().ok_or_else(|| {
+    async fn change_password(&self, cx: PasswordContext) -> Result<(), ProviderError> {
+        let token = cx.token().ok_or_else(|| {
+            ProviderError::unsupported("Control-M changes a password within a session only")
+        })?;
+        let current = cx.current_password().ok_or_else(|| {
             ProviderError::unsupported(
-                "Control-M asks for the current password: say it with `PasswordChange::from`",
+                "Control-M asks for the current password: set it with `PasswordChange::current`",
             )
         })?;
         let passwords = PasswordsObject {
             user: None,
             current_password: current.clone(),
-            new_password: change.new_password().clone(),
+            new_password: cx.new_password().clone(),
         };
-        match self.api.update_my_password_of(&token, &passwords).await {
-            Ok(_) => Ok(PasswordChanged::new()),
+        match self.api.update_my_password_of(token, &passwords).await {
+            Ok(_) => Ok(()),
             Err(error) => Err(change_failed(error)),
         }
     }
@@ -326,7 +347,7 @@ where
 fn login_failed(error: Error) -> ProviderError {
     match error.kind() {
         ErrorKind::PlainHttp => provider_error(ProviderError::unsupported, error),
-        ErrorKind::NotSent => provider_error(ProviderError::unavailable, error),
+        ErrorKind::NotSent => provider_error(ProviderError::not_sent, error),
         ErrorKind::NoAnswer => provider_error(ProviderError::unanswered, error),
         ErrorKind::Status(StatusCode::UNAUTHORIZED) => {
             provider_error(ProviderError::refused, error)
@@ -356,9 +377,8 @@ fn logout_failed(error: Error) -> ProviderError {
     }
     match error.kind() {
         ErrorKind::PlainHttp => provider_error(ProviderError::unsupported, error),
-        ErrorKind::NotSent | ErrorKind::NoAnswer => {
-            provider_error(ProviderError::unavailable, error)
-        }
+        ErrorKind::NotSent => provider_error(ProviderError::not_sent, error),
+        ErrorKind::NoAnswer => provider_error(ProviderError::unavailable, error),
         ErrorKind::Unreadable(_) => provider_error(ProviderError::protocol, error),
         ErrorKind::Status(status) if passes_by_itself(status) => {
             provider_error(ProviderError::unavailable, error)
@@ -373,7 +393,7 @@ fn change_failed(error: Error) -> ProviderError {
     }
     match error.kind() {
         ErrorKind::PlainHttp => provider_error(ProviderError::unsupported, error),
-        ErrorKind::NotSent => provider_error(ProviderError::unavailable, error),
+        ErrorKind::NotSent => provider_error(ProviderError::not_sent, error),
         // The status of an unreadable answer is a success, but perhaps not from
         // the session service.
         ErrorKind::NoAnswer | ErrorKind::Unreadable(_) => {
@@ -450,7 +470,7 @@ mod tests {
     use crate::credentials::Credentials;
     use crate::rejection::{Certainty, Verdict};
 
-    fn judge(status: u16, body: &str) -> Verdict {
+    fn classify(status: u16, body: &str) -> Verdict {
         fn http(_: Request<Full<Bytes>>) -> Ready<Result<Response<Full<Bytes>>, Infallible>> {
             ready(Ok(Response::default()))
         }
@@ -466,9 +486,9 @@ mod tests {
             .body(())
             .unwrap()
             .into_parts();
-        match rejection.judge(&head) {
-            Verdict::Ask { bytes } => {
-                rejection.judge_body(&head, &body.as_bytes()[..body.len().min(bytes)])
+        match rejection.classify(&head) {
+            Verdict::NeedsBody { bytes } => {
+                rejection.classify_body(&head, &body.as_bytes()[..body.len().min(bytes)])
             }
             verdict @ (Verdict::Accepted | Verdict::Rejected(_)) => verdict,
         }
@@ -477,11 +497,11 @@ mod tests {
     #[test]
     fn a_dead_token_is_a_401_or_a_500_that_says_so_and_a_403_is_none() {
         let dead = r#"{"errors":[{"message":"Session token is invalid or expired"}]}"#;
-        assert_eq!(judge(401, ""), Verdict::Rejected(Certainty::Sure));
-        assert_eq!(judge(500, dead), Verdict::Rejected(Certainty::Unsure));
-        assert_eq!(judge(500, "{}"), Verdict::Accepted);
-        assert_eq!(judge(403, dead), Verdict::Accepted);
-        assert_eq!(judge(503, dead), Verdict::Accepted);
-        assert_eq!(judge(200, dead), Verdict::Accepted);
+        assert_eq!(classify(401, ""), Verdict::Rejected(Certainty::Sure));
+        assert_eq!(classify(500, dead), Verdict::Rejected(Certainty::Unsure));
+        assert_eq!(classify(500, "{}"), Verdict::Accepted);
+        assert_eq!(classify(403, dead), Verdict::Accepted);
+        assert_eq!(classify(503, dead), Verdict::Accepted);
+        assert_eq!(classify(200, dead), Verdict::Accepted);
     }
 }

@@ -15,7 +15,8 @@ use super::{CredentialSource, Credentials, Source, SourceError, SourceErrorKind}
 /// goes to the one that yielded the last.
 ///
 /// ```
-/// use tower_reauth::credentials::{Chain, Credentials, Env, File, Source};
+/// use tower_reauth::{Credentials, Source};
+/// use tower_reauth::credentials::{Chain, Env, File};
 ///
 /// let source = Source::new(
 ///     Chain::new(Env::new("CTM_USER", "CTM_PASSWORD"))

@@ -11,7 +11,8 @@ use super::{CredentialSource, Credentials, SourceError};
 /// prefer a [`File`](super::File) where you can choose.
 ///
 /// ```
-/// use tower_reauth::credentials::{Env, Source};
+/// use tower_reauth::Source;
+/// use tower_reauth::credentials::Env;
 ///
 /// let source = Source::new(Env::new("CTM_USER", "CTM_PASSWORD"));
 /// ```

@@ -24,7 +24,8 @@ const ATTEMPTS: u32 = 5;
 /// wiped. Errors name the file and quote nothing of it.
 ///
 /// ```
-/// use tower_reauth::credentials::{File, Source};
+/// use tower_reauth::Source;
+/// use tower_reauth::credentials::File;
 ///
 /// // A Docker secret: the file is the password.
 /// let plain = Source::new(File::plain("emuser", "/run/secrets/ctm_password"));

@@ -66,9 +66,8 @@ use crate::BoxError;
 /// A vault that keeps one text for each name, as most do:
 ///
 /// ```
-/// use tower_reauth::credentials::{
-///     CredentialSource, Credentials, Source, SourceError, Trying, Unresolved,
-/// };
+/// use tower_reauth::{CredentialSource, Credentials, Source, SourceError};
+/// use tower_reauth::credentials::{Trying, Unresolved};
 /// # use std::{collections::HashMap, io, sync::Mutex};
 /// # use tower_reauth::{ExposeSecret, SecretString};
 /// # struct Vault(Mutex<HashMap<&'static str, SecretString>>);
@@ -319,39 +318,39 @@ impl fmt::Debug for Source {
     }
 }
 
-type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, SourceError>> + Send + 'a>>;
+type Outcome<'a, T> = Pin<Box<dyn Future<Output = Result<T, SourceError>> + Send + 'a>>;
 
 trait ErasedSource: Send + Sync {
-    fn fetch(&self) -> Answer<'_, Credentials>;
-    fn prepare(&self, new: Credentials) -> Answer<'_, ()>;
-    fn promote(&self) -> Answer<'_, ()>;
-    fn withdraw(&self) -> Answer<'_, ()>;
-    fn unresolved(&self) -> Answer<'_, Option<Unresolved>>;
-    fn trying(&self, which: Option<Trying>) -> Answer<'_, ()>;
+    fn fetch(&self) -> Outcome<'_, Credentials>;
+    fn prepare(&self, new: Credentials) -> Outcome<'_, ()>;
+    fn promote(&self) -> Outcome<'_, ()>;
+    fn withdraw(&self) -> Outcome<'_, ()>;
+    fn unresolved(&self) -> Outcome<'_, Option<Unresolved>>;
+    fn trying(&self, which: Option<Trying>) -> Outcome<'_, ()>;
 }
 
 impl<S: CredentialSource> ErasedSource for S {
-    fn fetch(&self) -> Answer<'_, Credentials> {
+    fn fetch(&self) -> Outcome<'_, Credentials> {
         Box::pin(CredentialSource::fetch(self))
     }
 
-    fn prepare(&self, new: Credentials) -> Answer<'_, ()> {
+    fn prepare(&self, new: Credentials) -> Outcome<'_, ()> {
         Box::pin(CredentialSource::prepare(self, new))
     }
 
-    fn promote(&self) -> Answer<'_, ()> {
+    fn promote(&self) -> Outcome<'_, ()> {
         Box::pin(CredentialSource::promote(self))
     }
 
-    fn withdraw(&self) -> Answer<'_, ()> {
+    fn withdraw(&self) -> Outcome<'_, ()> {
         Box::pin(CredentialSource::withdraw(self))
     }
 
-    fn unresolved(&self) -> Answer<'_, Option<Unresolved>> {
+    fn unresolved(&self) -> Outcome<'_, Option<Unresolved>> {
         Box::pin(CredentialSource::unresolved(self))
     }
 
-    fn trying(&self, which: Option<Trying>) -> Answer<'_, ()> {
+    fn trying(&self, which: Option<Trying>) -> Outcome<'_, ()> {
         Box::pin(CredentialSource::trying(self, which))
     }
 }

@@ -37,7 +37,8 @@ use crate::secret;
 /// One process at a time may change the password in it; any number may read.
 ///
 /// ```
-/// use tower_reauth::credentials::{Credentials, FileStore, Source};
+/// use tower_reauth::{Credentials, Source};
+/// use tower_reauth::credentials::FileStore;
 ///
 /// let source = Source::new(FileStore::new("/var/lib/reports/ctm.json"));
 ///

@@ -1,12 +1,17 @@
-//! What a provider is told when it is called.
+//! The contexts that a provider is called with.
 
 use std::fmt;
+use std::future::Future;
+use std::hash::Hasher;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
+use siphasher::sip128::{Hasher128, SipHasher24};
 
 use super::ProviderError;
+use super::password::PasswordChange;
 use crate::credentials::Credentials;
 use crate::token::Token;
 
@@ -16,19 +21,20 @@ use crate::token::Token;
 pub enum Reason {
     /// There is no token yet.
     Initial,
-    /// The token is about to end.
+    /// The token is about to expire.
     Expiring,
-    /// The token's lifetime is over.
+    /// The token has expired.
     Expired,
     /// The server rejected the token.
     Rejected,
-    /// Somebody asked for it, with [`Session::login`](crate::Session::login)
-    /// or [`Session::renew`](crate::Session::renew).
+    /// An operator asked for it, with [`Session::login`](crate::Session::login) or
+    /// [`Session::renew`](crate::Session::renew).
     Requested,
 }
 
 impl Reason {
-    /// The reason in `snake_case`, for logs and the labels of metrics. It never changes.
+    /// Returns the reason in `snake_case`, for logs and metric labels. It never
+    /// changes.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -41,24 +47,57 @@ impl Reason {
     }
 }
 
-/// What a login is to be made with. Owned, so that it can move into any future.
+/// Why a token is logged out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum LogoutReason {
+    /// A newer token has replaced it.
+    Replaced,
+    /// The session was logged out.
+    LoggedOut,
+    /// The session was closed, or its last handle was dropped.
+    Closed,
+}
+
+impl LogoutReason {
+    /// Returns the reason in `snake_case`, for logs and metric labels. It never
+    /// changes.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Replaced => "replaced",
+            Self::LoggedOut => "logged_out",
+            Self::Closed => "closed",
+        }
+    }
+}
+
+/// The value of `WWW-Authenticate`.
+#[derive(Clone, Debug)]
+pub(crate) struct Challenge(pub(crate) String);
+
+/// The context of a login. It is owned, so that it can move into any future.
 #[derive(Clone, Debug)]
 pub struct LoginContext {
     reason: Reason,
+    is_forced: bool,
     credentials: Option<Credentials>,
     previous: Option<Token>,
-    /// Whether anybody has asked for the credentials.
+    challenge: Option<Box<Challenge>>,
+    /// Whether the provider has asked for the credentials.
     asked: Arc<AtomicBool>,
 }
 
 impl LoginContext {
-    /// A context as a session would make it, for calling a provider by hand.
+    /// Creates a context, to call a provider without a session.
     #[must_use]
     pub fn new(reason: Reason) -> Self {
         Self {
             reason,
+            is_forced: false,
             credentials: None,
             previous: None,
+            challenge: None,
             asked: Arc::default(),
         }
     }
@@ -77,51 +116,95 @@ impl LoginContext {
         self
     }
 
-    /// Why the login is needed.
+    /// Returns why the login is needed.
     #[must_use]
     pub fn reason(&self) -> Reason {
         self.reason
     }
 
-    /// The credentials to send, chosen by the session.
+    /// Returns whether an operator called [`Session::login`](crate::Session::login):
+    /// refused credentials may be sent again, and an interactive login may start.
+    #[must_use]
+    pub fn is_forced(&self) -> bool {
+        self.is_forced
+    }
+
+    /// Returns the credentials to send, chosen by the session.
     ///
-    /// Ask for them only to send them: a login that succeeds without having
-    /// asked, as one by a refresh token, says nothing of the password.
+    /// Call this only to send them. A login that succeeds without this call, for
+    /// example with a refresh token, does not prove the password.
     ///
     /// # Errors
     ///
-    /// [`ProviderErrorKind::Unsupported`](super::ProviderErrorKind::Unsupported)
-    /// if the provider names no
-    /// [`source`](super::CredentialProvider::source).
+    /// [`ProviderErrorKind::Unsupported`](super::ProviderErrorKind::Unsupported) if
+    /// the provider names no [`source`](super::CredentialProvider::source).
     pub fn credentials(&self) -> Result<&Credentials, ProviderError> {
         self.asked.store(true, Ordering::Relaxed);
-        self.credentials.as_ref().ok_or_else(|| {
-            ProviderError::unsupported(
-                "the provider names no source of credentials: implement `CredentialProvider::source`",
-            )
-        })
+        self.credentials
+            .as_ref()
+            .ok_or_else(ProviderError::no_source)
     }
 
-    /// The user to log in as, where the session knows that. For logins that
-    /// need no password.
+    /// Returns a keyed hash of the credentials (SipHash-2-4, 128 bits), or `None`
+    /// without credentials. It does not count as sending them.
+    ///
+    /// For a provider that must recognize credentials without keeping them, such as
+    /// credentials that were refused to another process. Keep the key secret: anyone
+    /// who has it can try passwords against the hash.
+    #[must_use]
+    pub fn fingerprint(&self, key: &[u8; 16]) -> Option<u128> {
+        let credentials = self.credentials.as_ref()?;
+        let mut hasher = SipHasher24::new_with_key(key);
+        // The length separates the two: no two pairs give the same bytes.
+        let length = credentials.username().len() as u64;
+        hasher.write(&length.to_le_bytes());
+        hasher.write(credentials.username().as_bytes());
+        hasher.write(credentials.password().expose_secret().as_bytes());
+        Some(hasher.finish128().as_u128())
+    }
+
+    /// Returns the user to log in as, or `None` without credentials. For logins
+    /// without a password.
     #[must_use]
     pub fn username(&self) -> Option<&str> {
         self.credentials.as_ref().map(Credentials::username)
     }
 
-    /// The token that this login replaces, for login systems that extend or
+    /// Returns the token that this login replaces, for login systems that extend or
     /// exchange it. It may be dead.
     ///
-    /// It is not offered after an exchange whose answer was lost, nor while
-    /// nobody knows which of two passwords the server takes, since only a login
-    /// with one can tell.
+    /// It is missing after an exchange whose answer was lost. It is also missing
+    /// while it is not known which of two passwords the server takes, since only a
+    /// login with a password shows that.
     #[must_use]
     pub fn previous(&self) -> Option<&Token> {
         self.previous.as_ref()
     }
 
-    /// The same for one call of the provider, and whether that has asked for
-    /// the credentials.
+    /// Returns the challenge of the response that rejected the token, for login
+    /// systems that ask for more than before: claims, or a step-up (RFC 9470).
+    ///
+    /// It is the value of `WWW-Authenticate` (RFC 9110, section 11.6.1). Several
+    /// headers are joined with a comma.
+    #[must_use]
+    pub fn challenge(&self) -> Option<&str> {
+        self.challenge
+            .as_deref()
+            .map(|challenge| challenge.0.as_str())
+    }
+
+    pub(crate) fn forced(mut self, is_forced: bool) -> Self {
+        self.is_forced = is_forced;
+        self
+    }
+
+    pub(crate) fn with_challenge(mut self, challenge: Option<Box<Challenge>>) -> Self {
+        self.challenge = challenge;
+        self
+    }
+
+    /// Returns the context for one call of the provider, and whether that call has
+    /// asked for the credentials.
     pub(crate) fn watched(mut self) -> (Self, impl Fn() -> bool + Send + use<>) {
         let asked = Arc::new(AtomicBool::new(false));
         self.asked = asked.clone();
@@ -129,104 +212,167 @@ impl LoginContext {
     }
 }
 
-/// A password to change, and what the server may want to know with it.
+/// The context of a logout. It is owned, so that it can move into any future.
 #[derive(Clone)]
-pub struct PasswordChange {
-    new: SecretString,
-    current: Option<SecretString>,
-    username: Option<String>,
-    storing: Storing,
+pub struct LogoutContext {
+    token: Token,
+    reason: LogoutReason,
+    credentials: Option<Arc<Fetch>>,
 }
 
-/// What becomes of a new password that the source cannot keep.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Storing {
-    Required,
-    InMemoryIfReadOnly,
-}
+type Fetch = dyn Fn() -> Fetching + Send + Sync;
+type Fetching = Pin<Box<dyn Future<Output = Result<Credentials, ProviderError>> + Send>>;
 
-impl PasswordChange {
-    /// Changes the password to `new`.
-    ///
-    /// The current one is what the session logs in with.
-    pub fn to(new: impl Into<SecretString>) -> Self {
+impl LogoutContext {
+    /// Creates a context, to call a provider without a session.
+    #[must_use]
+    pub fn new(token: Token, reason: LogoutReason) -> Self {
         Self {
-            new: new.into(),
-            current: None,
-            username: None,
-            storing: Storing::Required,
+            token,
+            reason,
+            credentials: None,
         }
     }
 
-    /// Says what the current password is, where the session does not know.
+    /// Sets the credentials that the logout may send.
     #[must_use]
-    pub fn from(mut self, current: impl Into<SecretString>) -> Self {
-        self.current = Some(current.into());
-        self
+    pub fn with_credentials(self, credentials: Credentials) -> Self {
+        self.fetching(move || std::future::ready(Ok(credentials.clone())))
     }
 
-    /// Allows the change although the source of the credentials cannot be
-    /// written.
+    /// Returns the token to log out.
+    #[must_use]
+    pub fn token(&self) -> &Token {
+        &self.token
+    }
+
+    /// Returns why the token is logged out.
+    #[must_use]
+    pub fn reason(&self) -> LogoutReason {
+        self.reason
+    }
+
+    /// Returns the current credentials, for a logout that sends them: the client
+    /// credentials of a token revocation (RFC 7009, section 2.1), for example.
     ///
-    /// The session uses the new password for as long as it lives. Whoever
-    /// fills the source must put the new password there; until then the next
-    /// session logs in with the old one.
+    /// # Errors
+    ///
+    /// The last refusal if the credentials were refused, the source's error if it
+    /// yields none,
+    /// [`ProviderErrorKind::Unavailable`](super::ProviderErrorKind::Unavailable) while
+    /// it is not known which of two passwords the server takes, and
+    /// [`ProviderErrorKind::Unsupported`](super::ProviderErrorKind::Unsupported) if
+    /// the provider names no [`source`](super::CredentialProvider::source).
+    ///
+    /// # Cancellation
+    ///
+    /// Dropping the future loses nothing.
+    pub async fn credentials(&self) -> Result<Credentials, ProviderError> {
+        match &self.credentials {
+            Some(fetch) => fetch().await,
+            None => Err(ProviderError::no_source()),
+        }
+    }
+
+    pub(crate) fn fetching<F, Fut>(mut self, fetch: F) -> Self
+    where
+        F: Fn() -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Credentials, ProviderError>> + Send + 'static,
+    {
+        self.credentials = Some(Arc::new(move || Box::pin(fetch())));
+        self
+    }
+}
+
+impl fmt::Debug for LogoutContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LogoutContext")
+            .field("token", &self.token)
+            .field("reason", &self.reason)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The context of a password change. It is owned, so that it can move into any
+/// future.
+#[derive(Clone)]
+pub struct PasswordContext {
+    token: Option<Token>,
+    username: Option<String>,
+    current: Option<SecretString>,
+    new: SecretString,
+}
+
+impl PasswordContext {
+    /// Creates a context, to call a provider without a session.
     #[must_use]
-    pub fn even_if_it_cannot_be_stored(mut self) -> Self {
-        self.storing = Storing::InMemoryIfReadOnly;
+    pub fn new(new_password: impl Into<SecretString>) -> Self {
+        Self {
+            token: None,
+            username: None,
+            current: None,
+            new: new_password.into(),
+        }
+    }
+
+    /// Sets the token of the user's session.
+    #[must_use]
+    pub fn with_token(mut self, token: Token) -> Self {
+        self.token = Some(token);
         self
     }
 
-    /// The password to be used from now on.
+    /// Sets the user and the current password.
     #[must_use]
-    pub fn new_password(&self) -> &SecretString {
-        &self.new
+    pub fn with_credentials(mut self, credentials: &Credentials) -> Self {
+        self.username = Some(credentials.username().to_owned());
+        self.current = Some(credentials.password().clone());
+        self
     }
 
-    /// The password in use, where the session or the caller knows it.
+    /// Returns the token of the user's session. `None` if the password is changed
+    /// without a session.
     #[must_use]
-    pub fn current_password(&self) -> Option<&SecretString> {
-        self.current.as_ref()
+    pub fn token(&self) -> Option<&Token> {
+        self.token.as_ref()
     }
 
-    /// The user whose password it is, where the session knows it.
+    /// Returns the user whose password is changed. `None` if the provider names no
+    /// source of credentials.
     #[must_use]
     pub fn username(&self) -> Option<&str> {
         self.username.as_deref()
     }
 
-    pub(crate) fn storing(&self) -> Storing {
-        self.storing
+    /// Returns the current password. `None` if neither the session nor the caller has
+    /// set it.
+    #[must_use]
+    pub fn current_password(&self) -> Option<&SecretString> {
+        self.current.as_ref()
     }
 
-    /// Fills in what the session knows and the caller did not say.
-    pub(crate) fn of(mut self, credentials: &Credentials) -> Self {
-        self.username = Some(credentials.username().to_owned());
-        self.current
-            .get_or_insert_with(|| credentials.password().clone());
-        self
+    /// Returns the new password.
+    #[must_use]
+    pub fn new_password(&self) -> &SecretString {
+        &self.new
+    }
+
+    pub(crate) fn of(change: &PasswordChange) -> Self {
+        Self {
+            token: None,
+            username: change.username().map(str::to_owned),
+            current: change.current_password().cloned(),
+            new: change.new_password().clone(),
+        }
     }
 }
 
-impl fmt::Debug for PasswordChange {
+impl fmt::Debug for PasswordContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PasswordChange")
+        f.debug_struct("PasswordContext")
+            .field("token", &self.token)
             .field("username", &self.username)
             .finish_non_exhaustive()
-    }
-}
-
-/// A password change that the server has made.
-#[derive(Clone, Debug, Default)]
-#[non_exhaustive]
-pub struct PasswordChanged {}
-
-impl PasswordChanged {
-    /// The password is changed. The token stays in use: if the change ended
-    /// it, the server's rejection tells.
-    #[must_use]
-    pub fn new() -> Self {
-        Self {}
     }
 }
 
@@ -235,13 +381,44 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_reasons_label_is_its_own_and_never_changes() {
+    fn a_fingerprint_depends_on_the_key_and_on_both_credentials() {
+        let of = |username: &str, password: &str, key: u8| {
+            let credentials = Credentials::new(username, password);
+            let context = LoginContext::new(Reason::Initial).with_credentials(credentials);
+            let (context, has_asked) = context.watched();
+            let fingerprint = context.fingerprint(&[key; 16]);
+            assert!(!has_asked(), "it counts as sending");
+            fingerprint.unwrap()
+        };
+        let one = of("alice", "secret", 1);
+        assert_eq!(one, of("alice", "secret", 1));
+        for other in [
+            of("alice", "secret", 2),
+            of("alice", "secreT", 1),
+            of("alic", "esecret", 1),
+            of("alices", "ecret", 1),
+        ] {
+            assert_ne!(one, other);
+        }
+        let without = LoginContext::new(Reason::Initial);
+        assert_eq!(without.fingerprint(&[1; 16]), None);
+    }
+
+    #[test]
+    fn each_reason_has_a_label_of_its_own() {
         for (reason, label) in [
             (Reason::Initial, "initial"),
             (Reason::Expiring, "expiring"),
             (Reason::Expired, "expired"),
             (Reason::Rejected, "rejected"),
             (Reason::Requested, "requested"),
+        ] {
+            assert_eq!(reason.as_str(), label);
+        }
+        for (reason, label) in [
+            (LogoutReason::Replaced, "replaced"),
+            (LogoutReason::LoggedOut, "logged_out"),
+            (LogoutReason::Closed, "closed"),
         ] {
             assert_eq!(reason.as_str(), label);
         }

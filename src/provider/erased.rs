@@ -3,20 +3,20 @@
 use std::future::Future;
 use std::pin::Pin;
 
-use super::{CredentialProvider, LoginContext, PasswordChange, PasswordChanged, ProviderError};
+use super::{CredentialProvider, LoginContext, LogoutContext, PasswordContext, ProviderError};
 use crate::credentials::Source;
 use crate::token::Token;
 
-type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, ProviderError>> + Send + 'a>>;
+type Outcome<'a, T> = Pin<Box<dyn Future<Output = Result<T, ProviderError>> + Send + 'a>>;
 
-/// The part of [`CredentialProvider`] that is called again and again.
+/// The methods of [`CredentialProvider`] that are called again and again.
 ///
-/// Only the slow path calls it, so boxing its futures costs no request anything.
+/// Only the slow path calls them, so their boxed futures cost no request anything.
 pub(crate) trait ErasedProvider: Send + Sync {
     fn source(&self) -> Option<&Source>;
-    fn login(&self, login: LoginContext) -> Answer<'_, Token>;
-    fn logout(&self, token: Token) -> Answer<'_, ()>;
-    fn change_password(&self, token: Token, change: PasswordChange) -> Answer<'_, PasswordChanged>;
+    fn login(&self, cx: LoginContext) -> Outcome<'_, Token>;
+    fn logout(&self, cx: LogoutContext) -> Outcome<'_, ()>;
+    fn change_password(&self, cx: PasswordContext) -> Outcome<'_, ()>;
 }
 
 impl<P: CredentialProvider> ErasedProvider for P {
@@ -24,15 +24,15 @@ impl<P: CredentialProvider> ErasedProvider for P {
         CredentialProvider::source(self)
     }
 
-    fn login(&self, login: LoginContext) -> Answer<'_, Token> {
-        Box::pin(CredentialProvider::login(self, login))
+    fn login(&self, cx: LoginContext) -> Outcome<'_, Token> {
+        Box::pin(CredentialProvider::login(self, cx))
     }
 
-    fn logout(&self, token: Token) -> Answer<'_, ()> {
-        Box::pin(CredentialProvider::logout(self, token))
+    fn logout(&self, cx: LogoutContext) -> Outcome<'_, ()> {
+        Box::pin(CredentialProvider::logout(self, cx))
     }
 
-    fn change_password(&self, token: Token, change: PasswordChange) -> Answer<'_, PasswordChanged> {
-        Box::pin(CredentialProvider::change_password(self, token, change))
+    fn change_password(&self, cx: PasswordContext) -> Outcome<'_, ()> {
+        Box::pin(CredentialProvider::change_password(self, cx))
     }
 }

@@ -35,13 +35,25 @@ pub struct ProviderError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ProviderErrorKind {
-    /// The credentials are wrong, expired or locked: the session does not send
-    /// them again. Or the server denies a password change: the old one stays.
+    /// The credentials are wrong: the session does not send them again. Or the
+    /// server denies a password change: the old password stays in use.
     Refused,
+    /// The password is right and has expired: the session does not send it again
+    /// until it is changed.
+    PasswordExpired,
+    /// The account is locked, which says nothing about the password. The session
+    /// tries again later.
+    Locked,
+    /// The login needs a person. The session does not try again by itself.
+    InteractionRequired,
     /// The login system cannot answer now: the network, a 5xx, a 429, a
     /// timeout, too many sessions. The session tries a login or a logout again
     /// later; a password change was not made.
     Unavailable,
+    /// Nothing was sent: the name was not resolved, or the connection or its TLS
+    /// handshake failed. The session does the same as after `Unavailable`; a
+    /// provider that wraps another one may send the call elsewhere.
+    NotSent,
     /// The token that a logout or a password change used is dead. That is what a
     /// logout is for; for a change the session renews it and calls once more.
     TokenRejected,
@@ -57,14 +69,34 @@ pub enum ProviderErrorKind {
 }
 
 impl ProviderError {
-    /// The credentials are wrong, expired or locked.
+    /// The credentials are wrong.
     pub fn refused(cause: impl Into<BoxError>) -> Self {
         Self::new(ProviderErrorKind::Refused, cause)
+    }
+
+    /// The password is right and has expired.
+    pub fn password_expired(cause: impl Into<BoxError>) -> Self {
+        Self::new(ProviderErrorKind::PasswordExpired, cause)
+    }
+
+    /// The account is locked, which says nothing about the password.
+    pub fn locked(cause: impl Into<BoxError>) -> Self {
+        Self::new(ProviderErrorKind::Locked, cause)
+    }
+
+    /// The login needs a person: a second factor or a consent, for example.
+    pub fn interaction_required(cause: impl Into<BoxError>) -> Self {
+        Self::new(ProviderErrorKind::InteractionRequired, cause)
     }
 
     /// The login system cannot answer now.
     pub fn unavailable(cause: impl Into<BoxError>) -> Self {
         Self::new(ProviderErrorKind::Unavailable, cause)
+    }
+
+    /// Nothing was sent.
+    pub fn not_sent(cause: impl Into<BoxError>) -> Self {
+        Self::new(ProviderErrorKind::NotSent, cause)
     }
 
     /// The token that a logout or a password change used is dead.
@@ -82,12 +114,13 @@ impl ProviderError {
         Self::new(ProviderErrorKind::Uncertain, cause)
     }
 
-    /// A client's error, for a call that must not be made twice: nothing has
-    /// happened if nobody listened, and nobody knows otherwise.
+    /// A client's error, for a call that must not be made twice:
+    /// [`NotSent`](ProviderErrorKind::NotSent) if the error shows that the
+    /// connection failed, otherwise [`Uncertain`](ProviderErrorKind::Uncertain).
     pub fn lost(cause: impl Into<BoxError>) -> Self {
         let cause = cause.into();
         match was_not_sent(&*cause) {
-            true => Self::unavailable(cause),
+            true => Self::not_sent(cause),
             false => Self::uncertain(cause),
         }
     }
@@ -97,42 +130,73 @@ impl ProviderError {
         Self::new(ProviderErrorKind::Unsupported, cause)
     }
 
-    /// Says how long the server wants to be left alone (RFC 9110, section
-    /// 10.2.3), counted from now.
+    /// Sets when the server accepts the next call (RFC 9110, section 10.2.3), counted
+    /// from now.
     #[must_use]
     pub fn with_retry_after(mut self, delay: Duration) -> Self {
         self.retry_after = Some(delay);
         self
     }
 
-    /// What the failure means to the session.
+    /// Returns what the failure means to the session.
     #[must_use]
     pub fn kind(&self) -> ProviderErrorKind {
         self.kind
     }
 
-    /// How long the server wants to be left alone, if it said so.
+    /// Returns when the server accepts the next call, if it said so.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         self.retry_after
     }
 
-    /// The login system is not available, and may have looked at the password all
-    /// the same, unless `cause` is a client's error that says that nothing was
-    /// sent.
+    /// The login system is unavailable and may have checked the password
+    /// nevertheless, unless `cause` shows that nothing was sent.
     pub(crate) fn unanswered(cause: impl Into<BoxError>) -> Self {
         let cause = cause.into();
-        Self {
-            unanswered: !was_not_sent(&*cause),
-            ..Self::unavailable(cause)
+        match was_not_sent(&*cause) {
+            true => Self::not_sent(cause),
+            false => Self {
+                unanswered: true,
+                ..Self::unavailable(cause)
+            },
         }
     }
 
-    /// Whether the call may have happened: its answer was lost, or cannot be read.
+    /// The provider names no source of credentials.
+    pub(crate) fn no_source() -> Self {
+        Self::unsupported(
+            "the provider names no source of credentials: implement `CredentialProvider::source`",
+        )
+    }
+
+    /// Returns whether the next login fails too until somebody acts, although the
+    /// password is right.
+    pub(crate) fn needs_action(&self) -> bool {
+        match self.kind {
+            ProviderErrorKind::PasswordExpired | ProviderErrorKind::InteractionRequired => true,
+            ProviderErrorKind::Refused
+            | ProviderErrorKind::Locked
+            | ProviderErrorKind::Unavailable
+            | ProviderErrorKind::NotSent
+            | ProviderErrorKind::TokenRejected
+            | ProviderErrorKind::Protocol
+            | ProviderErrorKind::Uncertain
+            | ProviderErrorKind::Unsupported => false,
+        }
+    }
+
+    /// Returns whether the server may have checked the password: it accepted the
+    /// password, or its answer was lost or cannot be read.
     pub(crate) fn may_have_happened(&self) -> bool {
         match self.kind {
-            ProviderErrorKind::Uncertain | ProviderErrorKind::Protocol => true,
+            ProviderErrorKind::Uncertain
+            | ProviderErrorKind::Protocol
+            | ProviderErrorKind::PasswordExpired
+            | ProviderErrorKind::InteractionRequired => true,
             ProviderErrorKind::Refused
+            | ProviderErrorKind::Locked
+            | ProviderErrorKind::NotSent
             | ProviderErrorKind::Unavailable
             | ProviderErrorKind::TokenRejected
             | ProviderErrorKind::Unsupported => self.unanswered,
@@ -198,7 +262,11 @@ impl fmt::Display for ProviderError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.kind {
             ProviderErrorKind::Refused => "the server refused the credentials",
+            ProviderErrorKind::PasswordExpired => "the password has expired",
+            ProviderErrorKind::Locked => "the account is locked",
+            ProviderErrorKind::InteractionRequired => "the login needs a person",
             ProviderErrorKind::Unavailable => "the login system is unavailable",
+            ProviderErrorKind::NotSent => "the login system was not reached",
             ProviderErrorKind::TokenRejected => "the server rejected the token",
             ProviderErrorKind::Protocol => "the login system's answer could not be read",
             ProviderErrorKind::Uncertain => {
@@ -221,7 +289,10 @@ impl From<ProviderError> for crate::Error {
     fn from(error: ProviderError) -> Self {
         let kind = match error.kind {
             ProviderErrorKind::Refused => ErrorKind::Refused,
-            ProviderErrorKind::Unavailable => ErrorKind::Unavailable,
+            ProviderErrorKind::PasswordExpired => ErrorKind::PasswordExpired,
+            ProviderErrorKind::Locked => ErrorKind::Locked,
+            ProviderErrorKind::InteractionRequired => ErrorKind::InteractionRequired,
+            ProviderErrorKind::Unavailable | ProviderErrorKind::NotSent => ErrorKind::Unavailable,
             ProviderErrorKind::TokenRejected => ErrorKind::TokenRejected,
             ProviderErrorKind::Protocol => ErrorKind::Protocol,
             ProviderErrorKind::Uncertain => ErrorKind::Uncertain,

@@ -11,6 +11,7 @@ use secrecy::SecretString;
 
 use super::{CredentialProvider, LoginContext, Profile, ProviderError};
 use crate::credentials::SourceError;
+use crate::header::expect_name;
 use crate::token::Token;
 
 /// An API key or another token that is issued outside, and read, not logged in for.
@@ -32,7 +33,7 @@ use crate::token::Token;
 ///     Profile::at("https://ctm.example.com:8443".parse()?),
 ///     || async { Ok(std::env::var("CTM_API_KEY").unwrap_or_default().into()) },
 /// ));
-/// # Ok::<(), http::uri::InvalidUri>(())
+/// # Ok::<(), tower_reauth::InvalidOrigin>(())
 /// ```
 #[derive(Clone)]
 pub struct FixedToken {
@@ -84,15 +85,23 @@ impl FixedToken {
             .prefix("Bearer ")
     }
 
-    /// Sends the token in the header `name` instead.
+    /// Sets the header that carries the token.
+    ///
+    /// # Panics
+    ///
+    /// If `name` is not a header name.
     #[must_use]
-    pub fn header(mut self, name: HeaderName) -> Self {
-        self.header = name;
+    pub fn header<N>(mut self, name: N) -> Self
+    where
+        N: TryInto<HeaderName>,
+        N::Error: Into<http::Error>,
+    {
+        self.header = expect_name(name);
         self
     }
 
-    /// Puts `prefix` before the token, taken as it is: a scheme's name wants
-    /// its space.
+    /// Sets the text before the token. It is used unchanged: include the space after a
+    /// scheme's name.
     #[must_use]
     pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
         self.prefix = prefix.into();

@@ -17,9 +17,9 @@ use crate::token::Token;
 ///
 /// let provider = provider_fn(
 ///     Profile::at("https://api.example.com".parse()?),
-///     |_login: LoginContext| async { Ok(Token::bearer("A3F5")?) },
+///     |_cx: LoginContext| async { Ok(Token::bearer("A3F5")?) },
 /// );
-/// # Ok::<(), http::uri::InvalidUri>(())
+/// # Ok::<(), tower_reauth::InvalidOrigin>(())
 /// ```
 pub fn provider_fn<F, Fut>(profile: Profile, login: F) -> ProviderFn<F>
 where

@@ -1,24 +1,25 @@
-//! What is always true of a login system.
+//! The static facts of a login system.
 
-use http::Uri;
+use std::time::Duration;
 
-use crate::origin::Origins;
+use crate::origin::{Origin, Origins};
 use crate::rejection::Rejection;
 use crate::rolling::Rolling;
 
-/// The static facts of a login system: where its tokens may go, and how a
-/// server says that one is dead.
+/// The static facts of a login system: where its tokens may go, and which
+/// responses reject them.
 ///
 /// ```
+/// use http::StatusCode;
 /// use tower_reauth::{Profile, Rejection};
 ///
 /// let profile = Profile::at("https://ctm.example.com:8443".parse()?)
-///     .rejection(Rejection::status(401).or_body_contains(
-///         500,
+///     .rejection(Rejection::status(StatusCode::UNAUTHORIZED).or_body_contains(
+///         StatusCode::INTERNAL_SERVER_ERROR,
 ///         "Session token is invalid or expired",
 ///         4096,
 ///     ));
-/// # Ok::<(), http::uri::InvalidUri>(())
+/// # Ok::<(), tower_reauth::InvalidOrigin>(())
 /// ```
 #[derive(Clone, Debug, Default)]
 #[must_use]
@@ -27,83 +28,83 @@ pub struct Profile {
     pub(crate) rejection: Rejection,
     pub(crate) logout_ends: LogoutEnds,
     pub(crate) rolling: Option<Rolling>,
+    pub(crate) login_timeout: Option<Duration>,
 }
 
 /// Which tokens a successful logout ends on the server.
 ///
-/// A replaced token is logged out on its own only where that cannot end the
-/// token that replaced it, so the default is the careful one.
+/// A replaced token is logged out by itself only if that cannot end its successor,
+/// so the default is the careful one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum LogoutEnds {
-    /// Just the token that is logged out.
-    Token,
-    /// The server's session: the token, and all that continued it
+    /// Nothing: the login system has no logout, or its tokens are stateless. The
+    /// provider's `logout` is not called.
+    Nothing,
+    /// The token that is logged out, and all that continued it
     /// ([`Token::continues_previous`](crate::Token::continues_previous)).
-    Session,
-    /// Every token of the user. A replaced token is then left to its end.
+    Token,
+    /// Every token of the user. A replaced token is then left to expire.
     #[default]
     User,
 }
 
 impl Profile {
-    /// A login system whose tokens go to the origin of `uri`: its scheme, host
-    /// and port (RFC 6454, section 4). Path and query are ignored.
-    ///
-    /// A `uri` without scheme and host names no origin: each request then
-    /// fails with [`ErrorKind::NoOrigin`](crate::ErrorKind::NoOrigin).
-    pub fn at(uri: Uri) -> Self {
-        Self::default().also_at(uri)
+    /// Creates the profile of a login system whose tokens go to `origin`.
+    pub fn at(origin: Origin) -> Self {
+        Self::default().also_at(origin)
     }
 
-    /// Sends the token to the origin of `uri` too.
-    #[allow(
-        clippy::needless_pass_by_value,
-        reason = "written with `\"..\".parse()?`"
-    )]
-    pub fn also_at(mut self, uri: Uri) -> Self {
-        self.origins.add(&uri);
+    /// Adds an origin that the token may go to.
+    pub fn also_at(mut self, origin: Origin) -> Self {
+        self.origins.add(origin);
         self
     }
 
-    /// Says that the wrapped service itself only ever talks to one server, so
-    /// that any request, one with a relative URI too, may carry the token.
+    /// Declares that the wrapped service only ever talks to one server. Every
+    /// request may then use the token, also one with a relative URI.
     ///
     /// For a connection's `SendRequest`, or a client with a base address of its
-    /// own. A request with an absolute `http` URI of another machine still asks
-    /// for [`Profile::allow_plain_http`].
+    /// own. A request with an absolute `http` URI of another machine still needs
+    /// [`Profile::allow_plain_http`].
     pub fn bound(mut self) -> Self {
         self.origins.bind();
         self
     }
 
-    /// Lets the token go over plain `http` to a host other than this machine,
-    /// where anybody on the way can read and use it.
+    /// Allows the token to go over plain `http` to another machine. Anyone on the
+    /// network path can then read and use it.
     pub fn allow_plain_http(mut self) -> Self {
         self.origins.allow_plain_http();
         self
     }
 
-    /// Sets how a response says that the token is dead. Without it, a status
-    /// of 401 does.
+    /// Sets which responses reject the token. The default is status 401.
     pub fn rejection(mut self, rejection: Rejection) -> Self {
         self.rejection = rejection;
         self
     }
 
-    /// Says which tokens a logout ends, so that replaced ones can be logged out.
-    ///
-    /// Without it, a replaced token stays on the server until it ends there by
-    /// itself.
+    /// Sets which tokens a logout ends. The default is
+    /// [`LogoutEnds::User`]: a replaced token stays on the server until it expires.
     pub fn logout_ends(mut self, ends: LogoutEnds) -> Self {
         self.logout_ends = ends;
         self
     }
 
-    /// Says how a response may carry the next value of the token, as sliding
-    /// session cookies do. Without it, none does.
+    /// Sets how a response may carry the next value of the token, as sliding session
+    /// cookies do. By default no response does.
     pub fn rolling(mut self, rolling: Rolling) -> Self {
         self.rolling = Some(rolling);
+        self
+    }
+
+    /// Sets the timeout of a login, for login systems that need more than 30 s: a
+    /// device grant takes minutes.
+    /// [`SessionBuilder::login_timeout`](crate::SessionBuilder::login_timeout)
+    /// overrides it.
+    pub fn login_timeout(mut self, timeout: Duration) -> Self {
+        self.login_timeout = Some(timeout);
         self
     }
 }

@@ -1,23 +1,22 @@
 //! Configures a session.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderName, Uri};
-use tokio::sync::Mutex;
+use http::HeaderName;
 
 use super::Session;
-use super::flight::Backend;
-use super::lifecycle::Settings;
-use super::shared::{Facts, Shared};
-use super::wallet::Wallet;
+use super::driver::{Config, Driver, Runner};
+use super::rules::Settings;
+use crate::origin::Origin;
 use crate::provider::{CredentialProvider, ErasedProvider, Profile};
 use crate::token::Token;
 
-/// What [`SessionBuilder::login_deadline`] is without it being set.
-const LOGIN_DEADLINE: Duration = Duration::from_secs(30);
+/// The default of [`SessionBuilder::login_timeout`].
+const LOGIN_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A session that is being configured; made by [`Session::builder`].
+/// Configures a session; returned by [`Session::builder`].
 ///
 /// ```
 /// use std::time::Duration;
@@ -26,101 +25,127 @@ const LOGIN_DEADLINE: Duration = Duration::from_secs(30);
 /// let session = Session::builder(FixedToken::bearer(Profile::default(), "3f9a"))
 ///     .name("inventory")
 ///     .origin("https://api.example.com".parse()?)
-///     .login_deadline(Duration::from_secs(5))
+///     .login_timeout(Duration::from_secs(5))
 ///     .build();
-/// # Ok::<(), http::uri::InvalidUri>(())
+/// # Ok::<(), tower_reauth::InvalidOrigin>(())
 /// ```
 #[must_use]
 pub struct SessionBuilder {
     provider: Box<dyn ErasedProvider>,
     profile: Profile,
     name: Option<String>,
-    initial: Option<Token>,
-    login_deadline: Duration,
+    initial_token: Option<Token>,
+    login_timeout: Option<Duration>,
     keep_alive: bool,
-    kept: Vec<HeaderName>,
+    skip_if_present: Vec<HeaderName>,
+    refresh_before: Option<Duration>,
 }
 
-impl SessionBuilder {
-    pub(super) fn new(provider: impl CredentialProvider) -> Self {
-        Self {
+impl Session {
+    /// Creates a session that logs in through `provider` when the first request
+    /// needs a token.
+    pub fn new(provider: impl CredentialProvider) -> Self {
+        Self::builder(provider).build()
+    }
+
+    /// Returns a builder to configure a session.
+    pub fn builder(provider: impl CredentialProvider) -> SessionBuilder {
+        SessionBuilder {
             profile: provider.profile(),
             provider: Box::new(provider),
             name: None,
-            initial: None,
-            login_deadline: LOGIN_DEADLINE,
+            initial_token: None,
+            login_timeout: None,
             keep_alive: false,
-            kept: Vec::new(),
+            skip_if_present: Vec::new(),
+            refresh_before: None,
         }
     }
+}
 
-    /// Names the session, for its [`Status`](super::Status).
+impl SessionBuilder {
+    /// Sets the session's name, for its [`Status`](crate::Status) and for `tracing`.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());
         self
     }
 
-    /// Sends the token to the origin of `uri` too, beside those of the
-    /// provider's [`Profile`].
-    pub fn origin(mut self, uri: Uri) -> Self {
-        self.profile = self.profile.also_at(uri);
+    /// Adds an origin that the token may go to, beside those of the provider's
+    /// [`Profile`].
+    pub fn origin(mut self, origin: Origin) -> Self {
+        self.profile = self.profile.also_at(origin);
         self
     }
 
-    /// Starts with a token that was obtained before, as generation 1. Its
+    /// Sets a token that was obtained before. It becomes generation 1, and its
     /// lifetime counts from now.
-    pub fn initial(mut self, token: Token) -> Self {
-        self.initial = Some(token);
+    pub fn initial_token(mut self, token: Token) -> Self {
+        self.initial_token = Some(token);
         self
     }
 
-    /// Sets how long one login may take, the reading of its credentials
-    /// included, and likewise a logout and a password change. 30 s by default.
+    /// Sets the timeout of a login, including the time to read its credentials.
+    /// It also applies to a logout and to a password change.
     ///
-    /// When it passes, whoever waits gets
-    /// [`ErrorKind::DeadlineExceeded`](crate::ErrorKind::DeadlineExceeded) or,
-    /// where the server was asked to change the password,
-    /// [`ErrorKind::Uncertain`](crate::ErrorKind::Uncertain). The background
-    /// logout of a replaced token has 5 s at most.
-    pub fn login_deadline(mut self, deadline: Duration) -> Self {
-        self.login_deadline = deadline;
+    /// The default is the provider's ([`Profile::login_timeout`]), or 30 s.
+    /// After it, waiting callers get
+    /// [`ErrorKind::DeadlineExceeded`](crate::ErrorKind::DeadlineExceeded), or
+    /// [`ErrorKind::Uncertain`](crate::ErrorKind::Uncertain) if the server was
+    /// asked to change the password. The logout of a replaced token in the
+    /// background takes 5 s at most.
+    pub fn login_timeout(mut self, timeout: Duration) -> Self {
+        self.login_timeout = Some(timeout);
         self
     }
 
-    /// Renews the token ahead of its end although nobody uses it, and gets
-    /// another one if it ends all the same.
+    /// Refreshes the token ahead of its expiry even if it is not used, and logs in
+    /// again if it expires nevertheless.
     ///
-    /// By default a token is renewed ahead of its end only if a request has
-    /// carried it, so that an unused session is left alone. Nothing is obtained
-    /// before somebody needs the first token, nor after a logout.
-    pub fn keep_alive(mut self, keep_alive: bool) -> Self {
-        self.keep_alive = keep_alive;
+    /// By default a token is refreshed ahead of its expiry only if a request has
+    /// used it, so an unused session sends nothing. The first login still
+    /// waits for the first use, also after a logout.
+    pub fn keep_alive(mut self) -> Self {
+        self.keep_alive = true;
         self
     }
 
-    /// Lets a request pass as it is that brings the header `name` itself.
+    /// Sets how long before its end a token is refreshed, at most half its lifetime.
     ///
-    /// By default the token replaces what a request brings under the token's
-    /// names. One that is kept goes without the token, as an
-    /// [`Anonymous`](crate::Anonymous) one does, and its rejection is its
-    /// caller's affair. May be said of several headers.
+    /// The default is a fifth of the lifetime, at most 5 min, minus up to a quarter of
+    /// jitter. A time that the server names ([`Token::refresh_in`]) comes first.
+    pub fn refresh_before(mut self, ahead: Duration) -> Self {
+        self.refresh_before = Some(ahead);
+        self
+    }
+
+    /// Passes a request unchanged if it has the header `name`. May be called for
+    /// several headers.
+    ///
+    /// By default the token replaces a request's own headers of the same names. A
+    /// skipped request is sent without the token, like an
+    /// [`Anonymous`](crate::Anonymous) request, and its caller handles a rejection.
     ///
     /// ```
     /// # use tower_reauth::{FixedToken, Profile, Session};
-    /// use http::header;
-    ///
     /// # let provider = FixedToken::bearer(Profile::default(), "3f9a");
     /// let session = Session::builder(provider)
-    ///     .keep_own(header::AUTHORIZATION)
+    ///     .skip_if_present("authorization")
     ///     .build();
     /// ```
-    pub fn keep_own(mut self, name: HeaderName) -> Self {
-        self.kept.push(name);
+    ///
+    /// # Panics
+    ///
+    /// If `name` is not a header name.
+    pub fn skip_if_present<N>(mut self, name: N) -> Self
+    where
+        N: TryInto<HeaderName>,
+        N::Error: Into<http::Error>,
+    {
+        self.skip_if_present.push(crate::header::expect_name(name));
         self
     }
 
-    /// Makes the session. Nothing is sent before a request, or somebody else,
-    /// needs a token.
+    /// Creates the session. Nothing is sent until a token is needed.
     #[must_use]
     pub fn build(self) -> Session {
         let settings = Settings {
@@ -129,36 +154,35 @@ impl SessionBuilder {
             logout_ends: self.profile.logout_ends,
             rolls: self.profile.rolling.is_some(),
         };
-        let backend = Backend {
-            provider: self.provider,
-            wallet: Mutex::new(Wallet::default()),
-            login_deadline: self.login_deadline,
+        let login_timeout = self.login_timeout.or(self.profile.login_timeout);
+        let login_timeout = login_timeout.unwrap_or(LOGIN_TIMEOUT);
+        let runner = Runner::new(self.provider, login_timeout, settings.logout_ends);
+        let config = Config {
+            origins: self.profile.origins,
+            rejection: self.profile.rejection,
+            rolling: self.profile.rolling,
+            refresh_before: self.refresh_before,
+            name: self.name.map(String::into_boxed_str),
+            skip_if_present: self.skip_if_present.into_boxed_slice(),
         };
-        Session {
-            shared: Arc::new(Shared::new(
-                backend,
-                Facts {
-                    profile: self.profile,
-                    name: self.name.map(String::into_boxed_str),
-                    kept: self.kept.into_boxed_slice(),
-                },
-                self.initial,
-                settings,
-            )),
-        }
-        .started()
+        let driver = Driver::new(runner, config, self.initial_token, settings);
+        let driver = Arc::new(driver);
+        // Arms the timer of a session that starts with a token.
+        driver.step(|_, _| ());
+        Session { driver }
     }
 }
 
-impl std::fmt::Debug for SessionBuilder {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for SessionBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SessionBuilder")
             .field("profile", &self.profile)
             .field("name", &self.name)
-            .field("initial", &self.initial)
-            .field("login_deadline", &self.login_deadline)
+            .field("initial_token", &self.initial_token)
+            .field("login_timeout", &self.login_timeout)
             .field("keep_alive", &self.keep_alive)
-            .field("kept", &self.kept)
+            .field("skip_if_present", &self.skip_if_present)
+            .field("refresh_before", &self.refresh_before)
             .finish_non_exhaustive()
     }
 }

@@ -1,4 +1,4 @@
-//! The end of a session for good, after all that is under way.
+//! Ends a session for good.
 
 use std::fmt;
 use std::pin::pin;
@@ -6,23 +6,23 @@ use std::time::Duration;
 
 use super::Session;
 use crate::error::Error;
-use crate::sync;
+use crate::loom;
 
 impl Session {
-    /// Ends the session for good: turns new requests away, waits for those
-    /// under way, and logs out.
+    /// Ends the session for good: turns new requests away, waits for admitted
+    /// ones, and logs out.
     ///
-    /// From the first poll on, whatever needs a token anew fails with
-    /// [`ErrorKind::Closed`](crate::ErrorKind::Closed). Requests that were let
-    /// in before go on to their end, renewal and replay included. They are
-    /// waited for until `deadline` has passed, and so are response bodies,
-    /// tokens handed out by [`Session::token`], and the logouts of replaced
-    /// tokens. What is live then is logged out in any case, after a login or a
-    /// password change that is under way has ended; each of these takes no longer
-    /// than the login deadline, or twice that where a password is to be kept.
+    /// From the first poll on, a request that needs a token fails with
+    /// [`ErrorKind::Closed`](crate::ErrorKind::Closed). Requests that were admitted
+    /// before run to their end, including refresh and replay. Until `timeout` has
+    /// passed, this waits for them, for response bodies, for tokens returned by
+    /// [`Session::token`], and for the logouts of replaced tokens. Then the live tokens
+    /// are logged out in any case, after a running login or password change has
+    /// ended. Each of these takes no longer than the login timeout, or twice that
+    /// if a password is to be stored.
     ///
-    /// For the end of a program: stop what makes requests, call this, and log
-    /// its error. Closing once more waits and tries again.
+    /// Use it at the end of a program: stop sending requests, call this, and log
+    /// its error. A second call waits again and retries the logouts that failed.
     ///
     /// ```
     /// use std::time::Duration;
@@ -39,39 +39,39 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// [`CloseError`] says what is left: who still uses a token that was logged
-    /// out under them, and which logout failed. On this side the session has
-    /// ended in any case.
+    /// [`CloseError`] counts the requests, bodies and tokens that were still in use
+    /// when the token was logged out, and holds the error of a failed logout. The
+    /// session is closed in any case.
     ///
     /// # Cancellation
     ///
-    /// The session stays closed to new requests, but logs out only when this,
-    /// or [`Session::logout`], is called again.
-    pub async fn close(&self, deadline: Duration) -> Result<(), CloseError> {
-        if let Err(recursive) = self.shared.not_within() {
+    /// The session stays closed to new requests, but logs out only when this, or
+    /// [`Session::logout`], is called again.
+    pub async fn close(&self, timeout: Duration) -> Result<(), CloseError> {
+        if let Err(recursive) = self.driver.not_nested() {
             return Err(CloseError {
                 in_use: 0,
                 tokens: 0,
                 logout: Some(recursive),
             });
         }
-        self.step(|guarded, _| {
-            guarded.rules.close();
-            // Publishing waits for whoever is reading the token on the request
-            // path. Counting does not: a count may be older than their lease.
-            self.shared.part(guarded);
+        self.driver.step(|state, _| {
+            state.rules.close();
+            // A publication waits for every request that is reading the token.
+            // Counting leases does not: a count may be older than a lease.
+            self.driver.republish(state);
         });
-        let is_quiet = sync::timeout(deadline, self.quiet()).await.is_some();
+        let is_quiet = loom::timeout(timeout, self.quiet()).await.is_some();
         let logout = self.logout().await.err();
-        let guarded = self.shared.lock();
+        let state = self.driver.lock();
         let error = CloseError {
             in_use: match is_quiet {
-                // Nobody came since: whoever holds the token now is a request
-                // that has read it and is being turned away.
+                // No request was admitted since: a remaining lease belongs to a
+                // request that has read the token and is being turned away.
                 true => 0,
-                false => guarded.users() + self.shared.uses.waiting(),
+                false => state.users() + self.driver.usage().admitted(),
             },
-            tokens: guarded.rules.left(),
+            tokens: state.rules.ending().len(),
             logout,
         };
         match error {
@@ -84,21 +84,21 @@ impl Session {
         }
     }
 
-    /// Waits until no request, body or token handed out is left, and every
-    /// replaced token is accounted for.
+    /// Waits until no request, body or returned token is left, and every replaced
+    /// token is accounted for.
     async fn quiet(&self) {
         loop {
-            // Made before the session is looked at: no word can fall between.
-            let mut changed = pin!(self.shared.uses.changed.notified());
+            // Created before the state is read: no change is missed in between.
+            let mut changed = pin!(self.driver.usage().changed.notified());
             changed.as_mut().enable();
-            let (is_quiet, _) = self.step(|guarded, live| {
-                // No new user comes once nobody waits for a token, so that
-                // whoever is left uses one that is published no longer.
-                let nobody_waits = self.shared.uses.waiting() == 0;
-                if nobody_waits && self.shared.is_used(live) {
-                    self.shared.part(guarded);
+            let (is_quiet, _) = self.driver.step(|state, published| {
+                // Without admitted requests the published token gets no new user.
+                // Republish it, so that its users can be counted.
+                let none_admitted = self.driver.usage().admitted() == 0;
+                if none_admitted && self.driver.is_used(published) {
+                    self.driver.republish(state);
                 }
-                nobody_waits && guarded.users() == 0 && guarded.rules.has_retired_all()
+                none_admitted && state.users() == 0 && state.rules.has_retired_all()
             });
             if is_quiet {
                 return;
@@ -108,7 +108,7 @@ impl Session {
     }
 }
 
-/// What was left when a session was closed.
+/// The requests and tokens that were left when a session was closed.
 ///
 /// The failed logout, if there was one, is its
 /// [`source`](std::error::Error::source).
@@ -120,22 +120,22 @@ pub struct CloseError {
 }
 
 impl CloseError {
-    /// How many requests, response bodies and tokens handed out were not done
-    /// with their token when the deadline passed. One that waits between its
-    /// rejection and its replay may count twice, since it holds that response too.
+    /// Returns how many requests, response bodies and returned tokens were still
+    /// in use when the timeout passed. A request between its rejection and its
+    /// replay may count twice, since it also holds the rejected response.
     #[must_use]
     pub fn in_use(&self) -> usize {
         self.in_use
     }
 
-    /// How many tokens may still be good on the server, and could be logged
-    /// out by closing once more.
+    /// Returns how many tokens may still be good on the server and may be logged
+    /// out by closing again.
     #[must_use]
     pub fn tokens(&self) -> usize {
         self.tokens
     }
 
-    /// Why the logout failed, if it did.
+    /// Returns why the logout failed, if it did.
     #[must_use]
     pub fn logout(&self) -> Option<&Error> {
         self.logout.as_ref()

@@ -1,9 +1,9 @@
-//! A session as it is seen from outside.
+//! A snapshot of a session.
 
 use std::fmt;
 use std::time::Duration;
 
-use super::lifecycle::State;
+use super::rules::State;
 use crate::error::Error;
 
 /// A snapshot of a session, for a readiness probe or a person.
@@ -12,23 +12,22 @@ use crate::error::Error;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Status {
-    /// The session's name, if it was given one.
+    /// The session's name, if it has one.
     pub name: Option<String>,
-    /// How the session is doing.
+    /// The state of the session.
     pub state: State,
-    /// Whether a request would be sent at once. One that would have to wait
-    /// for a login, or would fail, is not.
+    /// Whether a request would be sent at once, without waiting for a login.
     pub usable: bool,
-    /// The generation of the token in use, if there is one.
+    /// The generation of the current token, if there is one.
     pub generation: Option<u64>,
-    /// How long the token in use still lives, if there is an end to it. It is
-    /// renewed ahead of that.
+    /// The time until the current token expires, if it does. It is refreshed ahead
+    /// of that.
     pub expires_in: Option<Duration>,
     /// Why the last login failed, until one succeeds.
     pub last_error: Option<Error>,
-    /// How long until the next login may be made, if the last one failed. After
-    /// refused credentials: until their source is asked whether there are
-    /// others, or `None` without one.
+    /// The time until the next login may start, if the last one failed. After
+    /// refused credentials: until their source is asked again, or `None` without a
+    /// source.
     pub next_attempt_in: Option<Duration>,
 }
 

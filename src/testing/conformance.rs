@@ -14,8 +14,8 @@ use super::server::TestServer;
 use crate::credentials::{CredentialSource, Credentials};
 use crate::error::ErrorChain;
 use crate::provider::{
-    CredentialProvider, LoginContext, LogoutEnds, PasswordChange, PasswordChanged, ProviderError,
-    ProviderErrorKind, Reason,
+    CredentialProvider, LoginContext, LogoutContext, LogoutEnds, LogoutReason, PasswordContext,
+    ProviderError, ProviderErrorKind, Reason,
 };
 use crate::rejection::{Rejection, Verdict};
 use crate::token::Token;
@@ -130,7 +130,12 @@ pub async fn conformance_unreachable(
         let context = context(Reason::Initial, credentials.as_ref());
         match log_in(provider, context).await {
             Ok(_) => Err(broken("the login succeeded", UNAVAILABLE)),
-            Err(failure) if failure.is(ProviderErrorKind::Unavailable) => Ok(None),
+            Err(failure)
+                if failure.is(ProviderErrorKind::Unavailable)
+                    || failure.is(ProviderErrorKind::NotSent) =>
+            {
+                Ok(None)
+            }
             Err(failure) => Err(broken(failure, UNAVAILABLE)),
         }
     };
@@ -334,13 +339,13 @@ impl<'a, P: CredentialProvider, T: TestServer> Trial<'a, P, T> {
         let lives = self.server.accepts(&new).await;
         self.let_go(new).await;
         match (self.logout_ends, lives) {
-            (LogoutEnds::Token | LogoutEnds::Session, true) | (LogoutEnds::User, false) => Ok(None),
-            (LogoutEnds::Token | LogoutEnds::Session, false) => Err(broken(
+            (LogoutEnds::Nothing | LogoutEnds::Token, true) | (LogoutEnds::User, false) => Ok(None),
+            (LogoutEnds::Nothing | LogoutEnds::Token, false) => Err(broken(
                 "the logout of one login's token ended that of another",
                 ENDS,
             )),
             (LogoutEnds::User, true) => Ok(Some(
-                "a logout ends less than the profile says: with `LogoutEnds::Token` or `Session`, \
+                "a logout ends less than the profile declares: with `LogoutEnds::Token`, \
                  replaced tokens would be logged out"
                     .to_owned(),
             )),
@@ -532,8 +537,8 @@ impl<'a, P: CredentialProvider, T: TestServer> Trial<'a, P, T> {
     /// Ends a token beside others, if the session would.
     async fn retire(&self, token: Token) {
         match self.logout_ends {
-            LogoutEnds::Token | LogoutEnds::Session => self.let_go(token).await,
-            LogoutEnds::User => {}
+            LogoutEnds::Token => self.let_go(token).await,
+            LogoutEnds::Nothing | LogoutEnds::User => {}
         }
     }
 
@@ -553,21 +558,22 @@ impl<'a, P: CredentialProvider, T: TestServer> Trial<'a, P, T> {
         token: &Token,
         from: &Credentials,
         to: &Credentials,
-    ) -> Result<PasswordChanged, Failure> {
+    ) -> Result<(), Failure> {
         let mut secrets = token.secrets();
         secrets.extend([from.password().clone(), to.password().clone()]);
-        let change = PasswordChange::to(to.password().clone()).of(from);
-        let changed =
-            called(async { self.provider.change_password(token.clone(), change).await }).await;
+        let context = PasswordContext::new(to.password().clone())
+            .with_credentials(from)
+            .with_token(token.clone());
+        let changed = called(async { self.provider.change_password(context).await }).await;
         changed.map_err(|failure| failure.without(&secrets))
     }
 
     fn rejects(&self, response: http::Response<bytes::Bytes>) -> bool {
         let (head, body) = response.into_parts();
-        let verdict = match self.rejection.judge(&head) {
-            Verdict::Ask { bytes } => {
+        let verdict = match self.rejection.classify(&head) {
+            Verdict::NeedsBody { bytes } => {
                 let start = &body[..body.len().min(bytes)];
-                self.rejection.judge_body(&head, start)
+                self.rejection.classify_body(&head, start)
             }
             verdict @ (Verdict::Accepted | Verdict::Rejected(_)) => verdict,
         };
@@ -612,7 +618,8 @@ async fn log_in(
 
 async fn log_out(provider: &impl CredentialProvider, token: Token) -> Result<(), Failure> {
     let secrets = token.secrets();
-    let logout = called(async { provider.logout(token).await }).await;
+    let context = LogoutContext::new(token, LogoutReason::LoggedOut);
+    let logout = called(async { provider.logout(context).await }).await;
     logout.map_err(|failure| failure.without(&secrets))
 }
 

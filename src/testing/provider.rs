@@ -1,28 +1,26 @@
-//! A provider that does as its script says.
+//! A scripted provider.
 
 use std::collections::VecDeque;
 use std::fmt;
 use std::future::pending;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use http::Uri;
-
 use super::Gate;
 use crate::credentials::Source;
+use crate::origin::Origin;
 use crate::provider::{
-    CredentialProvider, LoginContext, PasswordChange, PasswordChanged, Profile, ProviderError,
+    CredentialProvider, LoginContext, LogoutContext, PasswordContext, Profile, ProviderError,
     Reason,
 };
 use crate::token::Token;
 
-/// A provider that does as its script says, and succeeds once that is over.
+/// A provider that follows a script, and succeeds after its end.
 ///
-/// What is not scripted is answered so: the first login yields the bearer
-/// token `token-1`, the second `token-2`, and so on; a logout and a password
-/// change succeed. It keeps all that it was called with.
+/// Without a scripted answer, the first login yields the bearer token `token-1`, the
+/// second `token-2`, and so on; a logout and a password change succeed. It records
+/// all calls.
 ///
-/// Cloning copies a pointer, so that the test keeps one and the session has
-/// the other.
+/// Cloning copies a pointer: the test keeps one clone, and the session has the other.
 ///
 /// ```
 /// use tower_reauth::testing::{Answer, ScriptedProvider};
@@ -55,7 +53,7 @@ pub struct ScriptedProvider {
 struct Script {
     logins: VecDeque<Answer<Token>>,
     logouts: VecDeque<Answer<()>>,
-    changes: VecDeque<Answer<PasswordChanged>>,
+    changes: VecDeque<Answer<()>>,
     calls: Vec<Call>,
     issued: usize,
 }
@@ -67,9 +65,9 @@ pub enum Call {
     /// [`CredentialProvider::login`]
     Login(LoginContext),
     /// [`CredentialProvider::logout`]
-    Logout(Token),
+    Logout(LogoutContext),
     /// [`CredentialProvider::change_password`]
-    ChangePassword(Token, PasswordChange),
+    ChangePassword(PasswordContext),
 }
 
 /// How a [`ScriptedProvider`] answers one call.
@@ -145,10 +143,10 @@ impl<T> From<ProviderError> for Answer<T> {
 }
 
 impl ScriptedProvider {
-    /// A provider whose tokens go to the origin of `uri`.
+    /// Creates a provider whose tokens go to `origin`.
     #[must_use]
-    pub fn at(uri: Uri) -> Self {
-        Self::new(Profile::at(uri))
+    pub fn at(origin: Origin) -> Self {
+        Self::new(Profile::at(origin))
     }
 
     /// A provider with this profile.
@@ -191,7 +189,7 @@ impl ScriptedProvider {
     }
 
     /// Adds the answer to a password change: the next one that has no answer yet.
-    pub fn on_change_password(&self, answer: impl Into<Answer<PasswordChanged>>) {
+    pub fn on_change_password(&self, answer: impl Into<Answer<()>>) {
         self.script().changes.push_back(answer.into());
     }
 
@@ -212,7 +210,7 @@ impl ScriptedProvider {
     pub fn reasons(&self) -> Vec<Reason> {
         let reason = |call: &Call| match call {
             Call::Login(login) => Some(login.reason()),
-            Call::Logout(_) | Call::ChangePassword(..) => None,
+            Call::Logout(_) | Call::ChangePassword(_) => None,
         };
         self.script().calls.iter().filter_map(reason).collect()
     }
@@ -226,7 +224,7 @@ impl ScriptedProvider {
     /// How many password changes were begun.
     #[must_use]
     pub fn password_changes(&self) -> usize {
-        self.count(|call| matches!(call, Call::ChangePassword(..)))
+        self.count(|call| matches!(call, Call::ChangePassword(_)))
     }
 
     fn count(&self, which: impl Fn(&Call) -> bool) -> usize {
@@ -249,9 +247,9 @@ impl ScriptedProvider {
     }
 }
 
-/// What is kept must not count as a user of the token, which would hold its
-/// logout back.
-fn kept(token: &Token) -> Token {
+/// Returns a copy that does not count as a use of the token: its logout would wait for
+/// it.
+fn unused(token: &Token) -> Token {
     token.clone().leased(Arc::new(()))
 }
 
@@ -268,37 +266,37 @@ impl CredentialProvider for ScriptedProvider {
         self.source.as_ref()
     }
 
-    async fn login(&self, login: LoginContext) -> Result<Token, ProviderError> {
+    async fn login(&self, cx: LoginContext) -> Result<Token, ProviderError> {
         let answer = {
             let mut script = self.script();
-            script.calls.push(Call::Login(login));
+            script.calls.push(Call::Login(cx));
             next(&mut script.logins)
         };
         answer.give(|| self.issue()).await
     }
 
-    async fn logout(&self, token: Token) -> Result<(), ProviderError> {
+    async fn logout(&self, cx: LogoutContext) -> Result<(), ProviderError> {
         let answer = {
+            // Without the credentials, which keep the provider itself.
+            let cx = LogoutContext::new(unused(cx.token()), cx.reason());
             let mut script = self.script();
-            script.calls.push(Call::Logout(kept(&token)));
+            script.calls.push(Call::Logout(cx));
             next(&mut script.logouts)
         };
         answer.give(|| ()).await
     }
 
-    async fn change_password(
-        &self,
-        token: Token,
-        change: PasswordChange,
-    ) -> Result<PasswordChanged, ProviderError> {
+    async fn change_password(&self, cx: PasswordContext) -> Result<(), ProviderError> {
         let answer = {
+            let cx = match cx.token() {
+                Some(token) => cx.clone().with_token(unused(token)),
+                None => cx,
+            };
             let mut script = self.script();
-            script
-                .calls
-                .push(Call::ChangePassword(kept(&token), change));
+            script.calls.push(Call::ChangePassword(cx));
             next(&mut script.changes)
         };
-        answer.give(PasswordChanged::new).await
+        answer.give(|| ()).await
     }
 }
 

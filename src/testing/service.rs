@@ -180,7 +180,7 @@ impl ScriptedService {
         state.gates.pop_front().or_else(|| state.gate.clone())
     }
 
-    fn judge(&self, token: &str) -> &Respond {
+    fn classify(&self, token: &str) -> &Respond {
         let mut state = self.state();
         let good = !token.is_empty()
             && state
@@ -240,7 +240,7 @@ impl<B> Service<Request<B>> for ScriptedService {
             if let Some(gate) = gate {
                 gate.pass().await;
             }
-            Ok(service.judge(&token)(&head))
+            Ok(service.classify(&token)(&head))
         })
     }
 }

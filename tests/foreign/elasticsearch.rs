@@ -7,10 +7,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use tower_reauth::provider::{Answer, Api, ProviderErrorKind};
+use tower_reauth::ProviderErrorKind;
+use tower_reauth::provider::{Answer, Api};
 use tower_reauth::{
-    CredentialProvider, ExposeSecret, LoginContext, LogoutEnds, Profile, ProviderError, Source,
-    Token,
+    CredentialProvider, ExposeSecret, LoginContext, LogoutContext, LogoutEnds, Profile,
+    ProviderError, Source, Token,
 };
 
 use super::server::Http;
@@ -62,14 +63,15 @@ impl CredentialProvider for Elasticsearch {
         token(&self.api.post(TOKEN).basic(user).json(&body).login().await?)
     }
 
-    async fn logout(&self, token: Token) -> Result<(), ProviderError> {
+    async fn logout(&self, cx: LogoutContext) -> Result<(), ProviderError> {
+        let token = cx.token();
         // With the token as who asks, so the token itself comes last.
         if let Some(refresh) = token.data() {
             let body = BTreeMap::from([("refresh_token", refresh.expose_secret())]);
             match self
                 .api
                 .delete(TOKEN)
-                .token(&token)
+                .token(token)
                 .json(&body)
                 .logout()
                 .await
@@ -84,7 +86,7 @@ impl CredentialProvider for Elasticsearch {
         let body = BTreeMap::from([("token", access)]);
         self.api
             .delete(TOKEN)
-            .token(&token)
+            .token(token)
             .json(&body)
             .logout()
             .await?;
@@ -118,7 +120,7 @@ mod tests {
 
     fn provider(server: &Server<State>) -> Elasticsearch {
         Elasticsearch {
-            api: Api::new(server.http(), BASE.parse().unwrap()),
+            api: Api::new(server.http(), BASE.parse().unwrap()).unwrap(),
             source: credentials().into(),
         }
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use http::HeaderName;
 use tower_reauth::provider::Api;
 use tower_reauth::{
-    CredentialProvider, ExposeSecret, LoginContext, LogoutEnds, PasswordChange, PasswordChanged,
+    CredentialProvider, ExposeSecret, LoginContext, LogoutContext, LogoutEnds, PasswordContext,
     Profile, ProviderError, Source, Token,
 };
 
@@ -48,34 +48,31 @@ impl CredentialProvider for BigIp {
         Ok(token.lives_for(lifetime).with_data(name)) // the logout's path ends with it
     }
 
-    async fn logout(&self, token: Token) -> Result<(), ProviderError> {
+    async fn logout(&self, cx: LogoutContext) -> Result<(), ProviderError> {
+        let token = cx.token();
         let name = token
             .data()
             .ok_or_else(|| ProviderError::unsupported("a token without its name"))?;
         let call = self
             .api
             .delete(&format!("authz/tokens/{}", name.expose_secret()));
-        call.token(&token).logout().await?;
+        call.token(token).logout().await?;
         Ok(())
     }
 
-    async fn change_password(
-        &self,
-        token: Token,
-        change: PasswordChange,
-    ) -> Result<PasswordChanged, ProviderError> {
-        let (Some(user), Some(current)) = (change.username(), change.current_password()) else {
+    async fn change_password(&self, cx: PasswordContext) -> Result<(), ProviderError> {
+        let (Some(user), Some(current)) = (cx.username(), cx.current_password()) else {
             return Err(ProviderError::unsupported(
                 "BIG-IP asks for the user and the current password",
             ));
         };
         let body = BTreeMap::from([
             ("oldPassword", current.expose_secret()),
-            ("password", change.new_password().expose_secret()),
+            ("password", cx.new_password().expose_secret()),
         ]);
         let call = self.api.patch(&format!("authz/users/{user}"));
-        call.token(&token).json(&body).change().await?;
-        Ok(PasswordChanged::new())
+        call.token(cx.token().unwrap()).json(&body).change().await?;
+        Ok(())
     }
 }
 
@@ -99,7 +96,8 @@ mod tests {
         let api = Api::new(
             server.http(),
             format!("{BASE}/mgmt/shared/").parse().unwrap(),
-        );
+        )
+        .unwrap();
         BigIp {
             api,
             source: credentials().into(),

@@ -2,10 +2,11 @@
 //! is good in one web session only. Without that session, a read is answered
 //! all the same, and a write is a 403 that says `No valid crumb`.
 
-use http::header;
+use http::{StatusCode, header};
 use tower_reauth::provider::Api;
 use tower_reauth::{
-    CredentialProvider, LoginContext, LogoutEnds, Profile, ProviderError, Rejection, Source, Token,
+    CredentialProvider, LoginContext, LogoutContext, LogoutEnds, Profile, ProviderError, Rejection,
+    Source, Token,
 };
 
 use super::server::Http;
@@ -17,7 +18,11 @@ struct Jenkins {
 
 impl CredentialProvider for Jenkins {
     fn profile(&self) -> Profile {
-        let rejection = Rejection::status(401).or_body_contains(403, "No valid crumb", 4096);
+        let rejection = Rejection::status(StatusCode::UNAUTHORIZED).or_body_contains(
+            StatusCode::FORBIDDEN,
+            "No valid crumb",
+            4096,
+        );
         self.api
             .profile()
             .rejection(rejection)
@@ -37,7 +42,6 @@ impl CredentialProvider for Jenkins {
             .login()
             .await?;
         let field: String = answer.at("/crumbRequestField")?;
-        let field = field.parse().map_err(ProviderError::protocol)?;
         let token = Token::basic(user)?.and_header(field, answer.secret("/crumb")?)?;
         // A dot follows, and eight digits that differ from one Jenkins to the next.
         let session = answer.cookie_by(|name| name.starts_with("JSESSIONID"))?;
@@ -45,8 +49,8 @@ impl CredentialProvider for Jenkins {
         Ok(token.and_cookie(name, value)?)
     }
 
-    async fn logout(&self, token: Token) -> Result<(), ProviderError> {
-        self.api.get("logout").token(&token).logout().await?;
+    async fn logout(&self, cx: LogoutContext) -> Result<(), ProviderError> {
+        self.api.get("logout").token(cx.token()).logout().await?;
         Ok(())
     }
 }
@@ -69,7 +73,7 @@ mod tests {
 
     fn provider(server: &Server<State>) -> Jenkins {
         Jenkins {
-            api: Api::new(server.http(), BASE.parse().unwrap()),
+            api: Api::new(server.http(), BASE.parse().unwrap()).unwrap(),
             source: credentials().into(),
         }
     }

@@ -4,12 +4,13 @@
 //! A wrong password is a 401, or a 400 where the realm disables the user for a
 //! while; each says `invalid_grant`. A used refresh token ends the session.
 
+use http::StatusCode;
 use std::time::Duration;
 
 use tower_reauth::provider::{Answer, Api};
 use tower_reauth::{
-    CredentialProvider, ExposeSecret, LoginContext, LogoutEnds, Profile, ProviderError, Source,
-    Token,
+    CredentialProvider, ExposeSecret, LoginContext, LogoutContext, LogoutEnds, Profile,
+    ProviderError, Source, Token,
 };
 
 use super::server::Http;
@@ -23,7 +24,7 @@ struct Keycloak {
 
 impl CredentialProvider for Keycloak {
     fn profile(&self) -> Profile {
-        self.api.profile().logout_ends(LogoutEnds::Session)
+        self.api.profile().logout_ends(LogoutEnds::Token)
     }
 
     fn source(&self) -> Option<&Source> {
@@ -54,21 +55,22 @@ impl CredentialProvider for Keycloak {
                 .api
                 .post("token")
                 .form(form)
-                .denied_by(&[400])
+                .denied_by(&[StatusCode::BAD_REQUEST])
                 .login()
                 .await?,
         )
     }
 
-    async fn logout(&self, token: Token) -> Result<(), ProviderError> {
-        let refresh = token
+    async fn logout(&self, cx: LogoutContext) -> Result<(), ProviderError> {
+        let refresh = cx
+            .token()
             .data()
             .ok_or_else(|| ProviderError::unsupported("a token without a refresh token"))?;
         let form = [CLIENT, ("refresh_token", refresh.expose_secret())];
         self.api
             .post("logout")
             .form(form)
-            .denied_by(&[400])
+            .denied_by(&[StatusCode::BAD_REQUEST])
             .logout()
             .await?;
         Ok(())
@@ -102,7 +104,7 @@ mod tests {
     fn provider(server: &Server<State>) -> Keycloak {
         let base = format!("{BASE}/realms/main/protocol/openid-connect/");
         Keycloak {
-            api: Api::new(server.http(), base.parse().unwrap()),
+            api: Api::new(server.http(), base.parse().unwrap()).unwrap(),
             source: credentials().into(),
         }
     }

@@ -65,7 +65,7 @@ mod tests {
     use serde_json::json as object;
     use tokio::time::{Instant, sleep};
     use tower_reauth::testing::Check;
-    use tower_reauth::{ErrorKind, Why};
+    use tower_reauth::{ErrorKind, ReauthFailure};
 
     use super::super::server::{Answers, BASE, PASSWORD, Server, form_of, header_of, json, target};
     use super::*;
@@ -81,7 +81,7 @@ mod tests {
     ];
 
     fn provider(server: &Server<State>) -> Proxmox {
-        let api = Api::new(server.http(), format!("{BASE}/api2/json/").parse().unwrap());
+        let api = Api::new(server.http(), format!("{BASE}/api2/json/").parse().unwrap()).unwrap();
         Proxmox {
             api,
             source: Credentials::new("ops@pam", PASSWORD).into(),
@@ -134,7 +134,9 @@ mod tests {
         server.state().forbids = true;
         let (response, reauth) = server.read(&client).await;
         assert_eq!(response.status(), 403);
-        assert!(!reauth.is_some_and(|reauth| matches!(reauth.why, Why::StillRejected)));
+        assert!(
+            !reauth.is_some_and(|reauth| matches!(reauth.failure, ReauthFailure::StillRejected))
+        );
         assert_eq!(server.state().logins, 1);
     }
 

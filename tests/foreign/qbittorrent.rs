@@ -5,11 +5,11 @@
 
 use std::time::Duration;
 
-use http::header;
+use http::{StatusCode, header};
 use tower_reauth::provider::Api;
 use tower_reauth::{
-    CredentialProvider, ExposeSecret, LoginContext, LogoutEnds, Profile, ProviderError, Rejection,
-    Source, Token,
+    CredentialProvider, ExposeSecret, LoginContext, LogoutContext, LogoutEnds, Profile,
+    ProviderError, Rejection, Source, Token,
 };
 
 use super::server::Http;
@@ -26,7 +26,7 @@ impl CredentialProvider for QBittorrent {
     fn profile(&self) -> Profile {
         self.api
             .profile()
-            .rejection(Rejection::status(403))
+            .rejection(Rejection::status(StatusCode::FORBIDDEN))
             .logout_ends(LogoutEnds::Token)
     }
 
@@ -52,11 +52,11 @@ impl CredentialProvider for QBittorrent {
         Ok(Token::cookie(name, value)?.idles_out_after(IDLE))
     }
 
-    async fn logout(&self, token: Token) -> Result<(), ProviderError> {
+    async fn logout(&self, cx: LogoutContext) -> Result<(), ProviderError> {
         self.api
             .post("auth/logout")
-            .token(&token)
-            .denied_by(&[403])
+            .token(cx.token())
+            .denied_by(&[StatusCode::FORBIDDEN])
             .logout()
             .await?;
         Ok(())
@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     fn provider(server: &Server<State>) -> QBittorrent {
-        let api = Api::new(server.http(), format!("{BASE}/api/v2/").parse().unwrap());
+        let api = Api::new(server.http(), format!("{BASE}/api/v2/").parse().unwrap()).unwrap();
         QBittorrent {
             api,
             source: credentials().into(),

@@ -6,8 +6,8 @@ use std::time::Duration;
 use http::header::AUTHORIZATION;
 use tower_reauth::provider::Api;
 use tower_reauth::{
-    CredentialProvider, ExposeSecret, LoginContext, LogoutEnds, Profile, ProviderError, Source,
-    Token,
+    CredentialProvider, ExposeSecret, LoginContext, LogoutContext, LogoutEnds, Profile,
+    ProviderError, Source, Token,
 };
 
 use super::server::Http;
@@ -42,7 +42,8 @@ impl CredentialProvider for Splunk {
         Ok(token.idles_out_after(IDLE).with_data(key)) // the logout needs the key without its scheme
     }
 
-    async fn logout(&self, token: Token) -> Result<(), ProviderError> {
+    async fn logout(&self, cx: LogoutContext) -> Result<(), ProviderError> {
+        let token = cx.token();
         let key = token
             .data()
             .ok_or_else(|| ProviderError::unsupported("a token without its key"))?;
@@ -50,7 +51,7 @@ impl CredentialProvider for Splunk {
             "authentication/httpauth-tokens/{}",
             key.expose_secret()
         ));
-        call.token(&token).logout().await?;
+        call.token(token).logout().await?;
         Ok(())
     }
 }
@@ -70,7 +71,7 @@ mod tests {
     use super::*;
 
     fn provider(server: &Server<State>) -> Splunk {
-        let api = Api::new(server.http(), format!("{BASE}/services/").parse().unwrap());
+        let api = Api::new(server.http(), format!("{BASE}/services/").parse().unwrap()).unwrap();
         Splunk {
             api,
             source: credentials().into(),

@@ -8,10 +8,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use http::HeaderName;
+use http::{HeaderName, StatusCode};
 use tower_reauth::provider::{Answer, Api, segment};
 use tower_reauth::{
-    CredentialProvider, ExposeSecret, LoginContext, LogoutEnds, PasswordChange, PasswordChanged,
+    CredentialProvider, ExposeSecret, LoginContext, LogoutContext, LogoutEnds, PasswordContext,
     Profile, ProviderError, Reason, Rejection, Source, Token,
 };
 
@@ -26,7 +26,7 @@ struct Vault {
 
 impl CredentialProvider for Vault {
     fn profile(&self) -> Profile {
-        let rejection = Rejection::body_contains(403, "invalid token", 1024);
+        let rejection = Rejection::body_contains(StatusCode::FORBIDDEN, "invalid token", 1024);
         self.api
             .profile()
             .rejection(rejection)
@@ -49,36 +49,36 @@ impl CredentialProvider for Vault {
                 .api
                 .post(&path)
                 .json(&body)
-                .denied_by(&[400])
+                .denied_by(&[StatusCode::BAD_REQUEST])
                 .login()
                 .await?,
         )
     }
 
-    async fn logout(&self, token: Token) -> Result<(), ProviderError> {
-        let call = self.api.post("auth/token/revoke-self").token(&token);
-        call.denied_by(&[403]).logout().await?;
+    async fn logout(&self, cx: LogoutContext) -> Result<(), ProviderError> {
+        let call = self.api.post("auth/token/revoke-self").token(cx.token());
+        call.denied_by(&[StatusCode::FORBIDDEN]).logout().await?;
         Ok(())
     }
 
-    async fn change_password(
-        &self,
-        token: Token,
-        change: PasswordChange,
-    ) -> Result<PasswordChanged, ProviderError> {
-        let user = change
+    async fn change_password(&self, cx: PasswordContext) -> Result<(), ProviderError> {
+        let user = cx
             .username()
             .ok_or_else(|| ProviderError::unsupported("whose password?"))?;
-        let body = BTreeMap::from([("password", change.new_password().expose_secret())]);
+        let body = BTreeMap::from([("password", cx.new_password().expose_secret())]);
         let call = self
             .api
             .post(&format!("auth/userpass/users/{}/password", segment(user)));
-        let answer = call.token(&token).json(&body).send_once().await?;
+        let answer = call
+            .token(cx.token().unwrap())
+            .json(&body)
+            .send_once()
+            .await?;
         if answer.status() == 403 && answer.text()?.contains("invalid token") {
             return Err(ProviderError::token_rejected("invalid token"));
         }
         answer.of_change()?;
-        Ok(PasswordChanged::new())
+        Ok(())
     }
 }
 
@@ -124,7 +124,7 @@ mod tests {
         r#"{"errors":["2 errors occurred:\n\t* permission denied\n\t* invalid token\n\n"]}"#;
 
     fn provider(server: &Server<State>) -> Vault {
-        let api = Api::new(server.http(), format!("{BASE}/v1/").parse().unwrap());
+        let api = Api::new(server.http(), format!("{BASE}/v1/").parse().unwrap()).unwrap();
         Vault {
             api,
             source: credentials().into(),

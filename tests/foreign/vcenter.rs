@@ -7,7 +7,8 @@ use std::time::Duration;
 use http::HeaderName;
 use tower_reauth::provider::Api;
 use tower_reauth::{
-    CredentialProvider, LoginContext, LogoutEnds, Profile, ProviderError, Source, Token,
+    CredentialProvider, LoginContext, LogoutContext, LogoutEnds, Profile, ProviderError, Source,
+    Token,
 };
 
 use super::server::Http;
@@ -41,8 +42,12 @@ impl CredentialProvider for VCenter {
         Ok(token.lives_for(LIFETIME).idles_out_after(IDLE))
     }
 
-    async fn logout(&self, token: Token) -> Result<(), ProviderError> {
-        self.api.delete("session").token(&token).logout().await?;
+    async fn logout(&self, cx: LogoutContext) -> Result<(), ProviderError> {
+        self.api
+            .delete("session")
+            .token(cx.token())
+            .logout()
+            .await?;
         Ok(())
     }
 }
@@ -63,7 +68,7 @@ mod tests {
     const UNAUTHENTICATED: &str = r#"{"error_type":"UNAUTHENTICATED","messages":[{"args":[],"default_message":"Authentication required.","id":"com.vmware.vapi.endpoint.method.authentication.required"}]}"#;
 
     fn provider(server: &Server<State>) -> VCenter {
-        let api = Api::new(server.http(), format!("{BASE}/api/").parse().unwrap());
+        let api = Api::new(server.http(), format!("{BASE}/api/").parse().unwrap()).unwrap();
         VCenter {
             api,
             source: credentials().into(),

@@ -2,11 +2,12 @@
 //! `error.data`: a wrong password in an answer to a login, and `Session
 //! terminated, re-login, please.` in one to a dead session.
 
+use http::StatusCode;
 use serde::Serialize;
 use tower_reauth::provider::{Answer, Api};
 use tower_reauth::{
-    CredentialProvider, ExposeSecret, LoginContext, LogoutEnds, Profile, ProviderError, Rejection,
-    Source, Token,
+    CredentialProvider, ExposeSecret, LoginContext, LogoutContext, LogoutEnds, Profile,
+    ProviderError, Rejection, Source, Token,
 };
 
 use super::server::Http;
@@ -34,7 +35,8 @@ struct Login<'a> {
 
 impl CredentialProvider for Zabbix {
     fn profile(&self) -> Profile {
-        let rejection = Rejection::body_contains(200, format!(r#""data":"{TERMINATED}""#), 512);
+        let rejection =
+            Rejection::body_contains(StatusCode::OK, format!(r#""data":"{TERMINATED}""#), 512);
         self.api
             .profile()
             .rejection(rejection)
@@ -69,8 +71,8 @@ impl CredentialProvider for Zabbix {
         }
     }
 
-    async fn logout(&self, token: Token) -> Result<(), ProviderError> {
-        let call = self.api.post("api_jsonrpc.php").token(&token);
+    async fn logout(&self, cx: LogoutContext) -> Result<(), ProviderError> {
+        let call = self.api.post("api_jsonrpc.php").token(cx.token());
         let answer = call.json(&rpc("user.logout", [(); 0])).logout().await?;
         match error_of(&answer) {
             Some(error) if error == TERMINATED => Err(ProviderError::token_rejected(error)),
@@ -108,7 +110,7 @@ mod tests {
     use super::*;
 
     fn provider(server: &Server<State>) -> Zabbix {
-        let api = Api::new(server.http(), format!("{BASE}/zabbix/").parse().unwrap());
+        let api = Api::new(server.http(), format!("{BASE}/zabbix/").parse().unwrap()).unwrap();
         Zabbix {
             api,
             source: credentials().into(),

@@ -16,8 +16,8 @@ use tower_reauth::credentials::{File, FileStore};
 use tower_reauth::provider::Api;
 use tower_reauth::{
     BoxError, Buffer, Buffered, CredentialProvider, Credentials, Error, ErrorKind, ExposeSecret,
-    FixedToken, LoginContext, PasswordChange, PasswordChanged, Profile, ProviderError, Rolling,
-    SecretString, Session, Source, Token, provider_fn,
+    FixedToken, LoginContext, LogoutContext, PasswordChange, PasswordContext, Profile,
+    ProviderError, Rolling, SecretString, Session, Source, Token, provider_fn,
 };
 use zeroize::Zeroizing;
 
@@ -237,7 +237,7 @@ fn control_m_from_its_login_to_its_logout(secrets: &Secrets) {
         assert_eq!(response.status(), StatusCode::OK);
         expect(&[password, token]);
 
-        let change = PasswordChange::to(new_password.secret()).from(password.secret());
+        let change = PasswordChange::to(new_password.secret()).current(password.secret());
         session.change_password(change).await.unwrap();
         expect(&[new_password]);
         session.login().await.unwrap();
@@ -292,19 +292,15 @@ impl CredentialProvider for Own {
             .with_data(self.secrets.data.secret()))
     }
 
-    async fn logout(&self, token: Token) -> Result<(), ProviderError> {
-        assert!(token.data().is_some());
+    async fn logout(&self, cx: LogoutContext) -> Result<(), ProviderError> {
+        assert!(cx.token().data().is_some());
         Ok(())
     }
 
-    async fn change_password(
-        &self,
-        _: Token,
-        change: PasswordChange,
-    ) -> Result<PasswordChanged, ProviderError> {
-        assert!(change.current_password().is_some());
+    async fn change_password(&self, cx: PasswordContext) -> Result<(), ProviderError> {
+        assert!(cx.current_password().is_some());
         expect(&[self.secrets.new_password, self.secrets.password]);
-        Ok(PasswordChanged::new())
+        Ok(())
     }
 }
 
@@ -330,7 +326,7 @@ async fn live(secrets: Secrets, source: impl Into<Source>) {
     let theme = HeaderValue::from_static("theme=dark; sid=none");
     request.headers_mut().insert(header::COOKIE, theme);
     drop(client.oneshot(request).await.unwrap());
-    let change = PasswordChange::to(new_password.secret()).even_if_it_cannot_be_stored();
+    let change = PasswordChange::to(new_password.secret()).allow_unstored();
     session.change_password(change).await.unwrap();
     session.login().await.unwrap();
     session.logout().await.unwrap();
@@ -375,8 +371,8 @@ impl CredentialProvider for OnTop {
             .with_data(answer.header("x-data")?))
     }
 
-    async fn logout(&self, token: Token) -> Result<(), ProviderError> {
-        self.api.delete("/login").token(&token).logout().await?;
+    async fn logout(&self, cx: LogoutContext) -> Result<(), ProviderError> {
+        self.api.delete("/login").token(cx.token()).logout().await?;
         Ok(())
     }
 }
@@ -409,7 +405,7 @@ fn a_provider_on_top_of_api(secrets: &Secrets) {
         });
         let http = Http::new(http);
         let provider = OnTop {
-            api: Api::new(http.clone(), ORIGIN.parse().unwrap()),
+            api: Api::new(http.clone(), ORIGIN.parse().unwrap()).unwrap(),
             source: secrets.credentials().into(),
         };
         let session = Session::new(provider);
@@ -552,7 +548,7 @@ async fn rejected_once(secrets: Secrets, send: impl AsyncFnOnce(&Session, Http) 
     });
     let provider = control_m(http.clone(), &secrets);
     let initial = Token::bearer(token.secret()).unwrap();
-    let session = Session::builder(provider).initial(initial).build();
+    let session = Session::builder(provider).initial_token(initial).build();
     assert_eq!(send(&session, http).await, StatusCode::OK);
     session.logout().await.unwrap();
 }
@@ -623,7 +619,7 @@ fn answers_that_echo_what_was_sent(secrets: &Secrets) {
                 let provider =
                     provider.extra_header(HeaderName::from_static("x-key"), key.unwrap());
                 let initial = Token::bearer(token.secret()).unwrap();
-                let session = Session::builder(provider).initial(initial).build();
+                let session = Session::builder(provider).initial_token(initial).build();
                 expect(&[password, token]);
                 let change = PasswordChange::to(new_password.secret());
                 let _ = session.change_password(change).await;

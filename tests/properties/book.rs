@@ -381,6 +381,7 @@ impl Book {
         };
         let is_current = self.view.current == Some(generation);
         let ends_user = self.world.logout_ends == LogoutEnds::User;
+        let ends_nothing = self.world.logout_ends == LogoutEnds::Nothing;
         let is_same = self.world.issues == Issues::Same;
         let token = &self.tokens[&number];
         let is_true = match end {
@@ -392,9 +393,11 @@ impl Book {
                 is_same || earliest.is_some_and(|ends| ends <= Instant::now() + SLACK)
             }
             TokenEnd::Continued => token.continued_by.is_some() || token.is_given_again,
+            TokenEnd::Abandoned if ends_nothing => false,
             TokenEnd::Abandoned => {
                 self.is_dropped || ends_user || token.logouts_failed > 0 || token.logouts >= 8
             }
+            TokenEnd::Discarded => ends_nothing,
             _ => false,
         };
         self.must(
@@ -657,6 +660,10 @@ impl Book {
     pub(crate) fn logout_begins(&mut self, number: u64) {
         self.begins("logout");
         self.note(format_args!("logout of {number}"));
+        self.must(
+            self.world.logout_ends != LogoutEnds::Nothing,
+            "the provider was called for a logout that ends nothing",
+        );
         let is_same = self.world.issues == Issues::Same;
         let current = self.current();
         let users = self.users(number);
@@ -976,7 +983,7 @@ impl Book {
             let is_left = self.is_good(number) && self.world.issues != Issues::Same;
             let issued = &self.tokens[&number];
             let is_excused = match end {
-                Some(TokenEnd::Abandoned | TokenEnd::Expired) => true,
+                Some(TokenEnd::Abandoned | TokenEnd::Expired | TokenEnd::Discarded) => true,
                 Some(TokenEnd::Rejected) => issued.is_forbidden || issued.is_rejected_by_hand,
                 Some(_) | None => false,
             };
@@ -991,7 +998,8 @@ impl Book {
     /// dropped is logged out, or was tried to be.
     pub(crate) fn is_let_go(&mut self) {
         for number in std::mem::take(&mut self.delivered) {
-            let is_tried = self.tokens[&number].logouts > 0;
+            let is_tried =
+                self.tokens[&number].logouts > 0 || self.world.logout_ends == LogoutEnds::Nothing;
             self.must(
                 is_tried,
                 format_args!("token {number} came after the last handle, and was left behind"),

@@ -11,8 +11,8 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tower::{BoxError, Layer, ServiceExt};
 use tower_reauth::{
-    Buffer, Error, ErrorKind, IfEmpty, Never, PasswordChange, Reauth, Session, SessionBody,
-    SessionService, State, TokenEnd, Why,
+    Buffer, Error, ErrorKind, IfEmpty, Never, PasswordChange, Reauth, ReauthFailure, Session,
+    SessionBody, SessionService, State, TokenEnd,
 };
 
 use super::programme::{
@@ -110,10 +110,11 @@ struct Player {
 
 impl Player {
     fn new(server: &Server, world: &World) -> Self {
-        let session = Session::builder(server.provider())
-            .login_deadline(DEADLINE)
-            .keep_alive(world.keep_alive)
-            .build();
+        let mut session = Session::builder(server.provider()).login_timeout(DEADLINE);
+        if world.keep_alive {
+            session = session.keep_alive();
+        }
+        let session = session.build();
         server.book().events = Some(session.events());
         Self {
             server: server.clone(),
@@ -236,7 +237,7 @@ impl Player {
                 };
                 let change = PasswordChange::to(format!("password-{new}"));
                 let change = match even_if_it_cannot_be_stored {
-                    true => change.even_if_it_cannot_be_stored(),
+                    true => change.allow_unstored(),
                     false => change,
                 };
                 self.operate("change", *patience, 20, async move {
@@ -367,6 +368,7 @@ impl Player {
             TokenEnd::Expired,
             TokenEnd::Continued,
             TokenEnd::Abandoned,
+            TokenEnd::Discarded,
         ];
         for end in ends {
             let counted = book.view.ended.values().filter(|other| **other == end);
@@ -703,17 +705,24 @@ fn is_unexplained(
     }
     let is_unsure = book.world.rejects_by == RejectsBy::Text500;
     let is_same = book.world.issues == Issues::Same;
-    let is_true = match &reauth.why {
-        Why::NotReplayable => !order.is_replayable() || order.replay == Strategies::Buffer,
-        Why::Unsure => is_unsure && order.post,
-        Why::CoolingDown => true,
-        Why::RenewalFailed(error) => error.kind() != ErrorKind::LoggedOut,
-        Why::StillRejected => reauth.replayed || is_same,
-        Why::LoggedOut => book.view.is_logged_out || book.forced > 0,
+    let is_true = match &reauth.failure {
+        ReauthFailure::NotReplayable => {
+            !order.is_replayable() || order.replay == Strategies::Buffer
+        }
+        ReauthFailure::Unsure => is_unsure && order.post,
+        ReauthFailure::CoolingDown => true,
+        ReauthFailure::RenewalFailed(error) => error.kind() != ErrorKind::LoggedOut,
+        ReauthFailure::StillRejected => reauth.replayed || is_same,
+        ReauthFailure::LoggedOut => book.view.is_logged_out || book.forced > 0,
         _ => false,
     };
-    if matches!(reauth.why, Why::NotReplayable | Why::Unsure) {
-        book.is_promised(reauth.generation);
+    if matches!(
+        reauth.failure,
+        ReauthFailure::NotReplayable | ReauthFailure::Unsure
+    ) {
+        if let Some(generation) = reauth.generation {
+            book.is_promised(generation);
+        }
     }
     (!is_true).then_some("its reason is not true")
 }

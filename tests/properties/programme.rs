@@ -429,9 +429,9 @@ fn world(focus: Focus) -> impl Strategy<Value = World> {
     };
     let server = (
         prop_oneof![
-            3 => Just(LogoutEnds::Token),
-            1 => Just(LogoutEnds::Session),
-            1 => Just(LogoutEnds::User)
+            4 => Just(LogoutEnds::Token),
+            1 => Just(LogoutEnds::User),
+            1 => Just(LogoutEnds::Nothing)
         ],
         prop_oneof![
             4 => Just(Issues::Fresh),

@@ -15,10 +15,10 @@ use http_body::{Body, Frame};
 use http_body_util::BodyExt;
 use tokio::time::{Instant, Sleep, sleep};
 use tower::{BoxError, Service};
-use tower_reauth::credentials::SourceError;
+use tower_reauth::SourceError;
 use tower_reauth::{
-    CredentialProvider, CredentialSource, Credentials, ExposeSecret, LoginContext, PasswordChange,
-    PasswordChanged, Profile, ProviderError, Rejection, Rolling, Source, Token,
+    CredentialProvider, CredentialSource, Credentials, ExposeSecret, LoginContext, LogoutContext,
+    PasswordContext, Profile, ProviderError, Rejection, Rolling, Source, Token,
 };
 
 use super::book::{Book, number_in, value};
@@ -126,8 +126,10 @@ impl CredentialProvider for Provider {
     fn profile(&self) -> Profile {
         let world = self.server.book().world.clone();
         let rejection = match world.rejects_by {
-            RejectsBy::Status401 => Rejection::status(401),
-            RejectsBy::Text500 => Rejection::body_contains(500, INVALID, 64),
+            RejectsBy::Status401 => Rejection::status(StatusCode::UNAUTHORIZED),
+            RejectsBy::Text500 => {
+                Rejection::body_contains(StatusCode::INTERNAL_SERVER_ERROR, INVALID, 64)
+            }
         };
         let profile = Profile::at(HOME.parse().unwrap())
             .rejection(rejection)
@@ -241,9 +243,9 @@ impl CredentialProvider for Provider {
         Err(error)
     }
 
-    async fn logout(&self, token: Token) -> Result<(), ProviderError> {
-        let number = number_of(&token);
-        drop(token);
+    async fn logout(&self, cx: LogoutContext) -> Result<(), ProviderError> {
+        let number = number_of(cx.token());
+        drop(cx);
         let answer = {
             let mut book = self.server.book();
             book.logout_begins(number);
@@ -285,14 +287,10 @@ impl CredentialProvider for Provider {
         }
     }
 
-    async fn change_password(
-        &self,
-        token: Token,
-        change: PasswordChange,
-    ) -> Result<PasswordChanged, ProviderError> {
-        let number = number_of(&token);
-        let new = password_of(change.new_password().expose_secret());
-        let given = change.current_password();
+    async fn change_password(&self, cx: PasswordContext) -> Result<(), ProviderError> {
+        let number = number_of(cx.token().unwrap());
+        let new = password_of(cx.new_password().expose_secret());
+        let given = cx.current_password();
         let current = given.map(|text| password_of(text.expose_secret()));
         let answer = {
             let mut book = self.server.book();
@@ -321,7 +319,7 @@ impl CredentialProvider for Provider {
                 return Err(ProviderError::refused("wrong password"));
             }
             book.server_password = new;
-            Ok(PasswordChanged::new())
+            Ok(())
         };
         let is_made = |done: bool| done && make().is_ok();
         let answer = match answer {

@@ -1,7 +1,7 @@
 //! The provider, and what the session hears through it.
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -11,8 +11,8 @@ use tower::ServiceExt;
 use tower::util::BoxCloneSyncService;
 use tower_reauth::provider::Api;
 use tower_reauth::{
-    BoxError, CredentialProvider, ExposeSecret, LoginContext, LogoutEnds, PasswordChange,
-    PasswordChanged, Profile, ProviderError, Rejection, Source, Token,
+    BoxError, CredentialProvider, ExposeSecret, LoginContext, LogoutContext, LogoutEnds,
+    PasswordContext, Profile, ProviderError, Rejection, Source, Token,
 };
 
 use super::account::{Purpose, Terms};
@@ -44,7 +44,7 @@ impl Provider {
         let calls = BoxCloneSyncService::new(http.map_request(boxed));
         let (terms, credentials) = server.account().is_served(user);
         Self {
-            api: Api::new(calls, base.parse().unwrap()),
+            api: Api::new(calls, base.parse().unwrap()).unwrap(),
             source: credentials.into(),
             user,
             terms,
@@ -102,7 +102,13 @@ impl CredentialProvider for Provider {
     fn profile(&self) -> Profile {
         self.api
             .profile()
-            .rejection(Rejection::status(401).or_body_contains(500, DEAD, 64))
+            .rejection(
+                Rejection::status(StatusCode::UNAUTHORIZED).or_body_contains(
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    DEAD,
+                    64,
+                ),
+            )
             .logout_ends(LogoutEnds::Token)
     }
 
@@ -138,31 +144,28 @@ impl CredentialProvider for Provider {
         })
     }
 
-    async fn logout(&self, token: Token) -> Result<(), ProviderError> {
+    async fn logout(&self, cx: LogoutContext) -> Result<(), ProviderError> {
+        let token = cx.token();
         let mut call = self.call(Purpose::Logout {
-            token: number_of(&token),
+            token: number_of(token),
         });
-        let answer = self.api.delete("/login").token(&token).logout().await;
+        let answer = self.api.delete("/login").token(token).logout().await;
         call.yields(answer.as_ref().map(|_| None));
         answer.map(drop)
     }
 
-    async fn change_password(
-        &self,
-        token: Token,
-        change: PasswordChange,
-    ) -> Result<PasswordChanged, ProviderError> {
-        let (new, current) = (change.new_password(), change.current_password());
+    async fn change_password(&self, cx: PasswordContext) -> Result<(), ProviderError> {
+        let (new, current) = (cx.new_password(), cx.current_password());
         let mut call = self.call(Purpose::Change {
             new: password_in(new.expose_secret()),
             current: current.map(|current| password_in(current.expose_secret())),
         });
         let current = current.map_or("", |current| current.expose_secret());
-        let request = self.api.put("/password").token(&token);
+        let request = self.api.put("/password").token(cx.token().unwrap());
         let request = request.header(CALL, call.number());
         let fields = [("current", current), ("new", new.expose_secret())];
         let answer = request.form(fields).change().await;
         call.yields(answer.as_ref().map(|_| None));
-        answer.map(|_| PasswordChanged::new())
+        answer.map(|_| ())
     }
 }

@@ -9,9 +9,9 @@ use bytes::Bytes;
 use http::StatusCode;
 
 use super::{
-    answer::Answer,
     operation::Operation,
     path::{normal, segments},
+    reply::Reply,
 };
 
 /// The requests that a fault is for.
@@ -83,7 +83,7 @@ pub(super) enum Effect {
     /// The answer's body ends halfway.
     Truncate,
     /// Another answer is sent.
-    Answer(Answer),
+    Answer(Reply),
 }
 
 impl Fault {
@@ -95,7 +95,7 @@ impl Fault {
         }
     }
 
-    fn answer(answer: Answer) -> Self {
+    fn answer(answer: Reply) -> Self {
         Self::new(Effect::Answer(answer))
     }
 
@@ -123,7 +123,7 @@ impl Fault {
     /// Answers with this status and an `ErrorList`.
     pub fn status(status: StatusCode) -> Self {
         let text = status.canonical_reason().unwrap_or("Unknown error");
-        Self::answer(Answer::error(status, text))
+        Self::answer(Reply::error(status, text))
     }
 
     /// Answers with this status and an HTML page, as gateways do.
@@ -145,7 +145,7 @@ impl Fault {
 
     /// Answers with this status and without a body.
     pub fn empty(status: StatusCode) -> Self {
-        Self::answer(Answer::empty(status))
+        Self::answer(Reply::empty(status))
     }
 
     /// Answers with this status, content type and body.
@@ -154,7 +154,7 @@ impl Fault {
     ///
     /// If the content type is not a valid header value.
     pub fn body(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Self {
-        Self::answer(Answer::raw(status, content_type, body.into()))
+        Self::answer(Reply::raw(status, content_type, body.into()))
     }
 
     /// Executes the request, then sends only the first half of the answer's body.

@@ -69,7 +69,6 @@
 //! - It is for tests. Passwords and tokens in its memory are not wiped.
 
 mod account;
-mod answer;
 mod body;
 mod builder;
 mod call;
@@ -77,6 +76,7 @@ mod fault;
 mod handle;
 mod operation;
 mod path;
+mod reply;
 mod routes;
 mod server;
 mod service;

@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::{
-    answer::Answer,
     body::ResponseBody,
     operation::Operation,
     path::segments,
+    reply::Reply,
     settings::TokenIn,
     state::{Access, ChangeRefusal, LoginRefusal, Order, State},
 };
@@ -65,23 +65,23 @@ pub(super) struct Received {
 }
 
 /// An answer, and the user of the session.
-pub(super) type Outcome = (Answer, Option<String>);
+pub(super) type Outcome = (Reply, Option<String>);
 
 impl Received {
     /// Executes the request.
     pub(super) fn execute(self, state: &mut State, now: Instant) -> Outcome {
         let Some(route) = &self.route else {
-            return (Answer::error(StatusCode::NOT_FOUND, "Not found"), None);
+            return (Reply::error(StatusCode::NOT_FOUND, "Not found"), None);
         };
         let operation = route.operation;
         if self.head.method == Method::OPTIONS {
             return (
-                Answer::empty(StatusCode::OK).allowing(operation.allow()),
+                Reply::empty(StatusCode::OK).allowing(operation.allow()),
                 None,
             );
         }
         if !operation.takes(&self.head.method) {
-            let refusal = Answer::error(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed");
+            let refusal = Reply::error(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed");
             return (refusal.allowing(operation.allow()), None);
         }
         if operation == Operation::Login {
@@ -91,14 +91,14 @@ impl Received {
         let (user, token) = match state.access(&tokens, now) {
             Access::Missing => {
                 let text = "Unauthorized: no session token was sent";
-                return (Answer::error(StatusCode::UNAUTHORIZED, text), None);
+                return (Reply::error(StatusCode::UNAUTHORIZED, text), None);
             }
             Access::Dead => return (dead_token(state.settings.dead_token_as), None),
             Access::Live { user, token } => (user, token),
         };
         let answer = match operation {
             // Answered above.
-            Operation::Login => Answer::empty(StatusCode::OK),
+            Operation::Login => Reply::empty(StatusCode::OK),
             Operation::Logout => {
                 state.logout(&token);
                 success(format!("Successfully logged out from session {token}"))
@@ -111,7 +111,7 @@ impl Received {
             Operation::JobOutput => output(&self.head.uri),
             Operation::Order => self.order(state),
             Operation::Run => self.ordered(&state.order(None, None)),
-            Operation::Forbidden => Answer::error(
+            Operation::Forbidden => Reply::error(
                 StatusCode::FORBIDDEN,
                 format!("User {user} is not authorized to perform this action"),
             ),
@@ -128,7 +128,7 @@ impl Received {
         let LoginCredentials { username, password } = credentials;
         let token = self.fresh_token;
         let answer = match state.login(&username, &password, token.clone(), now) {
-            Ok(()) => Answer::ok(&LoginResult {
+            Ok(()) => Reply::ok(&LoginResult {
                 username: Some(username.clone()),
                 token: Some(SecretString::from(token)),
                 version: Some("9.22.30".to_owned()),
@@ -142,13 +142,13 @@ impl Received {
                     }
                 };
                 let status = state.status_of_refused_login(&refusal);
-                Answer::error(status, format!("Failed to login: {text}"))
+                Reply::error(status, format!("Failed to login: {text}"))
             }
         };
         (answer, Some(username))
     }
 
-    fn update_password(&self, state: &mut State, user: &str, token: &str) -> Answer {
+    fn update_password(&self, state: &mut State, user: &str, token: &str) -> Reply {
         let change: PasswordsObject = match read(&self.body) {
             Ok(change) => change,
             Err(refusal) => return refusal,
@@ -161,28 +161,28 @@ impl Received {
         match state.change_password(user, token, named, current, new) {
             Ok(()) => success("Password was changed successfully".to_owned()),
             Err(ChangeRefusal::UnknownUser) => {
-                Answer::error(StatusCode::NOT_FOUND, "User was not found")
+                Reply::error(StatusCode::NOT_FOUND, "User was not found")
             }
-            Err(ChangeRefusal::OtherUser) => Answer::error(
+            Err(ChangeRefusal::OtherUser) => Reply::error(
                 StatusCode::FORBIDDEN,
                 format!("User {user} may only change the user's own password"),
             ),
-            Err(ChangeRefusal::WrongPassword) => Answer::error(
+            Err(ChangeRefusal::WrongPassword) => Reply::error(
                 state.settings.wrong_current_password_as,
                 "The current password is incorrect",
             ),
-            Err(ChangeRefusal::SamePassword) => Answer::error(
+            Err(ChangeRefusal::SamePassword) => Reply::error(
                 StatusCode::BAD_REQUEST,
                 "The new password must differ from the current password",
             ),
-            Err(ChangeRefusal::TooShort { characters }) => Answer::error(
+            Err(ChangeRefusal::TooShort { characters }) => Reply::error(
                 StatusCode::BAD_REQUEST,
                 format!("The new password must have at least {characters} characters"),
             ),
         }
     }
 
-    fn order(&self, state: &mut State) -> Answer {
+    fn order(&self, state: &mut State) -> Reply {
         let body = if self.body.is_empty() {
             Value::Null
         } else {
@@ -195,52 +195,52 @@ impl Received {
         self.ordered(&state.order(text("ctm"), text("folder")))
     }
 
-    fn ordered(&self, order: &Order) -> Answer {
+    fn ordered(&self, order: &Order) -> Reply {
         let run_id = order.run_id();
-        Answer::ok(&json!({
+        Reply::ok(&json!({
             "runId": run_id,
             "statusURI": format!("{}/run/status/{run_id}", self.base),
         }))
     }
 
-    fn jobs_status(&self, state: &State) -> Answer {
+    fn jobs_status(&self, state: &State) -> Reply {
         let limit = match number(&self.head.uri, "limit", 1000, 1000) {
             Ok(limit) => limit as usize,
             Err(refusal) => return refusal,
         };
         let jobs: Vec<_> = state.orders().take(limit).map(|o| self.job(o)).collect();
-        Answer::ok(&json!({
+        Reply::ok(&json!({
             "returned": jobs.len(),
             "total": state.jobs_ordered(),
             "statuses": jobs,
         }))
     }
 
-    fn run_status(&self, state: &State, run_id: &str) -> Answer {
+    fn run_status(&self, state: &State, run_id: &str) -> Reply {
         // The number is the last group, in decimal.
         let number = run_id.rsplit('-').next().and_then(|n| n.parse().ok());
         match number.and_then(|number| state.ordered(number)) {
-            Some(order) if order.run_id() == run_id => Answer::ok(&json!({
+            Some(order) if order.run_id() == run_id => Reply::ok(&json!({
                 "completion": "Completed",
                 "statuses": [self.job(order)],
                 "startIndex": 0,
                 "itemsPerPage": 25,
                 "total": 1,
             })),
-            Some(_) | None => Answer::error(
+            Some(_) | None => Reply::error(
                 StatusCode::NOT_FOUND,
                 "No runs were found for the given run id",
             ),
         }
     }
 
-    fn job_status(&self, state: &State, job_id: &str) -> Answer {
+    fn job_status(&self, state: &State, job_id: &str) -> Reply {
         // Clients encode the colon.
         let job_id = job_id.replace("%3A", ":").replace("%3a", ":");
         let number = job_id.rsplit(':').next().and_then(|n| n.parse().ok());
         match number.and_then(|number| state.ordered(number)) {
-            Some(order) if order.job_id() == job_id => Answer::ok(&self.job(order)),
-            Some(_) | None => Answer::error(StatusCode::NOT_FOUND, "Job was not found"),
+            Some(order) if order.job_id() == job_id => Reply::ok(&self.job(order)),
+            Some(_) | None => Reply::error(StatusCode::NOT_FOUND, "Job was not found"),
         }
     }
 
@@ -283,8 +283,8 @@ impl Order {
     }
 }
 
-fn servers() -> Answer {
-    Answer::ok(&json!([{
+fn servers() -> Reply {
+    Reply::ok(&json!([{
         "name": "emulator",
         "host": "localhost",
         "state": "Up",
@@ -296,25 +296,25 @@ fn servers() -> Answer {
     }]))
 }
 
-fn output(uri: &Uri) -> Answer {
+fn output(uri: &Uri) -> Reply {
     let chunks = match number(uri, "chunks", 4, MAX_CHUNKS) {
         Ok(chunks) => chunks,
         Err(refusal) => return refusal,
     };
     match number(uri, "size", 64, MAX_CHUNK) {
-        Ok(size) => Answer::text(ResponseBody::chunks(chunks, size.max(1) as usize)),
+        Ok(size) => Reply::text(ResponseBody::chunks(chunks, size.max(1) as usize)),
         Err(refusal) => refusal,
     }
 }
 
-fn success(message: String) -> Answer {
-    Answer::ok(&SuccessData {
+fn success(message: String) -> Reply {
+    Reply::ok(&SuccessData {
         message: Some(message),
     })
 }
 
-fn dead_token(status: StatusCode) -> Answer {
-    Answer::error(status, "Session token is invalid or expired")
+fn dead_token(status: StatusCode) -> Reply {
+    Reply::error(status, "Session token is invalid or expired")
 }
 
 /// The tokens of a request, in the headers that the settings allow.
@@ -342,19 +342,19 @@ fn without_bearer(value: &str) -> Option<&str> {
 }
 
 /// Reads a JSON body. The refusal never quotes it, because it may contain a password.
-fn read<T: DeserializeOwned>(body: &Bytes) -> Result<T, Answer> {
+fn read<T: DeserializeOwned>(body: &Bytes) -> Result<T, Reply> {
     serde_json::from_slice(body).map_err(|error| {
         let text = if error.is_data() {
             "Invalid request body: a field is missing or of the wrong type"
         } else {
             "Invalid request body: malformed JSON"
         };
-        Answer::error(StatusCode::BAD_REQUEST, text)
+        Reply::error(StatusCode::BAD_REQUEST, text)
     })
 }
 
 /// Reads a number up to `max` from the query.
-fn number(uri: &Uri, name: &str, default: u32, max: u32) -> Result<u32, Answer> {
+fn number(uri: &Uri, name: &str, default: u32, max: u32) -> Result<u32, Reply> {
     let pairs = uri.query().unwrap_or("").split('&');
     let value = pairs
         .filter_map(|pair| pair.split_once('='))
@@ -368,6 +368,6 @@ fn number(uri: &Uri, name: &str, default: u32, max: u32) -> Result<u32, Answer> 
         .filter(|number| *number <= max)
         .ok_or_else(|| {
             let text = format!("Invalid query parameter: {name} must be a number up to {max}");
-            Answer::error(StatusCode::BAD_REQUEST, text)
+            Reply::error(StatusCode::BAD_REQUEST, text)
         })
 }

@@ -17,13 +17,13 @@ use tokio::time::Instant;
 use tower_service::Service;
 
 use super::{
-    answer::Answer,
     body::ResponseBody,
     call::Call,
     fault::{Effect, Fault, Moment},
     handle::Emulator,
     operation::Operation,
     path::below,
+    reply::Reply,
     routes::{Outcome, Received, Route},
 };
 
@@ -169,7 +169,7 @@ impl EmulatorService {
     fn execute(&self, head: Parts, body: Bytes, route: Option<Route>) -> Outcome {
         let Ok(fresh_token) = fresh_token(&head.method) else {
             let text = "The system has no random numbers";
-            return (Answer::error(StatusCode::INTERNAL_SERVER_ERROR, text), None);
+            return (Reply::error(StatusCode::INTERNAL_SERVER_ERROR, text), None);
         };
         let base = self.base(&head);
         let received = Received {
@@ -192,18 +192,18 @@ impl EmulatorService {
     }
 }
 
-async fn whole<B>(body: B) -> Result<Bytes, Answer>
+async fn whole<B>(body: B) -> Result<Bytes, Reply>
 where
     B: Body,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
     match Limited::new(body, MAX_BODY).collect().await {
         Ok(body) => Ok(body.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(Answer::error(
+        Err(error) if error.is::<LengthLimitError>() => Err(Reply::error(
             StatusCode::PAYLOAD_TOO_LARGE,
             format!("The request body is larger than {MAX_BODY} bytes"),
         )),
-        Err(_) => Err(Answer::error(
+        Err(_) => Err(Reply::error(
             StatusCode::BAD_REQUEST,
             "The request body ended too early",
         )),

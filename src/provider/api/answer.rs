@@ -274,10 +274,10 @@ impl Answer {
     /// The answer, unless its status is one of those.
     pub(super) fn denied(
         self,
-        statuses: &[u16],
+        statuses: &[StatusCode],
         error: fn(Said) -> ProviderError,
     ) -> Result<Self, ProviderError> {
-        match statuses.contains(&self.status.as_u16()) {
+        match statuses.contains(&self.status) {
             true => Err(self.failed(error)),
             false => Ok(self),
         }
@@ -410,12 +410,16 @@ mod tests {
             let http = tower::service_fn(move |_: Request<Full<Bytes>>| {
                 ready(Err::<Response<Full<Bytes>>, _>(Error::from(kind)))
             });
-            let api = Api::new(http, Uri::from_static("https://a.test"));
+            let api = Api::new(http, Uri::from_static("https://a.test")).unwrap();
             for error in [
                 api.post("/login").send().await.err().unwrap(),
                 api.post("/login").login().await.err().unwrap(),
             ] {
-                assert_eq!(error.kind(), ProviderErrorKind::Unavailable);
+                let expected = match may_have_happened {
+                    true => ProviderErrorKind::Unavailable,
+                    false => ProviderErrorKind::NotSent,
+                };
+                assert_eq!(error.kind(), expected);
                 assert_eq!(error.may_have_happened(), may_have_happened);
             }
         }

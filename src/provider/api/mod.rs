@@ -8,8 +8,7 @@ use std::fmt;
 
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use http::uri::Scheme;
-use http::{Method, Request, Response, Uri};
+use http::{Method, Request, Response, StatusCode, Uri};
 use http_body::Body;
 use http_body_util::Full;
 use secrecy::{ExposeSecret, SecretString};
@@ -24,7 +23,8 @@ use self::transport::SendError;
 use super::{Profile, ProviderError};
 use crate::BoxError;
 use crate::credentials::Credentials;
-use crate::origin::{Destination, Origins};
+use crate::header::expect_name;
+use crate::origin::{Destination, InvalidOrigin, Origin, Origins};
 use crate::secret;
 use crate::token::Token;
 
@@ -54,7 +54,7 @@ use crate::token::Token;
 /// | 408, 5xx | `Unavailable` | `Unavailable` | `Uncertain` | `Uncertain` |
 /// | [`busy_by`](Call::busy_by) | `Unavailable` | `Unavailable` | `Unavailable` | `Unavailable` |
 /// | no answer | `Unavailable` | `Unavailable` | `Uncertain` | `Uncertain` |
-/// | nobody listens | `Unavailable` | `Unavailable` | `Unavailable` | `Unavailable` |
+/// | not sent | `NotSent` | `NotSent` | `NotSent` | `NotSent` |
 /// | other | `Protocol` | `Protocol` | `Protocol` | `Protocol` |
 ///
 /// Where a server means something else by a 2xx, finish with
@@ -72,17 +72,14 @@ use crate::token::Token;
 /// ```
 /// use std::collections::BTreeMap;
 /// use bytes::Bytes;
-/// use http::HeaderName;
 /// use http_body_util::Full;
 /// use tower_reauth::provider::Api;
 /// use tower_reauth::{
-///     CredentialProvider, Credentials, ExposeSecret, LoginContext, LogoutEnds, Profile,
-///     ProviderError, Source, Token,
+///     CredentialProvider, Credentials, ExposeSecret, LoginContext, LogoutContext, LogoutEnds,
+///     Profile, ProviderError, Source, Token,
 /// };
 /// # use hyper_util::client::legacy::{Client, connect::HttpConnector};
 /// # type Http = Client<HttpConnector, Full<Bytes>>;
-///
-/// const X_AUTH_TOKEN: HeaderName = HeaderName::from_static("x-auth-token");
 ///
 /// struct Redfish {
 ///     api: Api<Http>,
@@ -98,21 +95,21 @@ use crate::token::Token;
 ///         Some(&self.source)
 ///     }
 ///
-///     async fn login(&self, login: LoginContext) -> Result<Token, ProviderError> {
-///         let user = login.credentials()?;
+///     async fn login(&self, cx: LoginContext) -> Result<Token, ProviderError> {
+///         let user = cx.credentials()?;
 ///         let body = BTreeMap::from([
 ///             ("UserName", user.username()),
 ///             ("Password", user.password().expose_secret()),
 ///         ]);
 ///         let sessions = self.api.post("/redfish/v1/SessionService/Sessions");
 ///         let answer = sessions.json(&body).login().await?;
-///         let token = Token::header(X_AUTH_TOKEN, answer.header("x-auth-token")?)?;
+///         let token = Token::header("x-auth-token", answer.header("x-auth-token")?)?;
 ///         Ok(token.with_data(answer.header("location")?))
 ///     }
 ///
-///     async fn logout(&self, token: Token) -> Result<(), ProviderError> {
-///         let address = token.data().map_or("", |address| address.expose_secret());
-///         self.api.delete(address).token(&token).logout().await?;
+///     async fn logout(&self, cx: LogoutContext) -> Result<(), ProviderError> {
+///         let address = cx.token().data().map_or("", |address| address.expose_secret());
+///         self.api.delete(address).token(cx.token()).logout().await?;
 ///         Ok(())
 ///     }
 /// }
@@ -120,33 +117,42 @@ use crate::token::Token;
 pub struct Api<S, B = Full<Bytes>> {
     http: S,
     base: Uri,
+    origin: Origin,
     origins: Origins,
     headers: HeaderMap,
     body: fn(Bytes) -> B,
 }
 
 impl<S, B: From<Bytes>> Api<S, B> {
-    /// The endpoints at and below `base`, called through `http`.
+    /// Calls the endpoints at and below `base` through `http`.
     ///
-    /// A `base` that is no absolute `http` or `https` URI fails each call with
-    /// [`Unsupported`](super::ProviderErrorKind::Unsupported).
-    pub fn new(http: S, base: Uri) -> Self {
+    /// # Errors
+    ///
+    /// [`InvalidOrigin`] if no call can be sent there: `base` is an absolute `http` or
+    /// `https` URI without user and query.
+    pub fn new(http: S, base: Uri) -> Result<Self, InvalidOrigin> {
         Self::with_body(http, base, B::from)
     }
 }
 
 impl<S, B> Api<S, B> {
     /// As [`Api::new`], for a client whose request body is made by `body`.
-    pub fn with_body(http: S, base: Uri, body: fn(Bytes) -> B) -> Self {
+    ///
+    /// # Errors
+    ///
+    /// As [`Api::new`].
+    pub fn with_body(http: S, base: Uri, body: fn(Bytes) -> B) -> Result<Self, InvalidOrigin> {
+        let origin = Origin::of_base(&base)?;
         let mut origins = Origins::default();
-        origins.add(&base);
-        Self {
+        origins.add(origin.clone());
+        Ok(Self {
             http,
             base,
+            origin,
             origins,
             headers: HeaderMap::new(),
             body,
-        }
+        })
     }
 
     /// Lets calls, and so passwords and tokens, go over plain `http` to another
@@ -158,13 +164,20 @@ impl<S, B> Api<S, B> {
         self
     }
 
-    /// Sends one more header with each call, such as a tenant or an API key. A
-    /// second value for the same name replaces the first. It is marked as
-    /// sensitive.
+    /// Adds a header to each call, such as a tenant or an API key. A second value for
+    /// the same name replaces the first. The value is marked as sensitive.
+    ///
+    /// # Panics
+    ///
+    /// If `name` is not a header name.
     #[must_use]
-    pub fn extra_header(self, name: HeaderName, mut value: HeaderValue) -> Self {
+    pub fn extra_header<N>(self, name: N, mut value: HeaderValue) -> Self
+    where
+        N: TryInto<HeaderName>,
+        N::Error: Into<http::Error>,
+    {
         value.set_sensitive(true);
-        self.default_header(name, value)
+        self.default_header(expect_name(name), value)
     }
 
     /// Sets a header of each call. An extra header of that name replaces it.
@@ -187,7 +200,7 @@ impl<S, B> Api<S, B> {
 
     /// A profile whose tokens go to the origin of the base address.
     pub fn profile(&self) -> Profile {
-        let profile = Profile::at(self.base.clone());
+        let profile = Profile::at(self.origin.clone());
         match self.origins.allows_plain_http() {
             true => profile.allow_plain_http(),
             false => profile,
@@ -255,13 +268,6 @@ impl<S: Clone, B> Api<S, B> {
     }
 
     fn resolve(&self, to: &str) -> Result<Uri, ProviderError> {
-        let scheme = self.base.scheme();
-        let scheme = scheme.filter(|scheme| [Scheme::HTTP, Scheme::HTTPS].contains(scheme));
-        let (Some(scheme), Some(authority)) = (scheme, self.base.authority()) else {
-            return Err(ProviderError::unsupported(
-                "the base address is no absolute http or https URI: give it a scheme and a host",
-            ));
-        };
         // Neither is ever meant: a name was put in that was not encoded.
         let path = to.split('?').next().unwrap_or_default();
         let leads_up = |segment: &str| {
@@ -282,22 +288,22 @@ impl<S: Clone, B> Api<S, B> {
                     to if to.starts_with('/') => to.to_owned(),
                     to => format!("{base}/{to}"),
                 };
-                Uri::builder()
-                    .scheme(scheme.clone())
-                    .authority(authority.clone())
-                    .path_and_query(path)
-                    .build()
+                let mut parts = self.base.clone().into_parts();
+                path.parse().map_err(http::Error::from).and_then(|path| {
+                    parts.path_and_query = Some(path);
+                    Ok(Uri::from_parts(parts)?)
+                })
             }
         };
         // It is not quoted: an address may come from an answer, and hold a secret.
         let no_uri = |_| ProviderError::protocol("the address of a call is no URI");
         let uri = uri.map_err(no_uri)?;
         match self.origins.locate(&uri) {
-            Destination::Home => without_userinfo(uri).map_err(no_uri),
+            Destination::Allowed => without_userinfo(uri).map_err(no_uri),
             Destination::Insecure => Err(ProviderError::unsupported(
                 "not sent over plain http to another machine: use https, or `Api::allow_plain_http`",
             )),
-            Destination::Elsewhere | Destination::Unknown => Err(ProviderError::protocol(
+            Destination::Foreign | Destination::Unknown => Err(ProviderError::protocol(
                 "not sent: the address is on another server than the base address",
             )),
         }
@@ -314,23 +320,31 @@ pub struct Call<S, B = Full<Bytes>> {
     what: String,
     headers: HeaderMap,
     payload: Result<Bytes, ProviderError>,
-    denied_by: &'static [u16],
-    busy_by: &'static [u16],
+    denied_by: &'static [StatusCode],
+    busy_by: &'static [StatusCode],
 }
 
 impl<S, B> Call<S, B> {
-    /// Sends a header, marked as sensitive.
-    pub fn header(mut self, name: HeaderName, value: impl Into<SecretString>) -> Self {
+    /// Adds a header, marked as sensitive. A name or a value that HTTP does not allow
+    /// fails the call before it is sent.
+    pub fn header(
+        mut self,
+        name: impl TryInto<HeaderName>,
+        value: impl Into<SecretString>,
+    ) -> Self {
         let value = value.into();
-        match secret::header_value(&[value.expose_secret().as_bytes()]) {
-            Ok(value) => {
+        let value = secret::header_value(&[value.expose_secret().as_bytes()]);
+        match (name.try_into(), value) {
+            (Ok(name), Ok(value)) => {
                 self.headers.insert(name, value);
             }
-            Err(_) => {
+            (Ok(name), Err(_)) => {
                 self.fail(format_args!(
-                    "the header `{name}` holds bytes that none may hold"
+                    "the value of the header `{name}` has a byte that no value may have"
                 ));
             }
+            // Not quoted: an invalid name may be the whole header, value included.
+            (Err(_), _) => self.fail(format_args!("one of its headers has no valid name")),
         }
         self
     }
@@ -395,14 +409,14 @@ impl<S, B> Call<S, B> {
     /// Names statuses by which this server denies what it was sent, besides
     /// those that always do: the credentials of a login, the token of any other
     /// call.
-    pub fn denied_by(mut self, statuses: &'static [u16]) -> Self {
+    pub fn denied_by(mut self, statuses: &'static [StatusCode]) -> Self {
         self.denied_by = statuses;
         self
     }
 
     /// Names statuses by which this server says that it takes no such call now,
     /// though the same may succeed later: that its clients are too many, say.
-    pub fn busy_by(mut self, statuses: &'static [u16]) -> Self {
+    pub fn busy_by(mut self, statuses: &'static [StatusCode]) -> Self {
         self.busy_by = statuses;
         self
     }
@@ -478,7 +492,7 @@ where
         let (http, request) = self.into_request()?;
         let received = transport::send(http, request, MAX_ANSWER).await;
         let received = received.map_err(|error| match error {
-            SendError::Unsent(error) => ProviderError::unavailable(error),
+            SendError::Unsent(error) => ProviderError::not_sent(error),
             SendError::Lost(error) => lost(error),
         })?;
         Answer::of(what, received, lost)
@@ -545,7 +559,7 @@ where
         let (denied_by, busy_by) = (self.denied_by, self.busy_by);
         let answer = self.send_once().await?;
         let answer = answer.denied(busy_by, ProviderError::unavailable)?;
-        match denied_by.contains(&answer.status().as_u16()) {
+        match denied_by.contains(&answer.status()) {
             true => Ok(None),
             false => answer.of_exchange(),
         }
@@ -584,6 +598,7 @@ impl<S: Clone, B> Clone for Api<S, B> {
         Self {
             http: self.http.clone(),
             base: self.base.clone(),
+            origin: self.origin.clone(),
             origins: self.origins.clone(),
             headers: self.headers.clone(),
             body: self.body,

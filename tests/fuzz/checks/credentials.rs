@@ -4,10 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use tower_reauth::ExposeSecret;
-use tower_reauth::credentials::{
-    CredentialSource, Credentials, File, FileStore, SourceError, SourceErrorKind, Trying,
-};
+use tower_reauth::credentials::{File, FileStore, SourceErrorKind, Trying};
+use tower_reauth::{CredentialSource, Credentials, ExposeSecret, SourceError};
 
 /// A folder of a test's own, removed with it.
 pub(crate) struct Folder(PathBuf);

@@ -28,7 +28,7 @@ pub(crate) fn retry_after(input: &[u8]) {
         headers.insert(header::DATE, date.clone());
         async move { Ok::<_, Infallible>(response) }
     });
-    let api = Api::new(http, "https://api.test".parse().unwrap());
+    let api = Api::new(http, "https://api.test".parse().unwrap()).unwrap();
     let error = super::run(api.get("/").login()).unwrap_err();
     assert_eq!(error.kind(), ProviderErrorKind::Unavailable);
     if let Some(expected) = expected {

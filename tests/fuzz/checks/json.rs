@@ -19,7 +19,7 @@ pub(crate) fn secret(input: &[u8]) {
         let response = Response::new(Full::new(body.clone()));
         async move { Ok::<_, Infallible>(response) }
     });
-    let api = Api::new(http, "https://api.test".parse().unwrap());
+    let api = Api::new(http, "https://api.test".parse().unwrap()).unwrap();
     let answer = super::run(api.get("/").send()).unwrap();
 
     let found = answer.secret(&pointer);

@@ -4,7 +4,7 @@ use std::fmt::{Debug, Display};
 use std::time::Duration;
 
 use http::Uri;
-use tower_reauth::{CloseError, Error, TokenEnd, Why};
+use tower_reauth::{CloseError, Error, ReauthFailure, TokenEnd};
 
 use super::accounts;
 use super::format::{
@@ -398,8 +398,8 @@ fn unmet(outcome: &Outcome, caller: usize, record: &Record) -> Vec<String> {
         expect("service_error", format!("{part:?}"), is_met);
     }
     if let Some(part) = &outcome.says {
-        let renewal = reauth.and_then(|reauth| match &reauth.why {
-            Why::RenewalFailed(error) => Some(chain(error)),
+        let renewal = reauth.and_then(|reauth| match &reauth.failure {
+            ReauthFailure::RenewalFailed(error) => Some(chain(error)),
             _ => None,
         });
         let said = error.map(|error| chain(&**error)).or(renewal);
@@ -416,13 +416,14 @@ fn unmet(outcome: &Outcome, caller: usize, record: &Record) -> Vec<String> {
         expect("retry_after", format!("{retry_after:?}"), is_met);
     }
     if let Some(why) = outcome.why {
-        let is_met = response.is_some() && why_of(reauth.map(|reauth| &reauth.why)) == Some(why);
+        let is_met =
+            response.is_some() && why_of(reauth.map(|reauth| &reauth.failure)) == Some(why);
         expect("why", format!("{why:?}"), is_met);
     }
     if let Some(kind) = outcome.renewal_error {
         let kind = format!("{kind:?}");
-        let is_met = reauth.is_some_and(|reauth| match &reauth.why {
-            Why::RenewalFailed(error) => format!("{:?}", error.kind()) == kind,
+        let is_met = reauth.is_some_and(|reauth| match &reauth.failure {
+            ReauthFailure::RenewalFailed(error) => format!("{:?}", error.kind()) == kind,
             _ => false,
         });
         expect("renewal_error", kind, is_met);
@@ -437,7 +438,7 @@ fn unmet(outcome: &Outcome, caller: usize, record: &Record) -> Vec<String> {
     if let Some(generation) = outcome.generation {
         let happened = given
             .map(|(_, generation)| generation)
-            .or(reauth.map(|reauth| reauth.generation));
+            .or(reauth.and_then(|reauth| reauth.generation));
         expect(
             "generation",
             generation.to_string(),
@@ -462,15 +463,15 @@ fn unmet(outcome: &Outcome, caller: usize, record: &Record) -> Vec<String> {
 }
 
 /// `None` for a reason that the format does not know yet.
-fn why_of(why: Option<&Why>) -> Option<ExpectedWhy> {
-    Some(match why {
+fn why_of(failure: Option<&ReauthFailure>) -> Option<ExpectedWhy> {
+    Some(match failure {
         None => ExpectedWhy::None,
-        Some(Why::NotReplayable) => ExpectedWhy::NotReplayable,
-        Some(Why::Unsure) => ExpectedWhy::Unsure,
-        Some(Why::CoolingDown) => ExpectedWhy::CoolingDown,
-        Some(Why::RenewalFailed(_)) => ExpectedWhy::RenewalFailed,
-        Some(Why::StillRejected) => ExpectedWhy::StillRejected,
-        Some(Why::LoggedOut) => ExpectedWhy::LoggedOut,
+        Some(ReauthFailure::NotReplayable) => ExpectedWhy::NotReplayable,
+        Some(ReauthFailure::Unsure) => ExpectedWhy::Unsure,
+        Some(ReauthFailure::CoolingDown) => ExpectedWhy::CoolingDown,
+        Some(ReauthFailure::RenewalFailed(_)) => ExpectedWhy::RenewalFailed,
+        Some(ReauthFailure::StillRejected) => ExpectedWhy::StillRejected,
+        Some(ReauthFailure::LoggedOut) => ExpectedWhy::LoggedOut,
         Some(_) => return None,
     })
 }
@@ -753,7 +754,9 @@ impl Places {
         let given = &scenario.given;
         let origins = given.profile.origins.iter().chain(&given.session.origin);
         Self {
-            origins: origins.filter_map(|origin| origin_of(&origin.0)).collect(),
+            origins: origins
+                .filter_map(|origin| origin_of(&origin.address))
+                .collect(),
             bound: given.profile.bound,
             plain_http: given.profile.plain_http,
         }

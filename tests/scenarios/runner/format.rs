@@ -5,9 +5,10 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::time::Duration;
 
-use http::{HeaderName, HeaderValue, Method, Uri};
+use http::{HeaderName, HeaderValue, Method, StatusCode, Uri};
 use serde::de::{self, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
+use tower_reauth::Origin;
 
 use super::values::{Carried, Count, Numbers, OrNone, Span, Time};
 
@@ -64,7 +65,7 @@ pub(crate) struct Reading {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct GivenProfile {
-    pub(crate) origins: Vec<Address>,
+    pub(crate) origins: Vec<Site>,
     pub(crate) bound: bool,
     pub(crate) plain_http: bool,
     pub(crate) rejection: Vec<Clause>,
@@ -85,11 +86,11 @@ pub(crate) enum Ends {
 impl Default for GivenProfile {
     fn default() -> Self {
         Self {
-            origins: vec![Address(Uri::from_static("https://api.test"))],
+            origins: vec![Site::try_from("https://api.test".to_owned()).expect("an origin")],
             bound: false,
             plain_http: false,
             rejection: vec![Clause {
-                condition: Condition::Status(401),
+                condition: Condition::Status(StatusCode::UNAUTHORIZED),
                 sure: false,
             }],
             logout_ends: Ends::default(),
@@ -102,6 +103,14 @@ impl Default for GivenProfile {
 #[serde(try_from = "String")]
 pub(crate) struct Address(pub(crate) Uri);
 
+/// An origin, as the address that requests are sent to.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(try_from = "String")]
+pub(crate) struct Site {
+    pub(crate) address: Uri,
+    pub(crate) origin: Origin,
+}
+
 #[derive(Clone, Debug, Deserialize)]
 #[serde(try_from = "ClauseAsWritten")]
 pub(crate) struct Clause {
@@ -111,25 +120,25 @@ pub(crate) struct Clause {
 
 #[derive(Clone, Debug)]
 pub(crate) enum Condition {
-    Status(u16),
+    Status(StatusCode),
     BodyContains {
-        status: u16,
+        status: StatusCode,
         text: String,
         within: usize,
     },
     Header(HeaderName, HeaderValue),
-    Closure(u16),
+    Closure(StatusCode),
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ClauseAsWritten {
-    status: Option<u16>,
+    status: Option<Status>,
     body_contains: Option<String>,
     within: Option<usize>,
     header: Option<String>,
     value: Option<String>,
-    closure: Option<u16>,
+    closure: Option<Status>,
     #[serde(default)]
     sure: bool,
 }
@@ -138,7 +147,7 @@ struct ClauseAsWritten {
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct GivenSession {
     pub(crate) initial: Option<Initial>,
-    pub(crate) origin: Option<Address>,
+    pub(crate) origin: Option<Site>,
     pub(crate) login_deadline: Option<Time>,
     pub(crate) keep_alive: bool,
 }
@@ -1029,9 +1038,7 @@ impl TryFrom<ClauseAsWritten> for Clause {
             closure,
             sure,
         } = written;
-        for status in status.iter().chain(&closure) {
-            Status::try_from(*status)?;
-        }
+        let (status, closure) = (status.map(|it| it.0), closure.map(|it| it.0));
         let condition = match (status, body_contains, within, header, value, closure) {
             (Some(status), None, None, None, None, None) => Condition::Status(status),
             (Some(status), Some(text), within, None, None, None) => Condition::BodyContains {
@@ -1066,6 +1073,20 @@ impl TryFrom<String> for Address {
         match text.parse() {
             Ok(uri) => Ok(Self(uri)),
             Err(error) => Err(format!("{text:?} is no URI: {error}")),
+        }
+    }
+}
+
+impl TryFrom<String> for Site {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        match text.parse() {
+            Ok(origin) => Address::try_from(text).map(|address| Self {
+                address: address.0,
+                origin,
+            }),
+            Err(error) => Err(format!("{text:?} is not an origin: {error}")),
         }
     }
 }

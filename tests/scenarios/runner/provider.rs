@@ -7,9 +7,9 @@ use http::{HeaderValue, Request};
 use secrecy::{ExposeSecret, SecretString};
 use tower::ServiceExt;
 use tower_reauth::{
-    Anonymous, CredentialProvider, CredentialSource, Credentials, LoginContext, LogoutEnds,
-    PasswordChange, PasswordChanged, Profile, ProviderError, Rejection, Rolling, Session, Source,
-    SourceError, Token,
+    Anonymous, CredentialProvider, CredentialSource, Credentials, LoginContext, LogoutContext,
+    LogoutEnds, PasswordChange, PasswordContext, Profile, ProviderError, Rejection, Rolling,
+    Session, Source, SourceError, Token,
 };
 
 use super::format::{Answer, Asks, Condition, Ends, Given, Kind, Line, Reading};
@@ -190,7 +190,7 @@ impl ScriptedProvider {
                 .profile
                 .origins
                 .first()
-                .map(|origin| origin.0.to_string().trim_end_matches('/').to_owned())
+                .map(|origin| origin.address.to_string().trim_end_matches('/').to_owned())
                 .unwrap_or_default(),
         }
     }
@@ -251,7 +251,7 @@ impl ScriptedProvider {
                 Asks::Logout => done(session.logout().await),
                 Asks::ChangePassword => {
                     let change = PasswordChange::to(password("asked-within"));
-                    done(session.change_password(change).await.map(drop))
+                    done(session.change_password(change).await)
                 }
                 Asks::Request | Asks::RequestOnATask | Asks::AnonymousRequest => {
                     response_of(client.oneshot(request), None).await
@@ -424,10 +424,10 @@ impl CredentialProvider for ScriptedProvider {
         outcome
     }
 
-    async fn logout(&self, token: Token) -> Result<(), ProviderError> {
+    async fn logout(&self, cx: LogoutContext) -> Result<(), ProviderError> {
         let under_way = self.recorder.enter_provider("logout");
         let began = self.recorder.now();
-        let token = number_of_token(&token);
+        let token = number_of_token(cx.token());
         let number = {
             let mut record = self.recorder.record();
             record.logouts.push(Logout {
@@ -466,17 +466,13 @@ impl CredentialProvider for ScriptedProvider {
         scripted_error(&answer).map_or(Ok(()), Err)
     }
 
-    async fn change_password(
-        &self,
-        token: Token,
-        change: PasswordChange,
-    ) -> Result<PasswordChanged, ProviderError> {
+    async fn change_password(&self, cx: PasswordContext) -> Result<(), ProviderError> {
         let under_way = self.recorder.enter_provider("change_password");
         let at = self.recorder.elapsed();
-        let token = number_of_token(&token);
-        self.recorder.show(format!("{change:?}"));
-        let from = change.current_password().map(name_of_password);
-        let to = name_of_password(change.new_password());
+        let token = number_of_token(cx.token().unwrap());
+        self.recorder.show(format!("{cx:?}"));
+        let from = cx.current_password().map(name_of_password);
+        let to = name_of_password(cx.new_password());
         let number = {
             let mut record = self.recorder.record();
             record.changes.push(Change {
@@ -517,7 +513,7 @@ impl CredentialProvider for ScriptedProvider {
             None => {
                 let done = self.recorder.now();
                 self.recorder.record().changes[number].done = Some(done);
-                Ok(PasswordChanged::new())
+                Ok(())
             }
         }
     }
@@ -540,7 +536,7 @@ fn profile(given: &Given) -> Profile {
     let given = &given.profile;
     let mut profile = Profile::default();
     for origin in &given.origins {
-        profile = profile.also_at(origin.0.clone());
+        profile = profile.also_at(origin.origin.clone());
     }
     if given.bound {
         profile = profile.bound();
@@ -549,8 +545,7 @@ fn profile(given: &Given) -> Profile {
         profile = profile.allow_plain_http();
     }
     profile = profile.logout_ends(match given.logout_ends {
-        Ends::Token => LogoutEnds::Token,
-        Ends::Session => LogoutEnds::Session,
+        Ends::Token | Ends::Session => LogoutEnds::Token,
         Ends::User => LogoutEnds::User,
     });
     if given.rolling {

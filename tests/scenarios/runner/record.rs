@@ -376,8 +376,8 @@ impl Ended {
                 };
                 let why = match reauth {
                     Some(reauth) => format!(
-                        ", Reauth {{ generation {}, replayed {}, {:?} }}",
-                        reauth.generation, reauth.replayed, reauth.why
+                        ", Reauth {{ generation {:?}, replayed {}, {:?} }}",
+                        reauth.generation, reauth.replayed, reauth.failure
                     ),
                     None => String::new(),
                 };

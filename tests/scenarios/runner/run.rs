@@ -56,18 +56,18 @@ async fn play(scenario: &Scenario) -> Record {
 
     let mut builder = Session::builder(provider);
     if let Some(origin) = &given.session.origin {
-        builder = builder.origin(origin.0.clone());
+        builder = builder.origin(origin.origin.clone());
     }
     if let Some(deadline) = given.session.login_deadline {
-        builder = builder.login_deadline(deadline.0);
+        builder = builder.login_timeout(deadline.0);
     }
     if let Some(initial) = &given.session.initial {
         let token = super::provider::token(1);
         let token = with_lifetimes(token, initial.lives_for, initial.idles_out_after);
-        builder = builder.initial(token);
+        builder = builder.initial_token(token);
     }
     if given.session.keep_alive {
-        builder = builder.keep_alive(true);
+        builder = builder.keep_alive();
     }
     let session = builder.build();
     tokio::spawn(listen(session.events(), recorder.clone()));
@@ -254,7 +254,7 @@ fn home(scenario: &Scenario) -> String {
     let origins = &scenario.given.profile.origins;
     let first = origins.first().or(scenario.given.session.origin.as_ref());
     first.map_or_else(String::new, |origin| {
-        origin.0.to_string().trim_end_matches('/').to_owned()
+        origin.address.to_string().trim_end_matches('/').to_owned()
     })
 }
 
@@ -427,12 +427,12 @@ impl World {
             Call::ChangePassword { to, from, unstored } => {
                 let mut change = PasswordChange::to(password(to));
                 if let Some(from) = from {
-                    change = change.from(password(from));
+                    change = change.current(password(from));
                 }
                 if *unstored {
-                    change = change.even_if_it_cannot_be_stored();
+                    change = change.allow_unstored();
                 }
-                Box::pin(async move { done(session.change_password(change).await.map(drop)) })
+                Box::pin(async move { done(session.change_password(change).await) })
             }
         };
         (caller, work)

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use http::Method;
-use tower_reauth::{Reauth, Why};
+use tower_reauth::{Reauth, ReauthFailure};
 
 use super::{Account, Ended, Job, Outcome};
 
@@ -60,17 +60,17 @@ impl Account {
         let Some(reauth) = reauth else {
             return self.violated(format_args!("job {job}: a rejection that says nothing"));
         };
-        let why = match reauth.why {
-            Why::NotReplayable => "not replayable",
-            Why::Unsure => "unsure",
-            Why::CoolingDown => "cooling down",
-            Why::RenewalFailed(_) => "renewal failed",
-            Why::StillRejected => "still rejected",
-            Why::LoggedOut => "logged out",
+        let why = match reauth.failure {
+            ReauthFailure::NotReplayable => "not replayable",
+            ReauthFailure::Unsure => "unsure",
+            ReauthFailure::CoolingDown => "cooling down",
+            ReauthFailure::RenewalFailed(_) => "renewal failed",
+            ReauthFailure::StillRejected => "still rejected",
+            ReauthFailure::LoggedOut => "logged out",
             _ => "other",
         };
         *self.returned.entry(why).or_default() += 1;
-        let is_right = !reauth.replayed || matches!(reauth.why, Why::StillRejected);
+        let is_right = !reauth.replayed || matches!(reauth.failure, ReauthFailure::StillRejected);
         self.must(
             is_right,
             format_args!("job {job} was rejected twice, and {reauth:?}"),

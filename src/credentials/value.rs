@@ -1,0 +1,59 @@
+//! The credentials themselves.
+
+use std::fmt;
+
+use secrecy::{ExposeSecret, SecretString};
+
+/// A username and a password.
+///
+/// `Debug` shows the username only. The password is wiped when the last copy
+/// drops. A `String` with spare capacity is copied once on its way in, and the
+/// first copy is the caller's to wipe: hand in a `SecretString` where that
+/// matters.
+#[derive(Clone)]
+pub struct Credentials {
+    username: String,
+    password: SecretString,
+}
+
+impl Credentials {
+    /// Puts a username and a password together.
+    pub fn new(username: impl Into<String>, password: impl Into<SecretString>) -> Self {
+        Self {
+            username: username.into(),
+            password: password.into(),
+        }
+    }
+
+    /// The name of the user.
+    #[must_use]
+    pub fn username(&self) -> &str {
+        &self.username
+    }
+
+    /// The user's password.
+    #[must_use]
+    pub fn password(&self) -> &SecretString {
+        &self.password
+    }
+
+    /// The same user with another password.
+    #[must_use]
+    pub fn with_password(&self, password: impl Into<SecretString>) -> Self {
+        Self::new(self.username.clone(), password)
+    }
+
+    /// Whether a login with either would send the same.
+    pub(crate) fn same_as(&self, other: &Credentials) -> bool {
+        self.username == other.username
+            && self.password.expose_secret() == other.password.expose_secret()
+    }
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credentials")
+            .field("username", &self.username)
+            .finish_non_exhaustive()
+    }
+}

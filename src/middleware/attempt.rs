@@ -1,0 +1,286 @@
+//! A sent request, and the parts that its replay needs.
+
+use std::sync::Arc;
+
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::{Extensions, Method, Request, StatusCode, Uri, Version, response};
+use tower_service::Service;
+
+use super::replay::Replay;
+use crate::origin::Target;
+use crate::session::{Driver, Lease, Published, Timestamp};
+
+/// A request that was sent with a token.
+pub(super) struct Attempt<S, K> {
+    pub(super) lease: Lease,
+    /// Whether it is a replay, which is not replayed again.
+    pub(super) replayed: bool,
+    /// When it was sent, if its outcome is to be reported.
+    pub(super) reported: Option<Timestamp>,
+    pub(super) request: SentRequest<S, K>,
+}
+
+/// The parts of a sent request that are kept.
+pub(super) enum SentRequest<S, K> {
+    /// Everything that a replay needs.
+    Retained(Box<RetainedRequest<S, K>>),
+    /// Its target, and whether it asked for a tunnel.
+    Sent(RequestInfo),
+}
+
+/// The target of a request that cannot be replayed.
+pub(super) struct RequestInfo {
+    target: Target,
+    /// Whether it asks for a tunnel (RFC 9110, section 9.3.6).
+    is_connect: bool,
+}
+
+/// A request as it was before it got its token, with `K` in place of its body.
+pub(super) struct RetainedRequest<S, K> {
+    service: S,
+    pub(super) method: Method,
+    uri: Uri,
+    version: Version,
+    headers: HeaderList,
+    extensions: Extensions,
+    pub(super) kept: K,
+}
+
+/// A copy of a header map. It takes one allocation; a map takes two.
+struct HeaderList(Vec<Field>);
+
+/// A name or a value. A pair of both would be moved once more.
+enum Field {
+    Name(HeaderName),
+    Value(HeaderValue),
+}
+
+impl<S, K> Attempt<S, K> {
+    /// Creates the attempt of a request that is sent with the token of `lease`.
+    #[inline]
+    pub(super) fn first(
+        lease: Lease,
+        reported: Option<Timestamp>,
+        request: SentRequest<S, K>,
+    ) -> Self {
+        Self {
+            lease,
+            replayed: false,
+            reported,
+            request,
+        }
+    }
+
+    /// Sends a request for the first time, off the fast path.
+    pub(super) fn send<R, B>(
+        driver: &Driver,
+        service: &mut S,
+        replay: &R,
+        request: Request<B>,
+        lease: Lease,
+    ) -> (S::Future, Self)
+    where
+        S: Service<Request<R::Body>> + Clone,
+        R: Replay<B, Kept = K>,
+    {
+        let (mut request, kept) = replay.keep_request(request);
+        let reported = driver.report_time(&lease);
+        let sent = SentRequest::new(service, &request, kept);
+        lease.token().apply_to(request.headers_mut());
+        let call = service.call(request);
+        (call, Self::first(lease, reported, sent))
+    }
+
+    /// Creates the attempt of a replay that is sent with the token of `lease`.
+    pub(super) fn replay(lease: Lease, sent: Timestamp, request: RequestInfo) -> Self {
+        Self {
+            lease,
+            replayed: true,
+            reported: Some(sent),
+            request: SentRequest::Sent(request),
+        }
+    }
+
+    pub(super) fn generation(&self) -> u64 {
+        self.lease.token().generation()
+    }
+
+    pub(super) fn target(&self) -> Target {
+        match &self.request {
+            SentRequest::Retained(retained) => Target::of(&retained.method, retained.uri.path()),
+            SentRequest::Sent(info) => info.target,
+        }
+    }
+
+    /// Returns whether a response of this status is accepted and needs no further
+    /// work.
+    #[inline]
+    pub(super) fn is_plainly_accepted(&self, driver: &Driver, status: StatusCode) -> bool {
+        // A replay is always reported.
+        self.reported.is_none()
+            && !self.is_upgraded_by(status)
+            && driver.rejection().accepts_status(status)
+    }
+
+    /// Reports that the response was accepted. If the connection switches to another
+    /// protocol, adds the token to the response: its use then outlasts the body.
+    pub(super) fn accepted(&self, driver: &Arc<Driver>, head: &mut response::Parts) {
+        if let Some(sent) = self.reported {
+            driver.accepted(self.generation(), self.target(), sent, head);
+        }
+        if self.replayed {
+            driver.count_accepted_replay();
+        }
+        if self.is_upgraded_by(head.status) {
+            let token = Published::hand_out(self.lease.clone());
+            head.extensions.insert(token);
+        }
+    }
+
+    /// Returns whether a response of this status switches the connection to another
+    /// protocol.
+    #[inline]
+    fn is_upgraded_by(&self, status: StatusCode) -> bool {
+        status == StatusCode::SWITCHING_PROTOCOLS || self.is_connect() && status.is_success()
+    }
+
+    #[inline]
+    fn is_connect(&self) -> bool {
+        match &self.request {
+            SentRequest::Retained(retained) => retained.method == Method::CONNECT,
+            SentRequest::Sent(info) => info.is_connect,
+        }
+    }
+}
+
+impl<S, K> SentRequest<S, K> {
+    /// Keeps the parts of a request that is about to be sent through `service`. `kept`
+    /// stands for its body.
+    #[inline]
+    pub(super) fn new<B>(service: &S, request: &Request<B>, kept: Option<K>) -> Self
+    where
+        S: Clone,
+    {
+        match kept {
+            Some(kept) => Self::Retained(Box::new(RetainedRequest::new(service, request, kept))),
+            None => Self::Sent(RequestInfo::of(request)),
+        }
+    }
+}
+
+impl RequestInfo {
+    #[inline]
+    pub(super) fn of<B>(request: &Request<B>) -> Self {
+        Self {
+            target: Target::of(request.method(), request.uri().path()),
+            is_connect: request.method() == Method::CONNECT,
+        }
+    }
+}
+
+impl<S, K> RetainedRequest<S, K> {
+    #[inline]
+    fn new<B>(service: &S, request: &Request<B>, kept: K) -> Self
+    where
+        S: Clone,
+    {
+        Self {
+            service: service.clone(),
+            method: request.method().clone(),
+            uri: request.uri().clone(),
+            version: request.version(),
+            headers: HeaderList::new(request.headers()),
+            extensions: request.extensions().clone(),
+            kept,
+        }
+    }
+
+    /// Returns the request once more and the service to send it through, if its
+    /// body is available.
+    pub(super) fn again<R, B>(self) -> Option<(S, Request<R::Body>)>
+    where
+        R: Replay<B, Kept = K>,
+    {
+        let mut request = Request::new(R::again(self.kept)?);
+        *request.method_mut() = self.method;
+        *request.uri_mut() = self.uri;
+        *request.version_mut() = self.version;
+        *request.headers_mut() = self.headers.into_map();
+        *request.extensions_mut() = self.extensions;
+        Some((self.service, request))
+    }
+}
+
+impl HeaderList {
+    #[inline]
+    fn new(map: &HeaderMap) -> Self {
+        let mut fields = Vec::with_capacity(2 * map.len());
+        for (name, value) in map {
+            fields.push(Field::Name(name.clone()));
+            fields.push(Field::Value(value.clone()));
+        }
+        Self(fields)
+    }
+
+    fn into_map(self) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        let mut last = None;
+        for field in self.0 {
+            match field {
+                Field::Name(name) => last = Some(name),
+                Field::Value(value) => {
+                    let name = last.take().expect("a name comes before each value");
+                    map.append(name, value);
+                }
+            }
+        }
+        map
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::header;
+
+    use super::*;
+    use crate::Auto;
+
+    #[test]
+    fn a_retained_request_equals_the_one_that_was_sent() {
+        let mut secret = HeaderValue::from_static("secret");
+        secret.set_sensitive(true);
+        let request = Request::put("https://ctm.example.com:8443/jobs?name=x")
+            .version(Version::HTTP_2)
+            .header(header::COOKIE, "a=1")
+            .header("x-api-key", secret)
+            .header(header::ACCEPT, "text/csv")
+            .header(header::COOKIE, "b=2")
+            .extension(7_u8)
+            .body("body")
+            .unwrap();
+
+        let retained = RetainedRequest::new(&1_u8, &request, "body");
+        let (service, again) = retained.again::<Auto, &str>().unwrap();
+        assert_eq!(service, 1);
+        assert_eq!(again.method(), request.method());
+        assert_eq!(again.uri(), request.uri());
+        assert_eq!(again.version(), request.version());
+        assert_eq!(again.headers(), request.headers());
+        assert!(again.headers().iter().eq(request.headers()));
+        assert!(again.headers()["x-api-key"].is_sensitive());
+        assert_eq!(again.extensions().get(), Some(&7_u8));
+        assert_eq!(again.body(), request.body());
+    }
+
+    #[test]
+    fn a_retained_request_may_have_more_values_than_a_map_has_names() {
+        let mut request = Request::new("");
+        for _ in 0..40_000 {
+            let value = HeaderValue::from_static("a=1");
+            request.headers_mut().append(header::COOKIE, value);
+        }
+        let retained = RetainedRequest::new(&(), &request, "");
+        let ((), again) = retained.again::<Auto, &str>().unwrap();
+        assert_eq!(again.headers().len(), 40_000);
+    }
+}

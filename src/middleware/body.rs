@@ -1,0 +1,301 @@
+//! The body of a response. Its start can be read into memory without losing any of it.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::io::IoSlice;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Buf;
+use http_body::{Body, Frame, SizeHint};
+use pin_project_lite::pin_project;
+use tokio::runtime::Handle;
+use tokio::time::{Sleep, sleep};
+
+use crate::session::Lease;
+
+/// The most frames that are read ahead: the limit in bytes does not bound empty ones.
+const MAX_FRAMES: usize = 1024;
+
+/// The timeout for reading ahead, from the first time that the body is pending.
+const PREFETCH_TIMEOUT: Duration = Duration::from_secs(2);
+
+pin_project! {
+    /// The body of a response.
+    ///
+    /// It yields the frames of the inner service's body, including trailers and
+    /// errors. While it lives, the token of its request counts as used.
+    ///
+    /// If the inner body has a `Default`, so does this body. It uses no token.
+    pub struct SessionBody<B: Body> {
+        #[pin]
+        kind: Kind<B>,
+        lease: Option<Lease>,
+    }
+}
+
+pin_project! {
+    #[project = KindProj]
+    enum Kind<B: Body> {
+        /// Passed on as it came.
+        Whole { #[pin] body: B },
+        /// Its start was read ahead.
+        Prefetched { prefetched: Prefetched<B> },
+    }
+}
+
+/// The frames that were read ahead from a body, and the rest of it.
+struct Prefetched<B: Body> {
+    frames: VecDeque<Result<Frame<B::Data>, B::Error>>,
+    /// `None` after the end of the body.
+    rest: Option<Pin<Box<B>>>,
+}
+
+impl<B: Body> SessionBody<B> {
+    pub(super) fn whole(body: B, lease: Option<Lease>) -> Self {
+        Self {
+            kind: Kind::Whole { body },
+            lease,
+        }
+    }
+
+    /// Returns the inner service's own body.
+    ///
+    /// The token of the request no longer counts as used while the inner body is
+    /// read: it may be logged out once it is replaced. If that would end the body
+    /// too, keep a [`Session::token`](crate::Session::token) beside it.
+    ///
+    /// # Errors
+    ///
+    /// Returns this body unchanged if its start was read ahead: the inner body
+    /// would lack it. This happens to a response whose body a
+    /// [`Rejection`](crate::Rejection) has to read, and to a rejected response that
+    /// is returned because its refresh failed, yielded the same token, or was
+    /// overtaken by a logout.
+    pub fn into_inner(self) -> Result<B, Self> {
+        match self.kind {
+            Kind::Whole { body } => Ok(body),
+            Kind::Prefetched { .. } => Err(self),
+        }
+    }
+}
+
+impl<B: Body + Default> Default for SessionBody<B> {
+    fn default() -> Self {
+        Self::whole(B::default(), None)
+    }
+}
+
+impl<B: Body> Body for SessionBody<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        let this = self.project();
+        let frame = match this.kind.project() {
+            KindProj::Whole { body } => ready!(body.poll_frame(cx)),
+            KindProj::Prefetched { prefetched } => match prefetched.frames.pop_front() {
+                Some(frame) => Some(frame),
+                None => match &mut prefetched.rest {
+                    Some(rest) => ready!(rest.as_mut().poll_frame(cx)),
+                    None => None,
+                },
+            },
+        };
+        if frame.is_none() {
+            *this.lease = None;
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.kind {
+            Kind::Whole { body } => body.is_end_stream(),
+            Kind::Prefetched { prefetched } => {
+                prefetched.frames.is_empty()
+                    && prefetched
+                        .rest
+                        .as_ref()
+                        .is_none_or(|rest| rest.is_end_stream())
+            }
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.kind {
+            Kind::Whole { body } => body.size_hint(),
+            Kind::Prefetched { prefetched } => prefetched.size_hint(),
+        }
+    }
+}
+
+impl<B: Body> Prefetched<B> {
+    fn size_hint(&self) -> SizeHint {
+        let read: u64 = self
+            .frames
+            .iter()
+            .filter_map(|frame| frame.as_ref().ok()?.data_ref())
+            .map(|data| data.remaining() as u64)
+            .sum();
+        let is_broken = self.frames.iter().any(Result::is_err);
+        let rest = match &self.rest {
+            Some(rest) => rest.size_hint(),
+            // The size of the rest is not known after an error.
+            None if is_broken => SizeHint::new(),
+            None => SizeHint::with_exact(0),
+        };
+        let mut hint = SizeHint::new();
+        hint.set_lower(rest.lower().saturating_add(read));
+        if let Some(upper) = rest.upper().and_then(|upper| upper.checked_add(read)) {
+            hint.set_upper(upper);
+        }
+        hint
+    }
+}
+
+impl<B: Body> fmt::Debug for SessionBody<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let is_prefetched = match &self.kind {
+            Kind::Whole { .. } => false,
+            Kind::Prefetched { .. } => true,
+        };
+        f.debug_struct("SessionBody")
+            .field("prefetched", &is_prefetched)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Reads the start of a body into memory and keeps every frame of it.
+pub(super) struct Prefetch<B: Body> {
+    prefetched: Prefetched<B>,
+    read: usize,
+    // Created when the body is first pending.
+    timeout: Option<Pin<Box<Sleep>>>,
+}
+
+impl<B: Body> Prefetch<B> {
+    pub(super) fn new(body: B) -> Self {
+        Self {
+            prefetched: Prefetched {
+                frames: VecDeque::new(),
+                rest: Some(Box::pin(body)),
+            },
+            read: 0,
+            timeout: None,
+        }
+    }
+
+    /// Completes when `limit` bytes are read, when the body has ended, or after
+    /// the timeout. May be called again with a higher limit.
+    pub(super) fn poll_up_to(&mut self, limit: usize, cx: &mut Context<'_>) -> Poll<()> {
+        while self.read < limit && self.prefetched.frames.len() < MAX_FRAMES {
+            let Some(rest) = &mut self.prefetched.rest else {
+                break;
+            };
+            match rest.as_mut().poll_frame(cx) {
+                Poll::Ready(Some(frame)) => {
+                    let data = frame.as_ref().ok().and_then(Frame::data_ref);
+                    self.read += data.map_or(0, Buf::remaining);
+                    let has_failed = frame.is_err();
+                    self.prefetched.frames.push_back(frame);
+                    if has_failed {
+                        self.prefetched.rest = None;
+                    }
+                }
+                Poll::Ready(None) => self.prefetched.rest = None,
+                Poll::Pending => {
+                    // Without a runtime there is no timer, and no login can run.
+                    if self.timeout.is_none() && Handle::try_current().is_ok() {
+                        self.timeout = Some(Box::pin(sleep(PREFETCH_TIMEOUT)));
+                    }
+                    return match &mut self.timeout {
+                        Some(timeout) => timeout.as_mut().poll(cx),
+                        None => Poll::Pending,
+                    };
+                }
+            }
+        }
+        Poll::Ready(())
+    }
+
+    /// Returns the first `limit` bytes, or as many as were read.
+    pub(super) fn start(&self, limit: usize) -> Vec<u8> {
+        let mut start = Vec::with_capacity(self.read.min(limit));
+        let frames = self.prefetched.frames.iter();
+        for data in frames.filter_map(|frame| frame.as_ref().ok()?.data_ref()) {
+            let mut slices = [IoSlice::new(&[]); 16];
+            let count = data.chunks_vectored(&mut slices);
+            for slice in &slices[..count] {
+                let room = limit - start.len();
+                start.extend_from_slice(&slice[..slice.len().min(room)]);
+            }
+        }
+        start
+    }
+
+    /// Returns whether all of the body is in memory.
+    pub(super) fn is_read(&self) -> bool {
+        self.prefetched.rest.is_none()
+    }
+
+    /// Returns the whole body, as if nothing had been read ahead.
+    pub(super) fn into_body(self, lease: Lease) -> SessionBody<B> {
+        SessionBody {
+            kind: Kind::Prefetched {
+                prefetched: self.prefetched,
+            },
+            lease: Some(lease),
+        }
+    }
+}
+
+/// The body of a response that was received, perhaps with its start read ahead.
+pub(super) enum Received<B: Body> {
+    Whole(B),
+    Started(Prefetch<B>),
+}
+
+impl<B: Body> Received<B> {
+    pub(super) fn into_prefetch(self) -> Prefetch<B> {
+        match self {
+            Self::Whole(body) => Prefetch::new(body),
+            Self::Started(prefetch) => prefetch,
+        }
+    }
+
+    pub(super) fn into_body(self, lease: Lease) -> SessionBody<B> {
+        match self {
+            Self::Whole(body) => SessionBody::whole(body, Some(lease)),
+            Self::Started(prefetch) => prefetch.into_body(lease),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use http_body_util::{BodyExt, Full};
+
+    use super::*;
+    use crate::{FixedToken, Profile, Session, Token};
+
+    #[tokio::test]
+    async fn a_body_uses_the_token_until_its_end() {
+        let token = Token::bearer("3f9a").unwrap();
+        let session = Session::builder(FixedToken::bearer(Profile::default(), "3f9a"));
+        let session = session.initial_token(token).build();
+        let lease = session.driver().usable().unwrap();
+        let unused = Lease::strong_count(&lease);
+
+        let mut body = SessionBody::whole(Full::new(Bytes::from("x")), Some(lease.clone()));
+        assert_eq!(Lease::strong_count(&lease), unused + 1);
+        assert!(body.frame().await.is_some());
+        assert_eq!(Lease::strong_count(&lease), unused + 1);
+        assert!(body.frame().await.is_none());
+        assert_eq!(Lease::strong_count(&lease), unused);
+    }
+}

@@ -1,0 +1,370 @@
+//! The response future: the states of a request until its response is returned.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use http::{Request, Response, response};
+use http_body::Body;
+use pin_project_lite::pin_project;
+use tower_service::Service;
+
+use super::attempt::Attempt;
+use super::body::{Prefetch, Received, SessionBody};
+use super::pending::PendingRequest;
+use super::rejected::Rejected;
+use super::replay::Replay;
+use crate::BoxError;
+use crate::error::Error;
+use crate::rejection::Verdict;
+use crate::session::{AcquireToken, Driver, failure_of};
+
+pin_project! {
+    /// The response of a [`SessionService`](crate::SessionService).
+    ///
+    /// # Cancellation
+    ///
+    /// Dropping it drops the request and nothing else: a login that it waits for
+    /// continues for the next request.
+    pub struct ResponseFuture<S, R, B, RB>
+    where
+        S: Service<Request<R::Body>>,
+        R: Replay<B>,
+        RB: Body,
+    {
+        driver: Arc<Driver>,
+        #[pin]
+        state: State<S, R, B, RB>,
+    }
+}
+
+pin_project! {
+    #[project = StateProj]
+    enum State<S, R, B, RB>
+    where
+        S: Service<Request<R::Body>>,
+        R: Replay<B>,
+        RB: Body,
+    {
+        // The parts of the slow path are boxed: otherwise each request would move the
+        // space for them.
+        /// Polling for a token. Holds no readied service.
+        Acquiring {
+            acquire: AcquireToken,
+            pending: Option<Box<PendingRequest<S, R, B, RB>>>,
+        },
+        /// Polling the service for readiness. There is a token.
+        Readying { pending: Option<Box<PendingRequest<S, R, B, RB>>> },
+        /// Polling the inner future of a request with a token.
+        Calling {
+            #[pin]
+            call: S::Future,
+            attempt: Option<Attempt<S, R::Kept>>,
+        },
+        /// Polling the start of a body that decides whether it is a rejection.
+        Peeking {
+            peek: Option<Box<Peek<S, R::Kept, RB>>>,
+            bytes: usize,
+        },
+        /// Polling a rejected body, to read it into memory.
+        Buffering { rejected: Option<Box<Rejected<S, R::Kept, RB>>> },
+        /// Polling for a newer token. Holds no readied service and no inner future.
+        Refreshing { rejected: Option<Box<Rejected<S, R::Kept, RB>>> },
+        /// Polling the inner future of a request that passes without a token.
+        Passthrough {
+            #[pin]
+            call: S::Future,
+        },
+        /// Nothing was sent, because of this error.
+        Failed { error: Option<Error> },
+        /// The response was returned.
+        Done,
+    }
+}
+
+/// A response whose body decides whether it is a rejection.
+struct Peek<S, K, RB: Body> {
+    head: response::Parts,
+    body: Prefetch<RB>,
+    attempt: Attempt<S, K>,
+}
+
+/// The reason why an `Option` in a state is never `None`.
+const TAKEN: &str = "a state is left when its parts are taken";
+
+impl<S, R, B, RB> ResponseFuture<S, R, B, RB>
+where
+    S: Service<Request<R::Body>>,
+    R: Replay<B>,
+    RB: Body,
+{
+    /// Creates the future of a request that was sent with a token.
+    #[inline]
+    pub(super) fn calling(
+        driver: Arc<Driver>,
+        call: S::Future,
+        attempt: Attempt<S, R::Kept>,
+    ) -> Self {
+        let attempt = Some(attempt);
+        Self {
+            driver,
+            state: State::Calling { call, attempt },
+        }
+    }
+
+    /// Creates the future of a request that was sent without a token.
+    pub(super) fn passthrough(driver: Arc<Driver>, call: S::Future) -> Self {
+        Self {
+            driver,
+            state: State::Passthrough { call },
+        }
+    }
+
+    /// Creates the future of a request that waits for a token.
+    pub(super) fn acquiring(driver: Arc<Driver>, pending: PendingRequest<S, R, B, RB>) -> Self {
+        Self {
+            driver,
+            state: State::Acquiring {
+                acquire: AcquireToken::new(),
+                pending: Some(Box::new(pending)),
+            },
+        }
+    }
+
+    /// Creates the future of a request that is not sent.
+    pub(super) fn failed(driver: Arc<Driver>, error: Error) -> Self {
+        let error = Some(error);
+        Self {
+            driver,
+            state: State::Failed { error },
+        }
+    }
+}
+
+impl<S, R, B, RB> Future for ResponseFuture<S, R, B, RB>
+where
+    S: Service<Request<R::Body>, Response = Response<RB>> + Clone,
+    S::Error: Into<BoxError>,
+    R: Replay<B>,
+    RB: Body,
+{
+    type Output = Result<Response<SessionBody<RB>>, BoxError>;
+
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.as_mut().project();
+        let StateProj::Calling { call, attempt } = this.state.as_mut().project() else {
+            return self.poll_slow(None, cx);
+        };
+        let response = match ready!(call.poll(cx)) {
+            Ok(response) => response,
+            Err(error) => {
+                this.state.set(State::Done);
+                return Poll::Ready(Err(error.into()));
+            }
+        };
+        let status = response.status();
+        match attempt {
+            Some(sent) if sent.is_plainly_accepted(this.driver, status) => {}
+            Some(_) | None => return self.poll_slow(Some(response), cx),
+        }
+        let lease = attempt.take().map(|attempt| attempt.lease);
+        this.state.set(State::Done);
+        Poll::Ready(Ok(response.map(|body| SessionBody::whole(body, lease))))
+    }
+}
+
+impl<S, R, B, RB> ResponseFuture<S, R, B, RB>
+where
+    S: Service<Request<R::Body>, Response = Response<RB>> + Clone,
+    S::Error: Into<BoxError>,
+    R: Replay<B>,
+    RB: Body,
+{
+    /// Polls the states of the slow path. Not inlined: most requests need neither this
+    /// code nor its stack frame.
+    #[cold]
+    #[inline(never)]
+    fn poll_slow(
+        self: Pin<&mut Self>,
+        mut received: Option<Response<RB>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Response<SessionBody<RB>>, BoxError>> {
+        let mut this = self.project();
+        let driver: &Arc<Driver> = this.driver;
+        loop {
+            let next = match this.state.as_mut().project() {
+                StateProj::Acquiring { acquire, pending } => {
+                    let acquired = ready!(acquire.poll(driver, cx));
+                    let pending = pending.take().expect(TAKEN);
+                    match acquired {
+                        // The lease is not kept while the service is readied: its
+                        // token may be suspended by then.
+                        Ok(_) => State::Readying {
+                            pending: Some(pending),
+                        },
+                        Err(error) => {
+                            this.state.set(State::Done);
+                            return Poll::Ready(match pending.into_rejected() {
+                                Some(rejected) => Ok(rejected.returned(failure_of(error))),
+                                None => Err(error.into()),
+                            });
+                        }
+                    }
+                }
+                StateProj::Readying { pending } => {
+                    let ready = ready!(pending.as_mut().expect(TAKEN).poll_ready(cx));
+                    let mut pending = pending.take().expect(TAKEN);
+                    if let Err(error) = ready {
+                        this.state.set(State::Done);
+                        return Poll::Ready(Err(error.into()));
+                    }
+                    match driver.usable_now() {
+                        Some(lease) => {
+                            let (call, attempt) = pending.send(driver, lease);
+                            let attempt = Some(attempt);
+                            State::Calling { call, attempt }
+                        }
+                        // The token was rejected or has expired while the service was readied.
+                        None => {
+                            pending.release_service();
+                            State::Acquiring {
+                                acquire: AcquireToken::new(),
+                                pending: Some(pending),
+                            }
+                        }
+                    }
+                }
+                StateProj::Calling { call, attempt } => {
+                    let response = match received.take() {
+                        Some(response) => Ok(response),
+                        None => ready!(call.poll(cx)),
+                    };
+                    let response = match response {
+                        Ok(response) => response,
+                        Err(error) => {
+                            this.state.set(State::Done);
+                            return Poll::Ready(Err(error.into()));
+                        }
+                    };
+                    let attempt = attempt.take().expect(TAKEN);
+                    let (mut head, body) = response.into_parts();
+                    match driver.rejection().classify(&head) {
+                        Verdict::Accepted => {
+                            this.state.set(State::Done);
+                            attempt.accepted(driver, &mut head);
+                            let body = SessionBody::whole(body, Some(attempt.lease));
+                            return Poll::Ready(Ok(Response::from_parts(head, body)));
+                        }
+                        Verdict::Rejected(certainty) => {
+                            let body = Received::Whole(body);
+                            match Rejected::new::<R, B>(driver, attempt, certainty, head, body) {
+                                Ok(rejected) => State::Buffering {
+                                    rejected: Some(rejected),
+                                },
+                                Err(response) => {
+                                    this.state.set(State::Done);
+                                    return Poll::Ready(Ok(response));
+                                }
+                            }
+                        }
+                        Verdict::NeedsBody { bytes } => {
+                            let body = Prefetch::new(body);
+                            let peek = Peek {
+                                head,
+                                body,
+                                attempt,
+                            };
+                            State::Peeking {
+                                peek: Some(Box::new(peek)),
+                                bytes,
+                            }
+                        }
+                    }
+                }
+                StateProj::Peeking { peek, bytes } => {
+                    let limit = *bytes;
+                    ready!(peek.as_mut().expect(TAKEN).body.poll_up_to(limit, cx));
+                    let Peek {
+                        mut head,
+                        body,
+                        attempt,
+                    } = *peek.take().expect(TAKEN);
+                    let start = body.start(limit);
+                    match driver.rejection().classify_body(&head, &start) {
+                        Verdict::Accepted | Verdict::NeedsBody { .. } => {
+                            this.state.set(State::Done);
+                            attempt.accepted(driver, &mut head);
+                            let body = body.into_body(attempt.lease);
+                            return Poll::Ready(Ok(Response::from_parts(head, body)));
+                        }
+                        Verdict::Rejected(certainty) => {
+                            let body = Received::Started(body);
+                            match Rejected::new::<R, B>(driver, attempt, certainty, head, body) {
+                                Ok(rejected) => State::Buffering {
+                                    rejected: Some(rejected),
+                                },
+                                Err(response) => {
+                                    this.state.set(State::Done);
+                                    return Poll::Ready(Ok(response));
+                                }
+                            }
+                        }
+                    }
+                }
+                StateProj::Buffering { rejected } => {
+                    ready!(rejected.as_mut().expect(TAKEN).poll_buffered(cx));
+                    State::Refreshing {
+                        rejected: rejected.take(),
+                    }
+                }
+                StateProj::Refreshing { rejected } => {
+                    let polled = rejected.as_mut().expect(TAKEN).poll_refreshed(driver, cx);
+                    let refreshed = ready!(polled);
+                    match rejected
+                        .take()
+                        .expect(TAKEN)
+                        .into_pending::<R, B>(refreshed)
+                    {
+                        Ok(pending) => State::Readying {
+                            pending: Some(Box::new(pending)),
+                        },
+                        Err(response) => {
+                            this.state.set(State::Done);
+                            return Poll::Ready(Ok(response));
+                        }
+                    }
+                }
+                StateProj::Passthrough { call } => {
+                    let response = ready!(call.poll(cx));
+                    this.state.set(State::Done);
+                    return Poll::Ready(match response {
+                        Ok(response) => Ok(response.map(|body| SessionBody::whole(body, None))),
+                        Err(error) => Err(error.into()),
+                    });
+                }
+                StateProj::Failed { error } => {
+                    let error = error.take().expect(TAKEN);
+                    this.state.set(State::Done);
+                    return Poll::Ready(Err(error.into()));
+                }
+                StateProj::Done => panic!("`ResponseFuture` polled after it was ready"),
+            };
+            // Drops the inner future of the state before, if there was one.
+            this.state.set(next);
+        }
+    }
+}
+
+impl<S, R, B, RB> fmt::Debug for ResponseFuture<S, R, B, RB>
+where
+    S: Service<Request<R::Body>>,
+    R: Replay<B>,
+    RB: Body,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseFuture").finish_non_exhaustive()
+    }
+}

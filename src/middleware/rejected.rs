@@ -1,0 +1,161 @@
+//! A rejected request that can be replayed, until there is a newer token.
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use http::header::{HeaderValue, WWW_AUTHENTICATE};
+use http::{HeaderMap, Response, response};
+use http_body::Body;
+
+use super::attempt::{Attempt, RetainedRequest, SentRequest};
+use super::body::{Received, SessionBody};
+use super::pending::{PendingRequest, RejectedResponse};
+use super::replay::Replay;
+use crate::provider::Challenge;
+use crate::reauth::{Reauth, ReauthFailure};
+use crate::rejection::{Certainty, is_idempotent};
+use crate::session::{Admission, AwaitRefresh, Driver};
+
+/// How much of a rejected body is read into memory, so that its connection, or its
+/// window in HTTP/2, is free while the request waits for a token.
+const MAX_BUFFERED: usize = 16 * 1024;
+
+/// A rejected request, its response, and the refresh that it waits for.
+pub(super) struct Rejected<S, K, RB: Body> {
+    request: Box<RetainedRequest<S, K>>,
+    // Boxed: a pending request that was not sent yet has none.
+    response: Box<RejectedResponse<RB>>,
+    refresh: AwaitRefresh,
+    admission: Admission,
+}
+
+impl<S, K, RB: Body> Rejected<S, K, RB> {
+    /// Reports the rejection of an attempt. Returns the response if its request is
+    /// not to be replayed.
+    #[allow(clippy::result_large_err, reason = "moved once, off the request path")]
+    pub(super) fn new<R, B>(
+        driver: &Arc<Driver>,
+        attempt: Attempt<S, K>,
+        certainty: Certainty,
+        head: response::Parts,
+        body: Received<RB>,
+    ) -> Result<Box<Self>, Response<SessionBody<RB>>>
+    where
+        R: Replay<B, Kept = K>,
+    {
+        // Reported in any case, so that the next request has a newer token.
+        let refresh = report(driver, &attempt, &head);
+        let (generation, replayed) = (attempt.generation(), attempt.replayed);
+        let Attempt { lease, request, .. } = attempt;
+        let replayable = refresh.and_then(|refresh| {
+            let retained = replayable::<S, R, B>(request, certainty)?;
+            Ok((refresh, retained))
+        });
+        let failure = match replayable {
+            Ok((refresh, request)) => {
+                return Ok(Box::new(Self {
+                    request,
+                    response: Box::new(RejectedResponse {
+                        head,
+                        body: body.into_prefetch(),
+                        lease,
+                    }),
+                    refresh,
+                    admission: driver.readmit(),
+                }));
+            }
+            Err(failure) => failure,
+        };
+        let mut response = Response::from_parts(head, body.into_body(lease));
+        let reauth = Reauth {
+            generation: Some(generation),
+            replayed,
+            failure,
+        };
+        reauth.add_to(response.extensions_mut());
+        Err(response)
+    }
+
+    /// Reads the rejected body into memory, up to [`MAX_BUFFERED`] bytes.
+    pub(super) fn poll_buffered(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.response.body.poll_up_to(MAX_BUFFERED, cx)
+    }
+
+    /// Waits for a newer token.
+    pub(super) fn poll_refreshed(
+        &mut self,
+        driver: &Arc<Driver>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), ReauthFailure>> {
+        self.refresh.poll(driver, cx)
+    }
+
+    /// Returns the request to send once more, or the response if its refresh failed
+    /// or its body is not available after all.
+    #[allow(clippy::result_large_err, reason = "moved once, off the request path")]
+    pub(super) fn into_pending<R, B>(
+        self,
+        refreshed: Result<(), ReauthFailure>,
+    ) -> Result<PendingRequest<S, R, B, RB>, Response<SessionBody<RB>>>
+    where
+        R: Replay<B, Kept = K>,
+    {
+        if let Err(failure) = refreshed {
+            return Err(self.response.returned(failure));
+        }
+        // Not earlier: this takes a body that is still being sent from the client.
+        let Some((service, request)) = self.request.again::<R, B>() else {
+            return Err(self.response.returned(ReauthFailure::NotReplayable));
+        };
+        // A body that did not fit into memory holds its connection, which the
+        // service may need to become ready again.
+        let response = Some(self.response).filter(|response| response.body.is_read());
+        Ok(PendingRequest::replay(
+            service,
+            request,
+            response,
+            self.admission,
+        ))
+    }
+}
+
+/// Reports a rejection. `Err` is the reason to return the response.
+fn report<S, K>(
+    driver: &Arc<Driver>,
+    attempt: &Attempt<S, K>,
+    head: &response::Parts,
+) -> Result<AwaitRefresh, ReauthFailure> {
+    let (generation, target) = (attempt.generation(), attempt.target());
+    if attempt.replayed {
+        driver.replay_rejected(generation, target);
+        return Err(ReauthFailure::StillRejected);
+    }
+    driver.rejected(generation, Some(target), challenge(&head.headers))
+}
+
+/// Returns the retained request, if it may be replayed after such a rejection.
+fn replayable<S, R: Replay<B>, B>(
+    request: SentRequest<S, R::Kept>,
+    certainty: Certainty,
+) -> Result<Box<RetainedRequest<S, R::Kept>>, ReauthFailure> {
+    let SentRequest::Retained(retained) = request else {
+        return Err(ReauthFailure::NotReplayable);
+    };
+    if !R::is_kept(&retained.kept) {
+        return Err(ReauthFailure::NotReplayable);
+    }
+    match certainty {
+        Certainty::Unsure if !is_idempotent(&retained.method) => Err(ReauthFailure::Unsure),
+        Certainty::Sure | Certainty::Unsure => Ok(retained),
+    }
+}
+
+/// Returns the challenges of a response in one line (RFC 9110, section 5.3).
+fn challenge(headers: &HeaderMap) -> Option<Box<Challenge>> {
+    let values = headers.get_all(WWW_AUTHENTICATE).into_iter();
+    let values: Vec<&str> = values
+        .map(HeaderValue::to_str)
+        .filter_map(Result::ok)
+        .collect();
+    (!values.is_empty()).then(|| Box::new(Challenge(values.join(", "))))
+}

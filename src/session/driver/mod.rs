@@ -1,0 +1,642 @@
+//! The driver: one per session, shared by all its handles.
+//!
+//! | file | contents |
+//! |---|---|
+//! | `mod` | the lock, publication, and the launch and the end of jobs |
+//! | `request` | the driver's methods for requests, but for the waits |
+//! | `wait` | waits for a token: before a request is sent, and after its rejection |
+//! | `published` | the published token, its leases and its users |
+//! | `job` | a running job and how it is waited for |
+//! | `run` | runs one job: login, logout, password change |
+//! | `credential_state` | which password to send next, and which were refused |
+//! | `timer` | when the timer is armed anew; its tasks are in `mod` |
+//! | `nesting` | detects a provider that calls through its own session |
+//! | `events`, `stats`, `trace` | events, counters and `tracing`, for observers |
+//!
+//! Every change goes through [`Driver::step`]: it locks, applies one event to
+//! the rules, publishes what follows for the request path, and unlocks before
+//! any other code runs. The request path reads the published token and takes
+//! no lock.
+
+mod credential_state;
+mod events;
+mod job;
+mod nesting;
+mod published;
+mod request;
+mod run;
+mod stats;
+mod timer;
+mod trace;
+mod wait;
+
+use std::hash::{BuildHasher, RandomState};
+use std::pin::pin;
+use std::sync::{Arc, PoisonError, Weak};
+use std::time::Duration;
+
+use http::HeaderName;
+use tokio::time::Instant;
+
+pub use events::Events;
+pub(super) use job::{Job, Wait, WaitResult};
+pub(crate) use published::{Admission, Lease, Published};
+pub(super) use run::Runner;
+pub(super) use stats::Counters;
+pub use stats::{Logins, Stats};
+pub(crate) use wait::{AcquireToken, AwaitRefresh, failure_of};
+
+use crate::error::{Error, ErrorKind};
+use crate::loom::{self, AbortHandle, ArcSwapOption, Mutex, MutexGuard};
+use crate::origin::Origins;
+use crate::provider::{Challenge, LogoutReason, PasswordChange, Reason};
+use crate::rejection::Rejection;
+use crate::rolling::Rolling;
+use crate::session::rules::{
+    Event, JobKind, Lifetimes, LoginOutcome, LogoutOutcome, NewToken, Rules, Settings, Signal,
+    State, Timestamp,
+};
+use crate::token::Token;
+use events::Emitter;
+use published::{Retired, Usage, WeakLeases, users};
+use run::{JobResult, JobSpec};
+use timer::{Timer, Wake, changed_before};
+
+/// The state behind all handles of a session.
+pub(crate) struct Driver {
+    /// The token for the request path. Written under the lock only.
+    published: ArcSwapOption<Published>,
+    usage: Arc<Usage>,
+    config: Config,
+    runner: Arc<Runner>,
+    state: Mutex<DriverState>,
+    created: Instant,
+}
+
+/// The settings of a session for its driver, fixed when it is created.
+pub(super) struct Config {
+    pub(super) origins: Origins,
+    pub(super) rejection: Rejection,
+    pub(super) rolling: Option<Rolling>,
+    /// How long before its end a token is refreshed, if that is set.
+    pub(super) refresh_before: Option<Duration>,
+    pub(super) name: Option<Box<str>>,
+    /// A request that has one of these headers passes without the token.
+    pub(super) skip_if_present: Box<[HeaderName]>,
+}
+
+/// The state that the lock guards.
+pub(super) struct DriverState {
+    pub(super) rules: Rules,
+    pub(super) job: Option<Arc<Job>>,
+    /// The token of the newest login, for providers that extend or exchange it.
+    pub(super) previous: Option<Token>,
+    /// Earlier publications of the current token that may still be in use.
+    pub(super) leases: Vec<WeakLeases>,
+    /// Tokens that are no longer current, and that the rules still refer to.
+    pub(super) retired: Vec<Retired>,
+    /// Publications of other tokens that may still be in use.
+    pub(super) unlisted: Vec<WeakLeases>,
+    /// The password change to launch.
+    pub(super) change: Option<Box<PasswordChange>>,
+    /// The challenge of the rejection that the next login for
+    /// [`Reason::Rejected`] is about.
+    // Boxed: most sessions never have one.
+    pub(super) challenge: Option<Box<Challenge>>,
+    pub(super) timer: Timer,
+    pub(super) counters: Counters,
+    pub(super) emitter: Emitter,
+}
+
+impl DriverState {
+    /// Returns whether the last use of a replaced token has ended and was not yet
+    /// reported to the rules.
+    fn has_unreported_release(&self) -> bool {
+        let is_unreported =
+            |retired: &Retired| self.rules.is_waiting_for(retired.token.generation());
+        self.retired
+            .iter()
+            .any(|retired| retired.users() == 0 && is_unreported(retired))
+    }
+
+    /// Returns how many requests, bodies and holders use a token that is no
+    /// longer published.
+    pub(super) fn users(&self) -> usize {
+        let retired: usize = self.retired.iter().map(Retired::users).sum();
+        retired + users(&self.leases) + users(&self.unlisted)
+    }
+
+    /// Drops the tokens that the rules no longer refer to.
+    fn prune(&mut self) {
+        for retired in std::mem::take(&mut self.retired) {
+            match self.rules.is_retired(retired.token.generation()) {
+                true => self.retired.push(retired),
+                false => self.unlisted.extend(retired.leases),
+            }
+        }
+        self.unlisted.retain(|lease| lease.strong_count() > 0);
+    }
+
+    /// Counts the events and sends them to receivers, in order.
+    fn emit(&mut self) -> Vec<Event> {
+        let events = self.rules.take_events();
+        for event in &events {
+            self.counters.count(event);
+            self.emitter.emit(event);
+        }
+        events
+    }
+
+    fn retired(&self, generation: u64) -> Token {
+        let retired = self
+            .retired
+            .iter()
+            .find(|retired| retired.token.generation() == generation);
+        retired
+            .expect("a token is kept for as long as the rules refer to it")
+            .token
+            .clone()
+    }
+
+    /// Returns the tokens that a logout is to end.
+    fn ending(&self) -> Vec<Token> {
+        let ending = self.rules.ending().into_iter();
+        ending.map(|generation| self.retired(generation)).collect()
+    }
+}
+
+impl Driver {
+    /// Creates the driver of a new session. Its timer is armed by the first
+    /// [`Driver::step`].
+    pub(super) fn new(
+        runner: Runner,
+        config: Config,
+        initial: Option<Token>,
+        settings: Settings,
+    ) -> Self {
+        let seed = RandomState::new().hash_one("the jitter of this session");
+        let mut rules = Rules::new(settings, seed);
+        let initial = initial.map(|token| {
+            let generation = rules.set_initial(lifetimes(&token, &config));
+            token.of_generation(generation)
+        });
+        let usage = Arc::new(Usage::default());
+        let published = initial.clone().zip(rules.signal());
+        let published = published
+            .map(|(token, signal)| Lease::new(Published::new(token, signal, usage.clone())));
+        Self {
+            published: ArcSwapOption::new(published),
+            usage,
+            config,
+            runner: Arc::new(runner),
+            state: Mutex::new(DriverState {
+                rules,
+                job: None,
+                previous: initial,
+                leases: Vec::new(),
+                retired: Vec::new(),
+                unlisted: Vec::new(),
+                change: None,
+                challenge: None,
+                timer: Timer::default(),
+                counters: Counters::default(),
+                emitter: Emitter::default(),
+            }),
+            created: Instant::now(),
+        }
+    }
+
+    /// Applies one event, publishes the new state, and launches the job that it
+    /// started. Returns the event's answer and a wait for the running
+    /// job, which misses nothing that happens after this event.
+    pub(super) fn step<T>(
+        self: &Arc<Self>,
+        event: impl FnOnce(&mut DriverState, Option<&Lease>) -> T,
+    ) -> (T, Option<Wait>) {
+        let mut state = self.lock();
+        // Owned: a borrowed one would count or not, depending on how many others
+        // this thread has borrowed.
+        let published = self.published.load_full();
+        let answer = event(&mut state, published.as_ref());
+        drop(published);
+        let launch = self.publish(&mut state);
+        let wait = state.job.clone().map(Wait::on);
+        let events = state.emit();
+        drop(state);
+        // A tracing subscriber is foreign code: never under the lock.
+        for event in &events {
+            trace::event(self.name(), event);
+        }
+        // Without a runtime a job ends at once: never under the lock.
+        if let Some((job, kind, spec)) = launch {
+            self.launch(job, kind, spec);
+        }
+        (answer, wait)
+    }
+
+    /// Updates the published token, and prepares the job that the rules have
+    /// started.
+    fn publish(self: &Arc<Self>, state: &mut DriverState) -> Option<(Arc<Job>, JobKind, JobSpec)> {
+        match (self.published.load().as_ref(), state.rules.signal()) {
+            (Some(published), Some(signal)) => published.set(signal),
+            (Some(_), None) => self.unpublish(state),
+            (None, _) => {}
+        }
+        state.prune();
+        for retired in &state.retired {
+            if retired.users() == 0 {
+                state.rules.released(retired.token.generation());
+            }
+        }
+        let kind = state.rules.take_launch();
+        self.arm_timer(state);
+        let kind = kind?;
+        let spec = self.spec(state, kind);
+        let job = Arc::new(Job::default());
+        state.job = Some(job.clone());
+        Some((job, kind, spec))
+    }
+
+    fn spec(&self, state: &mut DriverState, kind: JobKind) -> JobSpec {
+        match kind {
+            JobKind::Login { reason, kind } => JobSpec::Login {
+                reason,
+                kind,
+                previous: state.previous.clone(),
+                // A rejection whose login did not start leaves one behind.
+                challenge: state
+                    .challenge
+                    .take()
+                    .filter(|_| reason == Reason::Rejected),
+            },
+            JobKind::Logout => JobSpec::Logout {
+                tokens: state.ending(),
+                reason: match state.rules.state() == State::Closed {
+                    true => LogoutReason::Closed,
+                    false => LogoutReason::LoggedOut,
+                },
+            },
+            JobKind::Retire { generation } => JobSpec::Retire {
+                token: state.retired(generation),
+            },
+            JobKind::ChangePassword => {
+                let published = self.published.load();
+                let token = published
+                    .as_ref()
+                    .map(|published| published.token().clone());
+                let change = state.change.take();
+                JobSpec::ChangePassword {
+                    token: token.expect("a change starts only with a usable token"),
+                    change: *change.expect("set by the event that started the change"),
+                }
+            }
+        }
+    }
+
+    /// Starts a job on the current runtime, in a task of its own: it outlives its
+    /// callers.
+    fn launch(self: &Arc<Self>, job: Arc<Job>, kind: JobKind, spec: JobSpec) {
+        let runner = self.runner.clone();
+        let mut guard = LandOnDrop {
+            driver: Arc::downgrade(self),
+            job,
+            kind: Some(kind),
+            sent: None,
+        };
+        let task = async move {
+            let result = run::run(&runner, spec, &mut guard.sent).await;
+            match guard.driver.upgrade() {
+                Some(driver) => guard.land(&driver, result),
+                None => run::end_unused(&runner, result).await,
+            }
+        };
+        let task = trace::in_span(self.name(), kind, task);
+        let task = nesting::scope(self.identity(), task);
+        // Without a runtime, or when it shuts down, the task is dropped, and its
+        // guard lands the job.
+        drop(loom::spawn(task));
+    }
+
+    /// Applies the result of a job, and wakes its waiters.
+    fn land(self: &Arc<Self>, job: &Arc<Job>, result: JobResult) {
+        let now = self.now();
+        let (result, _) = self.step(|state, published| {
+            state.job = None;
+            self.apply(state, published, result, now)
+        });
+        // After publication: a woken waiter always observes the new state.
+        job.finish(result);
+        self.usage.changed.notify_waiters();
+    }
+
+    fn apply(
+        &self,
+        state: &mut DriverState,
+        published: Option<&Lease>,
+        result: JobResult,
+        now: Timestamp,
+    ) -> WaitResult {
+        match result {
+            JobResult::Login {
+                sent,
+                token: Ok(token),
+            } => {
+                let new = NewToken {
+                    lifetimes: lifetimes(&token, &self.config),
+                    sent: sent.map_or(now, |sent| sent.saturating_duration_since(self.created)),
+                    same: published
+                        .is_some_and(|published| published.token().sends_the_same_as(&token)),
+                    continues: token.is_continuation(),
+                };
+                match state.rules.login_landed(new, now) {
+                    LoginOutcome::Publish { generation } => {
+                        self.unpublish(state);
+                        self.publish_token(state, token.of_generation(generation));
+                        WaitResult::Renewed
+                    }
+                    // The provider's data may have changed.
+                    LoginOutcome::Unchanged { generation } => {
+                        self.publish_token(state, token.of_generation(generation));
+                        WaitResult::Unchanged
+                    }
+                    LoginOutcome::End { generation } => {
+                        let token = token.of_generation(generation);
+                        let leases = Vec::new();
+                        state.retired.push(Retired { token, leases });
+                        WaitResult::Failed(Error::new(ErrorKind::LoggedOut))
+                    }
+                }
+            }
+            JobResult::Login {
+                sent,
+                token: Err(error),
+            } => {
+                if sent.is_some() && may_have_used_up(&error) {
+                    state.previous = None;
+                }
+                WaitResult::Failed(state.rules.login_failed(error, now))
+            }
+            JobResult::Logout {
+                left,
+                lost,
+                outcome,
+            } => {
+                state.rules.logout_landed(&left, &lost, outcome.clone());
+                WaitResult::LoggedOut(outcome)
+            }
+            JobResult::Retire(logout) => {
+                state.rules.retire_landed(logout, now);
+                WaitResult::Retired
+            }
+            JobResult::ChangePassword(outcome) => {
+                state.rules.password_change_landed(outcome.clone(), now);
+                WaitResult::PasswordChange(outcome)
+            }
+        }
+    }
+
+    /// Publishes `token`, the current one.
+    pub(super) fn publish_token(&self, state: &mut DriverState, token: Token) {
+        state.previous = Some(token.clone());
+        // A replaced token that becomes current again must not be logged out. Its
+        // users since then still use it.
+        for retired in &mut state.retired {
+            if retired.token.sends_the_same_as(&token) {
+                state.rules.reused(retired.token.generation());
+                state.leases.append(&mut retired.leases);
+            }
+        }
+        let (same, unlisted) = std::mem::take(&mut state.unlisted)
+            .into_iter()
+            .partition::<Vec<_>, _>(|lease| {
+                let published = lease.upgrade();
+                published.is_some_and(|published| published.token().sends_the_same_as(&token))
+            });
+        state.leases.extend(same);
+        state.unlisted = unlisted;
+        let signal = state.rules.signal().unwrap_or(Signal::Ended);
+        self.swap(state, Published::new(token, signal, self.usage.clone()));
+    }
+
+    /// Publishes the current token once more, so that its earlier users can be
+    /// counted apart from later ones.
+    pub(super) fn republish(&self, state: &mut DriverState) {
+        let published = self.published.load_full();
+        if let (Some(published), Some(signal)) = (published, state.rules.signal()) {
+            let token = published.token().clone();
+            self.swap(state, Published::new(token, signal, self.usage.clone()));
+        }
+    }
+
+    fn swap(&self, state: &mut DriverState, published: Published) {
+        if let Some(replaced) = self.published.swap(Some(Lease::new(published))) {
+            replaced.set(Signal::Ended);
+            state.leases.retain(|lease| lease.strong_count() > 0);
+            state.leases.push(Lease::downgrade(&replaced));
+        }
+    }
+
+    /// Ends the publication of the current token, and keeps it while the rules refer
+    /// to it.
+    fn unpublish(&self, state: &mut DriverState) {
+        let Some(published) = self.published.swap(None) else {
+            return;
+        };
+        published.set(Signal::Ended);
+        let mut leases = std::mem::take(&mut state.leases);
+        leases.push(Lease::downgrade(&published));
+        let token = published.token().clone();
+        drop(published);
+        state.retired.push(Retired { token, leases });
+    }
+
+    /// Returns whether a request, body or holder uses the published token.
+    pub(super) fn is_used(&self, published: Option<&Lease>) -> bool {
+        // One for the event, and one for the publication.
+        published.is_some_and(|published| Lease::strong_count(published) > 2)
+    }
+
+    fn arm_timer(self: &Arc<Self>, state: &mut DriverState) {
+        let at = state.rules.wake();
+        let wake = Wake {
+            // A time that the clock cannot represent never comes.
+            at: at.filter(|at| self.created.checked_add(*at).is_some()),
+            on_release: state.rules.is_waiting_for_release(),
+        };
+        let at = wake.at.map(|at| self.created + at);
+        state.timer.arm(wake, |number| {
+            let driver = Arc::downgrade(self);
+            match at {
+                // Most idle sessions wait for a time only: a small task.
+                Some(at) if !wake.on_release => loom::spawn(async move {
+                    loom::sleep_until(at).await;
+                    on_timer(&driver, number);
+                }),
+                at => self.spawn_release_timer(at, number),
+            }
+        });
+    }
+
+    /// Starts a task that waits for the last use of a replaced token, at most
+    /// until `at`.
+    fn spawn_release_timer(
+        self: &Arc<Self>,
+        at: Option<Instant>,
+        number: u64,
+    ) -> Option<AbortHandle> {
+        let (driver, usage) = (Arc::downgrade(self), self.usage.clone());
+        loom::spawn(async move {
+            loop {
+                // Created before the state is read: no change is missed in between.
+                let mut changed = pin!(usage.changed.notified());
+                changed.as_mut().enable();
+                let Some(driver) = driver.upgrade() else {
+                    return;
+                };
+                if driver.lock().has_unreported_release() {
+                    break;
+                }
+                drop(driver);
+                if !changed_before(at, changed).await {
+                    break;
+                }
+            }
+            on_timer(&driver, number);
+        })
+    }
+
+    /// Returns the time.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.created.elapsed()
+    }
+
+    pub(super) fn name(&self) -> Option<&str> {
+        self.config.name.as_deref()
+    }
+
+    pub(super) fn usage(&self) -> &Usage {
+        &self.usage
+    }
+
+    pub(super) fn runner(&self) -> &Runner {
+        &self.runner
+    }
+
+    /// Returns an error in a job of this session, which must not wait for another job.
+    pub(super) fn not_nested(self: &Arc<Self>) -> Result<(), Error> {
+        match nesting::is_nested(self.identity()) {
+            true => Err(Error::new(ErrorKind::Recursive)),
+            false => Ok(()),
+        }
+    }
+
+    /// Returns a number that no other live session has.
+    fn identity(self: &Arc<Self>) -> usize {
+        Arc::as_ptr(self).addr()
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, DriverState> {
+        // No foreign code runs under the lock. A panic of the crate's own code leaves
+        // a state that the next event can handle.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Driver {
+    /// The last handle was dropped: nothing more is logged out.
+    fn drop(&mut self) {
+        let state = self.state.get_mut();
+        let state = state.unwrap_or_else(PoisonError::into_inner);
+        state.rules.abandon();
+        for event in state.emit() {
+            trace::event(self.config.name.as_deref(), &event);
+        }
+    }
+}
+
+/// Runs the actions that are due, for the timer task of this number.
+pub(super) fn on_timer(driver: &Weak<Driver>, number: u64) {
+    let Some(driver) = driver.upgrade() else {
+        return;
+    };
+    let now = driver.now();
+    driver.step(|state, _| {
+        state.timer.clear(number);
+        state.rules.tick(now);
+    });
+}
+
+/// Lands a job when its task is dropped before it has ended.
+struct LandOnDrop {
+    driver: Weak<Driver>,
+    job: Arc<Job>,
+    /// `None` once the job has landed.
+    kind: Option<JobKind>,
+    /// When the provider was called last; `None` if it was not called yet.
+    sent: Option<Instant>,
+}
+
+impl LandOnDrop {
+    fn land(mut self, driver: &Arc<Driver>, result: JobResult) {
+        self.kind = None;
+        driver.land(&self.job, result);
+    }
+}
+
+impl Drop for LandOnDrop {
+    fn drop(&mut self) {
+        let (Some(kind), Some(driver)) = (self.kind.take(), self.driver.upgrade()) else {
+            return;
+        };
+        let lost = Error::new(ErrorKind::NoRuntime);
+        let result = match kind {
+            JobKind::Login { .. } => JobResult::Login {
+                sent: self.sent,
+                token: Err(lost),
+            },
+            JobKind::Logout => JobResult::Logout {
+                left: driver.lock().rules.ending(),
+                lost: Vec::new(),
+                outcome: Err(lost),
+            },
+            JobKind::Retire { .. } => JobResult::Retire(LogoutOutcome::Postponed(None)),
+            JobKind::ChangePassword => {
+                JobResult::ChangePassword(Err(run::lost_change(lost, self.sent)))
+            }
+        };
+        driver.land(&self.job, result);
+    }
+}
+
+fn lifetimes(token: &Token, config: &Config) -> Lifetimes {
+    Lifetimes {
+        refresh_before: config.refresh_before,
+        absolute: token.lifetime(),
+        idle: token.idle_lifetime(),
+        refresh_in: token.refresh_delay(),
+    }
+}
+
+/// Returns whether a failed login may have used up the token that it was to
+/// extend or exchange. Some servers revoke everything when one is used twice.
+fn may_have_used_up(error: &Error) -> bool {
+    match error.kind() {
+        ErrorKind::Uncertain
+        | ErrorKind::DeadlineExceeded
+        | ErrorKind::ProviderPanicked
+        | ErrorKind::NoRuntime => true,
+        ErrorKind::LoggedOut
+        | ErrorKind::Closed
+        | ErrorKind::Refused
+        | ErrorKind::PasswordExpired
+        | ErrorKind::Locked
+        | ErrorKind::InteractionRequired
+        | ErrorKind::Unavailable
+        | ErrorKind::Protocol
+        | ErrorKind::Unsupported
+        | ErrorKind::TokenRejected
+        | ErrorKind::Recursive
+        | ErrorKind::NoOrigin
+        | ErrorKind::InsecureOrigin => false,
+    }
+}

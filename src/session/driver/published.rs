@@ -1,0 +1,171 @@
+//! The published token, and the requests, bodies and holders that use it.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::loom::{self, AtomicU8, AtomicU64, AtomicUsize, Notify, Ordering};
+use crate::session::rules::Signal;
+use crate::token::Token;
+
+/// A use of the published token. It delays the token's logout until it drops.
+pub(crate) type Lease = loom::Arc<Published>;
+
+/// A weak reference to one publication, to count its leases.
+pub(super) type WeakLeases = loom::Weak<Published>;
+
+/// A token that a session has published, and how requests may use it.
+pub(crate) struct Published {
+    token: Token,
+    signal: AtomicU8,
+    usage: Arc<Usage>,
+}
+
+impl Published {
+    pub(super) fn new(token: Token, signal: Signal, usage: Arc<Usage>) -> Self {
+        Self {
+            token,
+            signal: AtomicU8::new(signal as u8),
+            usage,
+        }
+    }
+
+    /// Returns whether requests may use the token without reporting their outcome.
+    #[inline]
+    pub(crate) fn is_live(&self) -> bool {
+        self.signal() == Signal::Live as u8
+    }
+
+    /// Returns whether an admitted request may use the token.
+    pub(crate) fn is_usable(&self) -> bool {
+        self.signal() <= Signal::Closing as u8
+    }
+
+    #[inline]
+    fn signal(&self) -> u8 {
+        // A request that reads an older value counts as sent before the change.
+        self.signal.load(Ordering::Acquire)
+    }
+
+    pub(super) fn set(&self, signal: Signal) {
+        self.signal.store(signal as u8, Ordering::Release);
+    }
+
+    pub(crate) fn token(&self) -> &Token {
+        &self.token
+    }
+
+    /// Returns the token for a caller of the crate. It counts as used until it drops.
+    pub(crate) fn hand_out(lease: Lease) -> Token {
+        let token = lease.token.clone();
+        // loom's stand-in is not the `Arc` of the standard library.
+        #[cfg(all(test, reauth_loom))]
+        let lease = Arc::new(lease);
+        token.leased(lease)
+    }
+}
+
+impl Drop for Published {
+    fn drop(&mut self) {
+        self.usage.changed.notify_waiters();
+    }
+}
+
+impl fmt::Debug for Published {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.token.fmt(f)
+    }
+}
+
+/// The requests that wait for a token, and a notification of every change in
+/// the use of tokens.
+#[derive(Debug, Default)]
+pub(in crate::session) struct Usage {
+    admitted: AtomicUsize,
+    waited: AtomicU64,
+    nanoseconds_waited: AtomicU64,
+    /// Notified when the last use of a publication ends, when a request stops
+    /// waiting, and when a job has ended.
+    pub(in crate::session) changed: Notify,
+}
+
+impl Usage {
+    /// Returns how many admitted requests hold no token yet.
+    pub(in crate::session) fn admitted(&self) -> usize {
+        self.admitted.load(Ordering::Acquire)
+    }
+
+    /// Returns how many requests have waited for a job, and for how long in all.
+    pub(in crate::session) fn waits(&self) -> (u64, Duration) {
+        let time = self.nanoseconds_waited.load(Ordering::Relaxed);
+        (
+            self.waited.load(Ordering::Relaxed),
+            Duration::from_nanos(time),
+        )
+    }
+}
+
+/// Measures how long a request waits for a job; counted when it drops.
+#[derive(Debug)]
+pub(crate) struct WaitTimer {
+    usage: Arc<Usage>,
+    since: Instant,
+}
+
+impl WaitTimer {
+    pub(super) fn start(usage: &Arc<Usage>) -> Self {
+        Self {
+            usage: usage.clone(),
+            since: Instant::now(),
+        }
+    }
+}
+
+impl Drop for WaitTimer {
+    fn drop(&mut self) {
+        let time = self.since.elapsed().as_nanos();
+        let time = u64::try_from(time).unwrap_or(u64::MAX);
+        self.usage.waited.fetch_add(1, Ordering::Relaxed);
+        self.usage
+            .nanoseconds_waited
+            .fetch_add(time, Ordering::Relaxed);
+    }
+}
+
+/// Counts an admitted request that holds no token yet, until it drops.
+#[derive(Debug)]
+pub(crate) struct Admission(Arc<Usage>);
+
+impl Admission {
+    pub(super) fn new(usage: &Arc<Usage>) -> Self {
+        usage.admitted.fetch_add(1, Ordering::AcqRel);
+        Self(usage.clone())
+    }
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        self.0.admitted.fetch_sub(1, Ordering::AcqRel);
+        self.0.changed.notify_waiters();
+    }
+}
+
+/// A token that is no longer published, and that the rules still refer to.
+pub(in crate::session) struct Retired {
+    pub(super) token: Token,
+    pub(super) leases: Vec<WeakLeases>,
+}
+
+impl Retired {
+    /// Returns how many requests, bodies and holders still use it.
+    pub(super) fn users(&self) -> usize {
+        users(&self.leases)
+    }
+}
+
+/// Returns how many requests, bodies and holders use these publications.
+pub(super) fn users(leases: &[WeakLeases]) -> usize {
+    leases.iter().map(WeakLeases::strong_count).sum()
+}

@@ -1,0 +1,228 @@
+//! The driver's methods for requests, on the fast path and on the slow path.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, Uri, response};
+
+use super::published::{Admission, Lease, WaitTimer};
+use super::{Driver, Wait, trace};
+use crate::error::Error;
+use crate::origin::{Destination, Target};
+use crate::provider::Challenge;
+use crate::reauth::ReauthFailure;
+use crate::rejection::Rejection;
+use crate::rolling::Rolling;
+use crate::session::rules::{Acquire, OnRejection, Timestamp};
+
+impl Driver {
+    /// Returns the published token if it is live and `uri` matches an origin byte for
+    /// byte.
+    // Called once, on the fast path: a call would cost a tenth of it.
+    #[inline(always)]
+    pub(crate) fn live_for(&self, uri: &Uri) -> Option<Lease> {
+        if !self.config.origins.matches_exactly(uri) {
+            return None;
+        }
+        let published = self.published.load_full()?;
+        published.is_live().then_some(published)
+    }
+
+    /// Returns the time if the outcome of a request that is about to use `lease` is to
+    /// be reported.
+    pub(crate) fn report_time(&self, lease: &Lease) -> Option<Timestamp> {
+        (!lease.is_live()).then(|| self.now())
+    }
+
+    /// Returns whether a request with these headers passes without the token.
+    #[inline]
+    pub(crate) fn skips(&self, headers: &HeaderMap) -> bool {
+        let names = &self.config.skip_if_present;
+        !names.is_empty() && names.iter().any(|name| headers.contains_key(name))
+    }
+
+    pub(crate) fn locate(&self, uri: &Uri) -> Destination {
+        self.config.origins.locate(uri)
+    }
+
+    #[inline]
+    pub(crate) fn rejection(&self) -> &Rejection {
+        &self.config.rejection
+    }
+
+    /// Admits a new request, unless the session is closed.
+    pub(crate) fn admit(self: &Arc<Self>) -> Result<Admission, Error> {
+        let now = self.now();
+        let (admission, _) = self.step(|state, _| {
+            // Under the lock: `close` sees every admitted request.
+            state.rules.admit(now)?;
+            Ok(Admission::new(&self.usage))
+        });
+        admission
+    }
+
+    /// Admits a rejected request again, even if the session was closed meanwhile.
+    pub(crate) fn readmit(&self) -> Admission {
+        Admission::new(&self.usage)
+    }
+
+    /// Returns the token if an admitted request may use it, regardless of its
+    /// expiry.
+    pub(crate) fn usable(&self) -> Option<Lease> {
+        let mut published = self.published.load_full()?;
+        while !published.is_usable() {
+            // It may have been replaced since it was loaded.
+            let newer = self.published.load_full()?;
+            if Lease::ptr_eq(&newer, &published) {
+                return None;
+            }
+            published = newer;
+        }
+        Some(published)
+    }
+
+    /// Returns the token if an admitted request may use it now. Unlike the request
+    /// path it does not rely on the timer.
+    pub(crate) fn usable_now(self: &Arc<Self>) -> Option<Lease> {
+        let now = self.now();
+        self.step(|state, _| state.rules.on_use(now));
+        self.usable()
+    }
+
+    /// Asks for a token. `None` means that there is one; otherwise wait, and ask
+    /// again.
+    pub(crate) fn acquire(self: &Arc<Self>) -> Result<Option<Wait>, Error> {
+        let now = self.now();
+        // Before the event, which may start the very job to wait for.
+        if self.usable().is_none() {
+            self.not_nested()?;
+        }
+        match self.step(|state, _| state.rules.acquire(now)) {
+            (Acquire::Use, _) => Ok(None),
+            (Acquire::Wait, wait) => Ok(wait),
+            (Acquire::Fail(error), _) => Err(error),
+        }
+    }
+
+    /// Reports a rejection. `None` means that there is a newer token; otherwise
+    /// wait, and report again. `Err` is the reason to return the response.
+    ///
+    /// `challenge` is the `WWW-Authenticate` of the response.
+    pub(crate) fn report_rejection(
+        self: &Arc<Self>,
+        generation: u64,
+        target: Option<Target>,
+        challenge: Option<Box<Challenge>>,
+    ) -> Result<Option<Wait>, ReauthFailure> {
+        let now = self.now();
+        let answer = self.step(|state, _| {
+            // A running login was started for an earlier rejection, or for none.
+            let is_logging_in = state.rules.is_logging_in();
+            let answer = state.rules.rejected(generation, target, now);
+            let may_log_in = matches!(
+                answer,
+                OnRejection::Wait | OnRejection::Return(ReauthFailure::RenewalFailed(_))
+            );
+            if may_log_in && !is_logging_in {
+                state.challenge = challenge;
+            }
+            answer
+        });
+        match answer {
+            (OnRejection::Replay, _) => Ok(None),
+            (OnRejection::Wait, wait) => match self.not_nested() {
+                Ok(()) => Ok(wait),
+                Err(recursive) => Err(ReauthFailure::RenewalFailed(recursive)),
+            },
+            (OnRejection::Return(failure), _) => Err(failure),
+        }
+    }
+
+    /// Reports that a replay was rejected too.
+    pub(crate) fn replay_rejected(self: &Arc<Self>, generation: u64, target: Target) {
+        let now = self.now();
+        self.step(|state, _| {
+            state.counters.rejections += 1;
+            state.rules.replay_rejected(generation, target, now);
+        });
+    }
+
+    /// Counts a rejection.
+    pub(super) fn count_rejection(&self) {
+        self.lock().counters.rejections += 1;
+    }
+
+    /// Counts a replay that is about to be sent.
+    pub(crate) fn count_replay(&self, generation: u64) {
+        self.lock().counters.replays += 1;
+        trace::replay(self.name(), generation);
+    }
+
+    /// Counts a replay that was accepted.
+    pub(crate) fn count_accepted_replay(&self) {
+        self.lock().counters.accepted_replays += 1;
+    }
+
+    /// Counts a request as waiting, until the result drops.
+    pub(super) fn start_waiting(&self) -> WaitTimer {
+        WaitTimer::start(&self.usage)
+    }
+
+    /// Reports that the server accepted a request that was sent at `sent`, with
+    /// this response.
+    pub(crate) fn accepted(
+        self: &Arc<Self>,
+        generation: u64,
+        target: Target,
+        sent: Timestamp,
+        response: &response::Parts,
+    ) {
+        let now = self.now();
+        self.step(|state, _| state.rules.accepted(generation, target, sent, now));
+        if let Some(rolling) = &self.config.rolling {
+            self.roll(rolling, generation, sent, response);
+        }
+    }
+
+    /// Takes the next value of the token from a response, if it carries one.
+    fn roll(
+        self: &Arc<Self>,
+        rolling: &Rolling,
+        generation: u64,
+        sent: Timestamp,
+        response: &response::Parts,
+    ) {
+        let mut rolled = false;
+        while !rolled {
+            let Some(published) = self.published.load_full() else {
+                return;
+            };
+            let token = published.token();
+            if token.generation() != generation {
+                return;
+            }
+            // Foreign code, so not under the lock. If another response comes
+            // first, this one is applied to its result.
+            let Some(next) = rolling.next(&token.clone().with_lifetime(None), response) else {
+                return;
+            };
+            let lifetime = next.lifetime();
+            let next = next.with_lifetime(lifetime.or(token.lifetime()));
+            let now = self.now();
+            (rolled, _) = self.step(|state, current| {
+                let is_current = current.is_some_and(|current| Lease::ptr_eq(current, &published));
+                if is_current {
+                    let before = self.config.refresh_before;
+                    state.rules.rolled(lifetime, before, sent, now);
+                    let was_offered = state.previous.is_some();
+                    self.publish_token(state, next.of_generation(generation));
+                    // A lost login may have used up the provider's data. The
+                    // rolled value does not bring it back.
+                    if !was_offered {
+                        state.previous = None;
+                    }
+                }
+                is_current
+            });
+        }
+    }
+}

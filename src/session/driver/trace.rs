@@ -1,0 +1,103 @@
+//! Reports the events of a session to `tracing`, if the feature of that name is on.
+//!
+//! Nothing here is on the path of a request with a live token.
+
+#[cfg(feature = "tracing")]
+pub(super) use on::{event, in_span, replay};
+
+#[cfg(not(feature = "tracing"))]
+pub(super) use off::{event, in_span, replay};
+
+#[cfg(feature = "tracing")]
+mod on {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use tracing::{Instrument, Span, debug, debug_span, info, warn};
+
+    use crate::error::ErrorChain;
+    use crate::session::rules::{Event, JobKind};
+
+    /// Runs a job in a span of its own. The provider's own events are in it too.
+    pub(in crate::session::driver) fn in_span<F: Future>(
+        session: Option<&str>,
+        job: JobKind,
+        task: F,
+    ) -> impl Future<Output = F::Output> + use<F> {
+        let span = guarded(|| match job {
+            JobKind::Login { reason, .. } => debug_span!("login", session, ?reason),
+            JobKind::Logout => debug_span!("logout", session),
+            JobKind::Retire { generation } => debug_span!("retire", session, generation),
+            JobKind::ChangePassword => debug_span!("change_password", session),
+        });
+        task.instrument(span.unwrap_or_else(Span::none))
+    }
+
+    /// Reports an event. Failures that an operator should look at are warnings.
+    pub(in crate::session::driver) fn event(session: Option<&str>, event: &Event) {
+        guarded(|| match event {
+            Event::LoginStarted { reason } => debug!(session, ?reason, "login started"),
+            Event::LoggedIn {
+                reason,
+                generation,
+                elapsed,
+            } => info!(session, ?reason, generation, ?elapsed, "logged in"),
+            Event::LoginFailed {
+                reason,
+                error,
+                elapsed,
+            } => warn!(
+                session,
+                ?reason,
+                ?elapsed,
+                retry_after = error.retry_after().map(tracing::field::debug),
+                error = %ErrorChain(error),
+                "login failed"
+            ),
+            Event::TokenRejected { generation } => {
+                info!(session, generation, "the server rejected the token");
+            }
+            Event::TokenEnded { generation, end } => {
+                debug!(session, generation, ?end, "token ended");
+            }
+            Event::PasswordChanged { elapsed } => info!(session, ?elapsed, "password changed"),
+            Event::PasswordChangeFailed { error, elapsed } => warn!(
+                session,
+                ?elapsed,
+                error = %ErrorChain(error),
+                "password change failed"
+            ),
+            Event::LoggedOut => info!(session, "logged out"),
+            Event::Closed => info!(session, "closed"),
+            // Only receivers miss events.
+            Event::Missed { .. } => {}
+        });
+    }
+
+    /// Reports that a rejected request is replayed.
+    pub(in crate::session::driver) fn replay(session: Option<&str>, generation: u64) {
+        guarded(|| debug!(session, generation, "replaying a rejected request"));
+    }
+
+    /// A subscriber is foreign code. If it panics, the job that an event belongs
+    /// to still starts, and its waiters are still woken.
+    fn guarded<T>(report: impl FnOnce() -> T) -> Option<T> {
+        catch_unwind(AssertUnwindSafe(report)).ok()
+    }
+}
+
+#[cfg(not(feature = "tracing"))]
+mod off {
+    use crate::session::rules::{Event, JobKind};
+
+    pub(in crate::session::driver) fn in_span<F: Future>(
+        _: Option<&str>,
+        _: JobKind,
+        task: F,
+    ) -> F {
+        task
+    }
+
+    pub(in crate::session::driver) fn event(_: Option<&str>, _: &Event) {}
+
+    pub(in crate::session::driver) fn replay(_: Option<&str>, _: u64) {}
+}

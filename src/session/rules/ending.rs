@@ -1,0 +1,276 @@
+//! Logout, close, password change, and the logouts of replaced tokens.
+
+use std::time::Duration;
+
+use super::answer::{JobKind, Start};
+use super::event::{Event, TokenEnd};
+use super::retirement::{LogoutOutcome, TokenRef};
+use super::time::Timestamp;
+use super::{Phase, Rules, TokenState};
+use crate::error::{Error, ErrorKind};
+use crate::origin::Target;
+use crate::provider::{LogoutEnds, Reason};
+
+/// How long no replaced token is logged out after a caller had to wait for the
+/// logout of another: callers come first.
+const REST: Duration = Duration::from_secs(1);
+
+/// How many tokens are kept whose logout failed and may be tried again.
+const MAX_ENDING: usize = 64;
+
+impl Rules {
+    /// A caller asks for a password change.
+    pub(crate) fn change_password(&mut self, now: Timestamp) -> Start {
+        if self.closed || !self.is_open() {
+            return Start::Fail(self.session_over());
+        }
+        if self.job.is_some() {
+            return self.busy();
+        }
+        if !self.is_usable() {
+            return Start::NeedsToken;
+        }
+        self.start(JobKind::ChangePassword, now);
+        Start::Started
+    }
+
+    /// The running password change has ended.
+    pub(crate) fn password_change_landed(&mut self, outcome: Result<(), Error>, now: Timestamp) {
+        let (_, elapsed) = self.finish_job(now);
+        let may_log_in = match &outcome {
+            Ok(()) => true,
+            // With the new password, which was not refused yet.
+            Err(error) => error.kind() == ErrorKind::Uncertain,
+        };
+        if may_log_in {
+            self.login_block = None;
+            self.backoff.reset();
+        }
+        self.events.push(match outcome {
+            Ok(()) => Event::PasswordChanged { elapsed },
+            Err(error) => Event::PasswordChangeFailed { error, elapsed },
+        });
+        self.resume(now);
+    }
+
+    /// A caller waits for the end of the running job.
+    pub(crate) fn hold_up(&mut self) {
+        self.held_up |= self.is_retiring();
+    }
+
+    /// A caller asks for a logout. The driver keeps the current token and those
+    /// that it replaced until their logout has ended.
+    pub(crate) fn logout(&mut self, now: Timestamp) {
+        if self.is_open() {
+            self.phase = Phase::LoggedOut(Ok(()));
+            self.events.push(Event::LoggedOut);
+        }
+        self.logouts += 1;
+        self.next_login_reason = Reason::Initial;
+        if let Some(current) = self.current.take() {
+            self.end_at_logout(TokenRef {
+                generation: current.generation,
+                ends: current.lifespan.absolute_end(),
+            });
+        }
+        self.end_replaced();
+        self.end_leftovers(now);
+    }
+
+    /// A caller asks for the end of the session, once running requests have ended.
+    pub(crate) fn close(&mut self) {
+        if !self.closed {
+            self.closed = true;
+            self.events.push(Event::Closed);
+        }
+    }
+
+    /// Returns the result of the last logout, or `None` while its job, or the
+    /// job that it waits for, is running.
+    pub(crate) fn logout_result(&self) -> Option<Result<(), Error>> {
+        match (&self.phase, self.job) {
+            // A later login waited for the logout's end.
+            (Phase::Open, _) => Some(Ok(())),
+            (Phase::LoggedOut(_), Some(_)) => None,
+            (Phase::LoggedOut(outcome), None) => Some(outcome.clone().map_err(|error| *error)),
+        }
+    }
+
+    /// The running logout has ended. The tokens in `left` may be tried again,
+    /// those in `lost` may not.
+    pub(crate) fn logout_landed(&mut self, left: &[u64], lost: &[u64], outcome: Result<(), Error>) {
+        self.job = None;
+        for token in std::mem::take(&mut self.ending) {
+            if lost.contains(&token.generation) {
+                self.ended(token.generation, TokenEnd::Abandoned);
+            } else if left.contains(&token.generation) {
+                self.ending.push(token);
+            } else {
+                self.ended(token.generation, TokenEnd::LoggedOut);
+            }
+        }
+        while self.ending.len() > MAX_ENDING {
+            let oldest = self.ending.remove(0);
+            self.ended(oldest.generation, TokenEnd::Abandoned);
+        }
+        if let Phase::LoggedOut(last) = &mut self.phase {
+            *last = outcome.map_err(Box::new);
+        }
+    }
+
+    /// The logout of a replaced token has ended.
+    pub(crate) fn retire_landed(&mut self, logout: LogoutOutcome, now: Timestamp) {
+        self.job = None;
+        if std::mem::take(&mut self.held_up) {
+            self.rested = now + REST;
+        }
+        if let Some(generation) = self.retirement.landed(logout, now, &mut self.rng) {
+            self.ended(
+                generation,
+                match logout {
+                    LogoutOutcome::Done => TokenEnd::LoggedOut,
+                    LogoutOutcome::Postponed(_) | LogoutOutcome::Failed => TokenEnd::Abandoned,
+                },
+            );
+        }
+        if !self.is_open() {
+            self.end_replaced();
+        }
+        self.resume(now);
+    }
+
+    /// No user of the replaced token of this generation is left.
+    pub(crate) fn released(&mut self, generation: u64) {
+        self.retirement.released(generation);
+    }
+
+    /// A login has yielded the replaced token of this generation again.
+    pub(crate) fn reused(&mut self, generation: u64) {
+        if self.retirement.remove(generation) {
+            self.ended(generation, TokenEnd::Continued);
+        }
+    }
+
+    /// No handle is left that could use or end any token.
+    pub(crate) fn abandon(&mut self) {
+        let current = self.current.take().map(|current| current.generation);
+        let mut left = self.ending();
+        self.ending.clear();
+        left.extend(current);
+        // Including one whose logout is running: its result will not be known.
+        left.extend(self.retirement.abandon());
+        let end = match self.settings.logout_ends {
+            LogoutEnds::Nothing => TokenEnd::Discarded,
+            LogoutEnds::Token | LogoutEnds::User => TokenEnd::Abandoned,
+        };
+        for generation in left {
+            self.ended(generation, end);
+        }
+    }
+
+    /// Returns whether every replaced token is accounted for.
+    pub(crate) fn has_retired_all(&self) -> bool {
+        self.retirement.is_done()
+    }
+
+    /// Returns whether the rules refer to this token, although it is not the current
+    /// one.
+    pub(crate) fn is_retired(&self, generation: u64) -> bool {
+        let mut ending = self.ending.iter();
+        ending.any(|token| token.generation == generation) || self.retirement.contains(generation)
+    }
+
+    /// Returns whether the rules wait for the last use of that replaced token.
+    pub(crate) fn is_waiting_for(&self, generation: u64) -> bool {
+        self.retirement.is_waiting_for(generation)
+    }
+
+    /// Returns whether the rules wait for the last use of any replaced token.
+    pub(crate) fn is_waiting_for_release(&self) -> bool {
+        self.retirement.is_waiting()
+    }
+
+    /// Returns the tokens that a logout of the session is to end, or that the
+    /// last one left behind.
+    pub(crate) fn ending(&self) -> Vec<u64> {
+        let ending = self.ending.iter();
+        ending.map(|token| token.generation).collect()
+    }
+
+    /// Continues after a job that yields no token.
+    fn resume(&mut self, now: Timestamp) {
+        let deferred = self.deferred_rejection.take();
+        if !self.is_open() {
+            self.end_leftovers(now);
+        } else if let Some(deferred) = deferred {
+            // Its request got its answer already: it asks again and joins.
+            let _ = self.rejected(deferred.generation, deferred.target, now);
+        }
+    }
+
+    /// A logout of the session is to end this token.
+    pub(super) fn end_at_logout(&mut self, token: TokenRef) {
+        match self.settings.logout_ends {
+            LogoutEnds::Nothing => self.ended(token.generation, TokenEnd::Discarded),
+            LogoutEnds::Token | LogoutEnds::User => self.ending.push(token),
+        }
+    }
+
+    /// The current token is about to be replaced.
+    pub(super) fn replace_current(&mut self, continues: bool) {
+        let Some(current) = self.current.take() else {
+            return;
+        };
+        let token = TokenRef {
+            generation: current.generation,
+            ends: current.lifespan.absolute_end(),
+        };
+        let end = match (current.state, self.settings.logout_ends) {
+            _ if continues => TokenEnd::Continued,
+            (TokenState::Suspended(None), LogoutEnds::Token)
+            | (TokenState::Suspended(_), LogoutEnds::Nothing | LogoutEnds::User) => {
+                TokenEnd::Rejected
+            }
+            (TokenState::Good, LogoutEnds::Nothing) => TokenEnd::Discarded,
+            (TokenState::Good, LogoutEnds::User) => TokenEnd::Abandoned,
+            (TokenState::Good, LogoutEnds::Token) => return self.retire(token, None),
+            (TokenState::Suspended(Some(target)), LogoutEnds::Token) => {
+                return self.retire(token, Some(target));
+            }
+        };
+        self.ended(token.generation, end);
+    }
+
+    pub(super) fn retire(&mut self, token: TokenRef, rejected_by: Option<Target>) {
+        if let Some(given_up) = self.retirement.add(token, rejected_by) {
+            self.ended(given_up, TokenEnd::Abandoned);
+        }
+    }
+
+    /// The replaced tokens are to be logged out together with the current one.
+    fn end_replaced(&mut self) {
+        self.ending.extend(self.retirement.end());
+    }
+
+    /// Starts the logout of the tokens that are left, unless a job is running.
+    pub(super) fn end_leftovers(&mut self, now: Timestamp) {
+        if self.job.is_some() {
+            return;
+        }
+        let ending = std::mem::take(&mut self.ending).into_iter();
+        let is_over = |token: &TokenRef| token.ends.is_some_and(|ends| ends <= now);
+        let (over, left): (Vec<_>, Vec<_>) = ending.partition(is_over);
+        self.ending = left;
+        let was_left = !over.is_empty();
+        for token in over {
+            self.ended(token.generation, TokenEnd::Expired);
+        }
+        match (&mut self.phase, self.ending.is_empty()) {
+            // The tokens that the last logout could not end are gone, and so is
+            // its error.
+            (Phase::LoggedOut(outcome), true) if was_left => *outcome = Ok(()),
+            (_, true) => {}
+            (_, false) => self.start(JobKind::Logout, now),
+        }
+    }
+}

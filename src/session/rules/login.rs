@@ -1,0 +1,310 @@
+//! Which requests get a token, when a login starts, and its outcome.
+
+use std::time::Duration;
+
+use super::answer::{Acquire, JobKind, LoginKind, LoginOutcome, NewToken, Start};
+use super::backoff::LONGEST_RETRY_AFTER;
+use super::event::Event;
+use super::lifespan::{Lifespan, Lifetimes, end_of};
+use super::retirement::TokenRef;
+use super::time::Timestamp;
+use super::{Current, LoginBlock, Rules, TokenState};
+use crate::error::{Error, ErrorKind};
+use crate::provider::{LogoutEnds, Reason};
+
+/// The shortest interval at which the source of the credentials is asked again
+/// after a refusal.
+const RECHECK_EVERY: Duration = Duration::from_secs(10);
+
+impl Rules {
+    /// Sets the token that the session starts with.
+    pub(crate) fn set_initial(&mut self, lifetimes: Lifetimes) -> u64 {
+        self.set_current(lifetimes, Timestamp::ZERO, Timestamp::ZERO)
+    }
+
+    /// A new request arrives. A closed session turns it away.
+    pub(crate) fn admit(&mut self, now: Timestamp) -> Result<(), Error> {
+        if self.closed {
+            return Err(Error::new(ErrorKind::Closed));
+        }
+        self.on_use(now);
+        Ok(())
+    }
+
+    /// A request is about to use the token, if there is a usable one.
+    pub(crate) fn on_use(&mut self, now: Timestamp) {
+        self.expire(now);
+        if !self.is_usable() {
+            return;
+        }
+        if let Some(current) = &mut self.current {
+            current.lifespan.used();
+        }
+        // The source is asked again only while requests come.
+        let is_due = self.due().is_some_and(|due| due <= now);
+        let is_refused = matches!(
+            self.login_block.as_deref(),
+            Some(LoginBlock::Refused { .. })
+        );
+        if is_due && is_refused {
+            let _ = self.blocked(Reason::Expiring, now);
+        }
+        self.tick(now);
+    }
+
+    /// A caller needs a token.
+    pub(crate) fn acquire(&mut self, now: Timestamp) -> Acquire {
+        if !self.is_open() {
+            return Acquire::Fail(self.session_over());
+        }
+        self.expire(now);
+        if self.is_usable() {
+            self.on_use(now);
+            return Acquire::Use;
+        }
+        let is_retiring = self.is_retiring();
+        if self.job.is_some() && !self.is_rechecking() && !is_retiring {
+            return Acquire::Wait;
+        }
+        if let Some(error) = self.blocked(self.next_login_reason, now) {
+            return Acquire::Fail(error);
+        }
+        if is_retiring {
+            self.held_up = true;
+            return Acquire::Wait;
+        }
+        self.start_login(self.next_login_reason, LoginKind::Usual, now);
+        Acquire::Wait
+    }
+
+    /// Returns how many times a logout was asked for.
+    pub(crate) fn logouts(&self) -> u64 {
+        self.logouts
+    }
+
+    /// An operator asks for one login, whatever happened before. `logouts` is
+    /// the number of logouts at the time of the call: a later one wins.
+    pub(crate) fn login(&mut self, logouts: u64, now: Timestamp) -> Start {
+        if self.closed || logouts < self.logouts {
+            return Start::Fail(self.session_over());
+        }
+        match self.job_kind() {
+            // Not after a logout: the token of that login is not to be used.
+            Some(JobKind::Login {
+                kind: LoginKind::Forced,
+                ..
+            }) if self.is_open() => Start::Join,
+            Some(
+                JobKind::Login { .. }
+                | JobKind::Logout
+                | JobKind::Retire { .. }
+                | JobKind::ChangePassword,
+            ) => self.busy(),
+            None => {
+                self.reopen();
+                self.start_login(Reason::Requested, LoginKind::Forced, now);
+                Start::Started
+            }
+        }
+    }
+
+    /// A caller asks for a new token, if a login may start now.
+    pub(crate) fn renew(&mut self, now: Timestamp) -> Start {
+        if self.closed || !self.is_open() {
+            return Start::Fail(self.session_over());
+        }
+        match self.job_kind() {
+            Some(JobKind::Login { .. }) => return Start::Join,
+            Some(JobKind::Logout | JobKind::ChangePassword) => return Start::Busy,
+            Some(JobKind::Retire { .. }) | None => {}
+        }
+        if let Some(error) = self.blocked(Reason::Requested, now) {
+            return Start::Fail(error);
+        }
+        if self.is_retiring() {
+            return self.busy();
+        }
+        self.start_login(Reason::Requested, LoginKind::Usual, now);
+        Start::Started
+    }
+
+    /// The running login has yielded a token.
+    pub(crate) fn login_landed(&mut self, new: NewToken, now: Timestamp) -> LoginOutcome {
+        let (reason, elapsed) = self.finish_job(now);
+        if !self.is_open() {
+            return self.end_late_login(new, reason, elapsed, now);
+        }
+        self.login_block = None;
+        self.backoff.reset();
+        self.logged_in_at = now;
+        let (generation, outcome) = match &mut self.current {
+            Some(current) if new.same => {
+                current.state = TokenState::Good;
+                current.lifespan = Lifespan::new(new.lifetimes, new.sent, now, &mut self.rng);
+                self.cooldowns.login_changed_nothing();
+                let generation = current.generation;
+                (generation, LoginOutcome::Unchanged { generation })
+            }
+            Some(_) | None => {
+                self.replace_current(new.continues);
+                let generation = self.set_current(new.lifetimes, new.sent, now);
+                (generation, LoginOutcome::Publish { generation })
+            }
+        };
+        self.events.push(Event::LoggedIn {
+            reason,
+            generation,
+            elapsed,
+        });
+        outcome
+    }
+
+    /// A login has yielded a token after the session was logged out.
+    fn end_late_login(
+        &mut self,
+        new: NewToken,
+        reason: Reason,
+        elapsed: Duration,
+        now: Timestamp,
+    ) -> LoginOutcome {
+        self.cooldowns.login_failed();
+        self.newest += 1;
+        let generation = self.newest;
+        let lifetime = new.lifetimes.absolute;
+        let ends = lifetime.and_then(|lifetime| end_of(lifetime, new.sent, now));
+        self.events.push(Event::LoggedIn {
+            reason,
+            generation,
+            elapsed,
+        });
+        self.end_at_logout(TokenRef { generation, ends });
+        self.end_leftovers(now);
+        LoginOutcome::End { generation }
+    }
+
+    /// The running login has failed. Returns the error for its waiters.
+    pub(crate) fn login_failed(&mut self, error: Error, now: Timestamp) -> Error {
+        let (reason, elapsed) = self.finish_job(now);
+        self.cooldowns.login_failed();
+        if let Some(current) = &mut self.current {
+            current.state = TokenState::Good;
+        }
+        self.expire(now);
+        let error = match self.is_open() {
+            true => self.on_login_error(error, now),
+            false => {
+                self.end_leftovers(now);
+                self.session_over()
+            }
+        };
+        self.events.push(Event::LoginFailed {
+            reason,
+            error: error.clone(),
+            elapsed,
+        });
+        error
+    }
+
+    /// Decides when the next login may start. Returns the error to report.
+    fn on_login_error(&mut self, error: Error, now: Timestamp) -> Error {
+        let is_refusal = match error.kind() {
+            ErrorKind::Refused | ErrorKind::PasswordExpired | ErrorKind::InteractionRequired => {
+                true
+            }
+            // Not a failure of the login system: another runtime may log in at once.
+            ErrorKind::NoRuntime => {
+                if !matches!(
+                    self.login_block.as_deref(),
+                    Some(LoginBlock::Refused { .. })
+                ) {
+                    return error;
+                }
+                false
+            }
+            ErrorKind::LoggedOut
+            | ErrorKind::Closed
+            | ErrorKind::Locked
+            | ErrorKind::Unavailable
+            | ErrorKind::Protocol
+            | ErrorKind::Uncertain
+            | ErrorKind::Unsupported
+            | ErrorKind::TokenRejected
+            | ErrorKind::DeadlineExceeded
+            | ErrorKind::ProviderPanicked
+            | ErrorKind::Recursive
+            | ErrorKind::NoOrigin
+            | ErrorKind::InsecureOrigin => false,
+        };
+        if is_refusal {
+            self.login_block = Some(Box::new(LoginBlock::Refused {
+                error: error.clone(),
+                recheck: now + RECHECK_EVERY,
+            }));
+            return error;
+        }
+        if let Some(LoginBlock::Refused { recheck, .. }) = self.login_block.as_deref_mut() {
+            // The error is not about the credentials: they stay refused.
+            let asked_for = error.retry_after().unwrap_or_default();
+            *recheck = now + asked_for.min(LONGEST_RETRY_AFTER).max(RECHECK_EVERY);
+            return error;
+        }
+        let delay = self.backoff.next(error.retry_after(), &mut self.rng);
+        let error = error.with_retry_after(delay);
+        self.login_block = Some(Box::new(LoginBlock::BackingOff {
+            error: error.clone(),
+            until: now + delay,
+        }));
+        error
+    }
+
+    /// Returns the error that forbids a login now. After a refusal, starts the
+    /// login for `reason` that asks the source again, if that is due.
+    pub(super) fn blocked(&mut self, reason: Reason, now: Timestamp) -> Option<Error> {
+        let (error, recheck) = match self.login_block.as_deref()? {
+            LoginBlock::BackingOff { until, .. } if *until <= now => return None,
+            LoginBlock::BackingOff { error, until } => {
+                return Some(error.clone().with_retry_after(*until - now));
+            }
+            LoginBlock::Refused { error, recheck } => (error.clone(), *recheck),
+        };
+        if recheck <= now && self.settings.has_source && self.job.is_none() {
+            self.start_login(reason, LoginKind::Recheck, now);
+        }
+        Some(error)
+    }
+
+    pub(super) fn start_login(&mut self, reason: Reason, kind: LoginKind, now: Timestamp) {
+        self.start(JobKind::Login { reason, kind }, now);
+    }
+
+    fn set_current(&mut self, lifetimes: Lifetimes, sent: Timestamp, now: Timestamp) -> u64 {
+        self.newest += 1;
+        self.current = Some(Current {
+            generation: self.newest,
+            lifespan: Lifespan::new(lifetimes, sent, now, &mut self.rng),
+            state: TokenState::Good,
+        });
+        self.cooldowns.login_succeeded();
+        self.newest
+    }
+
+    fn reopen(&mut self) {
+        self.phase = super::Phase::Open;
+        match self.settings.logout_ends {
+            // Their logout would end the next token too: they wait for the next
+            // logout of the session.
+            LogoutEnds::Nothing | LogoutEnds::User => {}
+            LogoutEnds::Token => {
+                for token in std::mem::take(&mut self.ending) {
+                    self.retire(token, None);
+                }
+            }
+        }
+    }
+
+    /// Another job is running.
+    pub(super) fn busy(&mut self) -> Start {
+        self.hold_up();
+        Start::Busy
+    }
+}

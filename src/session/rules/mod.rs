@@ -1,0 +1,461 @@
+//! The rules of a session as a state machine: no I/O, no clock, no tokens.
+//!
+//! | file | contents |
+//! |---|---|
+//! | `answer` | the types of inputs and answers |
+//! | `login` | which requests get a token, when a login starts, and its outcome |
+//! | `rejection` | the outcome of a request: rejected, accepted, rolled |
+//! | `ending` | logout, close, password change, and the logouts of replaced tokens |
+//! | `time`, `lifespan` | when a token expires and when it is refreshed ahead of that |
+//! | `cooldown` | how rejections by a forbidden target are bounded |
+//! | `retirement` | the replaced tokens that are still to be logged out |
+//! | `backoff`, `rng` | delays after failures, with jitter |
+//! | `event` | the events that observers receive |
+
+mod answer;
+mod backoff;
+mod cooldown;
+mod ending;
+mod event;
+mod lifespan;
+mod login;
+mod rejection;
+mod retirement;
+mod rng;
+#[cfg(test)]
+mod tests;
+mod time;
+
+use std::time::Duration;
+
+pub use answer::State;
+pub(super) use answer::{
+    Acquire, JobKind, LoginKind, LoginOutcome, NewToken, OnRejection, Settings, Signal, Start,
+};
+pub use event::{Event, TokenEnd};
+pub(super) use lifespan::Lifetimes;
+pub(super) use retirement::LogoutOutcome;
+pub(crate) use time::Timestamp;
+
+use crate::error::{Error, ErrorKind};
+use crate::origin::Target;
+use crate::provider::Reason;
+use backoff::Backoff;
+use cooldown::Cooldowns;
+use lifespan::Lifespan;
+use retirement::{Retirement, TokenRef};
+use rng::Rng;
+use time::BRIEFLY;
+
+/// The state of one session.
+///
+/// # Contract
+///
+/// The driver owns the tokens, the clock and the tasks. Each method below is
+/// one event, which its first line names. It takes the time as an argument, changes
+/// the state and answers what to do. A token is named by its generation only, so
+/// that nothing here can leak one.
+///
+/// Inputs:
+///
+/// - a request: [`admit`](Rules::admit), [`acquire`](Rules::acquire),
+///   [`on_use`](Rules::on_use), [`rejected`](Rules::rejected),
+///   [`replay_rejected`](Rules::replay_rejected),
+///   [`accepted`](Rules::accepted), [`rolled`](Rules::rolled);
+/// - an operation: [`login`](Rules::login), [`renew`](Rules::renew),
+///   [`change_password`](Rules::change_password), [`logout`](Rules::logout),
+///   [`close`](Rules::close);
+/// - the end of a job: [`login_landed`](Rules::login_landed),
+///   [`login_failed`](Rules::login_failed),
+///   [`logout_landed`](Rules::logout_landed),
+///   [`retire_landed`](Rules::retire_landed),
+///   [`password_change_landed`](Rules::password_change_landed);
+/// - the last use of a replaced token: [`released`](Rules::released), and
+///   [`reused`](Rules::reused) if a login yields it again;
+/// - time: [`tick`](Rules::tick).
+///
+/// After each event the driver polls, in this order:
+///
+/// 1. [`signal`](Rules::signal): how requests may use the published token;
+/// 2. [`is_retired`](Rules::is_retired): which replaced tokens to keep, and
+///    [`released`](Rules::released) for those without users;
+/// 3. [`take_launch`](Rules::take_launch): the job to launch, if any;
+/// 4. [`wake`](Rules::wake) and
+///    [`is_waiting_for_release`](Rules::is_waiting_for_release): when to call
+///    [`tick`](Rules::tick);
+/// 5. [`take_events`](Rules::take_events): what to count and to emit.
+///
+/// # Invariants
+///
+/// - At most one job is running, and `job` names it. The event that starts it
+///   leaves it for `take_launch`, once.
+/// - A token is suspended only while the login that may replace it is running.
+/// - Every action that time triggers is listed in `timed_actions` and nowhere else.
+///   Both `wake` and `tick` derive from that list, so one timer is enough.
+#[derive(Clone, Debug)]
+pub(crate) struct Rules {
+    settings: Settings,
+    phase: Phase,
+    /// Whether the session admits no new requests, for good.
+    closed: bool,
+    current: Option<Current>,
+    job: Option<RunningJob>,
+    /// Whether the job is still to be launched.
+    launch: bool,
+    /// The newest generation.
+    newest: u64,
+    /// The reason of the next login, if there is no token.
+    next_login_reason: Reason,
+    // Boxed: most sessions have none.
+    login_block: Option<Box<LoginBlock>>,
+    backoff: Backoff,
+    cooldowns: Cooldowns,
+    rng: Rng,
+    /// The time of the last successful login.
+    logged_in_at: Timestamp,
+    /// A rejection during a job that yields no token. It is applied once the job has
+    /// ended.
+    // Boxed: there is seldom one.
+    deferred_rejection: Option<Box<DeferredRejection>>,
+    /// How many times a logout was asked for.
+    logouts: u64,
+    /// Tokens that a logout of the session is to end.
+    ending: Vec<TokenRef>,
+    /// Tokens that were replaced.
+    retirement: Retirement,
+    /// Whether a caller waits for the logout of a replaced token.
+    held_up: bool,
+    /// When the next replaced token may be logged out.
+    rested: Timestamp,
+    events: Vec<Event>,
+}
+
+#[derive(Clone, Debug)]
+enum Phase {
+    Open,
+    /// With the result of the last logout. The error is boxed: most logouts have none.
+    LoggedOut(Result<(), Box<Error>>),
+}
+
+/// A rejection that waits for the end of a job.
+#[derive(Clone, Copy, Debug)]
+struct DeferredRejection {
+    generation: u64,
+    target: Option<Target>,
+}
+
+/// The current token.
+#[derive(Clone, Debug)]
+struct Current {
+    generation: u64,
+    lifespan: Lifespan,
+    state: TokenState,
+}
+
+/// Whether new requests may use the current token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum TokenState {
+    Good,
+    /// Not until the login that may replace it has ended. This target rejected
+    /// it, or `Session::reject` did.
+    Suspended(Option<Target>),
+}
+
+#[derive(Clone, Copy, Debug)]
+struct RunningJob {
+    kind: JobKind,
+    since: Timestamp,
+}
+
+/// An action that time triggers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum TimedAction {
+    /// The current token expires.
+    Expire,
+    /// The next accepted request is to be reported: it extends the idle lifetime.
+    SampleUse,
+    /// The current token is refreshed ahead of its expiry.
+    Refresh,
+    /// A session that is kept alive logs in again.
+    LoginAgain,
+    /// A replaced token is logged out.
+    Retire,
+}
+
+/// Why no login may start now.
+#[derive(Clone, Debug)]
+enum LoginBlock {
+    /// The last login failed; the next one may start at `until`.
+    BackingOff { error: Error, until: Timestamp },
+    /// The credentials were refused; the source may be asked again at `recheck`.
+    Refused { error: Error, recheck: Timestamp },
+}
+
+impl Rules {
+    /// Creates the rules of a new session. `seed` determines the jitter.
+    pub(crate) fn new(settings: Settings, seed: u64) -> Self {
+        Self {
+            settings,
+            phase: Phase::Open,
+            closed: false,
+            current: None,
+            job: None,
+            launch: false,
+            newest: 0,
+            next_login_reason: Reason::Initial,
+            login_block: None,
+            backoff: Backoff::default(),
+            cooldowns: Cooldowns::new(),
+            rng: Rng::new(seed),
+            logged_in_at: Timestamp::ZERO,
+            deferred_rejection: None,
+            logouts: 0,
+            ending: Vec::new(),
+            retirement: Retirement::default(),
+            held_up: false,
+            rested: Timestamp::ZERO,
+            events: Vec::new(),
+        }
+    }
+
+    /// Time has passed: runs the actions that are due.
+    pub(crate) fn tick(&mut self, now: Timestamp) {
+        // First: an expired token is not refreshed ahead of its expiry.
+        self.expire(now);
+        // A login goes before a logout that no caller waits for.
+        while let Some((_, action)) = self
+            .timed_actions()
+            .filter(|(at, _)| *at <= now)
+            .min_by_key(|(at, action)| (*action == TimedAction::Retire, *at))
+        {
+            // Each action changes what is due next, so the loop ends.
+            match action {
+                TimedAction::Expire => self.end_current(TokenEnd::Expired),
+                TimedAction::SampleUse => {
+                    if let Some(current) = &mut self.current {
+                        current.lifespan.sample_use();
+                    }
+                }
+                TimedAction::Refresh | TimedAction::LoginAgain => {
+                    let reason = match &self.current {
+                        Some(_) => Reason::Expiring,
+                        None => self.next_login_reason,
+                    };
+                    let kind = LoginKind::Usual;
+                    self.start(JobKind::Login { reason, kind }, now);
+                }
+                TimedAction::Retire => {
+                    for expired in self.retirement.expire(now) {
+                        self.ended(expired, TokenEnd::Expired);
+                    }
+                    if let Some(generation) = self.retirement.begin(now) {
+                        self.start(JobKind::Retire { generation }, now);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Returns when [`Rules::tick`] has something to do next.
+    pub(crate) fn wake(&self) -> Option<Timestamp> {
+        self.timed_actions().map(|(at, _)| at).min()
+    }
+
+    /// Lists the actions that time triggers in the present state, with their times.
+    fn timed_actions(&self) -> impl Iterator<Item = (Timestamp, TimedAction)> {
+        let current = self.current.as_ref();
+        // A suspended token stays until the login that may replace it has ended.
+        let good = current.filter(|current| current.state == TokenState::Good);
+        let expires = good.and_then(|good| good.lifespan.ends());
+        let samples = current.and_then(|current| current.lifespan.next_sample());
+        let may_log_in = self.is_open() && !self.closed && self.job.is_none();
+        let allowed = match self.login_block.as_deref() {
+            None => Some(Timestamp::ZERO),
+            Some(LoginBlock::BackingOff { until, .. }) => Some(*until),
+            // Only a request causes the source to be asked again, never the timer.
+            Some(LoginBlock::Refused { .. }) => None,
+        };
+        let wanted = match good {
+            Some(_) => self.due().map(|due| (due, TimedAction::Refresh)),
+            None if self.settings.keep_alive && self.next_login_reason == Reason::Expired => {
+                let again = current.is_none().then(|| self.logged_in_at + BRIEFLY);
+                again.map(|at| (at, TimedAction::LoginAgain))
+            }
+            None => None,
+        };
+        let refreshes = wanted
+            .zip(allowed)
+            .map(|((at, action), allowed)| (at.max(allowed), action));
+        let retires = self.retirement.next().filter(|_| self.job.is_none());
+        let retires = retires.map(|at| at.max(self.rested));
+        let actions = [
+            expires.map(|at| (at, TimedAction::Expire)),
+            samples.map(|at| (at, TimedAction::SampleUse)),
+            refreshes.filter(|_| may_log_in),
+            retires.map(|at| (at, TimedAction::Retire)),
+        ];
+        actions.into_iter().flatten()
+    }
+
+    /// Takes the job that the last event started, for the driver to launch.
+    pub(crate) fn take_launch(&mut self) -> Option<JobKind> {
+        let is_new = std::mem::take(&mut self.launch);
+        let job = self.job.filter(|_| is_new)?;
+        Some(job.kind)
+    }
+
+    /// Takes the events since the last call.
+    pub(crate) fn take_events(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.events)
+    }
+
+    /// Returns how requests may use the token, or `None` without a token.
+    pub(crate) fn signal(&self) -> Option<Signal> {
+        let current = self.current.as_ref()?;
+        let is_reported = self.settings.rolls
+            || self.cooldowns.are_reported()
+            || current.lifespan.is_reported()
+            || matches!(
+                self.login_block.as_deref(),
+                Some(LoginBlock::Refused { .. })
+            );
+        Some(match current.state {
+            TokenState::Suspended(_) => Signal::Suspended,
+            TokenState::Good if self.closed => Signal::Closing,
+            TokenState::Good if is_reported => Signal::Reported,
+            TokenState::Good => Signal::Live,
+        })
+    }
+
+    /// Returns the state of the session, for observers.
+    pub(crate) fn state(&self) -> State {
+        let login_block = self.login_block.as_deref();
+        match (&self.phase, &self.current, login_block) {
+            _ if self.closed => State::Closed,
+            (Phase::LoggedOut(_), ..) => State::LoggedOut,
+            (Phase::Open, Some(current), _) => match current.state {
+                TokenState::Good => State::Live,
+                TokenState::Suspended(_) => State::Renewing,
+            },
+            (Phase::Open, None, _) if self.is_logging_in() => State::LoggingIn,
+            (Phase::Open, None, Some(LoginBlock::BackingOff { .. })) => State::BackingOff,
+            (Phase::Open, None, Some(LoginBlock::Refused { .. })) => State::Refused,
+            (Phase::Open, None, None) => State::Idle,
+        }
+    }
+
+    /// Returns whether a request may use the token, regardless of its expiry.
+    pub(crate) fn is_usable(&self) -> bool {
+        self.current
+            .as_ref()
+            .is_some_and(|current| current.state == TokenState::Good)
+    }
+
+    /// Returns the generation of the current token.
+    pub(crate) fn generation(&self) -> Option<u64> {
+        let current = self.current.as_ref();
+        current.map(|current| current.generation)
+    }
+
+    /// Returns when the current token expires, if nothing else happens.
+    pub(crate) fn ends(&self) -> Option<Timestamp> {
+        self.current.as_ref()?.lifespan.ends()
+    }
+
+    /// Returns why the last login failed, if it did.
+    pub(crate) fn last_error(&self) -> Option<&Error> {
+        match self.login_block.as_deref()? {
+            LoginBlock::BackingOff { error, .. } | LoginBlock::Refused { error, .. } => Some(error),
+        }
+    }
+
+    /// Returns when the next login may start after a failed one; after a refusal,
+    /// when the source is asked again.
+    pub(crate) fn next_attempt(&self) -> Option<Timestamp> {
+        let may_log_in = self.is_open() && !self.closed;
+        match self.login_block.as_deref().filter(|_| may_log_in)? {
+            LoginBlock::BackingOff { until, .. } => Some(*until),
+            LoginBlock::Refused { recheck, .. } => self.settings.has_source.then_some(*recheck),
+        }
+    }
+
+    fn due(&self) -> Option<Timestamp> {
+        let current = self.current.as_ref()?;
+        current.lifespan.due(self.settings.keep_alive)
+    }
+
+    /// Ends the current token if its lifetime is over.
+    fn expire(&mut self, now: Timestamp) {
+        let is_over = self.current.as_ref().is_some_and(|current| {
+            current.state == TokenState::Good
+                && current.lifespan.ends().is_some_and(|ends| ends <= now)
+        });
+        if is_over {
+            self.end_current(TokenEnd::Expired);
+        }
+    }
+
+    fn end_current(&mut self, end: TokenEnd) {
+        if let Some(current) = self.current.take() {
+            self.next_login_reason = Reason::Expired;
+            self.ended(current.generation, end);
+        }
+    }
+
+    fn start(&mut self, kind: JobKind, now: Timestamp) {
+        debug_assert!(self.job.is_none(), "one job at a time");
+        self.job = Some(RunningJob { kind, since: now });
+        self.launch = true;
+        match kind {
+            JobKind::Login { reason, .. } => self.events.push(Event::LoginStarted { reason }),
+            JobKind::Logout | JobKind::Retire { .. } | JobKind::ChangePassword => {}
+        }
+    }
+
+    /// Ends the running job. Returns the reason of a login and how long the job
+    /// took.
+    fn finish_job(&mut self, now: Timestamp) -> (Reason, Duration) {
+        match self.job.take() {
+            Some(RunningJob {
+                kind: JobKind::Login { reason, .. },
+                since,
+            }) => (reason, now.saturating_sub(since)),
+            Some(RunningJob { since, .. }) => (self.next_login_reason, now.saturating_sub(since)),
+            None => (self.next_login_reason, Duration::ZERO),
+        }
+    }
+
+    fn ended(&mut self, generation: u64, end: TokenEnd) {
+        self.events.push(Event::TokenEnded { generation, end });
+    }
+
+    /// Returns the error of a session that has ended.
+    fn session_over(&self) -> Error {
+        Error::new(match self.closed {
+            true => ErrorKind::Closed,
+            false => ErrorKind::LoggedOut,
+        })
+    }
+
+    fn is_open(&self) -> bool {
+        matches!(self.phase, Phase::Open)
+    }
+
+    fn job_kind(&self) -> Option<JobKind> {
+        self.job.map(|job| job.kind)
+    }
+
+    fn is_retiring(&self) -> bool {
+        matches!(self.job_kind(), Some(JobKind::Retire { .. }))
+    }
+
+    /// Returns whether a login is running, other than a recheck of the source.
+    pub(crate) fn is_logging_in(&self) -> bool {
+        matches!(self.job_kind(), Some(JobKind::Login { .. })) && !self.is_rechecking()
+    }
+
+    fn is_rechecking(&self) -> bool {
+        let kind = LoginKind::Recheck;
+        matches!(self.job_kind(), Some(JobKind::Login { kind: running, .. }) if running == kind)
+    }
+}

@@ -1,0 +1,146 @@
+//! The outcome of a request: rejected, accepted, or accepted with a rolled token.
+
+use std::time::Duration;
+
+use super::answer::{JobKind, LoginKind, OnRejection};
+use super::event::{Event, TokenEnd};
+use super::time::Timestamp;
+use super::{DeferredRejection, Rules, TokenState};
+use crate::origin::Target;
+use crate::provider::Reason;
+use crate::reauth::ReauthFailure;
+
+impl Rules {
+    /// A response has rejected the token of this generation.
+    pub(crate) fn rejected(
+        &mut self,
+        generation: u64,
+        target: Option<Target>,
+        now: Timestamp,
+    ) -> OnRejection {
+        if !self.is_open() {
+            return OnRejection::Return(ReauthFailure::LoggedOut);
+        }
+        let usable = self.is_usable();
+        match &self.current {
+            // Late: the token was replaced in the meantime. The rejection does not
+            // concern its successor.
+            Some(current) if current.generation > generation => match usable {
+                true => OnRejection::Replay,
+                false => OnRejection::Wait,
+            },
+            Some(_) | None => self.current_rejected(generation, target, now),
+        }
+    }
+
+    fn current_rejected(
+        &mut self,
+        generation: u64,
+        target: Option<Target>,
+        now: Timestamp,
+    ) -> OnRejection {
+        if target.is_some_and(|target| self.cooldowns.is_cooling(target, now)) {
+            return OnRejection::Return(ReauthFailure::CoolingDown);
+        }
+        match self.job_kind() {
+            Some(JobKind::Login { kind, .. }) if kind != LoginKind::Recheck => {
+                self.suspend(target);
+                return OnRejection::Wait;
+            }
+            // These jobs yield no token. A waiting request asks again once they
+            // have ended, but there may be no waiting request.
+            Some(JobKind::ChangePassword) => {
+                self.defer_rejection(generation, target);
+                return OnRejection::Wait;
+            }
+            Some(JobKind::Retire { .. }) => {
+                if let Some(error) = self.blocked(Reason::Rejected, now) {
+                    return OnRejection::Return(ReauthFailure::RenewalFailed(error));
+                }
+                self.defer_rejection(generation, target);
+                return OnRejection::Wait;
+            }
+            Some(JobKind::Logout) => return OnRejection::Wait,
+            Some(JobKind::Login { .. }) | None => {}
+        }
+        if let Some(error) = self.blocked(Reason::Rejected, now) {
+            return OnRejection::Return(ReauthFailure::RenewalFailed(error));
+        }
+        if !self.cooldowns.spend(target, generation, now) {
+            return OnRejection::Return(ReauthFailure::CoolingDown);
+        }
+        if let Some(target) = target {
+            self.retirement.unhelpful(target);
+        }
+        self.start_login(Reason::Rejected, LoginKind::Usual, now);
+        self.suspend(target);
+        OnRejection::Wait
+    }
+
+    fn defer_rejection(&mut self, generation: u64, target: Option<Target>) {
+        let deferred = DeferredRejection { generation, target };
+        self.deferred_rejection = Some(Box::new(deferred));
+    }
+
+    fn suspend(&mut self, target: Option<Target>) {
+        let Some(current) = &mut self.current else {
+            return;
+        };
+        if current.state == TokenState::Good {
+            current.state = TokenState::Suspended(target);
+            let generation = current.generation;
+            self.events.push(Event::TokenRejected { generation });
+        }
+    }
+
+    /// A replay was rejected too: the refresh before it did not help.
+    pub(crate) fn replay_rejected(&mut self, generation: u64, target: Target, now: Timestamp) {
+        self.cooldowns.unhelpful(target, generation, now);
+        self.retirement.unhelpful(target);
+    }
+
+    /// A response has accepted the token of this generation. Its request was
+    /// sent at `sent`.
+    pub(crate) fn accepted(
+        &mut self,
+        generation: u64,
+        target: Target,
+        sent: Timestamp,
+        now: Timestamp,
+    ) {
+        self.cooldowns.accepted(target, generation, now);
+        for dead in self.retirement.proven(target, generation) {
+            self.ended(dead, TokenEnd::Rejected);
+        }
+        self.extend_idle_lifetime(generation, sent, now);
+    }
+
+    /// `Session::accept` was called for the token of this generation.
+    pub(crate) fn accepted_by_hand(&mut self, generation: u64, now: Timestamp) {
+        self.cooldowns.accepted_by_hand(generation, now);
+        self.extend_idle_lifetime(generation, now, now);
+    }
+
+    fn extend_idle_lifetime(&mut self, generation: u64, sent: Timestamp, now: Timestamp) {
+        if let Some(current) = &mut self.current {
+            if current.generation == generation {
+                current.lifespan.accepted(sent, now);
+            }
+        }
+    }
+
+    /// A response has carried the next value of the current token, perhaps with
+    /// a new lifetime. That counts from when its request was sent.
+    pub(crate) fn rolled(
+        &mut self,
+        lifetime: Option<Duration>,
+        refresh_before: Option<Duration>,
+        sent: Timestamp,
+        now: Timestamp,
+    ) {
+        if let (Some(current), Some(lifetime)) = (&mut self.current, lifetime) {
+            let (lifespan, rng) = (&mut current.lifespan, &mut self.rng);
+            lifespan.set_lifetime(lifetime, refresh_before, sent, now, rng);
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! The replaced tokens that are in use, or may still be good on the server.
+//!
+//! A replaced token that may still be good is logged out after its last use. A
+//! token that was replaced because a target rejected it counts as dead once that
+//! target accepts a newer one. If the target rejects the newer one too, the
+//! rejection was about the request. Until either is known, only a logout of the
+//! session ends such a token.
+
+use std::time::Duration;
+
+use super::backoff::Backoff;
+use super::rng::Rng;
+use super::time::Timestamp;
+use crate::origin::Target;
+
+/// How many times the logout of one token is tried.
+const MAX_TRIES: u32 = 8;
+
+/// How many replaced tokens are kept. Beyond that, the oldest is abandoned.
+const MAX_REPLACED: usize = 64;
+
+/// The replaced tokens, oldest first.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Retirement {
+    pub(super) replaced: Vec<Replaced>,
+}
+
+/// A token that is no longer the current one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct TokenRef {
+    pub(super) generation: u64,
+    /// When it expires.
+    pub(super) ends: Option<Timestamp>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Replaced {
+    pub(super) token: TokenRef,
+    /// The target that rejected it, until it is known whether the rejection was
+    /// about the token.
+    pub(super) rejected_by: Option<Target>,
+    /// Whether its last use has ended.
+    pub(super) released: bool,
+    /// Whether its logout is running.
+    pub(super) logging_out: bool,
+    pub(super) backoff: Backoff,
+    pub(super) next: Timestamp,
+}
+
+/// How the logout of a replaced token ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LogoutOutcome {
+    Done,
+    /// It failed and may be tried again, not before this time if the server asks
+    /// for one.
+    Postponed(Option<Duration>),
+    /// It failed for good.
+    Failed,
+}
+
+impl Retirement {
+    /// Adds a replaced token that may be good. Returns the token to abandon
+    /// instead, if there are too many.
+    pub(super) fn add(&mut self, token: TokenRef, rejected_by: Option<Target>) -> Option<u64> {
+        let oldest = (self.replaced.len() == MAX_REPLACED)
+            .then(|| {
+                self.replaced
+                    .iter()
+                    .position(|replaced| !replaced.logging_out)
+            })
+            .flatten();
+        let given_up = oldest.map(|oldest| self.replaced.remove(oldest).token.generation);
+        self.replaced.push(Replaced {
+            token,
+            rejected_by,
+            released: false,
+            logging_out: false,
+            backoff: Backoff::default(),
+            next: Timestamp::ZERO,
+        });
+        given_up
+    }
+
+    /// The last use of that token has ended.
+    pub(super) fn released(&mut self, generation: u64) {
+        if let Some(replaced) = self.find(generation) {
+            replaced.released = true;
+        }
+    }
+
+    /// A request to `target` was accepted with a token of this generation: the
+    /// tokens that the target had rejected before were dead. Returns those.
+    pub(super) fn proven(&mut self, target: Target, generation: u64) -> Vec<u64> {
+        self.take(|replaced| {
+            replaced.rejected_by == Some(target) && replaced.token.generation < generation
+        })
+    }
+
+    /// `target` rejects newer tokens too: the tokens that it rejected before may be
+    /// good.
+    pub(super) fn unhelpful(&mut self, target: Target) {
+        for replaced in &mut self.replaced {
+            replaced.rejected_by.take_if(|by| *by == target);
+        }
+    }
+
+    /// Removes a token that is current again. Returns whether it was there.
+    pub(super) fn remove(&mut self, generation: u64) -> bool {
+        let forgotten = self.take(|replaced| replaced.token.generation == generation);
+        !forgotten.is_empty()
+    }
+
+    /// Removes the tokens that have expired.
+    pub(super) fn expire(&mut self, now: Timestamp) -> Vec<u64> {
+        self.take(|replaced| {
+            !replaced.logging_out && replaced.token.ends.is_some_and(|ends| ends <= now)
+        })
+    }
+
+    /// Returns when the next logout may start.
+    pub(super) fn next(&self) -> Option<Timestamp> {
+        self.ready().map(|replaced| replaced.next).min()
+    }
+
+    /// Starts the next logout and returns its token.
+    pub(super) fn begin(&mut self, now: Timestamp) -> Option<u64> {
+        let generation = self
+            .ready()
+            .find(|replaced| replaced.next <= now)?
+            .token
+            .generation;
+        let replaced = self.find(generation)?;
+        replaced.logging_out = true;
+        Some(generation)
+    }
+
+    /// The running logout has ended. Returns its token unless the logout is tried
+    /// again.
+    pub(super) fn landed(
+        &mut self,
+        logout: LogoutOutcome,
+        now: Timestamp,
+        rng: &mut Rng,
+    ) -> Option<u64> {
+        let place = self
+            .replaced
+            .iter()
+            .position(|replaced| replaced.logging_out)?;
+        let replaced = &mut self.replaced[place];
+        replaced.logging_out = false;
+        let is_over = match logout {
+            LogoutOutcome::Done | LogoutOutcome::Failed => true,
+            LogoutOutcome::Postponed(retry_after) => {
+                replaced.next = now + replaced.backoff.next(retry_after, rng);
+                replaced.backoff.failures() >= MAX_TRIES
+            }
+        };
+        is_over.then(|| self.replaced.remove(place).token.generation)
+    }
+
+    /// Removes all tokens, in use or not, that a logout of the session is to end.
+    /// Rejected ones are among them, since they may not be dead.
+    pub(super) fn end(&mut self) -> Vec<TokenRef> {
+        self.take_tokens(|replaced| !replaced.logging_out)
+    }
+
+    /// Removes all tokens.
+    pub(super) fn abandon(&mut self) -> Vec<u64> {
+        self.take(|_| true)
+    }
+
+    pub(super) fn contains(&self, generation: u64) -> bool {
+        self.replaced
+            .iter()
+            .any(|replaced| replaced.token.generation == generation)
+    }
+
+    /// Returns whether that token is still in use.
+    pub(super) fn is_waiting_for(&self, generation: u64) -> bool {
+        let mut replaced = self.replaced.iter();
+        replaced.any(|replaced| replaced.token.generation == generation && !replaced.released)
+    }
+
+    /// Returns whether any replaced token is still in use.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.replaced.iter().any(|replaced| !replaced.released)
+    }
+
+    /// Returns whether no token is left that may be logged out.
+    pub(super) fn is_done(&self) -> bool {
+        self.replaced
+            .iter()
+            .all(|replaced| replaced.rejected_by.is_some())
+    }
+
+    fn ready(&self) -> impl Iterator<Item = &Replaced> {
+        self.replaced.iter().filter(|replaced| {
+            replaced.released && !replaced.logging_out && replaced.rejected_by.is_none()
+        })
+    }
+
+    fn find(&mut self, generation: u64) -> Option<&mut Replaced> {
+        self.replaced
+            .iter_mut()
+            .find(|replaced| replaced.token.generation == generation)
+    }
+
+    fn take(&mut self, is_meant: impl Fn(&Replaced) -> bool) -> Vec<u64> {
+        let taken = self.take_tokens(is_meant).into_iter();
+        taken.map(|token| token.generation).collect()
+    }
+
+    fn take_tokens(&mut self, is_meant: impl Fn(&Replaced) -> bool) -> Vec<TokenRef> {
+        let (taken, kept) = std::mem::take(&mut self.replaced)
+            .into_iter()
+            .partition(is_meant);
+        self.replaced = kept;
+        taken
+            .into_iter()
+            .map(|replaced: Replaced| replaced.token)
+            .collect()
+    }
+}

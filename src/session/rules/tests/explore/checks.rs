@@ -1,0 +1,1009 @@
+//! What must hold after each event, whatever came before.
+//!
+//! Each check names the rule that it is of, by the numbers in
+//! `tests/scenarios/README.md`. They are written from the rules and from what
+//! the world knows, not from how the state machine does it.
+
+use std::time::Duration;
+
+use super::world::{Act, Cause, Known, Landing, Path, TokenState, UnderWay, Unhelped, World};
+use crate::error::{Error, ErrorKind};
+use crate::provider::{LogoutEnds, Reason};
+use crate::session::rules::LogoutOutcome;
+use crate::session::rules::{Event, TokenEnd};
+use crate::session::rules::{JobKind, LoginKind, LoginOutcome, Signal, Timestamp};
+
+/// How often the source is asked after a refusal.
+pub(super) const RECHECK_EVERY: Duration = Duration::from_secs(10);
+
+/// How long a token is used that was over when it arrived, and the time from
+/// one renewal ahead to the next.
+const BRIEFLY: Duration = Duration::from_secs(1);
+
+/// What a token has left at most that counts as over when it arrives.
+const ALL_BUT_OVER: Duration = Duration::from_millis(100);
+
+const BUDGET: usize = 5;
+const REFILL_EVERY: Duration = Duration::from_secs(10);
+const LONGEST_COOLDOWN: Duration = Duration::from_secs(300);
+/// How long after its cool-down an accepted request lets a target be forgotten.
+const COOLDOWN_FORGOTTEN: Duration = Duration::from_secs(600);
+
+/// The longest that is left alone what asked for nothing.
+const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
+
+/// How often the logout of a token is tried.
+const TRIES: u32 = 8;
+
+/// A rule that does not hold.
+#[derive(Clone, Debug)]
+pub(super) struct Broken {
+    pub(super) rule: u32,
+    pub(super) what: String,
+    pub(super) by: By,
+}
+
+/// How a rule was broken.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum By {
+    /// By what the last act did.
+    Act,
+    /// By this job, which the last act has launched.
+    Launch(JobKind),
+    /// By what comes of this, which is promised to go well.
+    Promise(Option<Act>),
+}
+
+/// What the world saw of the rules before an event.
+#[derive(Debug)]
+pub(super) struct Before {
+    signal: Option<Signal>,
+    generation: Option<u64>,
+    ends: Option<Timestamp>,
+    job: Option<UnderWay>,
+}
+
+impl Known {
+    /// When it is over, if nothing else happens, as the server sees it.
+    pub(super) fn over(&self) -> Option<Timestamp> {
+        let idle = self.lifetimes.idle.map(|idle| self.sampled + idle);
+        match (self.over_in_any_case(), idle) {
+            (Some(absolute), Some(idle)) => Some(absolute.min(idle)),
+            (over, None) | (None, over) => over,
+        }
+    }
+
+    fn over_in_any_case(&self) -> Option<Timestamp> {
+        let absolute = self.lifetimes.absolute;
+        absolute.map(|lifetime| self.sent + lifetime)
+    }
+
+    /// Until when it is used at the longest.
+    pub(super) fn ends_by(&self) -> Option<Timestamp> {
+        let over = self.over()?;
+        Some(over.max(self.arrived + BRIEFLY))
+    }
+
+    /// From when on it may be renewed ahead, and from when on it must be.
+    fn renewal(&self, keep_alive: bool) -> (Option<Timestamp>, Option<Timestamp>) {
+        let ahead = |lifetime: Duration| (lifetime / 5).min(Duration::from_secs(300));
+        let ends = self.over_in_any_case();
+        let ends = ends.filter(|_| self.used || keep_alive);
+        let absolute = ends.zip(self.lifetimes.absolute.map(ahead));
+        let idle = self.lifetimes.idle.filter(|_| keep_alive);
+        let idle = idle.map(|idle| (self.sampled + idle, ahead(idle)));
+        let both = [absolute, idle].into_iter().flatten();
+        let may = both.clone().map(|(ends, ahead)| ends - ahead).min();
+        let must = both
+            .map(|(ends, ahead)| (ends - ahead * 3 / 4).max(self.arrived + BRIEFLY))
+            .min();
+        // What could only be renewed once it is over just ends.
+        let must = must.filter(|must| self.over().is_none_or(|over| *must < over));
+        (may, must)
+    }
+}
+
+impl World {
+    pub(super) fn fail(&mut self, rule: u32, what: String) {
+        let by = By::Act;
+        self.broken.get_or_insert(Broken { rule, what, by });
+    }
+
+    pub(super) fn seen(&self) -> Before {
+        Before {
+            signal: self.rules.signal(),
+            generation: self.rules.generation(),
+            ends: self.rules.ends(),
+            job: self.job.clone(),
+        }
+    }
+
+    pub(super) fn known(&mut self, generation: u64) -> Option<&mut Known> {
+        let mut tokens = self.tokens.iter_mut();
+        tokens.find(|token| token.generation == generation)
+    }
+
+    /// One event has happened: takes note of it, and compares.
+    pub(super) fn check(
+        &mut self,
+        cause: &Cause,
+        before: &Before,
+        launched: Option<UnderWay>,
+        events: &[Event],
+    ) {
+        self.take_note(cause, before);
+        let was_broken = self.broken.is_some();
+        self.check_launch(cause, before, launched.as_ref(), events);
+        if let Some(under_way) = launched {
+            if let Some(broken) = self.broken.as_mut().filter(|_| !was_broken) {
+                broken.by = By::Launch(under_way.job);
+            }
+            self.job = Some(under_way);
+        }
+        self.check_events(cause, before, events);
+        self.check_flight();
+        self.check_tokens();
+        self.check_ending(cause);
+        self.check_renewal(cause, before);
+        self.check_owed(cause);
+    }
+
+    /// A rejection that came while no login could start is acted on after that.
+    fn check_owed(&mut self, cause: &Cause) {
+        let job = self.job.as_ref().map(|under_way| under_way.job);
+        match (cause, job) {
+            (
+                Cause::Rejected { generation, path },
+                Some(job @ (JobKind::ChangePassword | JobKind::Retire { .. })),
+            ) => {
+                let is_late = self.rules.generation().is_some_and(|new| new > *generation);
+                let until = path.and_then(|path| self.unhelped[path as usize].until);
+                let cools_down = until.is_some_and(|until| self.now < until);
+                // A change may end whatever login_block there is.
+                let may = job == JobKind::ChangePassword || !self.is_in_trouble();
+                if may && !is_late && !cools_down {
+                    self.deferred_rejection = Some((*generation, *path));
+                    self.is_owed_for_sure = !self.may_cool_down(*path);
+                }
+            }
+            (Cause::Landed(..), _) => {
+                let Some((generation, path)) = self.deferred_rejection.take() else {
+                    return;
+                };
+                let is_in_use = self.rules.generation() == Some(generation);
+                let may = !self.is_in_trouble() && !self.may_cool_down(path);
+                if is_in_use
+                    && may
+                    && self.is_owed_for_sure
+                    && self.rules.signal() != Some(Signal::Suspended)
+                {
+                    self.fail(7, "a rejection that had to wait is forgotten".into());
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether no login may be made now.
+    fn is_in_trouble(&self) -> bool {
+        // How long the rng makes it, only the rules know.
+        let until = self.rules.backs_off_until();
+        let backs_off = self.backs_off.is_some() && until.is_some_and(|until| self.now < until);
+        self.refused.is_some() || backs_off
+    }
+
+    /// Whether a rejection may be returned because of those before it.
+    pub(super) fn may_cool_down(&self, path: Option<Path>) -> bool {
+        let until = path.and_then(|path| self.unhelped[path as usize].until_at_most);
+        let used_at_most = self.spent_at_most.len();
+        until.is_some_and(|until| self.now < until) || used_at_most >= BUDGET
+    }
+
+    fn take_note(&mut self, cause: &Cause, before: &Before) {
+        let now = self.now;
+        let was_usable = before
+            .signal
+            .is_some_and(|signal| signal <= Signal::Closing);
+        match *cause {
+            Cause::Asked => {
+                let is_over = before.ends.is_some_and(|ends| ends <= now);
+                let in_use = before.generation.filter(|_| was_usable && !is_over);
+                if let Some(token) = in_use.and_then(|generation| self.known(generation)) {
+                    token.used = true;
+                }
+            }
+            Cause::Rejected { generation, path } => {
+                if let Some(token) = self.known(generation) {
+                    match path {
+                        Some(path) => token.rejected_by[path as usize] = true,
+                        None => token.rejected_by_hand = true,
+                    }
+                }
+            }
+            Cause::ReplayRejected { path } => {
+                let Unhelped {
+                    renewals,
+                    until,
+                    until_at_most,
+                    proven_by: _,
+                } = &mut self.unhelped[path as usize];
+                // One that shared another's renewal is at the start.
+                let doublings = renewals.saturating_sub(1).min(16);
+                let delay = Duration::from_secs(1 << doublings).min(LONGEST_COOLDOWN);
+                *until = Some(now + delay);
+                *until_at_most = (*until_at_most).max(*until);
+                self.settle_doubts(path);
+            }
+            Cause::Accepted {
+                generation,
+                path,
+                sent,
+            } => {
+                let sampled = if path.is_some() { sent } else { now };
+                if let Some(token) = self.known(generation) {
+                    token.sampled = token.sampled.max(sampled);
+                }
+                let proven_by = match path {
+                    Some(path) => &mut self.unhelped[path as usize].proven_by,
+                    None => &mut self.proven_by_hand,
+                };
+                if proven_by.take_if(|by| generation >= *by).is_some() {
+                    self.spent_at_most.clear();
+                }
+                for unhelped in &mut self.unhelped {
+                    let until = unhelped.until;
+                    if until.is_some_and(|until| until + COOLDOWN_FORGOTTEN <= now) {
+                        unhelped.renewals = 0;
+                        unhelped.until = None;
+                    }
+                }
+                // Whatever this proves: what starts too often is to be told
+                // from what may be one too many.
+                if let Some(path) = path {
+                    let unhelped = &mut self.unhelped[path as usize];
+                    unhelped.renewals = 0;
+                    unhelped.until = None;
+                }
+                self.spent.clear();
+            }
+            Cause::Rolled { lifetime, sent } => {
+                let generation = before.generation.unwrap_or_default();
+                if let (Some(token), Some(lifetime)) = (self.known(generation), lifetime) {
+                    token.lifetimes.absolute = Some(lifetime);
+                    token.sent = sent;
+                    token.arrived = now;
+                }
+            }
+            Cause::Logout => {
+                self.logged_out = true;
+                self.logouts += 1;
+                for token in &mut self.tokens {
+                    token.was_to_end = true;
+                }
+            }
+            Cause::Close => self.closed = true,
+            Cause::Landed(ref under_way, landing) => self.note_landing(under_way, landing),
+            Cause::Start | Cause::Timer | Cause::Login | Cause::Renew | Cause::ChangePassword => {}
+        }
+    }
+
+    fn note_landing(&mut self, under_way: &UnderWay, landing: Landing) {
+        let paying = self.paying.take();
+        match landing {
+            Landing::NewToken { .. } | Landing::Same { .. } | Landing::Earlier => {
+                if self.logged_out {
+                    if let Some(paying) = paying {
+                        self.pay_back(paying);
+                    }
+                    return;
+                }
+                self.refused = None;
+                self.backs_off = None;
+                self.renewed = Some(self.now);
+                if matches!(landing, Landing::Same { .. }) {
+                    let lifetimes = self.lifetimes(landing);
+                    let (now, sent) = (self.now, under_way.since);
+                    let generation = self.rules.generation().unwrap_or_default();
+                    if let Some(token) = self.known(generation) {
+                        token.lifetimes = lifetimes;
+                        (token.sent, token.sampled, token.arrived) = (sent, sent, now);
+                        token.used = false;
+                    }
+                }
+            }
+            Landing::Failed(kind, asked_for) => {
+                if let Some(paying) = paying {
+                    self.pay_back(paying);
+                }
+                if self.logged_out {
+                    return;
+                }
+                match kind {
+                    ErrorKind::Refused => {
+                        self.refused = Some(self.now);
+                        self.backs_off = None;
+                    }
+                    ErrorKind::NoRuntime if self.refused.is_none() => {}
+                    _ if self.refused.is_some() => {
+                        let later = asked_for.unwrap_or_default().max(RECHECK_EVERY);
+                        self.refused = Some(self.now + later - RECHECK_EVERY);
+                    }
+                    _ => {
+                        let least = Duration::from_millis(375);
+                        self.backs_off = Some(self.now + asked_for.unwrap_or(least).max(least));
+                    }
+                }
+            }
+            Landing::Changed | Landing::NotChanged(ErrorKind::Uncertain) => {
+                self.refused = None;
+                self.backs_off = None;
+            }
+            Landing::Ended
+            | Landing::Left
+            | Landing::Lost
+            | Landing::Some
+            | Landing::Retired(_)
+            | Landing::NotChanged(_) => {}
+        }
+        if let JobKind::Logout | JobKind::Retire { .. } = under_way.job {
+            for generation in &under_way.tokens {
+                if let Some(token) = self.known(*generation) {
+                    token.tries += 1;
+                }
+            }
+        }
+    }
+
+    fn pay_back(&mut self, (path, unhelped): (Option<Path>, Unhelped)) {
+        self.spent.pop();
+        self.spent_at_most.pop();
+        if let Some(path) = path {
+            self.unhelped[path as usize] = unhelped;
+        }
+    }
+
+    fn check_launch(
+        &mut self,
+        cause: &Cause,
+        before: &Before,
+        launched: Option<&UnderWay>,
+        events: &[Event],
+    ) {
+        let said: Vec<Reason> = events
+            .iter()
+            .filter_map(|event| match event {
+                Event::LoginStarted { reason } => Some(*reason),
+                _ => None,
+            })
+            .collect();
+        let started: Vec<Reason> = launched
+            .iter()
+            .filter_map(|under_way| match under_way.job {
+                JobKind::Login { reason, .. } => Some(reason),
+                _ => None,
+            })
+            .collect();
+        if said != started {
+            self.fail(
+                1,
+                format!("said to start {said:?}, and started {started:?}"),
+            );
+        }
+        let Some(under_way) = launched else {
+            return;
+        };
+        if before.job.is_some() {
+            self.fail(1, format!("{:?} beside another job", under_way.job));
+        }
+        match under_way.job {
+            JobKind::Login { reason, kind } => self.check_login(cause, before, reason, kind),
+            JobKind::Logout => {
+                if !self.logged_out {
+                    self.fail(20, "a logout that nobody asked for".into());
+                }
+                if under_way.tokens.is_empty() {
+                    self.fail(20, "a logout of nothing".into());
+                }
+                let mut tokens = under_way.tokens.clone();
+                tokens.sort_unstable();
+                tokens.dedup();
+                if tokens.len() < under_way.tokens.len() {
+                    self.fail(19, "a token is logged out twice at one time".into());
+                }
+                for generation in tokens {
+                    self.check_is_not_over(generation);
+                }
+            }
+            JobKind::Retire { generation } => {
+                if self.rests.is_some_and(|until| self.now < until) {
+                    self.fail(
+                        2,
+                        "who waited for a logout is made to wait for the next".into(),
+                    );
+                }
+                self.check_retirement(generation);
+            }
+            JobKind::ChangePassword => {
+                if !matches!(cause, Cause::ChangePassword) {
+                    self.fail(21, format!("{cause:?} has started a password change"));
+                }
+            }
+        }
+    }
+
+    fn check_login(&mut self, cause: &Cause, before: &Before, reason: Reason, kind: LoginKind) {
+        let now = self.now;
+        let settings = self.setup.settings;
+        if let Cause::Login = cause {
+            if kind != LoginKind::Forced {
+                self.fail(16, "login() sends no refused credentials".into());
+            }
+            self.logged_out = false;
+            return;
+        }
+        if self.logged_out {
+            self.fail(20, format!("{cause:?} logs in after a logout"));
+        }
+        match kind {
+            LoginKind::Forced => self.fail(16, format!("{cause:?} may send refused credentials")),
+            LoginKind::Usual => {
+                if self.refused.is_some() {
+                    self.fail(16, format!("{cause:?} sends refused credentials again"));
+                }
+                if self.backs_off.is_some_and(|until| now < until) {
+                    self.fail(15, format!("{cause:?} logs in while backing off"));
+                }
+            }
+            LoginKind::Recheck => {
+                let is_time = self.refused.is_some_and(|at| now >= at + RECHECK_EVERY);
+                if !is_time || !settings.has_source {
+                    self.fail(16, format!("{cause:?} asks the source too early"));
+                }
+                if let Cause::Timer = cause {
+                    self.fail(16, "the source is asked though no request comes".into());
+                }
+                return;
+            }
+        }
+        if let Cause::Accepted { .. } | Cause::ReplayRejected { .. } | Cause::Rolled { .. } = cause
+        {
+            self.fail(18, format!("{cause:?} starts a login"));
+        }
+        match reason {
+            Reason::Rejected => self.check_rejected(cause),
+            Reason::Expiring => {
+                if self.closed {
+                    self.fail(13, "a closed session is renewed ahead".into());
+                }
+                let early = self.renewed.is_some_and(|at| now < at + BRIEFLY);
+                if early {
+                    self.fail(13, "two renewals ahead within a second".into());
+                }
+                let token = before
+                    .generation
+                    .and_then(|token| self.known(token).cloned());
+                let may = token.and_then(|token| token.renewal(settings.keep_alive).0);
+                if may.is_none_or(|may| now < may) {
+                    self.fail(13, format!("{cause:?} renews a token before its time"));
+                }
+            }
+            Reason::Initial | Reason::Expired if matches!(cause, Cause::Timer) => {
+                if !settings.keep_alive || self.closed {
+                    self.fail(14, "a session that nobody uses is logged in".into());
+                }
+                let early = self.renewed.is_none_or(|at| now < at + BRIEFLY);
+                if early || reason == Reason::Initial {
+                    self.fail(17, "a session is kept alive too eagerly".into());
+                }
+            }
+            Reason::Initial | Reason::Expired => {
+                let in_use = self.rules.generation();
+                if in_use.is_some() {
+                    self.fail(1, format!("a login as {reason:?} in spite of a token"));
+                }
+                if !matches!(cause, Cause::Asked) {
+                    self.fail(1, format!("{cause:?} starts a login as {reason:?}"));
+                }
+            }
+            Reason::Requested => {
+                if !matches!(cause, Cause::Renew) {
+                    self.fail(1, format!("{cause:?} starts a login as requested"));
+                }
+            }
+        }
+    }
+
+    /// A login that a rejection started.
+    fn check_rejected(&mut self, cause: &Cause) {
+        let now = self.now;
+        let rejected = match *cause {
+            Cause::Rejected { generation, path } => Some((generation, path)),
+            Cause::Landed(..) => self.deferred_rejection,
+            _ => None,
+        };
+        let Some((generation, path)) = rejected else {
+            return self.fail(3, format!("{cause:?} starts a login as rejected"));
+        };
+        if self
+            .rules
+            .generation()
+            .is_some_and(|newer| generation < newer)
+        {
+            self.fail(3, "a rejection of an old token starts a login".into());
+        }
+        let mut unhelped = Unhelped::default();
+        if let Some(path) = path {
+            unhelped = self.unhelped[path as usize];
+            if unhelped.until.is_some_and(|until| now < until) {
+                self.fail(9, format!("{path:?} causes a login while it cools down"));
+            }
+            let renewals = unhelped.renewals + 1;
+            let delay = Duration::from_secs(1 << (renewals - 1).min(16));
+            let until = Some(now + delay.min(LONGEST_COOLDOWN));
+            self.unhelped[path as usize] = Unhelped {
+                renewals,
+                until,
+                until_at_most: unhelped.until_at_most.max(until),
+                proven_by: Some(generation + 1),
+            };
+            self.settle_doubts(path);
+        } else {
+            self.proven_by_hand = Some(generation + 1);
+        }
+        self.paying = Some((path, unhelped));
+        self.spent.push(now);
+        self.spent_at_most.push(now);
+        let refilled = (now - self.spent[0]).as_secs() / REFILL_EVERY.as_secs();
+        if self.spent.len() > BUDGET + refilled as usize {
+            self.fail(9, "more renewals than there is a budget for".into());
+        }
+    }
+
+    /// A target rejects newer tokens, too: the older ones may be good.
+    fn settle_doubts(&mut self, path: Path) {
+        for token in &mut self.tokens {
+            if token.state == TokenState::Retired {
+                token.doubted_by.take_if(|by| *by == path);
+            }
+        }
+    }
+
+    fn check_retirement(&mut self, generation: u64) {
+        if !self.retires() {
+            self.fail(19, "a logout that ends other tokens, too".into());
+        }
+        if self.is_held(generation) {
+            self.fail(
+                19,
+                format!("token {generation} is logged out while it is used"),
+            );
+        }
+        if self.rules.generation() == Some(generation) {
+            self.fail(19, "the token in use is logged out as replaced".into());
+        }
+        self.check_is_not_over(generation);
+    }
+
+    fn check_is_not_over(&mut self, generation: u64) {
+        let now = self.now;
+        let is_over = self.known(generation).is_some_and(|token| {
+            let over = token.over_in_any_case();
+            over.is_some_and(|over| over.max(token.arrived + BRIEFLY) <= now)
+        });
+        if is_over {
+            self.fail(19, format!("token {generation} is logged out, and is over"));
+        }
+    }
+
+    fn check_events(&mut self, cause: &Cause, before: &Before, events: &[Event]) {
+        for event in events {
+            let landed = match cause {
+                Cause::Landed(under_way, landing) => Some((under_way.job, *landing)),
+                _ => None,
+            };
+            match event {
+                Event::LoginStarted { .. } => {}
+                Event::LoggedIn { generation, .. } => {
+                    let Some((JobKind::Login { .. }, landing)) = landed else {
+                        self.fail(1, "logged in without a login".into());
+                        continue;
+                    };
+                    let Cause::Landed(under_way, _) = cause else {
+                        continue;
+                    };
+                    if self.known(*generation).is_none() {
+                        let state = match self.logged_out {
+                            true => TokenState::Retired,
+                            false => TokenState::InUse,
+                        };
+                        // Whatever was in use is replaced, and said to have
+                        // ended or still to be dealt with.
+                        for token in &mut self.tokens {
+                            if token.state == TokenState::InUse {
+                                token.state = TokenState::Retired;
+                            }
+                        }
+                        let lifetimes = self.lifetimes(landing);
+                        self.learn(*generation, lifetimes, under_way.since, state);
+                    } else if !matches!(landing, Landing::Same { .. })
+                        || before.generation != Some(*generation)
+                    {
+                        self.fail(19, format!("generation {generation} is given twice"));
+                    }
+                }
+                Event::LoginFailed { .. } => {
+                    if !matches!(landed, Some((JobKind::Login { .. }, Landing::Failed(..)))) {
+                        self.fail(1, "a login failed that was none".into());
+                    }
+                }
+                Event::TokenRejected { generation } => {
+                    let was_usable = before
+                        .signal
+                        .is_some_and(|signal| signal <= Signal::Closing);
+                    if before.generation != Some(*generation) || !was_usable {
+                        self.fail(5, format!("token {generation} is rejected, and not in use"));
+                    }
+                    let by = match cause {
+                        Cause::Rejected { path, .. } => *path,
+                        _ => self.deferred_rejection.and_then(|(_, path)| path),
+                    };
+                    if let Some(token) = self.known(*generation) {
+                        token.doubted_by = by;
+                    }
+                }
+                Event::TokenEnded { generation, end } => {
+                    self.check_end(cause, before, *generation, *end);
+                }
+                Event::PasswordChanged { .. } => {
+                    if !matches!(landed, Some((_, Landing::Changed))) {
+                        self.fail(21, "a password changed by itself".into());
+                    }
+                }
+                Event::PasswordChangeFailed { .. } => {
+                    if !matches!(landed, Some((_, Landing::NotChanged(_)))) {
+                        self.fail(21, "a password change failed that was none".into());
+                    }
+                }
+                Event::LoggedOut => {
+                    if !matches!(cause, Cause::Logout) {
+                        self.fail(20, format!("{cause:?} logs out"));
+                    }
+                }
+                Event::Closed => {
+                    if !matches!(cause, Cause::Close) {
+                        self.fail(20, format!("{cause:?} closes"));
+                    }
+                }
+                Event::Missed { .. } => self.fail(22, "the rules miss no event".into()),
+            }
+        }
+        self.check_that_all_is_said(cause, events);
+    }
+
+    fn check_that_all_is_said(&mut self, cause: &Cause, events: &[Event]) {
+        let Cause::Landed(under_way, landing) = cause else {
+            return;
+        };
+        let said = |is_it: fn(&Event) -> bool| events.iter().any(is_it);
+        let is_said = match (under_way.job, landing) {
+            (JobKind::Login { .. }, Landing::Failed(..)) => {
+                said(|event| matches!(event, Event::LoginFailed { .. }))
+            }
+            (JobKind::Login { .. }, _) => said(|event| matches!(event, Event::LoggedIn { .. })),
+            (JobKind::ChangePassword, Landing::Changed) => {
+                said(|event| matches!(event, Event::PasswordChanged { .. }))
+            }
+            (JobKind::ChangePassword, _) => {
+                said(|event| matches!(event, Event::PasswordChangeFailed { .. }))
+            }
+            (JobKind::Logout | JobKind::Retire { .. }, _) => true,
+        };
+        if !is_said {
+            self.fail(2, format!("nobody hears of the end of {:?}", under_way.job));
+        }
+    }
+
+    fn check_end(&mut self, cause: &Cause, before: &Before, generation: u64, end: TokenEnd) {
+        let now = self.now;
+        let retires = self.retires();
+        let was_in_use = before.generation == Some(generation);
+        let Some(token) = self.known(generation).map(|token| token.clone()) else {
+            return self.fail(19, format!("token {generation} has ended, and never was"));
+        };
+        if let TokenState::Ended(earlier) = token.state {
+            return self.fail(
+                19,
+                format!("token {generation} has ended as {earlier:?}, and now as {end:?}"),
+            );
+        }
+        let ended_here = match cause {
+            Cause::Landed(under_way, landing) => under_way
+                .tokens
+                .iter()
+                .position(|token| *token == generation)
+                .map(|place| (place, *landing)),
+            _ => None,
+        };
+        let replaced = was_in_use
+            && matches!(
+                cause,
+                Cause::Landed(_, Landing::NewToken { .. } | Landing::Earlier)
+            );
+        let is_so = match end {
+            TokenEnd::LoggedOut => {
+                matches!(
+                    ended_here,
+                    Some((_, Landing::Ended | Landing::Retired(LogoutOutcome::Done)))
+                ) || matches!(ended_here, Some((1.., Landing::Some)))
+            }
+            TokenEnd::Rejected => {
+                let by = token.rejected_by;
+                let proven = matches!(
+                    cause,
+                    Cause::Accepted { generation: newer, path: Some(path), .. }
+                        if *newer > generation && by[*path as usize]
+                );
+                let was_suspended = before.signal == Some(Signal::Suspended);
+                let is_known = token.rejected_by_hand || !retires && by != [false; 2];
+                proven || replaced && was_suspended && is_known
+            }
+            TokenEnd::Expired => {
+                let over = match was_in_use {
+                    true => token.over(),
+                    false => token.over_in_any_case(),
+                };
+                // While it is renewed, the end of that decides.
+                let is_renewed = was_in_use
+                    && before.signal == Some(Signal::Suspended)
+                    && !matches!(cause, Cause::Landed(..));
+                over.is_some_and(|over| over <= now) && !is_renewed
+            }
+            TokenEnd::Continued => match cause {
+                Cause::Landed(_, Landing::NewToken { continues, .. }) => *continues && was_in_use,
+                Cause::Landed(_, Landing::Earlier) => !was_in_use,
+                _ => false,
+            },
+            TokenEnd::Abandoned => match ended_here {
+                Some((_, Landing::Lost | Landing::Retired(LogoutOutcome::Failed))) => true,
+                Some((_, Landing::Retired(LogoutOutcome::Postponed(_)))) => token.tries == TRIES,
+                _ => {
+                    replaced
+                        && self.setup.settings.logout_ends == LogoutEnds::User
+                        && before.signal != Some(Signal::Suspended)
+                }
+            },
+            TokenEnd::Discarded => {
+                let at_logout = match cause {
+                    Cause::Logout => was_in_use,
+                    Cause::Landed(..) => self.logged_out && !was_in_use,
+                    _ => false,
+                };
+                self.setup.settings.logout_ends == LogoutEnds::Nothing
+                    && (at_logout || replaced && before.signal != Some(Signal::Suspended))
+            }
+        };
+        if !is_so {
+            self.fail(
+                19,
+                format!("token {generation} is said to have ended as {end:?}"),
+            );
+        }
+        if let Some(token) = self.known(generation) {
+            token.state = TokenState::Ended(end);
+        }
+    }
+
+    fn check_flight(&mut self) {
+        let job = self.job.as_ref().map(|under_way| under_way.job);
+        let under_way = self.rules.running();
+        if job != under_way {
+            self.fail(
+                1,
+                format!("{job:?} was launched, and {under_way:?} is under way"),
+            );
+        }
+        if let Some(JobKind::Retire { generation }) = job {
+            if !self.rules.is_replaced(generation) {
+                self.fail(19, format!("token {generation} is logged out twice"));
+            }
+        }
+        let renews = matches!(job, Some(JobKind::Login { kind, .. }) if kind != LoginKind::Recheck);
+        if self.rules.signal() == Some(Signal::Suspended) && !renews {
+            self.fail(5, "a token is suspended, and not being renewed".into());
+        }
+    }
+
+    /// Each token is in one place.
+    fn check_tokens(&mut self) {
+        let in_use = self.rules.generation();
+        for place in 0..self.tokens.len() {
+            let Known {
+                generation, state, ..
+            } = self.tokens[place];
+            let is_in_use = in_use == Some(generation);
+            let is_replaced = self.rules.is_replaced(generation);
+            let is_ending = self.rules.ending().into_iter();
+            let is_ending = is_ending.filter(|ending| *ending == generation).count();
+            let has_ended = matches!(state, TokenState::Ended(_));
+            let places = usize::from(is_in_use)
+                + usize::from(is_replaced)
+                + is_ending
+                + usize::from(has_ended);
+            if places != 1 {
+                self.fail(
+                    19,
+                    format!(
+                        "token {generation} is in {places} places: in use {is_in_use}, \
+                         retired {is_replaced}, to be logged out {is_ending}, {state:?}"
+                    ),
+                );
+            }
+            if is_in_use && !self.fits_life(place) {
+                self.fail(13, format!("token {generation} ends when it does not"));
+            }
+            if is_in_use && state == TokenState::Retired {
+                self.fail(5, format!("token {generation} was replaced, and is in use"));
+            }
+            if !has_ended && !is_in_use {
+                self.tokens[place].state = TokenState::Retired;
+            }
+        }
+        if in_use.is_some_and(|in_use| self.known(in_use).is_none()) {
+            self.fail(19, format!("token {in_use:?} was never issued"));
+        }
+    }
+
+    /// Whether the rules know when the token in use ends.
+    fn fits_life(&self, place: usize) -> bool {
+        let token = &self.tokens[place];
+        let ends = self.rules.ends();
+        let (Some(over), Some(at_most)) = (token.over(), token.ends_by()) else {
+            return ends.is_none();
+        };
+        // What is all but over when it arrives is used for a moment.
+        let is_over = over <= token.arrived + ALL_BUT_OVER;
+        let at_least = if is_over { at_most } else { over };
+        ends.is_some_and(|ends| at_least <= ends && ends <= at_most)
+    }
+
+    fn check_ending(&mut self, cause: &Cause) {
+        let signal = self.rules.signal();
+        if self.logged_out {
+            if signal.is_some() {
+                self.fail(20, "there is a token after a logout".into());
+            }
+            let is_left = !self.rules.ending().is_empty();
+            let was_tried =
+                matches!(cause, Cause::Landed(under_way, _) if under_way.job == JobKind::Logout);
+            if is_left
+                && self.job.is_none()
+                && !was_tried
+                && matches!(cause, Cause::Logout | Cause::Landed(..))
+            {
+                self.fail(20, "a logout that leaves tokens without trying".into());
+            }
+            if self.job.is_none() && self.rules.logout_result().is_none() {
+                self.fail(20, "who logs out waits for no job".into());
+            }
+        }
+        if self.closed && matches!(signal, Some(Signal::Live | Signal::Reported)) {
+            self.fail(20, "a closed session lets requests in".into());
+        }
+    }
+
+    /// All that was to happen by now has happened.
+    pub(super) fn check_rest(&mut self) {
+        let now = self.now;
+        let in_use = self.rules.generation();
+        let token = in_use.and_then(|token| self.known(token).cloned());
+        let is_unwatched = self.rules.signal() == Some(Signal::Live);
+        let next_sample = token.and_then(|token| Some(token.sampled + token.lifetimes.idle? / 20));
+        if is_unwatched && next_sample.is_some_and(|at| at <= now) {
+            self.fail(13, "nobody hears of what keeps a token alive".into());
+        }
+    }
+
+    /// The timer went off, and nobody has been told yet what came of it.
+    pub(super) fn check_timer(&mut self) {
+        if self.rules.wake().is_some_and(|wake| wake <= self.now) {
+            self.fail(13, "the timer leaves something undone".into());
+        }
+    }
+
+    fn check_renewal(&mut self, cause: &Cause, before: &Before) {
+        let now = self.now;
+        if matches!(cause, Cause::Landed(_, Landing::Failed(..))) && !self.logged_out {
+            let is_over = before.ends.is_some_and(|ends| ends <= now);
+            let usable = self
+                .rules
+                .signal()
+                .is_some_and(|signal| signal <= Signal::Closing);
+            if before.generation.is_some() && !is_over && !usable {
+                self.fail(6, "a renewal that failed takes a good token away".into());
+            }
+        }
+        if !matches!(cause, Cause::Timer) {
+            return;
+        }
+        let settings = self.setup.settings;
+        let may_log_in = self.job.is_none()
+            && !self.closed
+            && !self.logged_out
+            && self.refused.is_none()
+            && self.backs_off.is_none();
+        let token = self
+            .rules
+            .generation()
+            .and_then(|token| self.known(token).cloned());
+        let Some(token) = token.filter(|_| may_log_in) else {
+            return;
+        };
+        if token
+            .renewal(settings.keep_alive)
+            .1
+            .is_some_and(|must| must <= now)
+        {
+            self.fail(13, "a token is not renewed ahead of its end".into());
+        }
+    }
+
+    /// A request is about to be sent with this token.
+    pub(super) fn check_use(&mut self, generation: u64) {
+        let signal = self.rules.signal();
+        if signal.is_none_or(|signal| signal > Signal::Closing) {
+            self.fail(5, format!("token {generation} is used, and is {signal:?}"));
+        }
+        if self
+            .known(generation)
+            .is_none_or(|token| token.state != TokenState::InUse)
+        {
+            self.fail(5, format!("token {generation} is used, and was replaced"));
+        }
+    }
+
+    /// Somebody is told why there is no token.
+    pub(super) fn check_failure(&mut self, error: &Error) {
+        let now = self.now;
+        let is_so = match error.kind() {
+            ErrorKind::Closed => self.closed,
+            ErrorKind::LoggedOut => self.logged_out || self.logouts > 0,
+            ErrorKind::Refused => self.refused.is_some(),
+            ErrorKind::Unavailable | ErrorKind::Uncertain | ErrorKind::Protocol => {
+                let left = error.retry_after().unwrap_or_default();
+                self.backs_off.is_some_and(|_| left > Duration::ZERO)
+                    && self.backs_off.is_some_and(|until| now + left >= until)
+                    && self
+                        .backs_off
+                        .is_some_and(|until| now + left <= until + LONGEST_BACKOFF)
+            }
+            _ => false,
+        };
+        if !is_so {
+            self.fail(15, format!("a caller fails for no reason: {error:?}"));
+        }
+    }
+
+    pub(super) fn check_fate(&mut self, fate: LoginOutcome, same: bool, logouts: u64) {
+        let in_use = self.rules.generation();
+        match fate {
+            LoginOutcome::Publish { generation } => {
+                if in_use != Some(generation) || same {
+                    self.fail(17, format!("token {generation} is published in vain"));
+                }
+                if logouts < self.logouts {
+                    self.fail(20, "a login from before a logout is published".into());
+                }
+            }
+            LoginOutcome::Unchanged { generation } => {
+                if in_use != Some(generation) || !same {
+                    self.fail(17, format!("token {generation} is not the one in use"));
+                }
+            }
+            LoginOutcome::End { generation } => {
+                if !self.logged_out {
+                    self.fail(19, format!("token {generation} is thrown away"));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! What must come true from each state on, if nothing more is asked.
+
+use super::checks::{Broken, By};
+use super::world::{Act, Known, Landing, TokenState, World};
+use crate::error::ErrorKind;
+use crate::provider::LogoutEnds;
+use crate::session::rules::JobKind;
+use crate::session::rules::LogoutOutcome;
+use crate::session::rules::{Event, TokenEnd};
+
+/// How many jobs it takes at most.
+const JOBS: usize = 8;
+
+/// Leads to where it shows whether it is kept.
+type Promise = fn(&mut World);
+
+/// The first promise that is not kept.
+pub(super) fn unkept(world: &World) -> Option<Broken> {
+    let promises: [(Promise, Option<Act>); 6] = [
+        (waiters, None),
+        (unlucky_waiters, None),
+        (recovery, Some(Act::Token)),
+        (logout, Some(Act::Logout)),
+        (close, Some(Act::Close)),
+        (abandoned, None),
+    ];
+    promises.into_iter().find_map(|(promise, act)| {
+        let mut later = world.clone();
+        promise(&mut later);
+        let by = By::Promise(act);
+        later.broken.map(|broken| Broken { by, ..broken })
+    })
+}
+
+/// Who waits gets what it waits for, if all goes well.
+fn waiters(world: &mut World) {
+    for _ in 0..JOBS {
+        if !world.is_waited_for() || world.broken.is_some() {
+            return;
+        }
+        if world.job.is_none() {
+            return world.fail(2, "somebody waits for nothing".into());
+        }
+        land_well(world);
+    }
+    world.fail(2, "somebody waits for ever".into());
+}
+
+/// And hears of it if nothing does.
+fn unlucky_waiters(world: &mut World) {
+    for _ in 0..JOBS {
+        if !world.is_waited_for() || world.broken.is_some() {
+            return;
+        }
+        match &world.job {
+            None => return world.fail(2, "somebody waits for nothing".into()),
+            Some(under_way) if matches!(under_way.job, JobKind::Login { .. }) => {
+                world.act(Act::Land(Landing::Failed(ErrorKind::Unavailable, None)));
+            }
+            Some(_) => land_well(world),
+        }
+    }
+    world.fail(2, "somebody waits for ever in vain".into());
+}
+
+/// A session gets a token again once the login system is well.
+fn recovery(world: &mut World) {
+    let over = world.closed || world.logged_out;
+    let for_good = world.refused.is_some() && !world.setup.settings.has_source;
+    if over || for_good {
+        return;
+    }
+    world.users.clear();
+    world.asking = None;
+    for _ in 0..JOBS {
+        if world.broken.is_some() {
+            return;
+        }
+        world.act(Act::Token);
+        if world.users.iter().any(|user| user.held().is_some()) {
+            return;
+        }
+        match world.job.is_some() {
+            true => land_well(world),
+            false => {
+                let Some(next) = world.rules.next_attempt() else {
+                    return world.fail(15, "a session that nothing keeps from a login".into());
+                };
+                world.now = world.now.max(next);
+            }
+        }
+        if world.users.iter().any(|user| user.held().is_some()) {
+            return;
+        }
+        world.users.clear();
+    }
+    world.fail(15, "a session that does not come back".into());
+}
+
+/// A logout ends each token, whoever uses it.
+fn logout(world: &mut World) {
+    world.act(Act::Logout);
+    for _ in 0..JOBS {
+        if world.job.is_none() || world.broken.is_some() {
+            break;
+        }
+        land_well(world);
+    }
+    if world.rules.logout_result().is_none() {
+        world.fail(20, "a logout that does not end".into());
+    }
+    if !world.rules.ending().is_empty() {
+        world.fail(20, "a logout leaves tokens that it could have ended".into());
+    }
+    all_ended(world);
+}
+
+/// A session that is closed comes to rest.
+fn close(world: &mut World) {
+    world.act(Act::Close);
+    world.users.clear();
+    for _ in 0..3 * JOBS {
+        world.timer();
+        if world.broken.is_some() || world.job.is_none() && world.rules.has_retired_all() {
+            break;
+        }
+        match (&world.job, world.rules.wake()) {
+            (Some(_), _) => land_well(world),
+            (None, Some(wake)) => world.now = world.now.max(wake),
+            (None, None) => break,
+        }
+    }
+    let waits_for_nothing = |token: &Known| {
+        token.state == TokenState::Retired && token.doubted_by.is_none() && !token.was_to_end
+    };
+    if !world.rules.has_retired_all() || world.tokens.iter().any(waits_for_nothing) {
+        world.fail(19, "a replaced token waits for nothing".into());
+    }
+}
+
+/// Without any handle left, each token has ended in some way.
+fn abandoned(world: &mut World) {
+    world.rules.abandon();
+    let expected = match world.setup.settings.logout_ends {
+        LogoutEnds::Nothing => TokenEnd::Discarded,
+        LogoutEnds::Token | LogoutEnds::User => TokenEnd::Abandoned,
+    };
+    for event in world.rules.take_events() {
+        if let Event::TokenEnded { generation, end } = event {
+            let is_new = world.known(generation).is_some_and(|token| {
+                let was_ended = matches!(token.state, TokenState::Ended(_));
+                token.state = TokenState::Ended(end);
+                !was_ended
+            });
+            if !is_new || end != expected {
+                world.fail(19, format!("token {generation} is abandoned after its end"));
+            }
+        }
+    }
+    all_ended(world);
+}
+
+fn all_ended(world: &mut World) {
+    let left = world
+        .tokens
+        .iter()
+        .find(|token| !matches!(token.state, TokenState::Ended(_)));
+    if let Some(left) = left {
+        let generation = left.generation;
+        world.fail(19, format!("token {generation} is forgotten"));
+    }
+}
+
+/// The good end of each job.
+fn land_well(world: &mut World) {
+    let Some(under_way) = &world.job else {
+        return;
+    };
+    let landing = match under_way.job {
+        JobKind::Login { .. } => Landing::NewToken {
+            lives: 0,
+            continues: false,
+        },
+        JobKind::Logout => Landing::Ended,
+        JobKind::Retire { .. } => Landing::Retired(LogoutOutcome::Done),
+        JobKind::ChangePassword => Landing::Changed,
+    };
+    world.act(Act::Land(landing));
+}

@@ -1,0 +1,202 @@
+//! From where it is explored.
+
+use std::time::Duration;
+
+use super::world::{Act, Landing, Path, Response, Setup, Until};
+use crate::error::ErrorKind;
+use crate::provider::LogoutEnds;
+use crate::session::rules::Lifetimes;
+use crate::session::rules::LogoutOutcome;
+use crate::session::rules::Settings;
+
+/// In milliseconds.
+const fn lives(absolute: Option<u64>, idle: Option<u64>) -> Lifetimes {
+    const fn length(length: Option<u64>) -> Option<Duration> {
+        match length {
+            Some(length) => Some(Duration::from_millis(length)),
+            None => None,
+        }
+    }
+    Lifetimes {
+        absolute: length(absolute),
+        idle: length(idle),
+        refresh_in: None,
+        refresh_before: None,
+    }
+}
+
+const FOR_EVER: Lifetimes = lives(None, None);
+
+/// A server whose logouts end all that the user has.
+const BY_USER: Setup = Setup {
+    name: "a logout ends all of the user",
+    settings: Settings {
+        has_source: true,
+        keep_alive: false,
+        logout_ends: LogoutEnds::User,
+        rolls: false,
+    },
+    lives: &[FOR_EVER, lives(Some(100_000), None)],
+    initial: None,
+    before: &[],
+};
+
+/// A server that logs out each token by itself.
+const BY_TOKEN: Setup = Setup {
+    name: "a logout ends one token",
+    settings: Settings {
+        logout_ends: LogoutEnds::Token,
+        ..BY_USER.settings
+    },
+    initial: Some(FOR_EVER),
+    ..BY_USER
+};
+
+pub(super) const NEW: Act = Act::Land(Landing::NewToken {
+    lives: 0,
+    continues: false,
+});
+const REFUSED: Act = Act::Land(Landing::Failed(ErrorKind::Refused, None));
+const UNAVAILABLE: Act = Act::Land(Landing::Failed(ErrorKind::Unavailable, None));
+pub(super) const REJECTED: Act = Act::Answer(0, Response::Rejected);
+
+pub(super) static USERS: Setup = BY_USER;
+pub(super) static TOKENS: Setup = BY_TOKEN;
+pub(super) static STATELESS: Setup = Setup {
+    name: "a logout ends nothing",
+    settings: Settings {
+        logout_ends: LogoutEnds::Nothing,
+        ..BY_USER.settings
+    },
+    initial: Some(FOR_EVER),
+    ..BY_USER
+};
+pub(super) static KEPT_ALIVE: Setup = Setup {
+    name: "the session is kept alive",
+    settings: Settings {
+        has_source: false,
+        keep_alive: true,
+        logout_ends: LogoutEnds::Token,
+        rolls: false,
+    },
+    lives: &[
+        lives(Some(100_000), None),
+        lives(None, Some(100_000)),
+        lives(Some(500), None),
+    ],
+    initial: None,
+    before: &[],
+};
+pub(super) static IDLE: Setup = Setup {
+    name: "tokens idle out, or are over when they arrive",
+    settings: Settings {
+        has_source: false,
+        ..BY_TOKEN.settings
+    },
+    lives: &[lives(None, Some(100_000)), lives(Some(0), None)],
+    initial: Some(lives(Some(200_000), Some(100_000))),
+    before: &[],
+};
+pub(super) static ROLLING: Setup = Setup {
+    name: "responses roll the token",
+    settings: Settings {
+        rolls: true,
+        ..BY_TOKEN.settings
+    },
+    lives: &[lives(Some(100_000), None)],
+    initial: Some(lives(Some(100_000), None)),
+    before: &[],
+};
+pub(super) static REFUSING: Setup = Setup {
+    name: "the credentials were refused, and ten seconds are over",
+    before: &[
+        Act::Request(Path::A),
+        REFUSED,
+        Act::Request(Path::A),
+        Act::Pass(Until::Next),
+    ],
+    ..BY_USER
+};
+pub(super) static BACKING_OFF: Setup = Setup {
+    name: "a renewal ahead has failed",
+    lives: &[lives(Some(100_000), None)],
+    initial: None,
+    before: &[
+        Act::Request(Path::A),
+        NEW,
+        Act::Answer(0, Response::Accepted),
+        // A second after its login, and the renewal ahead.
+        Act::Pass(Until::Next),
+        Act::Pass(Until::Next),
+        UNAVAILABLE,
+    ],
+    ..BY_TOKEN
+};
+pub(super) static RETIRING: Setup = Setup {
+    name: "a replaced token is in use",
+    before: &[Act::Token, Act::Renew, NEW],
+    ..BY_TOKEN
+};
+pub(super) static POSTPONED: Setup = Setup {
+    name: "a replaced token could not be logged out",
+    before: &[
+        Act::Renew,
+        NEW,
+        Act::Land(Landing::Retired(LogoutOutcome::Postponed(None))),
+    ],
+    ..BY_TOKEN
+};
+pub(super) static UNSURE: Setup = Setup {
+    name: "nobody knows yet whether a renewal helped",
+    before: &[Act::Request(Path::A), REJECTED, NEW],
+    ..BY_TOKEN
+};
+pub(super) static LEFT: Setup = Setup {
+    name: "a logout has left a token",
+    before: &[Act::Token, Act::Logout, Act::Land(Landing::Left)],
+    ..BY_TOKEN
+};
+/// Of which none has helped yet.
+const FIVE_RENEWALS: [Act; 23] = [
+    Act::Request(Path::A),
+    REJECTED,
+    NEW,
+    REJECTED,
+    Act::Request(Path::B),
+    REJECTED,
+    NEW,
+    REJECTED,
+    Act::Pass(Until::Next),
+    Act::Pass(Until::Next),
+    Act::Request(Path::A),
+    REJECTED,
+    NEW,
+    REJECTED,
+    Act::Request(Path::B),
+    REJECTED,
+    NEW,
+    REJECTED,
+    Act::Pass(Until::Next),
+    Act::Pass(Until::Next),
+    Act::Request(Path::A),
+    REJECTED,
+    NEW,
+];
+
+pub(super) static WORN: Setup = Setup {
+    name: "four renewals have not helped",
+    initial: Some(FOR_EVER),
+    before: FIVE_RENEWALS.split_at(18).0,
+    ..BY_USER
+};
+pub(super) static EXHAUSTED: Setup = Setup {
+    name: "the budget's last renewal is in doubt",
+    initial: Some(FOR_EVER),
+    before: &FIVE_RENEWALS,
+    ..BY_USER
+};
+pub(super) static TWO_RETIRING: Setup = Setup {
+    name: "two replaced tokens are to be logged out",
+    before: &[Act::Token, Act::Renew, NEW, Act::Renew, NEW, Act::Leave(0)],
+    ..BY_TOKEN
+};

@@ -1,0 +1,1245 @@
+//! A session's rules, and the world around them: who uses a token or waits for
+//! one, which job is under way, and what the server has been told.
+//!
+//! The world does what the drivers do (`shared`, `waiting`, `timer`, `job`,
+//! `future`), without tasks and locks. Each [`Act`] is something that happens
+//! outside, with all that follows from it at once.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+use http::Method;
+
+use super::checks::Broken;
+use super::state_key::{StateKey, WriteState};
+use crate::error::{Error, ErrorKind};
+use crate::origin::Target;
+use crate::provider::LogoutEnds;
+use crate::reauth::ReauthFailure;
+use crate::session::rules::Lifetimes;
+use crate::session::rules::LogoutOutcome;
+use crate::session::rules::TokenEnd;
+use crate::session::rules::{
+    Acquire, JobKind, LoginOutcome, NewToken, OnRejection, Rules, Settings, Signal, Start,
+    Timestamp,
+};
+
+/// Decides the rng, which is the same each time.
+const SEED: u64 = 1;
+
+/// Between two acts, so that their order can be told by their times.
+pub(super) const TICK: Duration = Duration::from_millis(1);
+
+/// How many requests and holders there are at most at one time.
+const MOST_USERS: usize = 2;
+
+/// What is explored.
+#[derive(Debug)]
+pub(super) struct Setup {
+    pub(super) name: &'static str,
+    pub(super) settings: Settings,
+    /// What the server may say of a token's lifetimes.
+    pub(super) lives: &'static [Lifetimes],
+    /// The token that the session starts with.
+    pub(super) initial: Option<Lifetimes>,
+    /// What happens before anything else does.
+    pub(super) before: &'static [Act],
+}
+
+/// Something that happens outside.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Act {
+    Request(Path),
+    /// `Session::token`, whose caller keeps the token.
+    Token,
+    /// The user at this place gets its answer.
+    Answer(usize, Response),
+    /// It lets go of the token, or loses patience.
+    Leave(usize),
+    /// `Session::reject` and `Session::accept`, by a holder.
+    Reject(usize),
+    Accept(usize),
+    Login,
+    Renew,
+    ChangePassword,
+    Logout,
+    Close,
+    Land(Landing),
+    Pass(Until),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Path {
+    A,
+    B,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Response {
+    Accepted,
+    /// With the token's next value, and perhaps its lifetime.
+    Rolls(Option<Duration>),
+    Rejected,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Landing {
+    /// A new token that lives for the one of `Setup::lives`.
+    NewToken {
+        lives: usize,
+        continues: bool,
+    },
+    /// The token in use once more.
+    Same {
+        lives: usize,
+    },
+    /// One that was replaced and is still to be dealt with, once more.
+    Earlier,
+    Failed(ErrorKind, Option<Duration>),
+    /// The tokens of a logout have ended, or may be tried again, or may not.
+    Ended,
+    Left,
+    Lost,
+    /// The first is left, the others have ended.
+    Some,
+    Retired(LogoutOutcome),
+    Changed,
+    NotChanged(ErrorKind),
+}
+
+/// Up to when time passes. What is next is what the rules wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Until {
+    /// A millisecond before what is next.
+    Before,
+    /// What is next, and the timer goes off.
+    Next,
+    /// What is next, and the timer is late.
+    Late,
+    /// An hour, and the timer is late.
+    Slept,
+}
+
+/// Who uses a token, or waits for one.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct User {
+    /// The number of this user, of all users so far.
+    pub(super) number: usize,
+    /// Where a request goes. A holder has its token from `Session::token`.
+    pub(super) path: Option<Path>,
+    pub(super) stage: Stage,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Stage {
+    Acquiring {
+        replayed: bool,
+    },
+    /// A request is under way, or a holder has its token.
+    Using {
+        generation: u64,
+        replayed: bool,
+        sent: Timestamp,
+        watched: bool,
+    },
+    Renewing {
+        generation: u64,
+    },
+}
+
+/// Who waits for a job to get one of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asking {
+    Login { logouts: u64 },
+    Renew,
+    ChangePassword,
+}
+
+/// What is under way.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct UnderWay {
+    pub(super) job: JobKind,
+    pub(super) since: Timestamp,
+    /// What a logout was given.
+    pub(super) tokens: Vec<u64>,
+    /// How many logouts came before.
+    pub(super) logouts: u64,
+}
+
+/// A token that the server has issued, as the server knows it.
+#[derive(Clone, Debug)]
+pub(super) struct Known {
+    pub(super) generation: u64,
+    pub(super) sent: Timestamp,
+    pub(super) arrived: Timestamp,
+    pub(super) lifetimes: Lifetimes,
+    /// When the last request was sent of which the session was told that it
+    /// was accepted.
+    pub(super) sampled: Timestamp,
+    /// Whether the session knows that it was used.
+    pub(super) used: bool,
+    pub(super) rejected_by: [bool; 2],
+    pub(super) rejected_by_hand: bool,
+    /// The target whose rejection has suspended it, until it is known whether
+    /// that was about the token.
+    pub(super) doubted_by: Option<Path>,
+    /// Whether a logout of the session was to end it.
+    pub(super) was_to_end: bool,
+    /// How often its logout was tried.
+    pub(super) tries: u32,
+    pub(super) state: TokenState,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum TokenState {
+    InUse,
+    /// It was in use, and is still to be dealt with.
+    Retired,
+    Ended(TokenEnd),
+}
+
+/// What is done to the rules.
+#[derive(Clone, Debug)]
+pub(super) enum Cause {
+    Start,
+    /// A request looks for a token.
+    Asked,
+    Rejected {
+        generation: u64,
+        path: Option<Path>,
+    },
+    ReplayRejected {
+        path: Path,
+    },
+    Accepted {
+        generation: u64,
+        path: Option<Path>,
+        sent: Timestamp,
+    },
+    Rolled {
+        lifetime: Option<Duration>,
+        sent: Timestamp,
+    },
+    Timer,
+    Login,
+    Renew,
+    ChangePassword,
+    Logout,
+    Close,
+    Landed(UnderWay, Landing),
+}
+
+/// What a job brought to those who wait for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Word {
+    Failed,
+    Unchanged,
+    Other,
+}
+
+/// What a scenario needs to know of what happened.
+#[derive(Clone, Debug)]
+pub(super) enum Entry {
+    Asked(User),
+    /// It has a token, or carries one.
+    Sent {
+        user: usize,
+    },
+    Answered {
+        user: usize,
+        answer: Response,
+    },
+    /// It got an error, or its rejected response.
+    Gone {
+        user: usize,
+    },
+    Left {
+        user: usize,
+    },
+    Rejected {
+        user: usize,
+    },
+    Accepted,
+    Called(Act),
+    Launched(UnderWay),
+    Landed(Landing),
+    Late {
+        from: Timestamp,
+    },
+    /// Time came to what rng puts where it is.
+    Spread,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct World {
+    pub(super) rules: Rules,
+    pub(super) setup: &'static Setup,
+    pub(super) now: Timestamp,
+    pub(super) job: Option<UnderWay>,
+    pub(super) tokens: Vec<Known>,
+    pub(super) users: Vec<User>,
+    pub(super) asking: Option<Asking>,
+    pub(super) logged_out: bool,
+    pub(super) logouts: u64,
+    pub(super) closed: bool,
+    /// Whether the credentials were refused, and when they were or what came
+    /// of asking the source.
+    pub(super) refused: Option<Timestamp>,
+    /// Until when no login is made.
+    pub(super) backs_off: Option<Timestamp>,
+    /// When the last login yielded a token.
+    pub(super) renewed: Option<Timestamp>,
+    /// When renewals were started by rejections, since one has helped.
+    pub(super) spent: Vec<Timestamp>,
+    /// The same, unless it is certain that one has helped.
+    pub(super) spent_at_most: Vec<Timestamp>,
+    /// The first generation whose acceptance by hand shows that.
+    pub(super) proven_by_hand: Option<u64>,
+    /// A rejection that waits for the end of a job.
+    pub(super) deferred_rejection: Option<(u64, Option<Path>)>,
+    /// Whether its target was not cooling down in any case.
+    pub(super) is_owed_for_sure: bool,
+    /// Until when no replaced token is logged out, since somebody waited.
+    pub(super) rests: Option<Timestamp>,
+    /// What each target is known for.
+    pub(super) unhelped: [Unhelped; 2],
+    /// The target that the running login was started for.
+    pub(super) paying: Option<(Option<Path>, Unhelped)>,
+    /// The first rule that was broken.
+    pub(super) broken: Option<Broken>,
+    /// How many users there were.
+    arrived: usize,
+    log: Option<Vec<(Timestamp, Entry)>>,
+}
+
+/// The renewals of one target that did not help.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Unhelped {
+    pub(super) renewals: u32,
+    /// Until when its rejections start nothing.
+    pub(super) until: Option<Timestamp>,
+    /// The same, if nothing that was accepted has changed that.
+    pub(super) until_at_most: Option<Timestamp>,
+    /// The first generation whose acceptance shows that the last one helped.
+    pub(super) proven_by: Option<u64>,
+}
+
+impl Path {
+    pub(super) fn target(self) -> Target {
+        Target::of(&Method::GET, self.as_str())
+    }
+
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::A => "/a",
+            Self::B => "/b",
+        }
+    }
+}
+
+impl User {
+    /// The token that it holds.
+    pub(super) fn held(&self) -> Option<u64> {
+        match self.stage {
+            Stage::Using { generation, .. } => Some(generation),
+            // A rejected response is in memory, and holds none.
+            Stage::Acquiring { .. } | Stage::Renewing { .. } => None,
+        }
+    }
+
+    pub(super) fn waits(&self) -> bool {
+        self.held().is_none()
+    }
+}
+
+impl World {
+    pub(super) fn new(setup: &'static Setup, logging: bool) -> Self {
+        let mut world = Self {
+            rules: Rules::new(setup.settings, SEED),
+            setup,
+            now: Timestamp::ZERO,
+            job: None,
+            tokens: Vec::new(),
+            users: Vec::new(),
+            asking: None,
+            logged_out: false,
+            logouts: 0,
+            closed: false,
+            refused: None,
+            backs_off: None,
+            renewed: None,
+            spent: Vec::new(),
+            spent_at_most: Vec::new(),
+            proven_by_hand: None,
+            deferred_rejection: None,
+            is_owed_for_sure: false,
+            rests: None,
+            unhelped: [Unhelped::default(); 2],
+            paying: None,
+            broken: None,
+            arrived: 0,
+            log: logging.then(Vec::new),
+        };
+        if let Some(lifetimes) = setup.initial {
+            let generation = world.rules.set_initial(lifetimes);
+            world.learn(generation, lifetimes, Timestamp::ZERO, TokenState::InUse);
+            world.step(&Cause::Start, |_, _| ());
+        }
+        world.now = TICK;
+        world
+    }
+
+    pub(super) fn log(&self) -> &[(Timestamp, Entry)] {
+        self.log.as_deref().unwrap_or_default()
+    }
+
+    fn note(&mut self, entry: Entry) {
+        if let Some(log) = &mut self.log {
+            log.push((self.now, entry));
+        }
+    }
+
+    pub(super) fn learn(
+        &mut self,
+        generation: u64,
+        lifetimes: Lifetimes,
+        sent: Timestamp,
+        state: TokenState,
+    ) {
+        self.tokens.push(Known {
+            generation,
+            sent,
+            arrived: self.now,
+            lifetimes,
+            sampled: sent,
+            used: false,
+            rejected_by: [false; 2],
+            rejected_by_hand: false,
+            doubted_by: None,
+            was_to_end: self.logged_out,
+            tries: 0,
+            state,
+        });
+    }
+
+    /// Whatever may happen now.
+    pub(super) fn acts(&self) -> Vec<Act> {
+        let mut acts = Vec::with_capacity(40);
+        if self.users.len() < MOST_USERS {
+            acts.extend([Act::Request(Path::A), Act::Request(Path::B), Act::Token]);
+        }
+        for (place, user) in self.users.iter().enumerate() {
+            acts.push(Act::Leave(place));
+            if user.held().is_none() {
+                continue;
+            }
+            if user.path.is_none() {
+                acts.extend([Act::Reject(place), Act::Accept(place)]);
+                continue;
+            }
+            let answers = [Response::Accepted, Response::Rejected];
+            acts.extend(answers.map(|answer| Act::Answer(place, answer)));
+            if self.setup.settings.rolls {
+                let rolls = [None, Some(Duration::from_secs(100))].map(Response::Rolls);
+                acts.extend(rolls.map(|answer| Act::Answer(place, answer)));
+            }
+        }
+        if self.asking.is_none() {
+            acts.extend([Act::Login, Act::Renew, Act::ChangePassword]);
+        }
+        acts.extend([Act::Logout, Act::Close]);
+        if let Some(under_way) = &self.job {
+            acts.extend(self.landings(under_way).into_iter().map(Act::Land));
+        }
+        if let Some(next) = self.next() {
+            if next > self.now + TICK {
+                acts.push(Act::Pass(Until::Before));
+            }
+            acts.extend([Until::Next, Until::Late, Until::Slept].map(Act::Pass));
+        }
+        acts
+    }
+
+    fn landings(&self, under_way: &UnderWay) -> Vec<Landing> {
+        match under_way.job {
+            JobKind::Login { .. } => {
+                let lives = 0..self.setup.lives.len();
+                let mut landings: Vec<_> = lives
+                    .clone()
+                    .map(|lives| Landing::NewToken {
+                        lives,
+                        continues: false,
+                    })
+                    .collect();
+                if self.rules.generation().is_some() {
+                    landings.extend(lives.map(|lives| Landing::Same { lives }));
+                    landings.push(Landing::NewToken {
+                        lives: 0,
+                        continues: true,
+                    });
+                }
+                if self.earlier().is_some() {
+                    landings.push(Landing::Earlier);
+                }
+                landings.extend([
+                    Landing::Failed(ErrorKind::Refused, None),
+                    Landing::Failed(ErrorKind::Unavailable, None),
+                    Landing::Failed(ErrorKind::Unavailable, Some(Duration::from_secs(90))),
+                    Landing::Failed(ErrorKind::Uncertain, None),
+                    Landing::Failed(ErrorKind::Protocol, None),
+                    Landing::Failed(ErrorKind::NoRuntime, None),
+                ]);
+                landings
+            }
+            JobKind::Logout => {
+                let mut landings = vec![Landing::Ended, Landing::Left, Landing::Lost];
+                if under_way.tokens.len() > 1 {
+                    landings.push(Landing::Some);
+                }
+                landings
+            }
+            JobKind::Retire { .. } => [
+                LogoutOutcome::Done,
+                LogoutOutcome::Postponed(None),
+                LogoutOutcome::Postponed(Some(Duration::from_secs(5))),
+                LogoutOutcome::Failed,
+            ]
+            .map(Landing::Retired)
+            .into(),
+            JobKind::ChangePassword => vec![
+                Landing::Changed,
+                Landing::NotChanged(ErrorKind::Refused),
+                Landing::NotChanged(ErrorKind::Uncertain),
+                Landing::NotChanged(ErrorKind::TokenRejected),
+            ],
+        }
+    }
+
+    /// A replaced token that is still to be dealt with.
+    fn earlier(&self) -> Option<u64> {
+        let mut tokens = self.tokens.iter().map(|token| token.generation);
+        tokens.find(|generation| self.rules.is_replaced(*generation))
+    }
+
+    /// When the rules come to a time that they wait for.
+    pub(super) fn next(&self) -> Option<Timestamp> {
+        let mut canon = StateKey::at(self.now);
+        self.rules.write(&mut canon);
+        let wake = self.rules.wake().filter(|wake| *wake > self.now);
+        match (canon.next(), wake) {
+            (Some(next), Some(wake)) => Some(next.min(wake)),
+            (next, None) | (None, next) => next,
+        }
+    }
+
+    /// What tells this world from another.
+    pub(super) fn key(&self) -> Box<[u64]> {
+        let mut canon = StateKey::at(self.now);
+        self.write(&mut canon);
+        canon.finish()
+    }
+
+    /// What breaks by that, a panic included.
+    pub(super) fn tried(&mut self, does: impl FnOnce(&mut Self)) -> Option<Broken> {
+        if catch_unwind(AssertUnwindSafe(|| does(self))).is_err() {
+            self.fail(2, "the rules panic".into());
+        }
+        self.broken.clone()
+    }
+
+    pub(super) fn act(&mut self, act: Act) {
+        let mut timer_is_late = false;
+        match act {
+            Act::Request(path) => self.arrive(Some(path)),
+            Act::Token => self.arrive(None),
+            Act::Answer(place, answer) => self.answer(place, answer),
+            Act::Leave(place) => {
+                let user = self.users.remove(place);
+                self.note(Entry::Left { user: user.number });
+            }
+            Act::Reject(place) => {
+                let user = self.users[place];
+                self.note(Entry::Rejected { user: user.number });
+                if let Some(generation) = user.held() {
+                    self.rejected(generation, None);
+                }
+            }
+            Act::Accept(place) => {
+                self.note(Entry::Accepted);
+                if let Some(generation) = self.users[place].held() {
+                    let cause = Cause::Accepted {
+                        generation,
+                        path: None,
+                        sent: self.now,
+                    };
+                    self.step(&cause, |rules, now| rules.accepted_by_hand(generation, now));
+                }
+            }
+            Act::Login => {
+                self.note(Entry::Called(act));
+                self.ask(Asking::Login {
+                    logouts: self.logouts,
+                });
+            }
+            Act::Renew => {
+                self.note(Entry::Called(act));
+                self.ask(Asking::Renew);
+            }
+            Act::ChangePassword => {
+                self.note(Entry::Called(act));
+                self.ask(Asking::ChangePassword);
+            }
+            Act::Logout => {
+                self.note(Entry::Called(act));
+                self.step(&Cause::Logout, |rules, now| rules.logout(now));
+                self.wake(Word::Other);
+            }
+            Act::Close => {
+                self.note(Entry::Called(act));
+                self.step(&Cause::Close, |rules, _| rules.close());
+            }
+            Act::Land(landing) => self.land(landing),
+            Act::Pass(until) => {
+                timer_is_late = self.pass(until);
+            }
+        }
+        if timer_is_late {
+            return;
+        }
+        self.timer();
+        if !matches!(act, Act::Pass(Until::Before)) {
+            self.now += TICK;
+            self.timer();
+        }
+        self.check_rest();
+    }
+
+    /// Whether the timer is late.
+    fn pass(&mut self, until: Until) -> bool {
+        let Some(next) = self.next() else {
+            return false;
+        };
+        let rounded_up = |at: Timestamp| {
+            let rest = at.as_nanos() % TICK.as_nanos();
+            match rest {
+                0 => at,
+                rest => at + TICK - Duration::from_nanos(rest as u64),
+            }
+        };
+        let from = self.now;
+        if rounded_up(next) != next && until != Until::Slept {
+            self.note(Entry::Spread);
+        }
+        match until {
+            Until::Before => {
+                self.now = self.now.max(rounded_up(next) - TICK);
+                false
+            }
+            Until::Next => {
+                self.now = rounded_up(next);
+                false
+            }
+            Until::Late => {
+                self.note(Entry::Late { from });
+                self.now = rounded_up(next);
+                true
+            }
+            Until::Slept => {
+                self.note(Entry::Late { from });
+                self.now += Duration::from_secs(3600);
+                true
+            }
+        }
+    }
+
+    /// What the timer does as long as there is anything for it to do.
+    pub(super) fn timer(&mut self) {
+        for _ in 0..8 {
+            let is_time = self.rules.wake().is_some_and(|wake| wake <= self.now);
+            if !is_time && !self.has_unreported_release() {
+                return;
+            }
+            self.step(&Cause::Timer, |rules, now| rules.tick(now));
+        }
+        self.fail(13, "the timer goes off again and again".into());
+    }
+
+    /// Whether a token is used no more and the rules have not heard of it.
+    fn has_unreported_release(&self) -> bool {
+        self.tokens.iter().any(|token| {
+            !self.is_held(token.generation) && self.rules.is_waiting_for(token.generation)
+        })
+    }
+
+    /// Whether anybody waits for a job.
+    pub(super) fn is_waited_for(&self) -> bool {
+        self.users.iter().any(User::waits) || self.asking.is_some()
+    }
+
+    pub(super) fn is_held(&self, generation: u64) -> bool {
+        let mut held = self.users.iter().filter_map(User::held);
+        held.any(|held| held == generation)
+    }
+
+    /// Whether a request under way may carry the published token.
+    fn is_usable(&self) -> bool {
+        let signal = self.rules.signal();
+        signal.is_some_and(|signal| signal <= Signal::Closing)
+    }
+
+    fn arrive(&mut self, path: Option<Path>) {
+        let user = User {
+            number: self.arrived,
+            path,
+            stage: Stage::Acquiring { replayed: false },
+        };
+        self.arrived += 1;
+        self.note(Entry::Asked(user));
+        // On the request path, which asks the rules nothing.
+        if path.is_some() && self.rules.signal() == Some(Signal::Live) {
+            self.users.push(user);
+            return self.send(user.number, false);
+        }
+        if let Err(error) = self.step(&Cause::Asked, |rules, now| rules.admit(now)) {
+            if !self.closed || error.kind() != ErrorKind::Closed {
+                self.fail(20, format!("a request was turned away: {error:?}"));
+            }
+            return self.note(Entry::Gone { user: user.number });
+        }
+        if self.closed {
+            self.fail(20, "a request was admitted after close()".into());
+        }
+        self.users.push(user);
+        if path.is_some() && self.is_usable() {
+            return self.send(user.number, false);
+        }
+        self.acquire(user.number);
+    }
+
+    fn place(&self, number: usize) -> Option<usize> {
+        self.users.iter().position(|user| user.number == number)
+    }
+
+    fn set(&mut self, number: usize, stage: Stage) {
+        if let Some(place) = self.place(number) {
+            self.users[place].stage = stage;
+        }
+    }
+
+    fn gone(&mut self, number: usize) {
+        self.users.retain(|user| user.number != number);
+        self.note(Entry::Gone { user: number });
+    }
+
+    /// A user takes the published token.
+    fn send(&mut self, number: usize, replayed: bool) {
+        let Some(generation) = self.rules.generation() else {
+            return self.fail(5, "a request is sent without a token".into());
+        };
+        self.check_use(generation);
+        let stage = Stage::Using {
+            generation,
+            replayed,
+            sent: self.now,
+            watched: replayed || self.rules.signal() != Some(Signal::Live),
+        };
+        self.set(number, stage);
+        self.note(Entry::Sent { user: number });
+    }
+
+    /// As `waiting::Acquiring` does.
+    fn acquire(&mut self, number: usize) {
+        let Some(place) = self.place(number) else {
+            return;
+        };
+        let replayed = match self.users[place].stage {
+            Stage::Acquiring { replayed } => replayed,
+            Stage::Using { .. } | Stage::Renewing { .. } => true,
+        };
+        self.set(number, Stage::Acquiring { replayed });
+        for _ in 0..4 {
+            match self.step(&Cause::Asked, |rules, now| rules.acquire(now)) {
+                Acquire::Use if self.is_usable() => return self.take(number, replayed),
+                Acquire::Use => {}
+                Acquire::Wait => {
+                    if self.job.is_some() {
+                        return;
+                    }
+                    return self.fail(2, "a request waits for no job".into());
+                }
+                Acquire::Fail(error) => {
+                    self.check_failure(&error);
+                    return self.gone(number);
+                }
+            }
+        }
+        self.fail(2, "a request asks for a token for ever".into());
+    }
+
+    /// A user has acquired the published token.
+    fn take(&mut self, number: usize, replayed: bool) {
+        let place = self.place(number);
+        if place.is_some_and(|place| self.users[place].path.is_none()) {
+            self.send(number, replayed);
+            self.step(&Cause::Asked, |rules, now| rules.on_use(now));
+            return;
+        }
+        // A request looks at the clock once more, when its service is ready.
+        self.step(&Cause::Asked, |rules, now| rules.on_use(now));
+        if !self.is_usable() {
+            return self.acquire(number);
+        }
+        if self.rules.ends().is_some_and(|ends| ends <= self.now) {
+            self.fail(13, "a request carries a token that is over".into());
+        }
+        self.send(number, replayed);
+    }
+
+    fn answer(&mut self, place: usize, answer: Response) {
+        let user = self.users[place];
+        let (
+            Some(path),
+            Stage::Using {
+                generation,
+                replayed,
+                sent,
+                watched,
+            },
+        ) = (user.path, user.stage)
+        else {
+            return;
+        };
+        self.note(Entry::Answered {
+            user: user.number,
+            answer,
+        });
+        let target = path.target();
+        match answer {
+            Response::Accepted | Response::Rolls(_) => {
+                self.users.remove(place);
+                if !watched {
+                    return;
+                }
+                let cause = Cause::Accepted {
+                    generation,
+                    path: Some(path),
+                    sent,
+                };
+                self.step(&cause, |rules, now| {
+                    rules.accepted(generation, target, sent, now);
+                });
+                if let Response::Rolls(lifetime) = answer {
+                    if self.rules.generation() == Some(generation) {
+                        let cause = Cause::Rolled { lifetime, sent };
+                        self.step(&cause, |rules, now| rules.rolled(lifetime, None, sent, now));
+                    }
+                }
+            }
+            Response::Rejected if replayed => {
+                self.users.remove(place);
+                self.step(&Cause::ReplayRejected { path }, |rules, now| {
+                    rules.replay_rejected(generation, target, now);
+                });
+            }
+            Response::Rejected => {
+                // Its response is read, and the token let go of, before it waits.
+                self.users[place].stage = Stage::Renewing { generation };
+                self.renew(user.number);
+            }
+        }
+    }
+
+    /// As `waiting::Renewing` does.
+    fn renew(&mut self, number: usize) {
+        let Some(place) = self.place(number) else {
+            return;
+        };
+        let User {
+            path,
+            stage: Stage::Renewing { generation },
+            ..
+        } = self.users[place]
+        else {
+            return;
+        };
+        match self.rejected(generation, path) {
+            OnRejection::Replay => self.take(number, true),
+            OnRejection::Wait => {}
+            OnRejection::Return(_) => self.gone(number),
+        }
+    }
+
+    fn rejected(&mut self, generation: u64, path: Option<Path>) -> OnRejection {
+        let target = path.map(Path::target);
+        let cause = Cause::Rejected { generation, path };
+        let may_cool_down = self.may_cool_down(path);
+        let answer = self.step(&cause, |rules, now| rules.rejected(generation, target, now));
+        match &answer {
+            OnRejection::Replay => {
+                let newer = self.rules.generation().is_some_and(|new| new > generation);
+                if !newer || !self.is_usable() {
+                    self.fail(3, "a replay without a newer token".into());
+                }
+            }
+            OnRejection::Wait => {
+                let is_login = matches!(
+                    self.job,
+                    Some(UnderWay {
+                        job: JobKind::Login { .. },
+                        ..
+                    })
+                );
+                if self.job.is_none() {
+                    self.fail(2, "a rejection waits for no job".into());
+                }
+                if is_login && self.rules.generation() == Some(generation) && self.is_usable() {
+                    self.fail(5, "a rejected token is used while it is renewed".into());
+                }
+            }
+            OnRejection::Return(ReauthFailure::CoolingDown) if !may_cool_down => {
+                self.fail(9, "a rejection is returned that nothing cools down".into());
+            }
+            OnRejection::Return(ReauthFailure::RenewalFailed(error)) => self.check_failure(error),
+            OnRejection::Return(ReauthFailure::LoggedOut) if !self.logged_out => {
+                self.fail(20, "told of a logout that was none".into());
+            }
+            OnRejection::Return(_) => {}
+        }
+        answer
+    }
+
+    fn ask(&mut self, asking: Asking) {
+        self.asking = None;
+        let (cause, begin) = match asking {
+            Asking::Login { logouts } => {
+                let may = logouts == self.logouts && !self.closed;
+                let begin = self.step(&Cause::Login, |rules, now| rules.login(logouts, now));
+                if !may && !matches!(begin, Start::Fail(_)) {
+                    self.fail(20, "a login goes on that was asked for before".into());
+                }
+                (Cause::Login, begin)
+            }
+            Asking::Renew => (
+                Cause::Renew,
+                self.step(&Cause::Renew, |rules, now| rules.renew(now)),
+            ),
+            Asking::ChangePassword => {
+                // A password change gets a token first, as any other caller does.
+                if self
+                    .step(&Cause::Asked, |rules, now| rules.admit(now))
+                    .is_err()
+                {
+                    return;
+                }
+                match self.step(&Cause::Asked, |rules, now| rules.acquire(now)) {
+                    Acquire::Use => {}
+                    Acquire::Wait => {
+                        if self.job.is_none() {
+                            self.fail(2, "a password change waits for no job".into());
+                        }
+                        self.asking = Some(asking);
+                        return;
+                    }
+                    Acquire::Fail(error) => return self.check_failure(&error),
+                }
+                let usable = self.is_usable();
+                let cause = Cause::ChangePassword;
+                let begin = self.step(&cause, |rules, now| rules.change_password(now));
+                if matches!(begin, Start::Started) && !usable {
+                    self.fail(21, "a password is changed without a token".into());
+                }
+                (cause, begin)
+            }
+        };
+        let job = self.job.as_ref().map(|under_way| under_way.job);
+        match begin {
+            Start::Started => {
+                let fits = match (asking, job) {
+                    (Asking::ChangePassword, Some(JobKind::ChangePassword)) => true,
+                    (_, Some(JobKind::Login { .. })) => asking != Asking::ChangePassword,
+                    _ => false,
+                };
+                if !fits {
+                    self.fail(1, format!("{cause:?} has started {job:?}"));
+                }
+            }
+            Start::Join => {
+                let is_newer = self
+                    .job
+                    .as_ref()
+                    .is_some_and(|job| job.logouts == self.logouts);
+                if !matches!(job, Some(JobKind::Login { .. })) || !is_newer {
+                    self.fail(1, format!("{cause:?} joins {job:?}"));
+                }
+            }
+            Start::Busy => match job {
+                Some(_) => self.asking = Some(asking),
+                None => self.fail(2, format!("{cause:?} waits for no job")),
+            },
+            // Its token was usable just now.
+            Start::NeedsToken => self.fail(21, format!("{cause:?} lacks a token")),
+            Start::Fail(error) => self.check_failure(&error),
+        }
+    }
+
+    /// As `Driver::land` does.
+    fn land(&mut self, landing: Landing) {
+        let Some(under_way) = self.job.take() else {
+            return;
+        };
+        self.note(Entry::Landed(landing));
+        let cause = Cause::Landed(under_way.clone(), landing);
+        let failed = |kind, asked_for: Option<Duration>| {
+            let error = Error::new(kind);
+            match asked_for {
+                Some(delay) => error.with_retry_after(delay),
+                None => error,
+            }
+        };
+        let word = match landing {
+            Landing::NewToken { .. } | Landing::Same { .. } | Landing::Earlier => {
+                let issued = NewToken {
+                    lifetimes: self.lifetimes(landing),
+                    sent: under_way.since,
+                    same: matches!(landing, Landing::Same { .. }),
+                    continues: matches!(
+                        landing,
+                        Landing::NewToken {
+                            continues: true,
+                            ..
+                        }
+                    ),
+                };
+                let earlier = self.earlier().filter(|_| landing == Landing::Earlier);
+                let fate = self.step(&cause, |rules, now| {
+                    let fate = rules.login_landed(issued, now);
+                    // As `Driver::publish_token` does.
+                    if let (LoginOutcome::Publish { .. }, Some(earlier)) = (fate, earlier) {
+                        rules.reused(earlier);
+                    }
+                    fate
+                });
+                self.check_fate(fate, issued.same, under_way.logouts);
+                match fate {
+                    LoginOutcome::Publish { .. } => Word::Other,
+                    LoginOutcome::Unchanged { .. } => Word::Unchanged,
+                    LoginOutcome::End { .. } => Word::Failed,
+                }
+            }
+            Landing::Failed(kind, asked_for) => {
+                let error = failed(kind, asked_for);
+                let told = self.step(&cause, |rules, now| rules.login_failed(error, now));
+                let expected = match self.logged_out {
+                    true if self.closed => ErrorKind::Closed,
+                    true => ErrorKind::LoggedOut,
+                    false => kind,
+                };
+                if told.kind() != expected {
+                    self.fail(1, format!("a login failed with {kind:?}, as {told:?}"));
+                }
+                Word::Failed
+            }
+            Landing::Ended | Landing::Left | Landing::Lost | Landing::Some => {
+                let tokens = under_way.tokens.clone();
+                let (left, lost, outcome) = match landing {
+                    Landing::Left => (tokens, Vec::new(), Err(ErrorKind::Unavailable)),
+                    Landing::Lost => (Vec::new(), tokens, Err(ErrorKind::Unsupported)),
+                    Landing::Some => (
+                        tokens[..1].to_vec(),
+                        Vec::new(),
+                        Err(ErrorKind::Unavailable),
+                    ),
+                    _ => (Vec::new(), Vec::new(), Ok(())),
+                };
+                let outcome = outcome.map_err(Error::new);
+                self.step(&cause, |rules, _| {
+                    rules.logout_landed(&left, &lost, outcome);
+                });
+                Word::Other
+            }
+            Landing::Retired(logout) => {
+                self.step(&cause, |rules, now| rules.retire_landed(logout, now));
+                Word::Other
+            }
+            Landing::Changed => {
+                self.step(&cause, |rules, now| {
+                    rules.password_change_landed(Ok(()), now);
+                });
+                Word::Other
+            }
+            Landing::NotChanged(kind) => {
+                let error = failed(kind, None);
+                self.step(&cause, |rules, now| {
+                    rules.password_change_landed(Err(error), now);
+                });
+                Word::Other
+            }
+        };
+        // Whose rejection had to wait has a login by now.
+        let acquires = |user: &User| matches!(user.stage, Stage::Acquiring { .. });
+        let is_waited_for = self.asking.is_some() || self.users.iter().any(acquires);
+        if matches!(under_way.job, JobKind::Retire { .. }) && is_waited_for {
+            self.rests = Some(self.now + Duration::from_secs(1));
+        }
+        // What is due by now was set before anybody was woken.
+        self.timer();
+        self.wake(word);
+    }
+
+    pub(super) fn lifetimes(&self, landing: Landing) -> Lifetimes {
+        match landing {
+            Landing::NewToken { lives, .. } | Landing::Same { lives } => self.setup.lives[lives],
+            _ => self.setup.lives[0],
+        }
+    }
+
+    /// All who waited for the job, or are told of a logout.
+    fn wake(&mut self, word: Word) {
+        let waiting: Vec<User> = self.users.iter().copied().filter(User::waits).collect();
+        let asking = self.asking.take();
+        for user in waiting {
+            match user.stage {
+                Stage::Acquiring { replayed } => match word {
+                    _ if self.is_usable() => self.take(user.number, replayed),
+                    Word::Failed => self.gone(user.number),
+                    Word::Unchanged | Word::Other => self.acquire(user.number),
+                },
+                Stage::Renewing { generation } => {
+                    let newer = self.rules.generation().is_some_and(|new| new > generation);
+                    match word {
+                        Word::Failed | Word::Unchanged if self.is_usable() && newer => {
+                            self.take(user.number, true);
+                        }
+                        Word::Failed | Word::Unchanged => self.gone(user.number),
+                        Word::Other => self.renew(user.number),
+                    }
+                }
+                Stage::Using { .. } => {}
+            }
+        }
+        if let Some(asking) = asking {
+            self.ask(asking);
+        }
+    }
+
+    /// One event, as `Driver::step` applies it.
+    pub(super) fn step<T>(
+        &mut self,
+        cause: &Cause,
+        event: impl FnOnce(&mut Rules, Timestamp) -> T,
+    ) -> T {
+        let before = self.seen();
+        let answer = event(&mut self.rules, self.now);
+        self.rules.reset_jitter(SEED);
+        if let Cause::Timer = cause {
+            self.check_timer();
+        }
+        for token in &self.tokens {
+            let generation = token.generation;
+            if self.rules.is_retired(generation) && !self.is_held(generation) {
+                self.rules.released(generation);
+            }
+        }
+        let launched = self.rules.take_launch().map(|job| UnderWay {
+            job,
+            since: self.now,
+            tokens: match job {
+                JobKind::Logout => self.rules.ending(),
+                JobKind::Retire { generation } => vec![generation],
+                JobKind::Login { .. } | JobKind::ChangePassword => Vec::new(),
+            },
+            logouts: self.logouts + u64::from(matches!(cause, Cause::Logout)),
+        });
+        if let Some(under_way) = &launched {
+            self.note(Entry::Launched(under_way.clone()));
+        }
+        let events = self.rules.take_events();
+        self.check(cause, &before, launched, &events);
+        answer
+    }
+
+    /// Whether a replaced token may be logged out by itself.
+    pub(super) fn retires(&self) -> bool {
+        match self.setup.settings.logout_ends {
+            LogoutEnds::Token => true,
+            LogoutEnds::Nothing | LogoutEnds::User => false,
+        }
+    }
+}
+
+impl WriteState for World {
+    fn write(&self, to: &mut StateKey) {
+        self.rules.write(to);
+        let mut users = self.users.clone();
+        users.sort_by_key(|user| (user.path.map(Path::as_str), user.held(), user.number));
+        to.each(&users, |to, user| {
+            to.option(user.path, |to, path| to.number(path as u64));
+            match user.stage {
+                Stage::Acquiring { replayed } => {
+                    to.number(0);
+                    to.flag(replayed);
+                }
+                Stage::Using {
+                    generation,
+                    replayed,
+                    sent: _,
+                    watched,
+                } => {
+                    to.number(1);
+                    to.generation(generation);
+                    to.flag(replayed);
+                    to.flag(watched);
+                }
+                Stage::Renewing { generation } => {
+                    to.number(2);
+                    to.generation(generation);
+                }
+            }
+        });
+        to.option(self.asking, |to, asking| {
+            to.number(match asking {
+                Asking::Login { logouts } => u64::from(logouts == self.logouts),
+                Asking::Renew => 2,
+                Asking::ChangePassword => 3,
+            });
+        });
+        let job = self.job.as_ref();
+        to.option(job, |to, job| {
+            to.each(&job.tokens, |to, token| to.generation(*token));
+            to.flag(job.logouts == self.logouts);
+        });
+        to.flag(self.logged_out);
+        to.option(self.refused, |to, at| {
+            to.quiet_moment(at + super::checks::RECHECK_EVERY);
+        });
+        to.option(self.backs_off, StateKey::quiet_moment);
+        to.option(self.renewed, |to, at| {
+            to.quiet_moment(at + Duration::from_secs(1));
+        });
+        to.number(self.spent.len() as u64);
+        to.number(self.spent_at_most.len() as u64);
+        to.flag(self.deferred_rejection.is_some());
+        to.flag(self.deferred_rejection.is_some() && self.is_owed_for_sure);
+        to.option(self.rests, StateKey::quiet_moment);
+        for unhelped in &self.unhelped {
+            to.number(unhelped.renewals.into());
+            to.option(unhelped.until, StateKey::quiet_moment);
+            to.option(unhelped.until_at_most, StateKey::quiet_moment);
+            to.flag(unhelped.proven_by.is_some());
+        }
+        let alive = self.tokens.iter().filter(|token| {
+            !matches!(token.state, TokenState::Ended(_)) || self.is_held(token.generation)
+        });
+        let alive: Vec<_> = alive.collect();
+        to.each(alive, |to, token| {
+            to.generation(token.generation);
+            to.flag(token.used);
+            to.flag(token.rejected_by[0]);
+            to.flag(token.rejected_by[1]);
+            to.flag(token.rejected_by_hand);
+            to.flag(token.doubted_by.is_some());
+            to.quiet_moment(token.ends_by().unwrap_or_default());
+            to.flag(matches!(token.state, TokenState::Ended(_)));
+        });
+    }
+}
