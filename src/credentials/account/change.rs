@@ -1,0 +1,220 @@
+//! Password changes: when one may begin, and what follows its answer.
+
+use super::record::{Change, Id, MAX_OTHERS, Open, Owner, Record, TryVerdict};
+use super::time::LONGEST;
+use super::{Account, WallTime};
+
+/// What to do about a wanted change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Begin<P> {
+    /// Store the record with the new password, then ask the server. If storing
+    /// it conflicts, load and decide anew.
+    Ask { record: Record<P>, asked: Asked<P> },
+    /// Another change is in progress, at most until then.
+    Busy { until: WallTime },
+    /// A login is in progress, at most until then. Decide anew once its verdict
+    /// is stored.
+    Wait { until: WallTime },
+    /// It is not known which password works. Log in, then decide anew.
+    LoginFirst,
+    /// An earlier change, to this password, may still take effect. Change to
+    /// this one again, then decide anew.
+    SendAgain(P),
+    /// The password is the current one, and a login with it was accepted.
+    AlreadyCurrent,
+    /// The record must keep all the passwords that it has. There is room when
+    /// the retention of the oldest one is over and a login is accepted.
+    NoRoom,
+}
+
+/// A change that was asked for. The driver hands it back with the answer.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Asked<P> {
+    pub(super) id: Id,
+    pub(super) old: P,
+    pub(super) new: P,
+    pub(super) until: WallTime,
+}
+
+/// The answer to a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Answer {
+    Yes,
+    /// The server says that it has not changed the password.
+    No,
+    /// There is no answer, or one that does not say.
+    Lost,
+}
+
+impl<P> Asked<P> {
+    /// Returns the current password to send.
+    pub(crate) fn current(&self) -> &P {
+        &self.old
+    }
+
+    /// Returns the new password to send.
+    pub(crate) fn new_password(&self) -> &P {
+        &self.new
+    }
+
+    /// Returns when the change is over for others. The driver gives up before.
+    pub(crate) fn until(&self) -> WallTime {
+        self.until
+    }
+}
+
+impl Account {
+    /// Decides a change. `id` is a fresh random number.
+    ///
+    /// | event | stored before going on | then |
+    /// |---|---|---|
+    /// | change wanted | | a live `change`: error "busy". A live `login`: wait. `tries` not empty, or a change not answered yes since the last accepted login: log in first. Another password is open (lost): send that one again first. No room in `others`: an error, nothing sent |
+    /// | change begins | new into `others`, open (lost); `change` | ask the server |
+    pub(crate) fn begin_change<P: Clone + PartialEq>(
+        &self,
+        record: &Record<P>,
+        new: &P,
+        id: Id,
+        now: WallTime,
+    ) -> Begin<P> {
+        let mut record = record.caught_up(now);
+        record.drop_change_if_over(now);
+        if let Some(change) = &record.change {
+            return Begin::Busy {
+                until: change.until,
+            };
+        }
+        match &record.login {
+            Some(claim) if claim.until.is_ahead(now) => {
+                return Begin::Wait { until: claim.until };
+            }
+            // A login without a verdict, and soon one of the tries.
+            Some(_) => return Begin::LoginFirst,
+            None => {}
+        }
+        let is_new = *new == record.current;
+        let is_unresolved = record.has_open() && !record.accepted;
+        if !record.tries.is_empty() || is_unresolved || (is_new && !record.accepted) {
+            return Begin::LoginFirst;
+        }
+        for other in record.others.iter().filter(|other| other.password != *new) {
+            match other.open {
+                Open::Lost => return Begin::SendAgain(other.password.clone()),
+                // The next accepted login closes it.
+                Open::No => return Begin::LoginFirst,
+                Open::Closed => {}
+            }
+        }
+        if is_new {
+            return Begin::AlreadyCurrent;
+        }
+        record.put_first(new.clone(), Open::Lost, now);
+        if record.others.len() > MAX_OTHERS {
+            return Begin::NoRoom;
+        }
+        record.accepted = false;
+        let until = now.plus(self.settings.change_timeout.min(LONGEST));
+        record.change = Some(Change {
+            id,
+            owner: self.owner,
+            until,
+        });
+        let asked = Asked {
+            id,
+            old: record.current.clone(),
+            new: new.clone(),
+            until,
+        };
+        Begin::Ask { record, asked }
+    }
+
+    /// Returns the record to store after the answer to a change, if it differs.
+    pub(crate) fn change_answered<P: Clone + PartialEq>(
+        &self,
+        record: &Record<P>,
+        asked: &Asked<P>,
+        answer: Answer,
+        now: WallTime,
+    ) -> Option<Record<P>> {
+        let mut record = record.caught_up(now);
+        let is_own = record
+            .change
+            .as_ref()
+            .is_some_and(|change| change.id == asked.id);
+        match (answer, is_own) {
+            // yes, `change` is still its own | `current` = new, old into
+            // `others`; new closed; no `change`; a refusal of new becomes "no
+            // verdict"
+            (Answer::Yes, true) => {
+                record.change = None;
+                record.promote(asked.new.clone(), now);
+                record.written = Some(record.current.clone());
+                record.doubt_refusal(&asked.new);
+            }
+            // yes, `change` is gone | nothing, or new into `others`, open, if
+            // the record lacks it
+            (Answer::Yes, false) if record.has(&asked.new) => return None,
+            (Answer::Yes, false) => record.put_first(asked.new.clone(), Open::Lost, now),
+            // no, `change` is still its own | no `change`; new open (no) | use
+            // `current`; new stays behind it
+            (Answer::No, true) => {
+                record.change = None;
+                for other in &mut record.others {
+                    if other.password == asked.new && other.open == Open::Lost {
+                        other.open = Open::No;
+                    }
+                }
+            }
+            // answer lost, timeout, owner dead, `until` over | no `change`
+            // (whoever sees it); new stays open (lost)
+            (Answer::Lost, true) => record.change = None,
+            (Answer::No | Answer::Lost, false) => return None,
+        }
+        Some(record)
+    }
+
+    /// Returns the record to store if the owner of the change in it has died.
+    ///
+    /// Only for a store that is certain about it, as the one that holds a file
+    /// lock for the length of a change. Others wait until `until` is over.
+    ///
+    /// | event | stored before going on | then |
+    /// |---|---|---|
+    /// | .. owner dead .. | no `change` (whoever sees it); new stays open (lost) | |
+    pub(crate) fn change_owner_died<P: Clone + PartialEq>(
+        &self,
+        record: &Record<P>,
+        owner: Owner,
+        now: WallTime,
+    ) -> Option<Record<P>> {
+        let change = record.change.as_ref()?;
+        if change.owner != owner {
+            return None;
+        }
+        let mut record = record.caught_up(now);
+        record.change = None;
+        Some(record)
+    }
+}
+
+impl<P: Clone + PartialEq> Record<P> {
+    /// Drops a change whose time is over. Its password stays open (lost).
+    pub(super) fn drop_change_if_over(&mut self, now: WallTime) {
+        let change = self.change.as_ref();
+        if change.is_some_and(|change| !change.until.is_ahead(now)) {
+            self.change = None;
+        }
+    }
+
+    /// Turns a refusal of `password` into a try without a verdict: it may have
+    /// been refused before the change took effect.
+    fn doubt_refusal(&mut self, password: &P) {
+        let is_refused =
+            |tried: &super::record::Try<P>| tried.is_refused() && tried.password == *password;
+        let Some(last) = self.tries.iter().rposition(is_refused) else {
+            return;
+        };
+        self.tries[last].verdict = TryVerdict::NoVerdict;
+        self.tries.retain(|tried| !is_refused(tried));
+    }
+}

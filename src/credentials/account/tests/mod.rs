@@ -1,0 +1,4 @@
+mod explore;
+#[cfg(feature = "json")]
+mod json;
+mod rows;
