@@ -149,7 +149,7 @@ async fn a_service_looks_where_it_is_told_and_answers_as_it_is_told() {
 
 #[tokio::test(start_paused = true)]
 async fn a_request_is_held_alone_or_with_all_others() {
-    let service = ScriptedService::new().token_in_header(HeaderName::from_static("x-token"));
+    let service = ScriptedService::new().token_in_header("x-token");
     let (one, all) = (Gate::closed(), Gate::closed());
     service.hold_all(&all);
     service.hold_next(&one);

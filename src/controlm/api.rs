@@ -367,7 +367,7 @@ where
             .map_err(|error| Error::new(call, ErrorKind::NotSent).caused_by(error))?;
         let received = transport::send(http, request, MAX_ANSWER).await;
         let received = received.map_err(|error| match error {
-            SendError::Unsent(error) => Error::new(call, ErrorKind::NotSent).caused_by(error),
+            SendError::NotSent(error) => Error::new(call, ErrorKind::NotSent).caused_by(error),
             SendError::Lost(error) => Error::new(call, ErrorKind::NoAnswer).caused_by(error),
         })?;
         ApiResponse::of(call, received, secrets)

@@ -14,8 +14,8 @@ use crate::BoxError;
 ///
 /// The session calls it in a task of its own, before each login and around a
 /// password change, and never while a request holds anything. Calls never
-/// overlap, except that one which was given up, since the login deadline
-/// passed, may still be at work where it started.
+/// overlap, except that one which was given up, after the login
+/// timeout, may still be at work where it started.
 ///
 /// # Sources that can only be read
 ///
@@ -58,8 +58,8 @@ use crate::BoxError;
 ///
 /// # Cancellation
 ///
-/// A call does not end with the caller that caused it. It is dropped when the
-/// login deadline passes.
+/// A call does not end with the caller that caused it. It is dropped after
+/// the login timeout.
 ///
 /// # Examples
 ///

@@ -12,11 +12,11 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 
-/// Runs `call` for at most `deadline`. Returns `None` after that, and at once without
+/// Runs `call` for at most `limit`. Returns `None` after that, and at once without
 /// a runtime.
-pub(crate) async fn timeout<F: Future>(deadline: Duration, call: F) -> Option<F::Output> {
+pub(crate) async fn timeout<F: Future>(limit: Duration, call: F) -> Option<F::Output> {
     Handle::try_current().ok()?;
-    tokio::time::timeout(deadline, call).await.ok()
+    tokio::time::timeout(limit, call).await.ok()
 }
 
 /// Runs a task on the current runtime. Without one, the task is dropped.

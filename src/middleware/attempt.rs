@@ -25,7 +25,7 @@ pub(super) enum SentRequest<S, K> {
     /// Everything that a replay needs.
     Retained(Box<RetainedRequest<S, K>>),
     /// Its target, and whether it asked for a tunnel.
-    Sent(RequestInfo),
+    Info(RequestInfo),
 }
 
 /// The target of a request that cannot be replayed.
@@ -97,7 +97,7 @@ impl<S, K> Attempt<S, K> {
             lease,
             replayed: true,
             reported: Some(sent),
-            request: SentRequest::Sent(request),
+            request: SentRequest::Info(request),
         }
     }
 
@@ -108,7 +108,7 @@ impl<S, K> Attempt<S, K> {
     pub(super) fn target(&self) -> Target {
         match &self.request {
             SentRequest::Retained(retained) => Target::of(&retained.method, retained.uri.path()),
-            SentRequest::Sent(info) => info.target,
+            SentRequest::Info(info) => info.target,
         }
     }
 
@@ -148,7 +148,7 @@ impl<S, K> Attempt<S, K> {
     fn is_connect(&self) -> bool {
         match &self.request {
             SentRequest::Retained(retained) => retained.method == Method::CONNECT,
-            SentRequest::Sent(info) => info.is_connect,
+            SentRequest::Info(info) => info.is_connect,
         }
     }
 }
@@ -163,7 +163,7 @@ impl<S, K> SentRequest<S, K> {
     {
         match kept {
             Some(kept) => Self::Retained(Box::new(RetainedRequest::new(service, request, kept))),
-            None => Self::Sent(RequestInfo::of(request)),
+            None => Self::Info(RequestInfo::of(request)),
         }
     }
 }

@@ -113,7 +113,7 @@ async fn result_of(mut wait: Wait) -> Result<(), Error> {
         match std::mem::replace(&mut wait, again).await {
             Some(WaitResult::PasswordChange(result)) => return result,
             Some(
-                WaitResult::Renewed
+                WaitResult::Refreshed
                 | WaitResult::Unchanged
                 | WaitResult::Failed(_)
                 | WaitResult::LoggedOut(_)

@@ -284,7 +284,7 @@ impl Session {
                 (Start::Started | Start::Join, Some(wait)) => {
                     self.driver.not_nested()?;
                     match wait.await {
-                        Some(WaitResult::Renewed | WaitResult::Unchanged) => return Ok(()),
+                        Some(WaitResult::Refreshed | WaitResult::Unchanged) => return Ok(()),
                         Some(WaitResult::Failed(error)) => return Err(error),
                         // The session was logged out in the meantime: the next
                         // event returns the error, or logs in anew.

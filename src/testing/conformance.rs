@@ -353,7 +353,7 @@ impl<'a, P: CredentialProvider, T: TestServer> Trial<'a, P, T> {
     }
 
     async fn dropped_login(&mut self) -> Tried {
-        const DROPPED: &str = "A login may be dropped at any await, by the login deadline or a \
+        const DROPPED: &str = "A login may be dropped at any await, by the login timeout or a \
             runtime that shuts down, and the next one must work as if it had not been.";
         let before = self.server.live_sessions().await;
         let mut dropped = 0;

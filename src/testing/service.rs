@@ -88,9 +88,17 @@ impl ScriptedService {
     }
 
     /// Looks for the token in the header `name`, behind a scheme or without one.
+    ///
+    /// # Panics
+    ///
+    /// If `name` is not a header name.
     #[must_use]
-    pub fn token_in_header(mut self, name: HeaderName) -> Self {
-        self.token_in = TokenIn::Header(name);
+    pub fn token_in_header<N>(mut self, name: N) -> Self
+    where
+        N: TryInto<HeaderName>,
+        N::Error: Into<http::Error>,
+    {
+        self.token_in = TokenIn::Header(crate::header::expect_name(name));
         self
     }
 

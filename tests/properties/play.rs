@@ -261,7 +261,7 @@ impl Player {
         }
     }
 
-    /// Runs an operation that must end within so many login deadlines.
+    /// Runs an operation that must end within so many login timeouts.
     fn operate(
         &mut self,
         name: &'static str,

@@ -47,8 +47,11 @@
 //! effect after its answer, a duplicate of an older change, or a lock that looks
 //! like a refusal may stop an account until `login()`. They lose no password.
 
-// The driver is not connected to the machine yet.
-#![allow(dead_code, unused_imports)]
+#![allow(
+    dead_code,
+    unused_imports,
+    reason = "the driver is not connected to the machine yet"
+)]
 
 mod change;
 #[cfg(feature = "json")]

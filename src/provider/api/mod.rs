@@ -492,7 +492,7 @@ where
         let (http, request) = self.into_request()?;
         let received = transport::send(http, request, MAX_ANSWER).await;
         let received = received.map_err(|error| match error {
-            SendError::Unsent(error) => ProviderError::not_sent(error),
+            SendError::NotSent(error) => ProviderError::not_sent(error),
             SendError::Lost(error) => lost(error),
         })?;
         Answer::of(what, received, lost)

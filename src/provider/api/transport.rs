@@ -37,7 +37,7 @@ pub(crate) enum End {
 /// Why no answer arrived.
 pub(crate) enum SendError {
     /// No byte of the request was sent.
-    Unsent(BoxError),
+    NotSent(BoxError),
     /// The request may have been sent and executed.
     Lost(BoxError),
 }
@@ -55,11 +55,11 @@ where
     RB::Error: Into<BoxError>,
 {
     let ready = poll_fn(|cx| http.poll_ready(cx)).await;
-    ready.map_err(|error| SendError::Unsent(error.into()))?;
+    ready.map_err(|error| SendError::NotSent(error.into()))?;
     let response = http.call(request).await.map_err(|error| {
         let error = error.into();
         match was_not_sent(&*error) {
-            true => SendError::Unsent(error),
+            true => SendError::NotSent(error),
             false => SendError::Lost(error),
         }
     })?;

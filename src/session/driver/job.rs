@@ -19,7 +19,7 @@ pub(crate) struct Job {
 #[derive(Clone, Debug)]
 pub(crate) enum WaitResult {
     /// There is a new token.
-    Renewed,
+    Refreshed,
     /// The login yielded the current token once more.
     Unchanged,
     /// The login failed.

@@ -352,7 +352,7 @@ impl Driver {
                     LoginOutcome::Publish { generation } => {
                         self.unpublish(state);
                         self.publish_token(state, token.of_generation(generation));
-                        WaitResult::Renewed
+                        WaitResult::Refreshed
                     }
                     // The provider's data may have changed.
                     LoginOutcome::Unchanged { generation } => {

@@ -47,7 +47,7 @@ impl AcquireToken {
                     (Some(WaitResult::Failed(error)), None) => return Poll::Ready(Err(error)),
                     (
                         Some(
-                            WaitResult::Renewed
+                            WaitResult::Refreshed
                             | WaitResult::Unchanged
                             | WaitResult::LoggedOut(_)
                             | WaitResult::Retired
@@ -99,7 +99,7 @@ impl AwaitRefresh {
                 // Ask again: the newer token may be rejected already, and other
                 // jobs yield no token.
                 Some(
-                    WaitResult::Renewed
+                    WaitResult::Refreshed
                     | WaitResult::LoggedOut(_)
                     | WaitResult::Retired
                     | WaitResult::PasswordChange(_),

@@ -51,20 +51,23 @@ use time::BRIEFLY;
 ///
 /// # Contract
 ///
-/// The driver owns the tokens, the clock and the tasks. Each method below is
-/// one event, which its first line names. It takes the time as an argument, changes
-/// the state and answers what to do. A token is named by its generation only, so
-/// that nothing here can leak one.
+/// The driver owns the tokens, the clock and the tasks. Each input is one event,
+/// which the first line of its docs names: it takes the time as an argument if that
+/// matters, changes the state and answers what to do. A token is named by its
+/// generation only, so that nothing here can leak one.
 ///
 /// Inputs:
 ///
+/// - a session that starts with a token: [`set_initial`](Rules::set_initial);
 /// - a request: [`admit`](Rules::admit), [`acquire`](Rules::acquire),
 ///   [`on_use`](Rules::on_use), [`rejected`](Rules::rejected),
 ///   [`replay_rejected`](Rules::replay_rejected),
-///   [`accepted`](Rules::accepted), [`rolled`](Rules::rolled);
+///   [`accepted`](Rules::accepted), [`accepted_by_hand`](Rules::accepted_by_hand),
+///   [`rolled`](Rules::rolled);
 /// - an operation: [`login`](Rules::login), [`renew`](Rules::renew),
 ///   [`change_password`](Rules::change_password), [`logout`](Rules::logout),
-///   [`close`](Rules::close);
+///   [`close`](Rules::close), [`hold_up`](Rules::hold_up) if it waits for the logout
+///   of a replaced token, and [`abandon`](Rules::abandon) with the last handle;
 /// - the end of a job: [`login_landed`](Rules::login_landed),
 ///   [`login_failed`](Rules::login_failed),
 ///   [`logout_landed`](Rules::logout_landed),
@@ -84,6 +87,15 @@ use time::BRIEFLY;
 ///    [`is_waiting_for_release`](Rules::is_waiting_for_release): when to call
 ///    [`tick`](Rules::tick);
 /// 5. [`take_events`](Rules::take_events): what to count and to emit.
+///
+/// Getters change nothing and may be called at any time: `signal` (also by an event
+/// that publishes a token), [`state`](Rules::state),
+/// [`is_usable`](Rules::is_usable), [`is_logging_in`](Rules::is_logging_in),
+/// [`generation`](Rules::generation), [`ends`](Rules::ends),
+/// [`last_error`](Rules::last_error), [`next_attempt`](Rules::next_attempt),
+/// [`logouts`](Rules::logouts), [`logout_result`](Rules::logout_result),
+/// [`ending`](Rules::ending), [`has_retired_all`](Rules::has_retired_all) and
+/// [`is_waiting_for`](Rules::is_waiting_for).
 ///
 /// # Invariants
 ///
