@@ -2,6 +2,7 @@
 //! options and error kinds of a provider mean.
 
 use std::convert::Infallible;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -20,12 +21,12 @@ use tower_reauth::controlm::ControlM;
 use tower_reauth::provider::Api;
 use tower_reauth::testing::{Answer, Call, Gate, ScriptedProvider, ScriptedService};
 use tower_reauth::{
-    Auto, BoxError, Buffer, CloseError, CredentialProvider, Credentials, Error, ErrorKind, Event,
-    Events, ExposeSecret, FixedToken, IfEmpty, InvalidOrigin, InvalidToken, LoginContext,
-    LogoutContext, LogoutEnds, LogoutReason, Origin, PasswordChange, PasswordContext, Profile,
-    ProviderError, ProviderErrorKind, Reason, Reauth, ReauthFailure, Rejection, ResponseFuture,
-    Session, SessionBody, SessionBuilder, SessionLayer, SessionService, Source, Stats, Status,
-    Token, TokenEnd,
+    Anonymous, Auto, BoxError, Buffer, CloseError, CredentialProvider, Credentials, Error,
+    ErrorKind, Event, Events, ExposeSecret, FixedToken, IfEmpty, InvalidOrigin, InvalidToken,
+    LoginContext, LogoutContext, LogoutEnds, LogoutReason, Origin, PasswordChange, PasswordContext,
+    Profile, ProviderError, ProviderErrorKind, Reason, Reauth, ReauthFailure, Rejection, Replay,
+    ResponseFuture, Session, SessionBody, SessionBuilder, SessionLayer, SessionService, Source,
+    Stats, Status, Token, TokenEnd,
 };
 
 const HOME: &str = "https://api.test";
@@ -873,7 +874,93 @@ async fn a_request_fails_with_the_kind_of_the_failed_login() {
     }
 }
 
-// The timeout of a login.
+// A replay strategy that takes the whole request.
+
+/// Keeps each body from its request, and counts them.
+#[derive(Clone, Default)]
+struct Whole(Arc<AtomicUsize>);
+
+impl Replay<Full<Bytes>> for Whole {
+    type Body = Full<Bytes>;
+    type Kept = Full<Bytes>;
+
+    fn keep(&self, _: Full<Bytes>) -> (Full<Bytes>, Option<Full<Bytes>>) {
+        panic!("the request need not be taken apart");
+    }
+
+    fn keep_request(
+        &self,
+        request: Request<Full<Bytes>>,
+    ) -> (Request<Full<Bytes>>, Option<Full<Bytes>>) {
+        self.0.fetch_add(1, Relaxed);
+        let kept = request.body().clone();
+        (request, Some(kept))
+    }
+
+    fn again(kept: Full<Bytes>) -> Option<Full<Bytes>> {
+        Some(kept)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_strategy_that_takes_the_whole_request_is_asked_on_every_way() {
+    let session = Session::new(ScriptedProvider::new(home()));
+    let service = ScriptedService::new();
+    let whole = Whole::default();
+    let client = session.layer().replay(whole.clone()).layer(service.clone());
+    let mut anonymous = get();
+    anonymous.extensions_mut().insert(Anonymous);
+    // In turn: after a login, with a live token, without a token.
+    for (request, kept) in [(get(), 1), (get(), 2), (anonymous, 3)] {
+        client.clone().oneshot(request).await.unwrap();
+        assert_eq!(whole.0.load(Relaxed), kept);
+    }
+    service.accept_only(["token-2"]);
+    let response = client.oneshot(get()).await.unwrap();
+    assert_eq!(response.status(), StatusCode::OK, "replayed");
+    assert_eq!(service.tokens().last().unwrap(), "token-2");
+}
+
+// The times of a refresh and of a login.
+
+#[tokio::test(start_paused = true)]
+async fn a_token_is_refreshed_when_the_server_says_or_else_the_builder() {
+    let minutes = |count: u64| Duration::from_secs(60 * count);
+    for (servers, builders, expected) in [
+        (None, Some(10), 50),
+        // At most half the lifetime ahead.
+        (None, Some(50), 30),
+        (Some(20), None, 20),
+        (Some(20), Some(10), 20),
+    ] {
+        let issue = move |number| {
+            let token = Token::bearer(format!("token-{number}")).unwrap();
+            let token = token.lives_for(minutes(60));
+            match servers {
+                Some(delay) => token.refresh_in(minutes(delay)),
+                None => token,
+            }
+        };
+        let provider = ScriptedProvider::new(home()).issuing(issue);
+        let mut session = Session::builder(provider.clone()).keep_alive();
+        if let Some(ahead) = builders {
+            session = session.refresh_before(minutes(ahead));
+        }
+        let session = session.build();
+        session.token().await.unwrap();
+        let refresh = Gate::closed();
+        provider.on_login(Answer::usual().held_at(&refresh));
+        let begun = Instant::now();
+        let reached = timeout(minutes(120), refresh.reached(1)).await;
+        assert!(reached.is_ok(), "{servers:?}, {builders:?}: no refresh");
+        assert_eq!(
+            begun.elapsed().as_secs(),
+            minutes(expected).as_secs(),
+            "{servers:?}, {builders:?}"
+        );
+        assert_eq!(provider.reasons(), [Reason::Initial, Reason::Expiring]);
+    }
+}
 
 #[tokio::test(start_paused = true)]
 async fn the_builders_login_timeout_precedes_the_profiles() {
