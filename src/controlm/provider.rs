@@ -87,6 +87,8 @@ const LOOKED_AT: usize = 4096;
 /// | 401; any status with the text for a wrong password, except in an HTML page | `Refused` | the session never sends these credentials again, so that no lock counter runs |
 /// | no connection | `NotSent` | nothing was sent |
 /// | 408, 425, 429, 5xx, no answer | `Unavailable` | it passes by itself |
+/// | 423; the text for a locked account ([`ControlM::locked_text`]) | `Locked` | it says nothing of the password |
+/// | the text for an expired password ([`ControlM::password_expired_text`]) | `PasswordExpired` | the password is right, and must be changed |
 /// | 3xx, 400, 403, 404 and the rest of 4xx | `Protocol` | a gateway or another server answers, not the session service. The password may be right. The next login waits for a minute, or for the answer's `Retry-After` |
 /// | a 2xx without a usable token | `Protocol` | another server answers at that address |
 ///
@@ -107,6 +109,8 @@ pub struct ControlM<S, B> {
     lifetime: Option<Duration>,
     idle_lifetime: Option<Duration>,
     logout_ends: LogoutEnds,
+    password_expired_text: Option<Box<str>>,
+    locked_text: Option<Box<str>>,
 }
 
 impl<S, B> ControlM<S, B> {
@@ -162,6 +166,8 @@ impl<S, B> ControlM<S, B> {
             lifetime: Some(LIFETIME),
             idle_lifetime: None,
             logout_ends: LogoutEnds::Token,
+            password_expired_text: None,
+            locked_text: None,
         })
     }
 
@@ -242,6 +248,32 @@ impl<S, B> ControlM<S, B> {
         self
     }
 
+    /// Sets a text by which this server says that the password has expired. A failed
+    /// login whose message contains it is then
+    /// [`PasswordExpired`](crate::ProviderErrorKind::PasswordExpired): the password is
+    /// right, is not sent again, and no other one is tried.
+    ///
+    /// The service's documentation does not give the text, so by default there is
+    /// none, and such an answer is a refusal.
+    #[must_use]
+    pub fn password_expired_text(mut self, text: impl Into<String>) -> Self {
+        self.password_expired_text = Some(text.into().into_boxed_str());
+        self
+    }
+
+    /// Sets a text by which this server says that the account is locked. A failed login
+    /// whose message contains it is then [`Locked`](crate::ProviderErrorKind::Locked),
+    /// as one with status 423 is: it says nothing of the password, and the session
+    /// tries again later.
+    ///
+    /// The service's documentation does not give the text, so by default there is
+    /// none, and such an answer is a refusal.
+    #[must_use]
+    pub fn locked_text(mut self, text: impl Into<String>) -> Self {
+        self.locked_text = Some(text.into().into_boxed_str());
+        self
+    }
+
     /// Allows the password and the token to go over plain `http` to another
     /// machine. Anybody on the way can read and use them.
     ///
@@ -250,6 +282,20 @@ impl<S, B> ControlM<S, B> {
     pub fn allow_plain_http(mut self) -> Self {
         self.api = self.api.allow_plain_http();
         self
+    }
+
+    fn login_failed(&self, error: Error) -> ProviderError {
+        let says = |text: &Option<Box<str>>| {
+            let said = error.text().zip(text.as_deref());
+            said.is_some_and(|(said, text)| said.contains(text))
+        };
+        if says(&self.password_expired_text) {
+            return provider_error(ProviderError::password_expired, error);
+        }
+        if says(&self.locked_text) || error.kind() == ErrorKind::Status(StatusCode::LOCKED) {
+            return provider_error(ProviderError::locked, error);
+        }
+        login_failed(error)
     }
 
     /// The headers of each request of the session, beside the token.
@@ -297,13 +343,13 @@ where
     }
 
     async fn login(&self, cx: LoginContext) -> Result<Token, ProviderError> {
-        let credentials = LoginCredentials::from(cx.credentials()?);
         let beside = self.beside_the_token()?;
+        let credentials = LoginCredentials::from(cx.credentials()?);
         let (_, mut token) = self
             .api
             .login_for_token(&credentials)
             .await
-            .map_err(login_failed)?;
+            .map_err(|error| self.login_failed(error))?;
         for (name, value) in beside {
             token = token.and_header(name, value)?;
         }
@@ -444,6 +490,8 @@ impl<S: Clone, B> Clone for ControlM<S, B> {
             lifetime: self.lifetime,
             idle_lifetime: self.idle_lifetime,
             logout_ends: self.logout_ends,
+            password_expired_text: self.password_expired_text.clone(),
+            locked_text: self.locked_text.clone(),
         }
     }
 }
@@ -455,6 +503,8 @@ impl<S, B> fmt::Debug for ControlM<S, B> {
             .field("lifetime", &self.lifetime)
             .field("idle_lifetime", &self.idle_lifetime)
             .field("logout_ends", &self.logout_ends)
+            .field("password_expired_text", &self.password_expired_text)
+            .field("locked_text", &self.locked_text)
             .finish_non_exhaustive()
     }
 }
