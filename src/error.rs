@@ -5,7 +5,11 @@ use std::iter;
 use std::sync::Arc;
 use std::time::Duration;
 
+use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
+
+use crate::BoxError;
+use crate::secret::redact::{quotes, redact};
 
 /// An error of the session.
 ///
@@ -247,6 +251,28 @@ impl fmt::Display for ErrorChain<'_> {
         }
         f.write_str(&line)
     }
+}
+
+/// Returns the text of a cause without `secrets`, if it quotes one: a server's message
+/// may quote the request, and a store's the record.
+///
+/// A cause that quotes no secret, in any escaped form, keeps its type. Secrets of fewer
+/// than four bytes are not searched for, since any text contains those.
+pub(crate) fn redacted_cause(
+    cause: &(dyn std::error::Error + 'static),
+    secrets: &[SecretString],
+) -> Option<BoxError> {
+    let secrets = secrets.iter().map(ExposeSecret::expose_secret);
+    let secrets = secrets.filter(|secret| secret.len() >= 4);
+    let secrets: Vec<&str> = secrets.collect();
+    let chain = ErrorChain(cause);
+    let text = Zeroizing::new(chain.to_string());
+    let debug = Zeroizing::new(format!("{cause:?}"));
+    // A truncated chain may quote a secret in a part that was not read.
+    if !chain.is_truncated() && !quotes(&text, &secrets) && !quotes(&debug, &secrets) {
+        return None;
+    }
+    Some(redact(&text, &secrets).into_owned().into())
 }
 
 #[cfg(test)]

@@ -136,7 +136,9 @@ mod token;
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 pub use cookie::SetCookie;
-pub use credentials::source::{CredentialSource, Source, SourceError};
+pub use credentials::error::SourceError;
+pub use credentials::source::{CredentialSource, Source};
+pub use credentials::store::CredentialStore;
 pub use credentials::value::Credentials;
 pub use error::{Error, ErrorKind};
 pub use middleware::{

@@ -111,6 +111,10 @@ impl Origins {
         self.list = origins.collect();
     }
 
+    pub(crate) fn first(&self) -> Option<&Origin> {
+        self.list.first()
+    }
+
     pub(crate) fn bind(&mut self) {
         self.bound = true;
     }

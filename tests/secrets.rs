@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::error::Error as StdError;
 use std::fmt::{Debug, Display};
 use std::io::Write;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -17,12 +18,12 @@ use tower_reauth::controlm::emulator::{
 };
 use tower_reauth::controlm::model::{LoginCredentials, LoginResult, PasswordsObject, SuccessData};
 use tower_reauth::controlm::{ControlM, SessionApi};
-use tower_reauth::credentials::{Chain, Env, File, FileStore, Memory, Trying, Unresolved};
+use tower_reauth::credentials::{Chain, Env, File, FileStore, Memory, Record, Version};
 use tower_reauth::provider::{Answer, Api};
 use tower_reauth::{
     Auto, Buffer, BufferInto, BufferKept, Buffered, CloseError, CredentialProvider,
-    CredentialSource, Credentials, Error, ErrorKind, Event, Events, ExposeSecret, FixedToken,
-    InvalidOrigin, InvalidToken, LoginContext, LogoutContext, Origin, PasswordChange,
+    CredentialSource, CredentialStore, Credentials, Error, ErrorKind, Event, Events, ExposeSecret,
+    FixedToken, InvalidOrigin, InvalidToken, LoginContext, LogoutContext, Origin, PasswordChange,
     PasswordContext, Profile, ProviderError, Reason, Reauth, ReauthFailure, Rejection, Replay,
     ReplayFn, ResponseFuture, Rolling, Session, SessionBody, SessionBuilder, SessionLayer,
     SessionService, SetCookie, Source, SourceError, Stats, Status, Token, provider_fn, replay_fn,
@@ -341,7 +342,10 @@ fn values_that_hold_secrets_do_not_show_them() {
         let credentials = credentials.clone();
         move || std::future::ready(Ok(credentials.clone()))
     }));
-    shown.debug(&Unresolved::new(credentials.clone()).trying(Trying::New));
+    shown.debug(&record_with_all_fields());
+    shown.debug(&Record::from(credentials.clone()));
+    shown.debug(&record_with_all_fields().to_json());
+    shown.debug(&Version::new("7"));
     shown.debug(
         &LoginContext::new(Reason::Requested)
             .with_credentials(credentials.clone())
@@ -405,6 +409,35 @@ fn values_that_hold_secrets_do_not_show_them() {
     shown.debug(&Fault::close());
 }
 
+/// A record with a secret in each field that may hold one.
+fn record_with_all_fields() -> Record {
+    let text = serde_json::json!({
+        "username": "emuser",
+        "password": PASSWORD,
+        "written": "canary-written",
+        "others": [{ "password": NEW_PASSWORD, "sent_at": 7, "open": "lost" }],
+        "change": { "id": "a", "owner": "b", "until": 8 },
+        "login": { "id": "c", "password": "canary-claimed", "owner": "d", "until": 9 },
+        "tries": [{ "password": "canary-tried", "at": 7, "verdict": "refused" }],
+    });
+    Record::from_json(text.to_string()).unwrap()
+}
+
+/// Versions are compared and may be logged.
+#[tokio::test]
+async fn the_version_of_a_file_shows_nothing_of_its_content() {
+    let shown = Shown::default();
+    let name = format!("tower-reauth-versions-{}", std::process::id());
+    let path = std::env::temp_dir().join(name);
+    let text = record_with_all_fields().to_json();
+    std::fs::write(&path, text.expose_secret()).unwrap();
+    let store = FileStore::new(&path);
+    shown.debug(&store);
+    let (record, version): (Record, Version) = store.load().await.unwrap();
+    shown.debug(&(record, version));
+    std::fs::remove_file(&path).unwrap();
+}
+
 /// What a caller sends and is sent is not the session's to show either.
 #[test]
 fn bodies_are_not_shown() {
@@ -458,6 +491,12 @@ async fn a_file_of_credentials_that_cannot_be_read_is_not_quoted() {
         br#"{"username":"emuser","passwort":"canary"}"#,
         br#"{"username":"emuser","password":null,"new_password":"canary"}"#,
         br#"{"username":"emuser","password":"x","trying":"canary"}"#,
+        br#"{"username":"emuser","password":"x","canary":1}"#,
+        br#"{"username":"emuser","password":"x","written":["canary"]}"#,
+        br#"{"username":"emuser","password":"x","others":[{"password":"canary"}]}"#,
+        br#"{"username":"emuser","password":"x","change":{"id":"canary"}}"#,
+        br#"{"username":"emuser","password":"x","login":{"password":"canary"}}"#,
+        br#"{"username":"emuser","password":"x","tries":[{"verdict":"canary"}]}"#,
         b"canary\xff",
         b"canary",
         b"",
@@ -466,10 +505,12 @@ async fn a_file_of_credentials_that_cannot_be_read_is_not_quoted() {
         if std::str::from_utf8(text).is_err() {
             show(Source::new(File::plain("emuser", &path))).await;
         }
-        if !text.ends_with(br#""trying":"canary"}"#) {
+        // It ignores the fields that only a store has.
+        if !text.starts_with(br#"{"username":"emuser","password":"x""#) {
             show(Source::new(File::json(&path))).await;
         }
         show(Source::new(FileStore::new(&path))).await;
+        shown.error(&Record::from_json(text).unwrap_err());
     }
     std::fs::remove_file(&path).unwrap();
     let nowhere = Chain::new(File::json(&path)).or(FileStore::new(&path));
@@ -732,26 +773,65 @@ async fn a_provider_that_quotes_what_it_is_given_gets_no_secret_shown() {
     }
 }
 
-/// As a vault whose server echoes what it could not write.
-struct EchoingVault;
+/// A vault whose server echoes what it could not write.
+struct EchoingVault {
+    echo: fn(&Record) -> String,
+    /// How many records are written before that.
+    writes: AtomicUsize,
+    kept: Mutex<(Record, u64)>,
+}
 
-impl CredentialSource for EchoingVault {
-    async fn fetch(&self) -> Result<Credentials, SourceError> {
-        Ok(Credentials::new("emuser", PASSWORD))
+impl EchoingVault {
+    fn new(echo: fn(&Record) -> String) -> Self {
+        Self {
+            echo,
+            writes: AtomicUsize::new(0),
+            kept: Mutex::new((Record::new("emuser", PASSWORD), 0)),
+        }
     }
 
-    async fn prepare(&self, new: Credentials) -> Result<(), SourceError> {
-        let new = new.password().expose_secret();
-        Err(SourceError::unavailable(format!("cannot write <{new}>")))
+    fn after(self, writes: usize) -> Self {
+        self.writes.store(writes, SeqCst);
+        self
     }
 }
 
+impl CredentialStore for EchoingVault {
+    async fn load(&self) -> Result<(Record, Version), SourceError> {
+        let kept = self.kept.lock().unwrap();
+        Ok((kept.0.clone(), Version::from(kept.1)))
+    }
+
+    async fn store(&self, record: Record, expected: Version) -> Result<(), SourceError> {
+        let left = self.writes.load(SeqCst);
+        if left == 0 {
+            let echoed = (self.echo)(&record);
+            return Err(SourceError::unavailable(format!("cannot write <{echoed}>")));
+        }
+        self.writes.store(left - 1, SeqCst);
+        let mut kept = self.kept.lock().unwrap();
+        assert_eq!(expected, Version::from(kept.1));
+        *kept = (record, kept.1 + 1);
+        Ok(())
+    }
+}
+
+/// The new password stands in the record alone.
+fn new_password(record: &Record) -> String {
+    let json: serde_json::Value = serde_json::from_str(record.to_json().expose_secret()).unwrap();
+    json["others"][0]["password"].as_str().unwrap().to_owned()
+}
+
+fn whole(record: &Record) -> String {
+    record.to_json().expose_secret().to_owned()
+}
+
 #[tokio::test(start_paused = true)]
-async fn a_source_that_quotes_the_new_password_gets_none_shown() {
+async fn a_store_that_quotes_the_new_password_gets_none_shown() {
     let shown = Shown::default();
     let _tracing = shown.tracing();
     let provider = Quoting {
-        source: Source::new(EchoingVault),
+        source: Source::new(EchoingVault::new(new_password)),
         quote: |said| ProviderError::unavailable(said),
         place: 0,
     };
@@ -764,6 +844,73 @@ async fn a_source_that_quotes_the_new_password_gets_none_shown() {
     assert!(shown.mentions("cannot write"));
     shown.session(&session);
     shown.debug(&events.recv().await);
+}
+
+/// A provider whose logins and password changes succeed.
+struct Good(Source);
+
+impl CredentialProvider for Good {
+    fn profile(&self) -> Profile {
+        origin()
+    }
+
+    fn source(&self) -> Option<&Source> {
+        Some(&self.0)
+    }
+
+    async fn login(&self, login: LoginContext) -> Result<Token, ProviderError> {
+        login.credentials()?;
+        Ok(Token::bearer(TOKEN)?)
+    }
+
+    async fn change_password(&self, _: PasswordContext) -> Result<(), ProviderError> {
+        Ok(())
+    }
+}
+
+/// Keeps what is shown: a panic in a subscriber would end the test too early.
+#[derive(Clone, Default)]
+struct Kept(Arc<Mutex<String>>);
+
+impl Write for Kept {
+    fn write(&mut self, text: &[u8]) -> std::io::Result<usize> {
+        let mut kept = self.0.lock().unwrap();
+        kept.push_str(&String::from_utf8_lossy(text));
+        Ok(text.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// As an HTTP client or a database driver does that quotes the request or the row.
+#[tokio::test(start_paused = true)]
+async fn a_store_that_quotes_a_whole_record_gets_no_password_shown() {
+    let mut leaks = Vec::new();
+    // A login stores two records, and so does a password change.
+    for writes in 0..4 {
+        let kept = Kept::default();
+        let writer = kept.clone();
+        let _tracing = tracing::subscriber::set_default(
+            tracing_subscriber::fmt()
+                .with_max_level(tracing::Level::TRACE)
+                .with_writer(move || writer.clone())
+                .finish(),
+        );
+        let source = Source::new(EchoingVault::new(whole).after(writes));
+        let session = Session::new(Good(source));
+        let login = session.login().await;
+        let change = PasswordChange::to(NEW_PASSWORD);
+        let changed = session.change_password(change).await;
+        let mut shown = format!("{login:?} {changed:?} {session:?} {:?}", session.status());
+        shown.push_str(&kept.0.lock().unwrap());
+        assert!(shown.contains("cannot write"), "{writes}");
+        if shown.contains("canary") {
+            leaks.push(["claim", "verdict", "new password", "answer"][writes]);
+        }
+    }
+    assert_eq!(leaks, [""; 0]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -927,6 +1074,9 @@ fn every_public_type_crosses_threads_where_it_can() {
     plain::<Credentials>();
     plain::<Source>();
     plain::<Memory>();
+    plain::<FileStore>();
+    plain::<Record>();
+    plain::<Version>();
     plain::<LoginContext>();
     plain::<PasswordChange>();
     plain::<LogoutContext>();
@@ -970,10 +1120,11 @@ fn every_public_type_crosses_threads_where_it_can() {
 /// Whoever adds a public type shows it above, or says here why that needs no test.
 #[test]
 fn every_public_type_is_among_those_that_are_shown() {
-    const HOLD_NO_SECRET: [&str; 24] = [
+    const HOLD_NO_SECRET: [&str; 25] = [
         // Traits, and what is another crate's.
         "CredentialProvider",
         "CredentialSource",
+        "CredentialStore",
         "ExposeSecret",
         "Replay",
         "ReplayBody",

@@ -16,8 +16,9 @@ use http_body::Frame;
 use http_body_util::{BodyExt, Full, combinators::BoxBody};
 use tokio::time::{sleep, timeout};
 use tower::{BoxError, Service, ServiceExt, service_fn, util::BoxCloneSyncService};
+use tower_reauth::credentials::{Record, Version};
 use tower_reauth::{
-    CredentialProvider, CredentialSource, Credentials, Error, ErrorKind, ExposeSecret, IfEmpty,
+    CredentialProvider, CredentialStore, Credentials, Error, ErrorKind, ExposeSecret, IfEmpty,
     LoginContext, LogoutContext, LogoutEnds, Never, PasswordChange, PasswordContext, Profile,
     ProviderError, Reauth, ReauthFailure, Rejection, Session, Source, SourceError, Token,
 };
@@ -236,51 +237,66 @@ fn unavailable<T>() -> Result<T, ProviderError> {
     Err(ProviderError::unavailable("down"))
 }
 
-/// A source whose writes do as told.
+/// A store whose writes may hang.
+#[derive(Clone)]
 struct Writes {
-    kept: Mutex<Credentials>,
-    prepared: Mutex<Option<Credentials>>,
-    log: Arc<Mutex<Vec<&'static str>>>,
-    hangs: bool,
+    kept: Arc<Mutex<(Record, u64)>>,
+    hangs: Arc<Mutex<Hangs>>,
 }
+
+/// Returns whether the write of this record hangs.
+type Hangs = Box<dyn FnMut(&serde_json::Value) -> bool + Send>;
 
 impl Writes {
-    fn new(password: &str, hangs: bool) -> (Self, Arc<Mutex<Vec<&'static str>>>) {
-        let log = Arc::<Mutex<Vec<_>>>::default();
-        let source = Self {
-            kept: Mutex::new(Credentials::new("u", password)),
-            prepared: Mutex::default(),
-            log: log.clone(),
-            hangs,
-        };
-        (source, log)
+    fn new(password: &str) -> Self {
+        Self::that_hang(password, |_| false)
+    }
+
+    fn that_hang(
+        password: &str,
+        hangs: impl FnMut(&serde_json::Value) -> bool + Send + 'static,
+    ) -> Self {
+        Self {
+            kept: Arc::new(Mutex::new((Record::new("u", password), 0))),
+            hangs: Arc::new(Mutex::new(Box::new(hangs))),
+        }
+    }
+
+    fn json(&self) -> serde_json::Value {
+        json(&self.kept.lock().unwrap().0)
+    }
+
+    /// The current password, and the others in their order.
+    fn passwords(&self) -> Vec<String> {
+        let record = self.json();
+        let others = record["others"].as_array().into_iter().flatten();
+        std::iter::once(&record)
+            .chain(others)
+            .map(|password| password["password"].as_str().unwrap().to_owned())
+            .collect()
     }
 }
 
-impl CredentialSource for Writes {
-    async fn fetch(&self) -> Result<Credentials, SourceError> {
-        Ok(self.kept.lock().unwrap().clone())
+fn json(record: &Record) -> serde_json::Value {
+    serde_json::from_str(record.to_json().expose_secret()).unwrap()
+}
+
+impl CredentialStore for Writes {
+    async fn load(&self) -> Result<(Record, Version), SourceError> {
+        let kept = self.kept.lock().unwrap();
+        Ok((kept.0.clone(), Version::from(kept.1)))
     }
 
-    async fn prepare(&self, new: Credentials) -> Result<(), SourceError> {
-        *self.prepared.lock().unwrap() = Some(new);
-        Ok(())
-    }
-
-    async fn promote(&self) -> Result<(), SourceError> {
-        if self.hangs {
+    async fn store(&self, record: Record, expected: Version) -> Result<(), SourceError> {
+        let hangs = (self.hangs.lock().unwrap())(&json(&record));
+        if hangs {
             return pending().await;
         }
-        self.log.lock().unwrap().push("promote");
-        if let Some(new) = self.prepared.lock().unwrap().take() {
-            *self.kept.lock().unwrap() = new;
+        let mut kept = self.kept.lock().unwrap();
+        if Version::from(kept.1) != expected {
+            return Err(SourceError::conflict());
         }
-        Ok(())
-    }
-
-    async fn withdraw(&self) -> Result<(), SourceError> {
-        self.log.lock().unwrap().push("withdraw");
-        *self.prepared.lock().unwrap() = None;
+        *kept = (record, kept.1 + 1);
         Ok(())
     }
 }
@@ -908,22 +924,32 @@ async fn a_source_that_cannot_be_written_fails_the_change_before_the_server_is_a
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_an_uncertain_change_the_new_and_then_the_old_password_are_tried_once_each() {
-    let (source, writes) = Writes::new("old", false);
-    let provider = Scripted::with_source(Source::new(source));
-    provider.on_change(|_| async { Err(ProviderError::uncertain("lost")) });
-    let session = Session::new(provider.clone());
-    let error = soon(session.change_password(PasswordChange::to("new")))
-        .await
-        .unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Uncertain);
-    provider.on_login(|_| async { Err(ProviderError::refused("no")) });
-    soon(session.renew()).await.unwrap();
-    assert_eq!(
-        provider.log(),
-        ["login old", "change", "login new", "login old"]
-    );
-    assert_eq!(*writes.lock().unwrap(), ["withdraw"]);
+async fn after_an_uncertain_change_the_old_and_then_the_new_password_are_tried_once_each() {
+    for executed in [true, false] {
+        let store = Writes::new("old");
+        let provider = Scripted::with_source(Source::new(store.clone()));
+        provider.on_change(|_| async { Err(ProviderError::uncertain("lost")) });
+        let session = Session::new(provider.clone());
+        let error = soon(session.change_password(PasswordChange::to("new")))
+            .await
+            .unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Uncertain);
+        assert_eq!(store.passwords(), ["old", "new"]);
+        if executed {
+            provider.on_login(|_| async { Err(ProviderError::refused("no")) });
+        }
+        soon(session.renew()).await.unwrap();
+        let log = ["login old", "change", "login old", "login new"];
+        let (log, kept) = match executed {
+            true => (&log[..], ["new", "old"]),
+            false => (&log[..3], ["old", "new"]),
+        };
+        assert_eq!(provider.log(), log);
+        assert_eq!(store.passwords(), kept);
+        for resolved in ["change", "login", "tries"] {
+            assert_eq!(store.json().get(resolved), None);
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -955,8 +981,8 @@ async fn credentials_count_as_refused_though_the_login_did_not_ask_for_them() {
 
 #[tokio::test(start_paused = true)]
 async fn a_new_password_is_not_forgotten_while_the_account_refuses_both() {
-    let (source, writes) = Writes::new("old", false);
-    let provider = Scripted::with_source(Source::new(source));
+    let store = Writes::new("old");
+    let provider = Scripted::with_source(Source::new(store.clone()));
     provider.on_change(|_| async { Err(ProviderError::uncertain("lost")) });
     let session = Session::new(provider.clone());
     let _ = soon(session.change_password(PasswordChange::to("new"))).await;
@@ -967,9 +993,21 @@ async fn a_new_password_is_not_forgotten_while_the_account_refuses_both() {
         soon(session.renew()).await.unwrap_err().kind(),
         ErrorKind::Refused
     );
+    assert_eq!(store.passwords(), ["old", "new"]);
+    provider.on_login(|_| async { Err(ProviderError::refused("no")) });
     soon(session.login()).await.unwrap();
-    assert_eq!(provider.log().last().unwrap(), "login new");
-    assert_eq!(*writes.lock().unwrap(), ["promote"]);
+    assert_eq!(
+        provider.log(),
+        [
+            "login old",
+            "change",
+            "login old",
+            "login new",
+            "login old",
+            "login new"
+        ]
+    );
+    assert_eq!(store.passwords(), ["new", "old"]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -989,22 +1027,68 @@ async fn a_refused_password_is_sent_once_though_both_sides_name_it() {
     for _ in 0..2 {
         provider.on_login(|_| async { Err(ProviderError::refused("no")) });
     }
-    let _ = soon(session.renew()).await;
-    assert_eq!(provider.log(), ["login old", "change", "login new"]);
+    // The source names it, and the change that was lost. The former one is the other.
+    for _ in 0..3 {
+        let error = soon(session.renew()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Refused);
+        assert_eq!(
+            provider.log(),
+            ["login old", "change", "login new", "login old"]
+        );
+        sleep(Duration::from_secs(11)).await;
+    }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_source_that_hangs_neither_holds_a_password_change_nor_costs_a_token() {
-    let (source, _) = Writes::new("old", true);
-    let provider = Scripted::with_source(Source::new(source));
+async fn a_store_that_hangs_neither_holds_a_password_change_nor_costs_a_token() {
+    // At the answer to the first change, once.
+    let mut has_hung = false;
+    let store = Writes::that_hang("old", move |record| {
+        let is_answer = record.get("change").is_none() && record.get("others").is_some();
+        is_answer && !std::mem::replace(&mut has_hung, true)
+    });
+    let provider = Scripted::with_source(Source::new(store.clone()));
     let session = Session::new(provider.clone());
     soon(session.change_password(PasswordChange::to("new")))
         .await
         .unwrap();
+    assert_eq!(store.passwords(), ["old", "new"], "it was not stored");
     provider.on_change(|_| async { Err(ProviderError::uncertain("lost")) });
     let _ = soon(session.change_password(PasswordChange::to("newer"))).await;
+    // The session knows the answer that the store does not.
+    assert_eq!(store.passwords(), ["new", "newer", "old"]);
+    provider.on_login(|_| async { Err(ProviderError::refused("no")) });
     soon(session.renew()).await.unwrap();
-    assert_eq!(provider.log().last().unwrap(), "login newer");
+    assert_eq!(
+        provider.log(),
+        ["login old", "change", "change", "login new", "login newer"]
+    );
+    assert_eq!(store.passwords(), ["newer", "new", "old"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_hangs_before_a_change_keeps_the_server_from_being_asked() {
+    let store = Writes::that_hang("old", |record| record.get("change").is_some());
+    let provider = Scripted::with_source(Source::new(store.clone()));
+    let session = Session::new(provider.clone());
+    session.login().await.unwrap();
+    let changes = tokio::spawn({
+        let session = session.clone();
+        async move { session.change_password(PasswordChange::to("new")).await }
+    });
+    sleep(Duration::from_secs(1)).await;
+    // A request with the live token does not wait for it.
+    let (http, seen) = server(|token| token == "t1");
+    let request = session.layer_over(&http).oneshot(get());
+    let response = timeout(Duration::from_secs(1), request).await.unwrap();
+    assert_eq!(response.unwrap().status(), 200);
+    let error = soon(changes).await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert_eq!(provider.log(), ["login old"]);
+    assert_eq!(seen.tokens(), ["Bearer t1"]);
+    assert_eq!(store.passwords(), ["old"]);
+    soon(session.renew()).await.unwrap();
+    assert_eq!(provider.log(), ["login old", "login old"]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -1054,15 +1138,24 @@ async fn a_password_refused_before_the_change_is_tried_after_it() {
     session.login().await.unwrap();
     *now.lock().unwrap() = "new";
     provider.on_login(|_| async { Err(ProviderError::refused("too early")) });
-    session.renew().await.unwrap_err();
+    // The former one still works.
+    session.renew().await.unwrap();
     *now.lock().unwrap() = "old";
     provider.on_change(|_| async { Err(ProviderError::uncertain("lost")) });
     let change = || PasswordChange::to("new").allow_unstored();
     let _ = soon(session.change_password(change())).await;
+    provider.on_login(|_| async { Err(ProviderError::refused("no longer")) });
     soon(session.change_password(change())).await.unwrap();
     assert_eq!(
         provider.log(),
-        ["login old", "login new", "change", "login new", "change"]
+        [
+            "login old",
+            "login new",
+            "login old",
+            "change",
+            "login old",
+            "login new"
+        ]
     );
 }
 

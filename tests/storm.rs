@@ -74,7 +74,7 @@ impl World {
         async move {
             sleep(wait).await;
             let folder = format!("f{number}");
-            let order = number % 2 == 0;
+            let order = number.is_multiple_of(2);
             let (method, path, body) = match order {
                 true => {
                     ordered.lock().unwrap().insert(folder.clone(), false);

@@ -1,5 +1,5 @@
-//! What the feature `testing` offers: scripts, gates, and the check of any
-//! provider, which good ones pass and each broken one fails.
+//! What the feature `testing` offers: scripts, gates, and the checks of any provider
+//! and of any store, which good ones pass and each broken one fails.
 
 use std::collections::HashSet;
 use std::future::pending;
@@ -14,14 +14,15 @@ use tokio::task::yield_now;
 use tower::{BoxError, Layer, ServiceExt};
 use tower_reauth::controlm::ControlM;
 use tower_reauth::controlm::emulator::{Emulator, EmulatorService, PasswordChangeEnds};
+use tower_reauth::credentials::{FileStore, Record, Version};
 use tower_reauth::testing::{
     Answer, Call, Check, Gate, NonConforming, Outcome, Report, ScriptedProvider, ScriptedService,
-    TestServer, conformance, conformance_unreachable,
+    TestServer, conformance, conformance_unreachable, store_conformance,
 };
 use tower_reauth::{
-    CredentialProvider, Credentials, ErrorKind, ExposeSecret, FixedToken, LoginContext,
-    LogoutContext, LogoutEnds, PasswordChange, PasswordContext, Profile, ProviderError, Reason,
-    Rejection, Session, Source, Token,
+    CredentialProvider, CredentialStore, Credentials, ErrorKind, ExposeSecret, FixedToken,
+    LoginContext, LogoutContext, LogoutEnds, PasswordChange, PasswordContext, Profile,
+    ProviderError, Reason, Rejection, SecretString, Session, Source, SourceError, Token,
 };
 
 const HOME: &str = "https://api.test/x";
@@ -87,20 +88,21 @@ async fn a_script_is_followed_in_order_and_all_calls_are_kept() {
     session.change_password(change).await.unwrap();
     session.logout().await.unwrap();
 
-    assert_eq!(provider.logins(), 4);
-    assert_eq!(provider.reasons(), [Reason::Requested; 4]);
+    // One more before the second change: the first may have been made nevertheless.
+    assert_eq!(provider.logins(), 5);
+    assert_eq!(provider.reasons(), [Reason::Requested; 5]);
     assert_eq!((provider.logouts(), provider.password_changes()), (1, 2));
     let calls = provider.calls();
     let Call::Login(login) = &calls[3] else {
         panic!("{calls:?}")
     };
     assert_eq!(login.credentials().unwrap().username(), "emuser");
-    let Call::ChangePassword(cx) = &calls[5] else {
+    let Call::ChangePassword(cx) = &calls[6] else {
         panic!("{calls:?}")
     };
-    assert_eq!(cx.token().unwrap().generation(), 1);
+    assert_eq!(cx.token().unwrap().generation(), 2);
     assert_eq!(cx.new_password().expose_secret(), "second");
-    assert!(matches!(&calls[6], Call::Logout(_)));
+    assert!(matches!(&calls[7], Call::Logout(_)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -581,10 +583,10 @@ impl CredentialProvider for Vault {
         if self.is(Wrong::PanicsWithoutPrevious) && login.reason() != Reason::Initial {
             login.previous().expect("a token before");
         }
-        if self.is(Wrong::RepeatsTheRejectedToken) {
-            if let Some(previous) = login.previous() {
-                return Ok(previous.clone());
-            }
+        if self.is(Wrong::RepeatsTheRejectedToken)
+            && let Some(previous) = login.previous()
+        {
+            return Ok(previous.clone());
         }
         if self.is(Wrong::SendsTheDeadTokenAsPassword) && login.reason() == Reason::Rejected {
             assert!(self.open(&id(login.previous().unwrap())).is_none());
@@ -851,4 +853,148 @@ async fn a_logout_that_always_fails_is_told_wherever_it_matters() {
     }
     let shown: BoxError = error.into();
     assert_eq!(format!("{shown:?}"), shown.to_string());
+}
+
+// ---- Credential stores -----------------------------------------------------
+
+/// A store in memory that breaks the contract in one way.
+#[derive(Clone)]
+struct InMemory {
+    kept: Arc<Mutex<(SecretString, u64)>>,
+    fault: Option<StoreFault>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum StoreFault {
+    /// It does not look at the version.
+    Overwrites,
+    /// It reads and writes in two steps.
+    ComparesTooEarly,
+    /// It writes in two steps.
+    Tears,
+    /// Each load yields another version.
+    CountsLoads,
+    /// The version stays the same.
+    CountsNothing,
+    /// It keeps the text without the quotes in it.
+    Escapes,
+    /// It returns another error than a conflict.
+    Unavailable,
+}
+
+impl InMemory {
+    fn new(fault: Option<StoreFault>) -> Self {
+        let record = Record::new("emuser", "first");
+        Self {
+            kept: Arc::new(Mutex::new((record.to_json(), 1))),
+            fault,
+        }
+    }
+
+    fn is(&self, fault: StoreFault) -> bool {
+        self.fault == Some(fault)
+    }
+}
+
+impl CredentialStore for InMemory {
+    async fn load(&self) -> Result<(Record, Version), SourceError> {
+        let mut kept = self.kept.lock().unwrap();
+        if self.is(StoreFault::CountsLoads) {
+            kept.1 += 1;
+        }
+        let record = Record::from_json(kept.0.expose_secret())?;
+        Ok((record, Version::from(kept.1)))
+    }
+
+    async fn store(&self, record: Record, expected: Version) -> Result<(), SourceError> {
+        let version = self.kept.lock().unwrap().1;
+        if Version::from(version) != expected && !self.is(StoreFault::Overwrites) {
+            return Err(match self.is(StoreFault::Unavailable) {
+                true => SourceError::unavailable("another version"),
+                false => SourceError::conflict(),
+            });
+        }
+        let text = record.to_json();
+        let text = text.expose_secret();
+        if self.is(StoreFault::ComparesTooEarly) {
+            tokio::task::yield_now().await;
+        }
+        if self.is(StoreFault::Tears) {
+            self.kept.lock().unwrap().0 = text[..20].into();
+            tokio::task::yield_now().await;
+        }
+        let mut kept = self.kept.lock().unwrap();
+        kept.0 = match self.is(StoreFault::Escapes) {
+            true => text.replace("\\\"", "").into(),
+            false => text.into(),
+        };
+        if !self.is(StoreFault::CountsNothing) {
+            kept.1 = version + 1;
+        }
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_keeps_the_contract_is_left_as_it_was_found() {
+    let store = InMemory::new(None);
+    let report = store_conformance(|| store.clone()).await.unwrap();
+    for check in [
+        Check::Load,
+        Check::Store,
+        Check::StoreConflict,
+        Check::ConcurrentStores,
+        Check::WholeRecords,
+        Check::DroppedStore,
+    ] {
+        assert!(report.kept(check), "{report}");
+    }
+    let (record, _) = store.load().await.unwrap();
+    assert_eq!(record, Record::new("emuser", "first"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_breaks_the_contract_is_found() {
+    for (fault, check) in [
+        (StoreFault::Overwrites, Check::StoreConflict),
+        (StoreFault::Overwrites, Check::ConcurrentStores),
+        (StoreFault::ComparesTooEarly, Check::ConcurrentStores),
+        (StoreFault::Tears, Check::WholeRecords),
+        (StoreFault::Tears, Check::DroppedStore),
+        (StoreFault::CountsLoads, Check::Load),
+        (StoreFault::CountsNothing, Check::Store),
+        (StoreFault::Escapes, Check::Store),
+        (StoreFault::Unavailable, Check::StoreConflict),
+    ] {
+        let store = InMemory::new(Some(fault));
+        let broken = store_conformance(|| store.clone()).await.unwrap_err();
+        let outcome = broken.report().of(check);
+        assert!(
+            matches!(outcome, Some(Outcome::Broken { .. })),
+            "{check}: {broken}"
+        );
+    }
+}
+
+/// Each process of its own.
+#[tokio::test(start_paused = true)]
+async fn a_store_that_forgets_is_found() {
+    let open = || InMemory::new(None);
+    let broken = store_conformance(open).await.unwrap_err();
+    let outcome = broken.report().of(Check::Store);
+    assert!(matches!(outcome, Some(Outcome::Broken { .. })), "{broken}");
+}
+
+#[tokio::test]
+async fn a_file_store_keeps_the_contract_of_a_store() {
+    let directory = std::env::temp_dir().join(format!("conforms-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    let file = directory.join("account.json");
+    let first = Credentials::new("emuser", "first");
+    let open = || FileStore::new(&file).or_start_with(first.clone());
+    let report = store_conformance(open).await;
+    let (record, _) = open().load().await.unwrap();
+    std::fs::remove_dir_all(&directory).unwrap();
+    report.unwrap();
+    assert_eq!(record, Record::new("emuser", "first"));
 }

@@ -158,6 +158,9 @@ pub(super) fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, SourceError> {
     }
     let file = fs::File::open(path).map_err(failed)?;
     let length = file.metadata().map_err(failed)?.len();
+    if length > LONGEST {
+        return Err(invalid(path, "is longer than 64 KiB"));
+    }
     read_open(file, length, path)
 }
 
@@ -167,9 +170,6 @@ pub(super) fn read_open(
     length: u64,
     path: &Path,
 ) -> Result<Zeroizing<Vec<u8>>, SourceError> {
-    if length > LONGEST {
-        return Err(invalid(path, "is longer than 64 KiB"));
-    }
     // One more, so that the end is seen without growing, which leaves a copy.
     let mut text = Zeroizing::new(vec![0; length as usize + 1]);
     let mut file = file.take(text.len() as u64);

@@ -1,59 +1,32 @@
 //! Credentials kept in memory.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
+use super::source::Role;
 use super::{CredentialSource, Credentials, Source, SourceError};
 
-/// Credentials kept in this process, and forgotten with it.
+/// Credentials kept in this process.
 ///
-/// A changed password is used until the process ends; the next one starts
-/// with what it is given.
-#[derive(Debug)]
-pub struct Memory(Mutex<Kept>);
-
-#[derive(Debug)]
-struct Kept {
-    in_use: Credentials,
-    prepared: Option<Credentials>,
-}
+/// A changed password is kept in the [`Source`] that this is made into, and shared
+/// by all sessions that use a clone of it. It is lost when the process ends; the
+/// next one starts with the credentials that it is given.
+#[derive(Clone, Debug)]
+pub struct Memory(Credentials);
 
 impl Memory {
     /// Keeps `credentials`.
     #[must_use]
     pub fn new(credentials: Credentials) -> Self {
-        Self(Mutex::new(Kept {
-            in_use: credentials,
-            prepared: None,
-        }))
-    }
-
-    fn kept(&self) -> MutexGuard<'_, Kept> {
-        // No code of anybody else's runs under the lock.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        Self(credentials)
     }
 }
 
 impl CredentialSource for Memory {
+    /// Returns the credentials that this was made with, also after a password change.
     async fn fetch(&self) -> Result<Credentials, SourceError> {
-        Ok(self.kept().in_use.clone())
+        Ok(self.0.clone())
     }
 
-    async fn prepare(&self, new: Credentials) -> Result<(), SourceError> {
-        self.kept().prepared = Some(new);
-        Ok(())
-    }
-
-    async fn promote(&self) -> Result<(), SourceError> {
-        let mut kept = self.kept();
-        if let Some(prepared) = kept.prepared.take() {
-            kept.in_use = prepared;
-        }
-        Ok(())
-    }
-
-    async fn withdraw(&self) -> Result<(), SourceError> {
-        self.kept().prepared = None;
-        Ok(())
+    fn __role(&self) -> Role<'_> {
+        Role::Memory
     }
 }
 

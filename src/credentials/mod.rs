@@ -1,9 +1,9 @@
 //! A username and a password, and where they come from.
 //!
-//! [`Credentials`] are the value; a [`CredentialSource`] is where it is read,
-//! and for some also written; [`Source`] is any of them, boxed. The session
-//! asks the source before each login and never on a request's path, so a
-//! source may be slow.
+//! [`Credentials`] are the value. A [`CredentialSource`] reads them, a
+//! [`CredentialStore`] also keeps changed ones, and [`Source`] is either of them,
+//! boxed. The session asks the source before each login and never on a request's
+//! path, so a source may be slow.
 //!
 //! ```
 //! use tower_reauth::{Credentials, Source};
@@ -15,37 +15,44 @@
 //! let read = Source::from_fn(|| async { Ok(Credentials::new("emuser", "s3cret")) });
 //! ```
 //!
-//! | source | read from | can be written |
+//! | source | read from | a changed password |
 //! |---|---|---|
-//! | [`Memory`], `Credentials` themselves | this process | until it ends |
-//! | [`Env`] | environment variables | no |
-//! | [`File`] | a file, or a secret that Kubernetes mounts | no |
-//! | `FileStore` (feature `json`) | a file of our own | yes, durably |
-//! | [`Chain`] | the first of several that has credentials | as that one |
-//! | [`Source::from_fn`] | a function | no |
-//! | your [`CredentialSource`] | a vault, say | as you implement it |
+//! | [`Memory`], `Credentials` themselves | this process | lives as long as the `Source` |
+//! | [`Env`] | environment variables | |
+//! | [`File`] | a file, or a secret that Kubernetes mounts | |
+//! | [`Source::from_fn`] | a function | |
+//! | your [`CredentialSource`] | whatever can only be read | |
+//! | `FileStore` (feature `json`) | a file of our own | survives |
+//! | your [`CredentialStore`] | a vault or a database | survives |
+//! | [`Chain`] | the first of several that has credentials | as in that one |
+//!
+//! [`CredentialStore`]: crate::CredentialStore
 
-// Not connected to a driver yet: explored and tested only.
-#[cfg(test)]
-mod account;
+pub(crate) mod account;
 mod chain;
+mod clock;
 mod env;
+pub(crate) mod error;
 mod file;
-mod memory;
-pub(crate) mod source;
 #[cfg(feature = "json")]
-mod store;
+mod file_store;
+mod memory;
+pub(crate) mod shared_account;
+pub(crate) mod source;
+pub(crate) mod store;
 pub(crate) mod value;
 
 pub use chain::Chain;
 pub use env::Env;
+pub use error::SourceErrorKind;
 pub use file::File;
-pub use memory::Memory;
-pub use source::{SourceErrorKind, Trying, Unresolved};
 #[cfg(feature = "json")]
 #[cfg_attr(docsrs, doc(cfg(feature = "json")))]
-pub use store::FileStore;
+pub use file_store::FileStore;
+pub use memory::Memory;
+pub use store::{Record, Version};
 
 // Public at the crate's root.
-pub(crate) use source::{CredentialSource, Source, SourceError};
+pub(crate) use error::SourceError;
+pub(crate) use source::{CredentialSource, Source};
 pub(crate) use value::Credentials;

@@ -1,327 +1,373 @@
-//! Credentials in a file of our own, in which a changed password survives.
+//! The trait of a store, in which a changed password survives.
 
-use std::fs;
-use std::io::Write;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
 
-use secrecy::{ExposeSecret, SecretString};
-use serde::{Deserialize, Serialize};
+use secrecy::SecretString;
 
-use super::file::{blocking, failed, invalid, json, read_open, read_unreplaced};
-use super::source::{Trying, Unresolved};
-use super::{CredentialSource, Credentials, SourceError};
-use crate::secret;
+use super::account;
+use super::error::SourceError;
+use super::value::Credentials;
 
-/// Credentials in a JSON file that this program writes when it changes the
-/// password.
+/// Where credentials are kept that this program changes: a file, a vault, a row of
+/// a database.
 ///
-/// The file holds `{"username": "..", "password": ".."}`, and a person may
-/// write the first one by hand. While a password change is under way it also
-/// holds the new one, and which of the two a login is trying:
+/// A store keeps one [`Record`] as it is and knows nothing of its meaning. The crate
+/// keeps in it what must survive a crash: the new password before the server is
+/// asked to change to it, the old one until it can no longer be needed, and which
+/// passwords the server refused. So no password is lost and no account is locked,
+/// whichever process dies at whichever moment.
 ///
-/// ```json
-/// { "username": "emuser", "password": "old", "new_password": "new", "trying": "new" }
+/// `FileStore` (feature `json`) implements it for a file. Check an implementation of
+/// your own with `testing::store_conformance` (feature `testing`).
+///
+/// # Compare-and-swap
+///
+/// [`store`](Self::store) replaces the record only if its version is still the one
+/// that was loaded. Otherwise it changes nothing and returns
+/// [`SourceError::conflict`]; the crate then loads the record and decides again.
+/// That is what makes several processes safe on one store: check-and-set of a vault,
+/// `UPDATE .. WHERE version = ..` of a database, `If-Match` of an object store.
+///
+/// A store without it may ignore `expected` and then serves **one process at a
+/// time**. Two that write at once can lose the working password.
+///
+/// # Durability
+///
+/// When `store` returns `Ok`, the record survives a crash of the process and the
+/// loss of power. It is called twice for each login and each password change.
+///
+/// # Conditions
+///
+/// Rules hold for all processes on one store together:
+///
+/// - Logins go one at a time. A process that must wait does not count the wait
+///   against its login timeout.
+/// - The [login timeout](crate::SessionBuilder::login_timeout) is at least as long as
+///   the server works on a login, and at most one hour.
+/// - The clocks of the processes differ by less than the login timeout.
+/// - No request is executed later than the
+///   [retention](crate::SessionBuilder::password_retention), 24 h by default.
+/// - At most two logins fail in a row, so an account that is locked after three
+///   leaves one failed login for people.
+/// - After a password change with [`ErrorKind::Uncertain`](crate::ErrorKind::Uncertain)
+///   call it again with the same password.
+/// - To change the password by hand, replace the current password of the record
+///   ([`Record::set_password`], or the field `password` of its JSON) and leave the
+///   rest.
+///
+/// # Errors
+///
+/// If `load` fails, the login or the password change fails. If `store` fails,
+/// nothing is sent, except once a password that was accepted before. If it fails
+/// after the server's answer, the answer is kept in memory and stored with the next
+/// record.
+///
+/// # Cancellation
+///
+/// A call does not end with the caller that caused it. It is dropped after the
+/// login timeout. A `store` that was dropped may or may not have stored the record.
+///
+/// # Examples
+///
+/// A vault that keeps one text for each name, and counts its versions from 1. A
+/// write succeeds only if the version is the expected one, and version 0 means that
+/// there is no text yet (check-and-set of Vault's key-value engine, version 2):
+///
+/// ```
+/// use tower_reauth::{CredentialStore, Credentials, ExposeSecret, Source, SourceError};
+/// use tower_reauth::credentials::{Record, Version};
+/// # use std::{io, sync::Mutex};
+/// # use tower_reauth::SecretString;
+/// # #[derive(Clone, Default)]
+/// # struct Vault(std::sync::Arc<Mutex<Option<(SecretString, u64)>>>);
+/// # impl Vault {
+/// #     async fn get(&self, _: &str) -> io::Result<Option<(SecretString, u64)>> {
+/// #         Ok(self.0.lock().unwrap().clone())
+/// #     }
+/// #     async fn put(&self, _: &str, text: SecretString, cas: u64) -> io::Result<bool> {
+/// #         let mut kept = self.0.lock().unwrap();
+/// #         let version = kept.as_ref().map_or(0, |(_, version)| *version);
+/// #         if version == cas {
+/// #             *kept = Some((text, version + 1));
+/// #         }
+/// #         Ok(version == cas)
+/// #     }
+/// # }
+///
+/// struct InVault(Vault);
+///
+/// impl CredentialStore for InVault {
+///     async fn load(&self) -> Result<(Record, Version), SourceError> {
+///         match self.0.get("ctm/emuser").await.map_err(SourceError::unavailable)? {
+///             Some((text, version)) => {
+///                 let record = Record::from_json(text.expose_secret())?;
+///                 Ok((record, Version::from(version)))
+///             }
+///             // The very first start.
+///             None => Ok((Credentials::new("emuser", "initial").into(), Version::from(0))),
+///         }
+///     }
+///
+///     async fn store(&self, record: Record, expected: Version) -> Result<(), SourceError> {
+///         let cas = expected.as_u64().unwrap_or(0);
+///         match self.0.put("ctm/emuser", record.to_json(), cas).await {
+///             Ok(true) => Ok(()),
+///             Ok(false) => Err(SourceError::conflict()),
+///             Err(error) => Err(SourceError::unavailable(error)),
+///         }
+///     }
+/// }
+///
+/// # let vault = Vault::default();
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// # tower_reauth::testing::store_conformance(|| InVault(vault.clone())).await.unwrap();
+/// # });
+/// let source = Source::new(InVault(Vault::default()));
 /// ```
 ///
-/// So whatever dies when, the program, the machine, or the server's answer,
-/// one password in it works, and the next start finds out which. Fields of
-/// other names are an error, since they would be lost with the next change.
-///
-/// Each change replaces the file as a whole: the new text is written to a file
-/// beside it (`.<name>.new`), brought to the disk, and renamed. The file keeps
-/// its permissions, but belongs to whom this program runs as; a new one is for
-/// its owner only. A symbolic link is refused, and so is what is no file: the
-/// link would be replaced, and not what it leads to.
-///
-/// One process at a time may change the password in it; any number may read.
+/// A row of a database, `accounts(name, record, version)`:
 ///
 /// ```
-/// use tower_reauth::{Credentials, Source};
-/// use tower_reauth::credentials::FileStore;
+/// use tower_reauth::{CredentialStore, ExposeSecret, SourceError};
+/// use tower_reauth::credentials::{Record, Version};
+/// # use tower_reauth::SecretString;
+/// # use std::{io, sync::Mutex};
+/// # #[derive(Clone)]
+/// # struct Database(std::sync::Arc<Mutex<(SecretString, u64)>>);
+/// # impl Database {
+/// #     async fn query(&self, _: &str, _: &str) -> io::Result<Option<(SecretString, u64)>> {
+/// #         Ok(Some(self.0.lock().unwrap().clone()))
+/// #     }
+/// #     async fn execute(&self, _: &str, (record, _, version): (SecretString, &str, u64)) -> io::Result<u64> {
+/// #         let mut row = self.0.lock().unwrap();
+/// #         if row.1 != version { return Ok(0) }
+/// #         *row = (record, version + 1);
+/// #         Ok(1)
+/// #     }
+/// # }
 ///
-/// let source = Source::new(FileStore::new("/var/lib/reports/ctm.json"));
+/// struct InDatabase {
+///     database: Database,
+///     name: String,
+/// }
 ///
-/// // With a password for the very first start, before there is a file:
-/// let source = Source::new(
-///     FileStore::new("/var/lib/reports/ctm.json")
-///         .or_start_with(Credentials::new("emuser", "initial")),
-/// );
+/// impl CredentialStore for InDatabase {
+///     async fn load(&self) -> Result<(Record, Version), SourceError> {
+///         let row = self
+///             .database
+///             .query("SELECT record, version FROM accounts WHERE name = ?", &self.name)
+///             .await
+///             .map_err(SourceError::unavailable)?;
+///         let (record, version) = row.ok_or_else(|| SourceError::missing("no such account"))?;
+///         Ok((Record::from_json(record.expose_secret())?, Version::from(version)))
+///     }
+///
+///     async fn store(&self, record: Record, expected: Version) -> Result<(), SourceError> {
+///         let version = expected.as_u64().unwrap_or(0);
+///         let updated = self
+///             .database
+///             .execute(
+///                 "UPDATE accounts SET record = ?, version = version + 1 \
+///                  WHERE name = ? AND version = ?",
+///                 (record.to_json(), &self.name, version),
+///             )
+///             .await
+///             .map_err(SourceError::unavailable)?;
+///         match updated {
+///             0 => Err(SourceError::conflict()),
+///             _ => Ok(()),
+///         }
+///     }
+/// }
+/// # let record = Record::from(tower_reauth::Credentials::new("emuser", "initial"));
+/// # let database = Database(Mutex::new((record.to_json(), 1)).into());
+/// # let open = || InDatabase { database: database.clone(), name: "emuser".into() };
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// # tower_reauth::testing::store_conformance(open).await.unwrap();
+/// # });
 /// ```
-#[derive(Debug)]
-pub struct FileStore {
-    shared: Arc<Shared>,
-}
+pub trait CredentialStore: Send + Sync + 'static {
+    /// Loads the record and its version.
+    fn load(&self) -> impl Future<Output = Result<(Record, Version), SourceError>> + Send;
 
-#[derive(Debug)]
-struct Shared {
-    path: PathBuf,
-    first: Option<Credentials>,
-    /// Held by whoever writes: a call that was given up may still be at it.
-    writing: Mutex<()>,
-}
-
-/// What the file holds.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Kept {
-    username: String,
-    #[serde(deserialize_with = "secret::json::secret")]
-    password: SecretString,
-    #[serde(default, deserialize_with = "secret::json::optional")]
-    new_password: Option<SecretString>,
-    trying: Option<Trying>,
-}
-
-/// The same, to be written.
-#[derive(Serialize)]
-struct Text<'a> {
-    username: &'a str,
-    password: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    new_password: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    trying: Option<Trying>,
-}
-
-impl FileStore {
-    /// Keeps credentials in the file at `path`.
-    pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self {
-            shared: Arc::new(Shared {
-                path: path.into(),
-                first: None,
-                writing: Mutex::new(()),
-            }),
-        }
-    }
-
-    /// Yields `credentials` for as long as there is no file. The first
-    /// password change makes one.
-    #[must_use]
-    pub fn or_start_with(self, credentials: Credentials) -> Self {
-        Self {
-            shared: Arc::new(Shared {
-                path: self.shared.path.clone(),
-                first: Some(credentials),
-                writing: Mutex::new(()),
-            }),
-        }
-    }
-
-    /// Reads the file, changes what it holds, and writes it if that is
-    /// something else.
-    async fn change(
+    /// Replaces the record if its version is still `expected`.
+    ///
+    /// # Errors
+    ///
+    /// [`SourceError::conflict`] if the version is another one; nothing is stored
+    /// then.
+    fn store(
         &self,
-        change: impl FnOnce(&mut Kept) -> Written + Send + 'static,
-    ) -> Result<(), SourceError> {
-        let shared = self.shared.clone();
-        blocking(move || {
-            let _alone = shared
-                .writing
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            let (mut kept, permissions) = shared.read()?;
-            match change(&mut kept) {
-                Written::Changed => shared.write(&kept, permissions),
-                Written::Same => Ok(()),
-            }
-        })
-        .await
-    }
+        record: Record,
+        expected: Version,
+    ) -> impl Future<Output = Result<(), SourceError>> + Send;
 }
 
-enum Written {
-    Changed,
-    Same,
-}
+/// The record of an account: the username, its passwords, and what is known of them.
+///
+/// A store keeps it as it is. `Debug` shows the username only, and the passwords are
+/// wiped when the last copy drops.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Record(account::Record);
 
-impl CredentialSource for FileStore {
-    async fn fetch(&self) -> Result<Credentials, SourceError> {
-        let shared = self.shared.clone();
-        let (kept, _) = blocking(move || shared.read()).await?;
-        Ok(Credentials::new(kept.username, kept.password))
+/// The version of a record: a number, a tag or a digest that differs whenever the
+/// record was stored in between.
+///
+/// Only the store that returned it reads it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Version(Box<str>);
+
+impl Record {
+    /// Creates the record of an account that was never stored.
+    #[must_use]
+    pub fn new(username: impl Into<String>, password: impl Into<SecretString>) -> Self {
+        Self(account::Record::new(username, password.into()))
     }
 
-    async fn unresolved(&self) -> Result<Option<Unresolved>, SourceError> {
-        let shared = self.shared.clone();
-        let (kept, _) = blocking(move || shared.read()).await?;
-        let Some(new) = kept.new_password else {
-            return Ok(None);
-        };
-        let mut unresolved = Unresolved::new(Credentials::new(kept.username, new));
-        if let Some(trying) = kept.trying {
-            unresolved = unresolved.trying(trying);
-        }
-        Ok(Some(unresolved))
+    /// Returns the name of the user.
+    #[must_use]
+    pub fn username(&self) -> &str {
+        self.0.username()
     }
 
-    async fn trying(&self, which: Option<Trying>) -> Result<(), SourceError> {
-        self.change(move |kept| {
-            if kept.new_password.is_none() || kept.trying == which {
-                return Written::Same;
-            }
-            kept.trying = which;
-            Written::Changed
-        })
-        .await
+    /// Returns the current password.
+    #[must_use]
+    pub fn password(&self) -> &SecretString {
+        self.0.current().secret()
     }
 
-    async fn prepare(&self, new: Credentials) -> Result<(), SourceError> {
-        self.change(move |kept| {
-            kept.new_password = Some(new.password().clone());
-            kept.trying = None;
-            Written::Changed
-        })
-        .await
+    /// Replaces the current password, as a person does who has changed it at the
+    /// server. The former one is kept until a login with the new one is accepted and
+    /// the retention is over.
+    pub fn set_password(&mut self, password: impl Into<SecretString>) {
+        self.0.edit(password.into().into());
     }
 
-    async fn promote(&self) -> Result<(), SourceError> {
-        self.change(|kept| {
-            let Some(new) = kept.new_password.take() else {
-                return Written::Same;
-            };
-            kept.password = new;
-            kept.trying = None;
-            Written::Changed
-        })
-        .await
+    /// Returns the record as JSON text.
+    ///
+    /// The text holds the passwords: encrypt it where others may read it.
+    #[cfg(feature = "json")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "json")))]
+    #[must_use]
+    pub fn to_json(&self) -> SecretString {
+        let json = self.0.to_json();
+        let text = std::str::from_utf8(&json).expect("JSON is UTF-8");
+        text.into()
     }
 
-    async fn withdraw(&self) -> Result<(), SourceError> {
-        self.change(|kept| {
-            if kept.new_password.take().is_none() {
-                return Written::Same;
-            }
-            kept.trying = None;
-            Written::Changed
-        })
-        .await
-    }
-}
-
-impl Shared {
-    /// Reads the file, and its permissions if there is one.
-    fn read(&self) -> Result<(Kept, Option<fs::Permissions>), SourceError> {
-        read_unreplaced(&self.path, || self.try_to_read())
-    }
-
-    /// Returns `None` if another process replaced the file meanwhile.
-    fn try_to_read(&self) -> Result<Option<(Kept, Option<fs::Permissions>)>, SourceError> {
-        let found = match fs::symlink_metadata(&self.path) {
-            Ok(found) => found,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                let first = self
-                    .first
-                    .as_ref()
-                    .ok_or_else(|| failed(&self.path, error))?;
-                let kept = Kept {
-                    username: first.username().to_owned(),
-                    password: first.password().clone(),
-                    new_password: None,
-                    trying: None,
-                };
-                return Ok(Some((kept, None)));
-            }
-            Err(error) => return Err(failed(&self.path, error)),
-        };
-        if found.is_symlink() {
-            return Err(invalid(&self.path, "is a symbolic link"));
-        }
-        if !found.is_file() {
-            return Err(invalid(&self.path, "is not a file"));
-        }
-        let file = fs::File::open(&self.path).map_err(|error| failed(&self.path, error))?;
-        let opened = file.metadata().map_err(|error| failed(&self.path, error))?;
-        if !is_the_same(&found, &opened) {
-            return Ok(None);
-        }
-        let text = read_open(file, opened.len(), &self.path)?;
-        let kept = json::parse(&text, &self.path)?;
-        Ok(Some((kept, Some(opened.permissions()))))
-    }
-
-    /// Replaces the file: whoever reads it, after a crash too, finds all of
-    /// the old text or all of the new.
-    fn write(&self, kept: &Kept, permissions: Option<fs::Permissions>) -> Result<(), SourceError> {
-        let text = secret::json::write(&kept.text()).map_err(SourceError::unavailable)?;
-        let beside = self.beside()?;
-        // Left by a process that died. Removed and made anew, since what is
-        // there may be a link, or readable by others; what stays there fails
-        // the making.
-        let _ = fs::remove_file(&beside);
-        let written = (|| {
-            let mut file = owner_only().open(&beside)?;
-            if let Some(permissions) = permissions {
-                file.set_permissions(permissions)?;
-            }
-            file.write_all(&text)?;
-            file.write_all(b"\n")?;
-            file.sync_all()?;
-            fs::rename(&beside, &self.path)
-        })();
-        if let Err(error) = written {
-            // It holds passwords, and the disk may be full.
-            let _ = fs::remove_file(&beside);
-            return Err(SourceError::unavailable(failed(&beside, error)));
-        }
-        self.sync_directory()
-    }
-
-    fn beside(&self) -> Result<PathBuf, SourceError> {
-        let name = self.path.file_name();
-        let name = name.ok_or_else(|| invalid(&self.path, "is not a file"))?;
-        let mut beside = std::ffi::OsString::from(".");
-        beside.push(name);
-        beside.push(".new");
-        Ok(self.path.with_file_name(beside))
-    }
-
-    /// Brings the renaming to the disk.
-    #[cfg(unix)]
-    fn sync_directory(&self) -> Result<(), SourceError> {
-        let directory = match self.path.parent() {
-            Some(parent) if parent != Path::new("") => parent,
-            Some(_) | None => Path::new("."),
-        };
-        let synced = fs::File::open(directory).and_then(|directory| directory.sync_all());
-        synced.map_err(|error| failed(directory, error))
-    }
-
-    /// No such thing is to be had there.
-    #[cfg(not(unix))]
-    fn sync_directory(&self) -> Result<(), SourceError> {
-        Ok(())
-    }
-}
-
-impl Kept {
-    fn text(&self) -> Text<'_> {
-        Text {
-            username: &self.username,
-            password: self.password.expose_secret(),
-            new_password: self.new_password.as_ref().map(ExposeSecret::expose_secret),
-            trying: self.trying,
+    /// Reads a record from JSON text.
+    ///
+    /// `{"username": "..", "password": ".."}` is a record, which a person may write
+    /// by hand. Records of earlier versions of this crate are read too.
+    ///
+    /// # Errors
+    ///
+    /// [`Invalid`](super::SourceErrorKind::Invalid) if it is not a record. The error
+    /// names the line and the column and quotes nothing.
+    #[cfg(feature = "json")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "json")))]
+    pub fn from_json(text: impl AsRef<[u8]>) -> Result<Self, SourceError> {
+        match Self::parse(text.as_ref()) {
+            Ok(record) => Ok(record),
+            Err(invalid) => Err(SourceError::invalid(format!("the record: {invalid}"))),
         }
     }
+
+    #[cfg(feature = "json")]
+    pub(super) fn parse(text: &[u8]) -> Result<Self, account::InvalidRecord> {
+        account::Record::from_json(text, super::clock::wall_time()).map(Self)
+    }
+
+    pub(super) fn credentials(&self) -> Credentials {
+        Credentials::new(self.username(), self.password().clone())
+    }
+
+    pub(super) fn into_account(self) -> account::Record {
+        self.0
+    }
+
+    #[cfg(feature = "json")]
+    pub(super) fn account(&self) -> &account::Record {
+        &self.0
+    }
+
+    /// The process that changed the password has died.
+    #[cfg(feature = "json")]
+    pub(super) fn end_change(&mut self) {
+        self.0.end_change();
+    }
+
+    /// Returns a record that holds something in each field, except a password change
+    /// in progress.
+    #[cfg(feature = "testing")]
+    pub(crate) fn example(password: impl Into<SecretString>) -> Self {
+        Self(account::Record::example(password.into()))
+    }
+
+    pub(super) fn of_account(record: account::Record) -> Self {
+        Self(record)
+    }
 }
 
-fn owner_only() -> fs::OpenOptions {
-    let mut options = fs::OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options
+impl From<Credentials> for Record {
+    fn from(credentials: Credentials) -> Self {
+        Self::new(credentials.username(), credentials.password().clone())
+    }
 }
 
-#[cfg(unix)]
-fn is_the_same(found: &fs::Metadata, opened: &fs::Metadata) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    (found.dev(), found.ino()) == (opened.dev(), opened.ino())
+impl fmt::Debug for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Record")
+            .field("username", &self.username())
+            .finish_non_exhaustive()
+    }
 }
 
-/// It cannot be told there.
-#[cfg(not(unix))]
-fn is_the_same(_: &fs::Metadata, opened: &fs::Metadata) -> bool {
-    opened.is_file()
+impl Version {
+    /// Creates a version from a text, such as an entity tag.
+    #[must_use]
+    pub fn new(version: impl Into<String>) -> Self {
+        Self(version.into().into_boxed_str())
+    }
+
+    /// Returns the version as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Returns the version as a number, or `None` if it is not one.
+    #[must_use]
+    pub fn as_u64(&self) -> Option<u64> {
+        self.0.parse().ok()
+    }
+}
+
+impl From<u64> for Version {
+    fn from(version: u64) -> Self {
+        Self::new(version.to_string())
+    }
+}
+
+type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// The object-safe form of a store.
+pub trait ErasedStore: Send + Sync {
+    /// Loads the record and its version.
+    fn load(&self) -> BoxFuture<'_, Result<(Record, Version), SourceError>>;
+
+    /// Replaces the record.
+    fn store(&self, record: Record, expected: Version) -> BoxFuture<'_, Result<(), SourceError>>;
+}
+
+impl<S: CredentialStore> ErasedStore for S {
+    fn load(&self) -> BoxFuture<'_, Result<(Record, Version), SourceError>> {
+        Box::pin(CredentialStore::load(self))
+    }
+
+    fn store(&self, record: Record, expected: Version) -> BoxFuture<'_, Result<(), SourceError>> {
+        Box::pin(CredentialStore::store(self, record, expected))
+    }
 }

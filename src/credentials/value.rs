@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 
 /// A username and a password.
 ///
@@ -41,12 +41,6 @@ impl Credentials {
     #[must_use]
     pub fn with_password(&self, password: impl Into<SecretString>) -> Self {
         Self::new(self.username.clone(), password)
-    }
-
-    /// Whether a login with either would send the same.
-    pub(crate) fn same_as(&self, other: &Credentials) -> bool {
-        self.username == other.username
-            && self.password.expose_secret() == other.password.expose_secret()
     }
 }
 

@@ -173,9 +173,9 @@ impl LoginContext {
     /// Returns the token that this login replaces, for login systems that extend or
     /// exchange it. It may be dead.
     ///
-    /// It is missing after an exchange whose answer was lost. It is also missing
-    /// while it is not known which of two passwords the server takes, since only a
-    /// login with a password shows that.
+    /// It is missing after an exchange whose answer was lost. It is also missing for the
+    /// first login after a password change whose outcome is not known, since only a login
+    /// with a password shows which one the server takes.
     #[must_use]
     pub fn previous(&self) -> Option<&Token> {
         self.previous.as_ref()
@@ -357,10 +357,15 @@ impl PasswordContext {
         &self.new
     }
 
+    pub(crate) fn with_current_password(mut self, current: SecretString) -> Self {
+        self.current = Some(current);
+        self
+    }
+
     pub(crate) fn of(change: &PasswordChange) -> Self {
         Self {
             token: None,
-            username: change.username().map(str::to_owned),
+            username: None,
             current: change.current_password().cloned(),
             new: change.new_password().clone(),
         }

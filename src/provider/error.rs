@@ -6,13 +6,11 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use secrecy::{ExposeSecret, SecretString};
-use zeroize::Zeroizing;
+use secrecy::SecretString;
 
 use crate::BoxError;
 use crate::credentials::{SourceError, SourceErrorKind};
-use crate::error::{ErrorChain, ErrorKind, with_causes};
-use crate::secret::redact::{quotes, redact};
+use crate::error::{ErrorKind, redacted_cause, with_causes};
 use crate::token::InvalidToken;
 
 /// Why a login, a logout or a password change failed.
@@ -61,10 +59,10 @@ pub enum ProviderErrorKind {
     /// neither a logout nor a password change.
     Protocol,
     /// The request was sent and its answer was lost, so that it may or may not
-    /// have happened. The next login finds out which password the server takes;
-    /// logins and logouts are tried again later.
+    /// have happened. After a password change the next login shows which password the
+    /// server takes. Logins and logouts are tried again later.
     Uncertain,
-    /// This login system cannot do that.
+    /// This login system cannot do that. Nothing was sent.
     Unsupported,
 }
 
@@ -170,22 +168,6 @@ impl ProviderError {
         )
     }
 
-    /// Returns whether the next login fails too until somebody acts, although the
-    /// password is right.
-    pub(crate) fn needs_action(&self) -> bool {
-        match self.kind {
-            ProviderErrorKind::PasswordExpired | ProviderErrorKind::InteractionRequired => true,
-            ProviderErrorKind::Refused
-            | ProviderErrorKind::Locked
-            | ProviderErrorKind::Unavailable
-            | ProviderErrorKind::NotSent
-            | ProviderErrorKind::TokenRejected
-            | ProviderErrorKind::Protocol
-            | ProviderErrorKind::Uncertain
-            | ProviderErrorKind::Unsupported => false,
-        }
-    }
-
     /// Returns whether the server may have checked the password: it accepted the
     /// password, or its answer was lost or cannot be read.
     pub(crate) fn may_have_happened(&self) -> bool {
@@ -210,23 +192,13 @@ impl ProviderError {
     /// type. Otherwise its text replaces it. Secrets of fewer than four bytes are
     /// not searched for, since any text contains those.
     pub(crate) fn without(self, secrets: &[SecretString]) -> Self {
-        let Some(source) = self.source.as_deref() else {
-            return self;
-        };
-        let secrets = secrets.iter().map(ExposeSecret::expose_secret);
-        let secrets = secrets.filter(|secret| secret.len() >= 4);
-        let secrets: Vec<&str> = secrets.collect();
-        let chain = ErrorChain(source);
-        let text = Zeroizing::new(chain.to_string());
-        let debug = Zeroizing::new(format!("{source:?}"));
-        // A truncated chain may quote a secret in a part that was not read.
-        if !chain.is_truncated() && !quotes(&text, &secrets) && !quotes(&debug, &secrets) {
-            return self;
-        }
-        let redacted = redact(&text, &secrets).into_owned();
-        Self {
-            source: Some(BoxError::from(redacted).into()),
-            ..self
+        let redacted = self.source.as_deref();
+        match redacted.and_then(|source| redacted_cause(source, secrets)) {
+            Some(redacted) => Self {
+                source: Some(redacted.into()),
+                ..self
+            },
+            None => self,
         }
     }
 
@@ -248,10 +220,10 @@ impl ProviderError {
 pub(crate) fn was_not_sent(error: &(dyn std::error::Error + 'static)) -> bool {
     with_causes(Some(error)).any(|error| {
         #[cfg(feature = "hyper-client")]
-        if let Some(error) = error.downcast_ref::<hyper_util::client::legacy::Error>() {
-            if error.is_connect() {
-                return true;
-            }
+        if let Some(error) = error.downcast_ref::<hyper_util::client::legacy::Error>()
+            && error.is_connect()
+        {
+            return true;
         }
         let error = error.downcast_ref::<io::Error>();
         error.is_some_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
@@ -315,9 +287,10 @@ impl From<InvalidToken> for ProviderError {
 impl From<SourceError> for ProviderError {
     fn from(error: SourceError) -> Self {
         match error.kind() {
-            SourceErrorKind::Unavailable | SourceErrorKind::Missing | SourceErrorKind::Invalid => {
-                Self::unavailable(error)
-            }
+            SourceErrorKind::Unavailable
+            | SourceErrorKind::Missing
+            | SourceErrorKind::Invalid
+            | SourceErrorKind::Conflict => Self::unavailable(error),
             SourceErrorKind::ReadOnly => Self::unsupported(error),
         }
     }

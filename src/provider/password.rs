@@ -4,8 +4,6 @@ use std::fmt;
 
 use secrecy::SecretString;
 
-use crate::credentials::Credentials;
-
 /// A password change for [`Session::change_password`](crate::Session::change_password).
 ///
 /// ```
@@ -18,7 +16,6 @@ use crate::credentials::Credentials;
 pub struct PasswordChange {
     new: SecretString,
     current: Option<SecretString>,
-    username: Option<String>,
     storage: Storage,
 }
 
@@ -38,7 +35,6 @@ impl PasswordChange {
         Self {
             new: new.into(),
             current: None,
-            username: None,
             storage: Storage::Required,
         }
     }
@@ -51,9 +47,9 @@ impl PasswordChange {
 
     /// Permits the change if the source of the credentials cannot be written.
     ///
-    /// The session uses the new password for as long as it lives. Put the new
-    /// password into the source yourself: until then the next session logs in with
-    /// the old one.
+    /// The new password is kept in memory, in the [`Source`](crate::Source), until the
+    /// source yields another value. Put the new password into the source yourself:
+    /// until then the next process logs in with the old one.
     pub fn allow_unstored(mut self) -> Self {
         self.storage = Storage::InMemoryIfReadOnly;
         self
@@ -67,27 +63,15 @@ impl PasswordChange {
         self.current.as_ref()
     }
 
-    pub(crate) fn username(&self) -> Option<&str> {
-        self.username.as_deref()
-    }
-
     pub(crate) fn storage(&self) -> Storage {
         self.storage
-    }
-
-    /// Fills in the user, and the current password unless the caller set one.
-    pub(crate) fn of(mut self, credentials: &Credentials) -> Self {
-        self.username = Some(credentials.username().to_owned());
-        self.current
-            .get_or_insert_with(|| credentials.password().clone());
-        self
     }
 }
 
 impl fmt::Debug for PasswordChange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PasswordChange")
-            .field("username", &self.username)
+            .field("storage", &self.storage)
             .finish_non_exhaustive()
     }
 }

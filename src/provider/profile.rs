@@ -29,6 +29,7 @@ pub struct Profile {
     pub(crate) logout_ends: LogoutEnds,
     pub(crate) rolling: Option<Rolling>,
     pub(crate) login_timeout: Option<Duration>,
+    pub(crate) realm: Option<Box<str>>,
 }
 
 /// Which tokens a successful logout ends on the server.
@@ -96,6 +97,18 @@ impl Profile {
     /// cookies do. By default no response does.
     pub fn rolling(mut self, rolling: Rolling) -> Self {
         self.rolling = Some(rolling);
+        self
+    }
+
+    /// Names the login system that the credentials belong to. The default is the
+    /// first origin.
+    ///
+    /// Sessions that share a [`Source`](crate::Source) share what is known of its
+    /// credentials if their login system is the same. Set it for two APIs of different
+    /// origins with one login system: a password that one session found to be wrong is
+    /// then not sent by the other.
+    pub fn realm(mut self, realm: impl Into<String>) -> Self {
+        self.realm = Some(realm.into().into_boxed_str());
         self
     }
 

@@ -9,6 +9,7 @@ use http::HeaderName;
 use super::Session;
 use super::driver::{Config, Driver, Runner};
 use super::rules::Settings;
+use crate::credentials::source::Realm;
 use crate::origin::Origin;
 use crate::provider::{CredentialProvider, ErasedProvider, Profile};
 use crate::token::Token;
@@ -39,6 +40,8 @@ pub struct SessionBuilder {
     keep_alive: bool,
     skip_if_present: Vec<HeaderName>,
     refresh_before: Option<Duration>,
+    retry_refused_after: Option<Duration>,
+    password_retention: Option<Duration>,
 }
 
 impl Session {
@@ -59,6 +62,8 @@ impl Session {
             keep_alive: false,
             skip_if_present: Vec::new(),
             refresh_before: None,
+            retry_refused_after: None,
+            password_retention: None,
         }
     }
 }
@@ -84,8 +89,13 @@ impl SessionBuilder {
         self
     }
 
-    /// Sets the timeout of a login, including the time to read its credentials.
-    /// It also applies to a logout and to a password change.
+    /// Sets the timeout of a login. It also applies to a logout, to a password change,
+    /// and to each call of the credential source.
+    ///
+    /// It must be at least as long as the server works on a login: a login that is
+    /// given up may still be executed. With a credential source it is at most one
+    /// hour. The time that a login waits for another one of the same account does not
+    /// count.
     ///
     /// The default is the provider's ([`Profile::login_timeout`]), or 30 s.
     /// After it, waiting callers get
@@ -115,6 +125,37 @@ impl SessionBuilder {
     /// jitter. A time that the server names ([`Token::refresh_in`]) comes first.
     pub fn refresh_before(mut self, ahead: Duration) -> Self {
         self.refresh_before = Some(ahead);
+        self
+    }
+
+    /// Sends refused credentials once more after `delay`, then after twice that delay,
+    /// and so on up to 24 h (or `delay`, if it is longer). By default they are not sent
+    /// again until the source yields others, the password is changed, or
+    /// [`Session::login`] is called.
+    ///
+    /// For login systems that refuse a right password while they have a fault. Of
+    /// several passwords, the one that was refused longest ago is sent, one at a time.
+    ///
+    /// Each retry with a wrong password is a failed login. Choose `delay` against the
+    /// server's lock:
+    ///
+    /// - If it locks an account after some failed logins *within a time*, set `delay` to
+    ///   more than that time. Two retries then never count together.
+    /// - If it counts failed logins until one succeeds, leave this off: with a limit of
+    ///   N failures the account is locked after N - 2 retries, which is about
+    ///   2^(N - 2) times `delay`.
+    pub fn retry_refused_after(mut self, delay: Duration) -> Self {
+        self.retry_refused_after = Some(delay);
+        self
+    }
+
+    /// Sets how late the server may still execute a password change, 24 h by default.
+    ///
+    /// A password that was replaced is kept for so long, since a request that was
+    /// delayed may bring it back into force. Up to three are kept: more changes within
+    /// that time fail before the server is asked.
+    pub fn password_retention(mut self, retention: Duration) -> Self {
+        self.password_retention = Some(retention);
         self
     }
 
@@ -156,7 +197,20 @@ impl SessionBuilder {
         };
         let login_timeout = self.login_timeout.or(self.profile.login_timeout);
         let login_timeout = login_timeout.unwrap_or(LOGIN_TIMEOUT);
-        let runner = Runner::new(self.provider, login_timeout, settings.logout_ends);
+        let origin = || self.profile.origins.first().map(ToString::to_string);
+        let realm = match (settings.has_source, self.profile.realm.as_deref()) {
+            (false, _) => None,
+            (true, Some(name)) => Some(name.into()),
+            (true, None) => origin().map(Into::into),
+        };
+        let runner = Runner {
+            provider: self.provider,
+            login_timeout,
+            logout_ends: settings.logout_ends,
+            realm: Realm(realm),
+            password_retention: self.password_retention,
+            retry_refused_after: self.retry_refused_after,
+        };
         let config = Config {
             origins: self.profile.origins,
             rejection: self.profile.rejection,
@@ -183,6 +237,8 @@ impl fmt::Debug for SessionBuilder {
             .field("keep_alive", &self.keep_alive)
             .field("skip_if_present", &self.skip_if_present)
             .field("refresh_before", &self.refresh_before)
+            .field("retry_refused_after", &self.retry_refused_after)
+            .field("password_retention", &self.password_retention)
             .finish_non_exhaustive()
     }
 }

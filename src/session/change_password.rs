@@ -10,13 +10,22 @@ use crate::provider::PasswordChange;
 use crate::reauth::ReauthFailure;
 use crate::token::Token;
 
+/// How many earlier changes may have to be resolved before a password change.
+const MOST_EARLIER: u32 = 3;
+
 impl Session {
     /// Changes the user's password.
     ///
-    /// No login runs in the meantime. Requests with a live token are not delayed.
-    /// The session uses the new password from then on, or the old one if the
-    /// change fails. If the answer is lost, the next login tries the new one and
-    /// then the old one, once each.
+    /// No login of this session runs in the meantime. Requests with a live token are
+    /// not delayed. The session uses the new password from then on, or the old one if
+    /// the change fails. If the answer is lost, the next login tries the old password
+    /// and, if that is refused, the new one.
+    ///
+    /// If the password has expired, so that no login yields a token, the provider is
+    /// asked without one.
+    ///
+    /// A change to the current password does nothing and succeeds. So it is safe to
+    /// call this again with the same password after [`ErrorKind::Uncertain`].
     ///
     /// # Errors
     ///
@@ -26,6 +35,10 @@ impl Session {
     /// - [`ErrorKind::Refused`] if the server denies the change: the old password
     ///   stays in use.
     /// - [`ErrorKind::Uncertain`] if the answer was lost.
+    /// - [`ErrorKind::Unavailable`] if the store of the credentials fails, another
+    ///   change of the account is in progress, or three other passwords were asked for
+    ///   within the [retention](crate::SessionBuilder::password_retention), denied ones
+    ///   among them. The server was not asked then.
     /// - [`ErrorKind::LoggedOut`] if the session is logged out.
     ///
     /// # Cancellation
@@ -33,30 +46,37 @@ impl Session {
     /// A running change continues without the caller. A caller that still waits
     /// for a token, or for another job, has changed nothing.
     pub async fn change_password(&self, change: PasswordChange) -> Result<(), Error> {
-        // The caller's own job would hold the credentials.
+        // The caller's own job would wait for this one.
         self.driver.not_nested()?;
         let mut refreshed = false;
         let mut resolved = false;
+        let mut again = 0;
         loop {
-            let token = self.token().await?;
-            match self.driver.runner().is_uncertain() {
-                Some(false) => {}
-                // Only a login shows which password the server takes, and only if
-                // its provider sends one.
-                Some(true) if resolved => return Err(Error::new(ErrorKind::Uncertain)),
-                Some(true) => {
-                    self.renew().await?;
-                    resolved = true;
-                    continue;
+            let token = match self.token().await {
+                Ok(token) => Some(token),
+                Err(error) if error.kind() == ErrorKind::PasswordExpired => None,
+                Err(error) => return Err(error),
+            };
+            if token.is_some() && self.driver.runner().needs_login_before(&change).await? {
+                // A provider that sends no password cannot show it.
+                if resolved {
+                    return Err(Error::new(ErrorKind::Uncertain));
                 }
-                None => {
-                    let (_, wait) = self.driver.step(|state, _| state.rules.hold_up());
-                    self.wait_for_another(wait).await?;
-                    continue;
-                }
+                self.renew().await?;
+                resolved = true;
+                continue;
             }
             let result = match self.start_change(&change) {
-                (Start::Started, Some(wait)) => result_of(wait).await,
+                (Start::Started, Some(wait)) => match result_of(wait).await {
+                    Some(result) => result,
+                    // An earlier change was denied, or another process was faster.
+                    None if again < MOST_EARLIER => {
+                        again += 1;
+                        resolved = false;
+                        continue;
+                    }
+                    None => return Err(Error::new(ErrorKind::Uncertain)),
+                },
                 (Start::Busy | Start::Join | Start::Started, wait) => {
                     self.wait_for_another(wait).await?;
                     continue;
@@ -64,12 +84,14 @@ impl Session {
                 (Start::NeedsToken, _) => continue,
                 (Start::Fail(error), _) => return Err(error),
             };
-            match result {
-                Err(error) if error.kind() == ErrorKind::TokenRejected && !refreshed => {
+            match (result, token) {
+                (Err(error), Some(token))
+                    if error.kind() == ErrorKind::TokenRejected && !refreshed =>
+                {
                     refreshed = true;
                     self.refresh_for_change(&token, error).await?;
                 }
-                result => return result,
+                (result, _) => return result,
             }
         }
     }
@@ -105,13 +127,14 @@ impl Session {
     }
 }
 
-/// Waits for the result of a password change. A logout in the meantime does not
-/// undo what the server has changed.
-async fn result_of(mut wait: Wait) -> Result<(), Error> {
+/// Waits for the result of a password change; `None` if a login must come first. A
+/// logout in the meantime does not undo what the server has changed.
+async fn result_of(mut wait: Wait) -> Option<Result<(), Error>> {
     loop {
         let again = wait.again();
         match std::mem::replace(&mut wait, again).await {
-            Some(WaitResult::PasswordChange(result)) => return result,
+            Some(WaitResult::PasswordChange(result)) => return Some(result),
+            Some(WaitResult::LogInFirst) => return None,
             Some(
                 WaitResult::Refreshed
                 | WaitResult::Unchanged

@@ -192,7 +192,7 @@ impl Session {
         });
         let mut job = wait.map(Wait::into_job);
         if let Some(job) = &job {
-            job.notify_logout();
+            job.call_off();
         }
         loop {
             if let Some(result) = self.driver.lock().rules.logout_result() {
@@ -291,7 +291,8 @@ impl Session {
                         Some(
                             WaitResult::LoggedOut(_)
                             | WaitResult::Retired
-                            | WaitResult::PasswordChange(_),
+                            | WaitResult::PasswordChange(_)
+                            | WaitResult::LogInFirst,
                         )
                         | None => {}
                     }

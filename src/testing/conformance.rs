@@ -193,11 +193,11 @@ impl<'a, P: CredentialProvider, T: TestServer> Trial<'a, P, T> {
         let before = self.server.live_sessions().await;
         let token = self.log_in().await?;
         let after = self.server.live_sessions().await;
-        if let (Some(before), Some(after)) = (before, after) {
-            if after > before + 1 {
-                let opened = after - before;
-                return Err(broken(format!("it opened {opened} sessions"), ONE));
-            }
+        if let (Some(before), Some(after)) = (before, after)
+            && after > before + 1
+        {
+            let opened = after - before;
+            return Err(broken(format!("it opened {opened} sessions"), ONE));
         }
         self.let_go(token).await;
         Ok(None)

@@ -1,4 +1,4 @@
-//! For tests: a provider and a service that do as told, and a check of any provider.
+//! For tests: a scripted provider and service, and checks of any provider and store.
 //!
 //! # Tests of code that uses a session
 //!
@@ -47,12 +47,17 @@
 //! [`conformance`] tries a provider against a server of the test's own, and
 //! lists all in which it does not keep the contract of
 //! [`CredentialProvider`](crate::CredentialProvider).
+//!
+//! # Tests of a credential store
+//!
+//! [`store_conformance`] checks a [`CredentialStore`](crate::CredentialStore).
 
 mod conformance;
 mod provider;
 mod report;
 mod server;
 mod service;
+mod store;
 
 pub use crate::gate::Gate;
 pub use conformance::{conformance, conformance_unreachable};
@@ -60,3 +65,4 @@ pub use provider::{Answer, Call, ScriptedProvider};
 pub use report::{Check, NonConforming, Outcome, Report};
 pub use server::TestServer;
 pub use service::ScriptedService;
+pub use store::store_conformance;

@@ -267,12 +267,18 @@ impl CredentialProvider for ScriptedProvider {
     }
 
     async fn login(&self, cx: LoginContext) -> Result<Token, ProviderError> {
+        // A login that succeeds has sent the credentials.
+        let sends = self.source.as_ref().map(|_| cx.clone());
         let answer = {
             let mut script = self.script();
             script.calls.push(Call::Login(cx));
             next(&mut script.logins)
         };
-        answer.give(|| self.issue()).await
+        let issue = || {
+            let _ = sends.as_ref().map(LoginContext::credentials);
+            self.issue()
+        };
+        answer.give(issue).await
     }
 
     async fn logout(&self, cx: LogoutContext) -> Result<(), ProviderError> {

@@ -1,9 +1,10 @@
-//! What a check of a provider has found.
+//! The result of the checks of a provider or a store.
 
 use std::error::Error;
 use std::fmt;
 
-/// One thing that [`conformance`](super::conformance) tries.
+/// One check of [`conformance`](super::conformance) or of
+/// [`store_conformance`](super::store_conformance).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Check {
@@ -31,6 +32,18 @@ pub enum Check {
     WrongPassword,
     /// A server that is down is unavailable.
     Unreachable,
+    /// A store loads its record.
+    Load,
+    /// A stored record is loaded by each process.
+    Store,
+    /// A record of another version is not overwritten.
+    StoreConflict,
+    /// Of several that store at once, one succeeds.
+    ConcurrentStores,
+    /// A load during a store returns a whole record.
+    WholeRecords,
+    /// A store that is dropped half-way leaves a whole record.
+    DroppedStore,
 }
 
 /// What became of one [`Check`].
@@ -114,7 +127,7 @@ impl fmt::Display for Report {
     }
 }
 
-/// A provider that does not keep the contract.
+/// A provider or a store that does not keep the contract.
 ///
 /// `Display` and `Debug` list all violations, so that `unwrap` shows them.
 #[derive(Clone, PartialEq, Eq)]
@@ -132,7 +145,7 @@ impl NonConforming {
 
 impl fmt::Display for NonConforming {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the provider does not keep the contract:")?;
+        f.write_str("the contract is not kept:")?;
         for (check, outcome) in self.report.outcomes() {
             if let Outcome::Broken { found, contract } = outcome {
                 write!(f, "\n- {check}: {found}. {contract}")?;
@@ -165,6 +178,12 @@ impl fmt::Display for Check {
             Check::DeadPasswordChange => "password change with a dead token",
             Check::WrongPassword => "wrong password",
             Check::Unreachable => "server that is down",
+            Check::Load => "load",
+            Check::Store => "store",
+            Check::StoreConflict => "store with another version",
+            Check::ConcurrentStores => "several stores at once",
+            Check::WholeRecords => "load during a store",
+            Check::DroppedStore => "store dropped half-way",
         })
     }
 }

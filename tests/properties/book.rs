@@ -1,12 +1,18 @@
 //! What an honest server knows, what the session's events say, and what must
 //! never happen between the two.
 
+mod account;
+mod passwords;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use tokio::time::Instant;
 use tower_reauth::{ErrorKind, Event, Events, LogoutEnds, Reason, TokenEnd};
+
+pub(crate) use account::{Answer, Verdict};
+pub(crate) use passwords::{Passwords, Stored, password};
 
 use super::programme::{
     ChangeAnswer, Issues, LoginAnswer, LogoutAnswer, Order, Path, RejectsBy, SourceKind, World,
@@ -35,10 +41,7 @@ pub(crate) struct Book {
     pub(crate) logouts: VecDeque<LogoutAnswer>,
     pub(crate) changes: VecDeque<ChangeAnswer>,
     pub(crate) fetches_that_fail: u32,
-    pub(crate) server_password: u32,
-    pub(crate) source_password: u32,
-    pub(crate) prepared: Option<u32>,
-    pub(crate) passwords: u32,
+    pub(crate) passwords: Passwords,
     pub(crate) forbidden: BTreeSet<Path>,
 
     pub(crate) tokens: BTreeMap<u64, Issued>,
@@ -48,6 +51,8 @@ pub(crate) struct Book {
     pub(crate) view: View,
     /// The provider's call under way.
     call: Option<&'static str>,
+    /// How many calls of the store are.
+    pub(crate) in_store: u32,
     pub(crate) replays: u64,
     /// Until when a closed session waits for everybody, at least.
     pub(crate) closing: Option<Instant>,
@@ -56,24 +61,19 @@ pub(crate) struct Book {
     /// Nobody is left who could use the session.
     pub(crate) is_dropped: bool,
 
-    refused: BTreeSet<u32>,
     /// What was refused where no password is sent.
     is_refused: bool,
     refused_at: Option<Instant>,
+    /// How often the source was asked in the login under way.
+    fetches: u32,
     /// Until when no login may be made, after one that failed.
     left_alone_until: Option<Instant>,
     /// So many wait for a password change, who look for a token again and again.
     pub(crate) changing: u32,
     /// `login()` was called so often.
     pub(crate) forced: u64,
-    /// Logins of which nobody knows whether the password was looked at.
-    pub(crate) lost_logins: u64,
     /// Tokens that a lost login may have used up.
     burned: BTreeSet<u64>,
-    pub(crate) wrong_passwords: u64,
-    pub(crate) uncertain_changes: u64,
-    /// Whether only the session changes passwords, and none is refused that is right.
-    pub(crate) is_orderly: bool,
     cooling: BTreeMap<(bool, Path), Instant>,
     /// Renewals after a rejection since anything was accepted, and since when.
     unhelpful: u64,
@@ -84,8 +84,10 @@ pub(crate) struct Book {
 pub(crate) struct Issued {
     /// Before its login was sent.
     sent: Instant,
-    /// When the session got it.
+    /// When the provider got it.
     arrived: Instant,
+    /// When the session did: the store comes first.
+    landed: Instant,
     pub(crate) revoked: bool,
     /// When the session may last think of it as used.
     used: Instant,
@@ -164,6 +166,7 @@ impl Book {
     pub(crate) fn new(world: World) -> Self {
         let now = Instant::now();
         Self {
+            passwords: Passwords::new(&world),
             world,
             started: now,
             events: None,
@@ -173,31 +176,24 @@ impl Book {
             logouts: VecDeque::new(),
             changes: VecDeque::new(),
             fetches_that_fail: 0,
-            server_password: 0,
-            source_password: 0,
-            prepared: None,
-            passwords: 0,
             forbidden: BTreeSet::new(),
             tokens: BTreeMap::new(),
             requests: BTreeMap::new(),
             delivered: VecDeque::new(),
             view: View::default(),
             call: None,
+            in_store: 0,
             replays: 0,
             closing: None,
             promised: None,
             is_dropped: false,
-            refused: BTreeSet::new(),
             is_refused: false,
             refused_at: None,
+            fetches: 0,
             left_alone_until: None,
             changing: 0,
             forced: 0,
-            lost_logins: 0,
             burned: BTreeSet::new(),
-            wrong_passwords: 0,
-            uncertain_changes: 0,
-            is_orderly: true,
             cooling: BTreeMap::new(),
             unhelpful: 0,
             unhelpful_since: now,
@@ -220,9 +216,15 @@ impl Book {
         }
     }
 
-    pub(crate) fn other_password(&mut self) -> u32 {
-        self.passwords += 1;
-        self.passwords
+    pub(crate) fn check(&mut self, checked: Result<(), String>) {
+        if let Err(rule) = checked {
+            self.violated(rule);
+        }
+    }
+
+    /// Since the start.
+    pub(crate) fn now(&self) -> Duration {
+        self.started.elapsed()
     }
 
     // What the session's events say.
@@ -246,13 +248,15 @@ impl Book {
                 generation, reason, ..
             } => self.logged_in(*generation, *reason),
             Event::LoginFailed { error, .. } => {
-                match error.kind() {
-                    ErrorKind::Refused => self.view.is_refused = true,
-                    ErrorKind::Uncertain
-                    | ErrorKind::DeadlineExceeded
-                    | ErrorKind::ProviderPanicked => self.lost_logins += 1,
-                    _ => {}
+                if error.kind() == ErrorKind::Refused {
+                    self.view.is_refused = true;
                 }
+                if error.kind() != ErrorKind::Refused {
+                    // Another password may be right.
+                    self.refused_at = None;
+                }
+                let checked = self.passwords.login_fails(error.kind());
+                self.check(checked);
                 self.view.is_suspended = false;
                 self.view.is_logging_in = false;
                 self.view.has_failed = true;
@@ -270,7 +274,11 @@ impl Book {
             } => self.token_ended(*generation, *end),
             Event::PasswordChanged { .. } => self.view.is_refused = false,
             Event::PasswordChangeFailed { error, .. } => {
-                self.view.is_refused &= error.kind() != ErrorKind::Uncertain;
+                // A login shows next which password works.
+                if error.kind() == ErrorKind::Uncertain {
+                    self.view.is_refused = false;
+                    self.refused_at = None;
+                }
             }
             Event::LoggedOut => {
                 self.view.is_logged_out = true;
@@ -286,6 +294,8 @@ impl Book {
         let now = Instant::now();
         let current = self.current();
         self.view.is_logging_in = true;
+        self.fetches = 0;
+        self.passwords.login_starts();
         self.promised = None;
         // What asks the source anew after a refusal is no renewal yet.
         self.view.is_renewing = reason == Reason::Rejected && !self.view.is_refused;
@@ -357,7 +367,7 @@ impl Book {
         self.view.current = Some(generation);
         self.view.is_suspended = false;
         let token = self.tokens.get_mut(&number).expect("it was delivered");
-        self.view.logged_in_at = Some(token.arrived);
+        self.view.logged_in_at = Some(token.landed);
         // What is looked at later may have been rejected before.
         token.is_suspect &= self.world.rejects_by == RejectsBy::Text500;
         if reason == Reason::Rejected {
@@ -488,7 +498,9 @@ impl Book {
     pub(crate) fn fetches(&mut self) -> bool {
         self.hear();
         let now = Instant::now();
-        let is_login = self.view.is_logging_in;
+        // The source is read again to store what the login has shown.
+        self.fetches += u32::from(self.view.is_logging_in);
+        let is_login = self.view.is_logging_in && self.fetches == 1;
         if let Some(at) = self.refused_at.filter(|_| is_login) {
             self.must(
                 at + RECHECK_EVERY <= now + SLACK || self.forced > 0,
@@ -500,6 +512,7 @@ impl Book {
             return false;
         }
         self.fetches_that_fail -= 1;
+        self.passwords.source_fails();
         if is_login {
             self.login_fails(None);
         }
@@ -509,21 +522,23 @@ impl Book {
     pub(crate) fn login_begins(
         &mut self,
         reason: Reason,
+        is_forced: bool,
         password: Option<u32>,
         previous: Option<u64>,
     ) {
         self.begins("login");
         let now = Instant::now();
         self.note(format_args!("login {reason:?} with {password:?}"));
-        let is_forced = reason == Reason::Requested && self.forced > 0;
-        let is_refused = match password {
-            Some(password) => self.refused.contains(&password),
-            None => self.is_refused,
-        };
         self.must(
-            is_forced || !is_refused,
+            is_forced || !self.is_refused,
             "refused credentials were sent again",
         );
+        let now_passed = self.now();
+        let offers = previous.is_some();
+        let checked = self
+            .passwords
+            .sends(password, is_forced, offers, now_passed);
+        self.check(checked);
         if let Some(until) = self.left_alone_until {
             self.must(
                 is_forced || until <= now + SLACK,
@@ -539,42 +554,54 @@ impl Book {
     }
 
     /// A password was looked at. Whether it is right.
-    pub(crate) fn is_right(&mut self, password: Option<u32>) -> bool {
-        let is_right = password.is_none_or(|password| password == self.server_password);
-        if !is_right {
-            self.wrong_passwords += 1;
-        }
+    pub(crate) fn is_right(&mut self, password: Option<u32>, is_told: bool) -> bool {
+        let Some(password) = password else {
+            return true;
+        };
+        let is_right = password == self.passwords.server;
+        let now = self.now();
+        let checked = self.passwords.is_judged(is_right, is_told, now);
+        self.check(checked);
         is_right
     }
 
     pub(crate) fn refuses(&mut self, password: Option<u32>) {
         self.hear();
         self.refused_at = Some(Instant::now());
-        match password {
-            Some(password) => {
-                self.refused.insert(password);
-            }
-            // Who logs in after a logout does so by hand.
-            None => self.is_refused = !self.view.is_logged_out,
+        // Who logs in after a logout does so by hand.
+        self.is_refused = password.is_none() && !self.view.is_logged_out;
+    }
+
+    /// The answer to a login is known, or lost.
+    pub(crate) fn login_ends(&mut self, verdict: Verdict) {
+        let now = self.now();
+        self.passwords.login_ends(verdict, now);
+    }
+
+    /// The answer to a password change is known, or lost.
+    pub(crate) fn change_ends(&mut self, answer: Answer) {
+        let now = self.now();
+        let checked = self.passwords.change_ends(answer, now);
+        self.check(checked);
+        match answer {
+            Answer::Yes | Answer::Lost => self.may_log_in(),
+            Answer::No | Answer::NotSent => {}
         }
     }
 
-    pub(crate) fn forget_refusals(&mut self) {
-        self.refused.clear();
-        self.is_refused = false;
-        self.refused_at = None;
-        self.left_alone_until = None;
-    }
-
-    /// The password change has shown that the login system is there.
+    /// A token, or a password change, has shown that the login system is there.
     pub(crate) fn may_log_in(&mut self) {
         self.is_refused = false;
         self.refused_at = None;
         self.left_alone_until = None;
     }
 
+    pub(crate) fn is_paused(&self) -> bool {
+        self.has_source() && self.passwords.is_paused(self.now())
+    }
+
     pub(crate) fn would_refuse(&self) -> bool {
-        self.is_refused || self.refused.contains(&self.server_password)
+        self.is_refused || self.has_source() && self.passwords.is_stopped(self.now())
     }
 
     pub(crate) fn login_fails(&mut self, asked_for: Option<Duration>) {
@@ -599,7 +626,7 @@ impl Book {
             newest.filter(|newest| self.world.issues == Issues::Same && self.is_good(*newest));
         if let Some(number) = again {
             let token = self.tokens.get_mut(&number).expect("the newest");
-            (token.sent, token.arrived) = (sent, now);
+            (token.sent, token.arrived, token.landed) = (sent, now, now);
             (token.used, token.surely_used) = (sent, sent);
             token.is_given_again = true;
             return (number, None);
@@ -616,6 +643,7 @@ impl Book {
             Issued {
                 sent,
                 arrived: now,
+                landed: now,
                 revoked: false,
                 used: sent,
                 surely_used: sent,
@@ -639,7 +667,7 @@ impl Book {
     }
 
     /// The session gets this one.
-    pub(crate) fn deliver(&mut self, number: u64, continues: Option<u64>, has_password: bool) {
+    pub(crate) fn deliver(&mut self, number: u64, continues: Option<u64>) {
         if let Some(token) = continues.and_then(|before| self.tokens.get_mut(&before)) {
             token.continued_by = Some(number);
         }
@@ -648,13 +676,16 @@ impl Book {
         token.told = token.roll;
         self.delivered.push_back(number);
         self.burned.remove(&number);
-        let refused = std::mem::take(&mut self.refused);
-        self.forget_refusals();
-        if self.has_source() && !has_password {
-            // A refresh says nothing of a password.
-            self.refused = refused;
-        }
+        self.may_log_in();
         self.note(format_args!("issues token {number}"));
+    }
+
+    /// The store has held up what a login has brought.
+    pub(crate) fn lands_late(&mut self) {
+        for number in &self.delivered {
+            let token = self.tokens.get_mut(number).expect("it was delivered");
+            token.landed = Instant::now();
+        }
     }
 
     pub(crate) fn logout_begins(&mut self, number: u64) {
@@ -925,9 +956,9 @@ impl Book {
         }
     }
 
-    /// No flight is under way that a renewal could wait for.
+    /// No job is under way that a renewal could wait for.
     pub(crate) fn keeps_promises(&mut self) {
-        if let (Some(generation), None) = (self.promised, self.call) {
+        if let (Some(generation), None, 0) = (self.promised, self.call, self.in_store) {
             self.must(
                 self.view.current != Some(generation),
                 format_args!("generation {generation} was rejected, and is not renewed"),
@@ -1030,9 +1061,9 @@ impl Book {
 
 fn end_of(lifetime: Duration, token: &Issued) -> Option<Instant> {
     let ends = token.sent + lifetime;
-    Some(match ends > token.arrived + Duration::from_millis(100) {
+    Some(match ends > token.landed + Duration::from_millis(100) {
         true => ends,
-        false => token.arrived + BRIEFLY,
+        false => token.landed + BRIEFLY,
     })
 }
 

@@ -65,11 +65,11 @@ impl CredentialProvider for Refreshing {
     }
 
     async fn login(&self, login: LoginContext) -> Result<Token, ProviderError> {
-        if login.previous().is_some() {
-            if let Some(refreshed) = self.refresh.lock().unwrap().pop() {
-                refreshed?;
-                return Ok(Token::bearer("refreshed")?.continues_previous());
-            }
+        if login.previous().is_some()
+            && let Some(refreshed) = self.refresh.lock().unwrap().pop()
+        {
+            refreshed?;
+            return Ok(Token::bearer("refreshed")?.continues_previous());
         }
         login.credentials()?;
         *self.passwords_sent.lock().unwrap() += 1;

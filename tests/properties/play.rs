@@ -1,6 +1,7 @@
 //! Plays one programme, and looks after each step whether all is as it must be.
 
 use std::future::Future;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,14 +16,19 @@ use tower_reauth::{
     SessionBody, SessionService, State, TokenEnd,
 };
 
+use super::book::password;
 use super::programme::{
     BodyKind, DEADLINE, Ending, Issues, Order, Path, Patience, Programme, RejectsBy, ResponseUse,
-    Step, Strategies, Then, World,
+    SourceKind, Step, Strategies, Then, World,
 };
-use super::server::{Broken, Http, NUMBER, Payload, Server, number_of, payload, rejection, uri};
+use super::server::{
+    Broken, Http, NUMBER, Payload, Restarted, Server, number_of, payload, rejection, uri,
+};
 
 /// After this, everything has ended that was under way when all healed.
 const LONG_ENOUGH: Duration = Duration::from_secs(300);
+/// Longer than a login waits because others got no verdict.
+const LONGEST_PAUSE: Duration = Duration::from_secs(3601);
 /// Longer than any back-off and any cool-down.
 const HEALED: Duration = Duration::from_secs(700);
 
@@ -110,7 +116,9 @@ struct Player {
 
 impl Player {
     fn new(server: &Server, world: &World) -> Self {
-        let mut session = Session::builder(server.provider()).login_timeout(DEADLINE);
+        let mut session = Session::builder(server.provider())
+            .login_timeout(DEADLINE)
+            .password_retention(world.retention);
         if world.keep_alive {
             session = session.keep_alive();
         }
@@ -191,22 +199,21 @@ impl Player {
             Step::AllowAll => server.book().forbidden.clear(),
             Step::NextLogin(answer) => server.book().logins.push_back(*answer),
             Step::NextLogout(answer) => server.book().logouts.push_back(*answer),
-            Step::ServerHasOtherPassword => {
-                let mut book = server.book();
-                book.is_orderly = false;
-                book.server_password = book.other_password();
-            }
+            Step::ServerHasOtherPassword => server.book().passwords.is_changed_elsewhere(),
             Step::SourceLearnsPassword => {
-                let mut book = server.book();
-                book.is_orderly = false;
-                book.source_password = book.server_password;
+                let passwords = &mut server.book().passwords;
+                passwords.is_orderly = false;
+                passwords.edits_source(passwords.server);
             }
             Step::SourceErrs => {
-                let mut book = server.book();
-                book.is_orderly = false;
-                book.source_password = book.other_password();
+                let passwords = &mut server.book().passwords;
+                passwords.is_orderly = false;
+                let wrong = passwords.another();
+                passwords.edits_source(wrong);
             }
             Step::NextFetchFails => server.book().fetches_that_fail += 1,
+            Step::NextStore(answer) => server.book().passwords.answers.push_back(*answer),
+            Step::StoreIsDown(is_down) => server.book().passwords.is_down = *is_down,
             Step::Renew(patience) => {
                 self.operate("renew", *patience, 10, async move {
                     session.renew().await.err()
@@ -233,9 +240,9 @@ impl Player {
                     let mut book = server.book();
                     book.changes.push_back(*answer);
                     book.changing += 1;
-                    book.other_password()
+                    book.passwords.another()
                 };
-                let change = PasswordChange::to(format!("password-{new}"));
+                let change = PasswordChange::to(password(new));
                 let change = match even_if_it_cannot_be_stored {
                     true => change.allow_unstored(),
                     false => change,
@@ -385,11 +392,8 @@ impl Player {
             let replays = book.replays;
             book.violated(format_args!("{stats:?}, and {replays} replays arrived"));
         }
-        // Where answers are lost, the two of an open change are sent in turns.
-        let most = book.uncertain_changes + 2 * book.forced + book.lost_logins / 2;
-        if book.is_orderly && book.wrong_passwords > most {
-            book.violated("more wrong passwords were sent than there are open changes");
-        }
+        let checked = book.passwords.keeps_the_right_one();
+        book.check(checked);
     }
 
     fn heal(&self) {
@@ -400,9 +404,7 @@ impl Player {
         book.changes.clear();
         book.forbidden.clear();
         book.fetches_that_fail = 0;
-        if book.source_password != book.server_password && !book.is_orderly {
-            book.source_password = book.server_password;
-        }
+        book.passwords.heals();
     }
 
     /// Whoever waits ends.
@@ -451,13 +453,21 @@ impl Player {
         for _ in 0..6 {
             last = self.asks_plainly().await;
             if last == Ok(200) {
+                self.changes().await;
                 return self.look();
             }
             sleep(Duration::from_secs(61)).await;
             // A change that went on without its caller may have come since.
             self.heal();
         }
-        let is_latched = self.server.book().would_refuse();
+        let (is_latched, is_paused) = {
+            let book = self.server.book();
+            (book.would_refuse(), book.is_paused())
+        };
+        if is_paused {
+            sleep(LONGEST_PAUSE).await;
+            last = self.asks_plainly().await;
+        }
         if is_latched {
             self.logs_in().await;
             last = self.asks_plainly().await;
@@ -469,13 +479,60 @@ impl Player {
         }
     }
 
-    async fn logs_in(&mut self) {
-        self.server.book().forced += 1;
-        if let Err(error) = self.session.login().await {
-            self.server
-                .book()
-                .violated(format_args!("all is healed, and a login gets {error:?}"));
+    /// With everything healed the password can be changed, if it is the current one.
+    async fn changes(&mut self) {
+        let new = {
+            let mut book = self.server.book();
+            let now = book.now();
+            if !book.passwords.is_current(now) {
+                return;
+            }
+            book.changing += 1;
+            book.passwords.another()
+        };
+        // An earlier one may have to be asked for first.
+        let mut outcome = Ok(());
+        for _ in 0..3 {
+            let change = PasswordChange::to(password(new)).allow_unstored();
+            outcome = self.session.change_password(change).await;
+            if outcome.is_ok() {
+                break;
+            }
+            sleep(Duration::from_secs(61)).await;
         }
+        let mut book = self.server.book();
+        book.changing -= 1;
+        let now = book.now();
+        let is_full = book.passwords.is_full(now);
+        match outcome {
+            Ok(()) => {
+                let server = book.passwords.server;
+                if server != new {
+                    book.violated(format_args!("changed to {new}, and {server} is in force"));
+                }
+            }
+            Err(error) if is_full && error.kind() == ErrorKind::Unavailable => {}
+            Err(error) => book.violated(format_args!("all is healed, and a change gets {error:?}")),
+        }
+    }
+
+    /// Logs in by hand, once for each password that is kept.
+    async fn logs_in(&mut self) {
+        let most = {
+            let book = self.server.book();
+            book.passwords.count(book.now()).max(1)
+        };
+        let mut last = Ok(());
+        for _ in 0..most {
+            self.server.book().forced += 1;
+            last = self.session.login().await;
+            if last.is_ok() {
+                return;
+            }
+        }
+        self.server
+            .book()
+            .violated(format_args!("all is healed, and a login gets {last:?}"));
     }
 
     async fn asks_plainly(&mut self) -> Result<u16, Option<ErrorKind>> {
@@ -553,13 +610,60 @@ impl Player {
         drop(self.client);
         // A login under way and the logout of its token, or a change.
         sleep(DEADLINE * 5).await;
-        let mut book = self.server.book();
-        book.hear();
-        book.is_let_go();
-        let tasks = Handle::current().metrics().num_alive_tasks();
-        if tasks > 0 {
-            book.violated(format_args!("{tasks} tasks remain"));
+        {
+            let mut book = self.server.book();
+            book.hear();
+            book.is_let_go();
+            let tasks = Handle::current().metrics().num_alive_tasks();
+            if tasks > 0 {
+                book.violated(format_args!("{tasks} tasks remain"));
+            }
         }
+        if self.server.book().violation.is_none() {
+            restarts(&self.server).await;
+        }
+    }
+}
+
+/// A process that starts now finds the password in the store.
+async fn restarts(server: &Server) {
+    let kept = {
+        let mut book = server.book();
+        if book.world.source != SourceKind::Writable {
+            return;
+        }
+        book.note("a new process starts");
+        book.fetches_that_fail = 0;
+        book.passwords.heals();
+        book.passwords.is_restarted = true;
+        book.passwords.count(book.now())
+    };
+    // Whatever the last process has left to wait for is over.
+    sleep(LONGEST_PAUSE).await;
+    let process = Restarted::new(server).expect("it has a store");
+    let wrong = process.wrong.clone();
+    let session = Session::builder(process).login_timeout(DEADLINE).build();
+    let mut outcome = session.token().await.map(drop);
+    let failed = wrong.load(Ordering::Relaxed);
+    if failed > 2 {
+        server
+            .book()
+            .violated(format_args!("a new process sent {failed} wrong passwords"));
+    }
+    for _ in 0..kept * 2 {
+        let kind = outcome.as_ref().map_err(Error::kind);
+        outcome = match kind {
+            Ok(()) => break,
+            Err(ErrorKind::Refused) => session.login().await,
+            Err(_) => {
+                sleep(LONGEST_PAUSE).await;
+                session.token().await.map(drop)
+            }
+        };
+    }
+    if let Err(error) = outcome {
+        let book = &mut server.book();
+        book.violated(format_args!("a new process cannot log in: {error:?}"));
     }
 }
 
@@ -719,10 +823,9 @@ fn is_unexplained(
     if matches!(
         reauth.failure,
         ReauthFailure::NotReplayable | ReauthFailure::Unsure
-    ) {
-        if let Some(generation) = reauth.generation {
-            book.is_promised(generation);
-        }
+    ) && let Some(generation) = reauth.generation
+    {
+        book.is_promised(generation);
     }
     (!is_true).then_some("its reason is not true")
 }

@@ -24,6 +24,8 @@ pub(crate) struct Programme {
 #[derive(Clone, Debug)]
 pub(crate) struct World {
     pub(crate) source: SourceKind,
+    /// How long a password is kept that was replaced.
+    pub(crate) retention: Duration,
     pub(crate) logout_ends: LogoutEnds,
     pub(crate) issues: Issues,
     pub(crate) rejects_by: RejectsBy,
@@ -38,6 +40,7 @@ pub(crate) struct World {
 pub(crate) enum SourceKind {
     Writable,
     ReadOnly,
+    Memory,
     None,
 }
 
@@ -80,6 +83,9 @@ pub(crate) enum Step {
     /// The source yields another wrong password.
     SourceErrs,
     NextFetchFails,
+    NextStore(StoreAnswer),
+    /// Until all heals, or it is up.
+    StoreIsDown(bool),
     Renew(Patience),
     Login(Patience),
     Logout(Patience),
@@ -163,6 +169,8 @@ pub(crate) enum Then {
 pub(crate) enum LoginAnswer {
     Slow(Duration),
     Refused,
+    Locked,
+    NotSent,
     Unavailable(Option<Duration>),
     Protocol,
     Uncertain { issued: bool },
@@ -184,9 +192,22 @@ pub(crate) enum ChangeAnswer {
     Slow(Duration),
     Refused,
     Unavailable,
+    NotSent,
     Uncertain { done: bool },
     Hangs { done: bool },
     Panics { done: bool },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StoreAnswer {
+    /// Another process was faster.
+    Conflicts,
+    Fails {
+        stored: bool,
+    },
+    Hangs {
+        stored: bool,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -318,6 +339,8 @@ fn login_answer() -> impl Strategy<Value = LoginAnswer> {
     prop_oneof![
         4 => slow().prop_map(LoginAnswer::Slow),
         3 => Just(LoginAnswer::Refused),
+        1 => Just(LoginAnswer::Locked),
+        1 => Just(LoginAnswer::NotSent),
         3 => option::weighted(0.3, millis(100, 20_000)).prop_map(LoginAnswer::Unavailable),
         1 => Just(LoginAnswer::Protocol),
         1 => any::<bool>().prop_map(|issued| LoginAnswer::Uncertain { issued }),
@@ -341,9 +364,18 @@ fn change_answer() -> impl Strategy<Value = ChangeAnswer> {
         4 => slow().prop_map(ChangeAnswer::Slow),
         1 => Just(ChangeAnswer::Refused),
         1 => Just(ChangeAnswer::Unavailable),
+        1 => Just(ChangeAnswer::NotSent),
         3 => any::<bool>().prop_map(|done| ChangeAnswer::Uncertain { done }),
         1 => any::<bool>().prop_map(|done| ChangeAnswer::Hangs { done }),
         1 => any::<bool>().prop_map(|done| ChangeAnswer::Panics { done }),
+    ]
+}
+
+fn store_answer() -> impl Strategy<Value = StoreAnswer> {
+    prop_oneof![
+        2 => Just(StoreAnswer::Conflicts),
+        3 => any::<bool>().prop_map(|stored| StoreAnswer::Fails { stored }),
+        1 => any::<bool>().prop_map(|stored| StoreAnswer::Hangs { stored }),
     ]
 }
 
@@ -393,6 +425,14 @@ fn step(focus: Focus) -> impl Strategy<Value = Step> {
         ([0, 2, 5, 0], Just(Step::SourceLearnsPassword).boxed()),
         ([0, 1, 2, 0], Just(Step::SourceErrs).boxed()),
         ([0, 3, 2, 0], Just(Step::NextFetchFails).boxed()),
+        (
+            [0, 4, 8, 1],
+            store_answer().prop_map(Step::NextStore).boxed(),
+        ),
+        (
+            [0, 1, 2, 0],
+            any::<bool>().prop_map(Step::StoreIsDown).boxed(),
+        ),
         ([3, 5, 5, 5], patience().prop_map(Step::Renew).boxed()),
         ([1, 4, 6, 6], patience().prop_map(Step::Login).boxed()),
         ([1, 1, 1, 8], patience().prop_map(Step::Logout).boxed()),
@@ -417,14 +457,16 @@ fn world(focus: Focus) -> impl Strategy<Value = World> {
     };
     let source = match focus {
         Focus::Passwords => prop_oneof![
-            4 => Just(SourceKind::Writable),
+            5 => Just(SourceKind::Writable),
             2 => Just(SourceKind::ReadOnly),
+            1 => Just(SourceKind::Memory),
             1 => Just(SourceKind::None)
         ],
         Focus::Requests | Focus::Logins | Focus::Ends => prop_oneof![
-            2 => Just(SourceKind::Writable),
-            1 => Just(SourceKind::ReadOnly),
-            1 => Just(SourceKind::None)
+            4 => Just(SourceKind::Writable),
+            2 => Just(SourceKind::ReadOnly),
+            1 => Just(SourceKind::Memory),
+            2 => Just(SourceKind::None)
         ],
     };
     let server = (
@@ -441,10 +483,16 @@ fn world(focus: Focus) -> impl Strategy<Value = World> {
         prop_oneof![3 => Just(RejectsBy::Status401), 1 => Just(RejectsBy::Text500)],
         proptest::bool::weighted(0.2),
     );
+    // Longer than a change is executed at most.
+    let retention = prop_oneof![
+        Just(Duration::from_secs(24 * 3600)),
+        Just(Duration::from_secs(60)),
+        Just(DEADLINE * 2)
+    ];
     let keep_alive = proptest::bool::weighted(0.2);
     let login_takes = prop_oneof![Just(Duration::ZERO), millis(1, 200)];
     (
-        source,
+        (source, retention),
         server,
         keep_alive,
         lifetime(),
@@ -453,7 +501,7 @@ fn world(focus: Focus) -> impl Strategy<Value = World> {
     )
         .prop_map(
             |(
-                source,
+                (source, retention),
                 (logout_ends, issues, rejects_by, rolls),
                 keep_alive,
                 lifetime,
@@ -462,6 +510,7 @@ fn world(focus: Focus) -> impl Strategy<Value = World> {
             )| {
                 World {
                     source,
+                    retention,
                     logout_ends,
                     issues,
                     rejects_by,

@@ -5,6 +5,7 @@ use std::fmt;
 use std::future::{Future, pending};
 use std::panic::resume_unwind;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -13,15 +14,18 @@ use bytes::Bytes;
 use http::{HeaderName, Request, Response, StatusCode, header};
 use http_body::{Body, Frame};
 use http_body_util::BodyExt;
+use tokio::task::yield_now;
 use tokio::time::{Instant, Sleep, sleep};
 use tower::{BoxError, Service};
 use tower_reauth::SourceError;
+use tower_reauth::credentials::{Record, Version};
 use tower_reauth::{
-    CredentialProvider, CredentialSource, Credentials, ExposeSecret, LoginContext, LogoutContext,
-    PasswordContext, Profile, ProviderError, Rejection, Rolling, Source, Token,
+    CredentialProvider, CredentialSource, CredentialStore, Credentials, ExposeSecret, LoginContext,
+    LogoutContext, LogoutEnds, PasswordContext, Profile, ProviderError, ProviderErrorKind,
+    Rejection, Rolling, Source, Token,
 };
 
-use super::book::{Book, number_in, value};
+use super::book::{Answer, Book, Stored, Verdict, number_in, password, value};
 use super::programme::{
     BodyKind, ChangeAnswer, Issues, LoginAnswer, LogoutAnswer, Order, Path, RejectsBy, SourceKind,
     World,
@@ -47,10 +51,20 @@ impl Server {
     }
 
     pub(crate) fn provider(&self) -> Provider {
-        let source = self.book().has_source();
         Provider {
-            source: source.then(|| Source::new(Vault(self.clone()))),
+            source: self.source(),
             server: self.clone(),
+        }
+    }
+
+    /// As each process that starts has its own.
+    pub(crate) fn source(&self) -> Option<Source> {
+        let kind = self.book().world.source;
+        match kind {
+            SourceKind::Writable => Some(Source::new(Vault(self.clone()))),
+            SourceKind::ReadOnly => Some(Source::new(Sealed(self.clone()))),
+            SourceKind::Memory => Some(Credentials::new("alice", password(0)).into()),
+            SourceKind::None => None,
         }
     }
 
@@ -67,7 +81,10 @@ struct Call<'a> {
 }
 
 enum Lost {
-    Login { previous: Option<u64> },
+    Login {
+        previous: Option<u64>,
+        sends_password: bool,
+    },
     Change,
     Logout,
 }
@@ -76,14 +93,18 @@ impl Drop for Call<'_> {
     fn drop(&mut self) {
         let mut book = self.server.book();
         match self.lost.take() {
-            Some(Lost::Login { previous }) => {
+            Some(Lost::Login {
+                previous,
+                sends_password,
+            }) => {
+                book.login_ends(match sends_password {
+                    true => Verdict::Unknown,
+                    false => Verdict::NotSent,
+                });
                 book.login_fails(None);
                 book.burns(previous);
             }
-            Some(Lost::Change) => {
-                book.uncertain_changes += 1;
-                book.may_log_in();
-            }
+            Some(Lost::Change) => book.change_ends(Answer::Lost),
             Some(Lost::Logout) | None => {}
         }
         book.ends();
@@ -95,15 +116,11 @@ pub(crate) struct Provider {
     source: Option<Source>,
 }
 
-fn password_of(text: &str) -> u32 {
+pub(crate) fn password_of(text: &str) -> u32 {
     let number = text
         .strip_prefix("password-")
         .and_then(|number| number.parse().ok());
     number.expect("a password of ours")
-}
-
-fn password(number: u32) -> String {
-    format!("password-{number}")
 }
 
 pub(crate) fn number_of(token: &Token) -> u64 {
@@ -164,28 +181,35 @@ impl CredentialProvider for Provider {
                 true => Some(password_of(login.credentials()?.password().expose_secret())),
                 false => None,
             };
-            book.login_begins(login.reason(), password, previous);
+            book.login_begins(login.reason(), login.is_forced(), password, previous);
             (answer, book.world.login_takes, password, continues)
         };
         let mut call = Call {
             server: &self.server,
-            lost: Some(Lost::Login { previous }),
+            lost: Some(Lost::Login {
+                previous,
+                sends_password: password.is_some(),
+            }),
         };
         let takes = match answer {
             Some(LoginAnswer::Slow(takes)) => takes,
             _ => takes,
         };
         pause(takes).await;
-        let issue = |book: &mut Book| {
-            let is_right = book.is_right(password);
+        let issue = |book: &mut Book, is_told: bool| {
+            let is_right = book.is_right(password, is_told);
             is_right.then(|| book.issue(sent, continues))
         };
         let error = match answer {
             None | Some(LoginAnswer::Slow(_)) => {
                 let mut book = self.server.book();
-                match issue(&mut book) {
+                match issue(&mut book, true) {
                     Some((number, continues)) => {
-                        book.deliver(number, continues, password.is_some());
+                        book.deliver(number, continues);
+                        book.login_ends(match password {
+                            Some(_) => Verdict::Accepted,
+                            None => Verdict::NotSent,
+                        });
                         call.lost = None;
                         let roll = book.tokens[&number].roll;
                         let token = Token::bearer(value(number, roll))?;
@@ -206,9 +230,17 @@ impl CredentialProvider for Provider {
                 }
             }
             Some(LoginAnswer::Refused) => {
-                self.server.book().is_orderly = false;
+                let mut book = self.server.book();
+                book.passwords.is_orderly = false;
+                let now = book.now();
+                if password.is_some() {
+                    let checked = book.passwords.is_judged(false, true, now);
+                    book.check(checked);
+                }
                 ProviderError::refused("locked")
             }
+            Some(LoginAnswer::Locked) => ProviderError::locked("locked"),
+            Some(LoginAnswer::NotSent) => ProviderError::not_sent("no connection"),
             Some(LoginAnswer::Unavailable(None)) => ProviderError::unavailable("down"),
             Some(LoginAnswer::Unavailable(Some(delay))) => {
                 ProviderError::unavailable("down").with_retry_after(delay)
@@ -216,13 +248,13 @@ impl CredentialProvider for Provider {
             Some(LoginAnswer::Protocol) => ProviderError::protocol("what?"),
             Some(LoginAnswer::Uncertain { issued }) => {
                 if issued {
-                    issue(&mut self.server.book());
+                    issue(&mut self.server.book(), false);
                 }
                 ProviderError::uncertain("lost")
             }
             Some(LoginAnswer::Hangs { issued }) => {
                 if issued {
-                    issue(&mut self.server.book());
+                    issue(&mut self.server.book(), false);
                 }
                 pending().await
             }
@@ -230,7 +262,14 @@ impl CredentialProvider for Provider {
         };
         call.lost = None;
         let mut book = self.server.book();
-        use tower_reauth::ProviderErrorKind as Kind;
+        use ProviderErrorKind as Kind;
+        book.login_ends(match error.kind() {
+            _ if password.is_none() => Verdict::NotSent,
+            Kind::Refused => Verdict::Refused,
+            Kind::Locked => Verdict::Locked,
+            Kind::NotSent => Verdict::NotSent,
+            _ => Verdict::Unknown,
+        });
         match error.kind() {
             Kind::Refused => book.refuses(password),
             Kind::Uncertain => {
@@ -297,9 +336,9 @@ impl CredentialProvider for Provider {
             book.begins("change");
             book.is_used(number);
             book.note(format_args!("change from {current:?} to {new}"));
-            if book.world.source == SourceKind::Writable && book.prepared != Some(new) {
-                book.violated("the server was asked before the source kept the new password");
-            }
+            let now = book.now();
+            let checked = book.passwords.asks(new, current, now);
+            book.check(checked);
             book.changes.pop_front()
         };
         let mut call = Call {
@@ -315,10 +354,11 @@ impl CredentialProvider for Provider {
                 book.is_dead(number);
                 return Err(ProviderError::token_rejected("dead"));
             }
-            if current.is_some_and(|current| current != book.server_password) {
+            if current.is_some_and(|current| current != book.passwords.server) {
                 return Err(ProviderError::refused("wrong password"));
             }
-            book.server_password = new;
+            let checked = book.passwords.is_executed(new);
+            book.check(checked);
             Ok(())
         };
         let is_made = |done: bool| done && make().is_ok();
@@ -326,13 +366,10 @@ impl CredentialProvider for Provider {
             None | Some(ChangeAnswer::Slow(_)) => make(),
             Some(ChangeAnswer::Refused) => Err(ProviderError::refused("too short")),
             Some(ChangeAnswer::Unavailable) => Err(ProviderError::unavailable("down")),
+            Some(ChangeAnswer::NotSent) => Err(ProviderError::not_sent("no connection")),
             Some(ChangeAnswer::Uncertain { done }) => {
                 is_made(done);
-                call.lost = None;
-                let mut book = self.server.book();
-                book.uncertain_changes += 1;
-                book.may_log_in();
-                return Err(ProviderError::uncertain("lost"));
+                Err(ProviderError::uncertain("lost"))
             }
             Some(ChangeAnswer::Hangs { done }) => {
                 is_made(done);
@@ -344,56 +381,124 @@ impl CredentialProvider for Provider {
             }
         };
         call.lost = None;
-        if answer.is_ok() {
-            // Nor is it left alone any longer.
-            self.server.book().forget_refusals();
-        }
+        use ProviderErrorKind as Kind;
+        let kind = answer.as_ref().map_err(ProviderError::kind);
+        self.server.book().change_ends(match kind {
+            Ok(()) => Answer::Yes,
+            Err(Kind::NotSent) => Answer::NotSent,
+            Err(Kind::Uncertain) => Answer::Lost,
+            Err(_) => Answer::No,
+        });
         answer
     }
 }
 
-/// The source of the passwords.
+/// A store of the password.
 struct Vault(Server);
 
-impl Vault {
-    fn is_writable(&self) -> Result<(), SourceError> {
-        match self.0.book().world.source {
-            SourceKind::Writable => Ok(()),
-            SourceKind::ReadOnly | SourceKind::None => Err(SourceError::read_only()),
+impl CredentialStore for Vault {
+    async fn load(&self) -> Result<(Record, Version), SourceError> {
+        let _call = StoreCall::new(&self.0);
+        // Others may act in between.
+        yield_now().await;
+        let mut book = self.0.book();
+        if book.fetches() {
+            return Err(SourceError::unavailable("the vault is down"));
+        }
+        let now = book.now();
+        Ok(book.passwords.loads(now))
+    }
+
+    async fn store(&self, record: Record, expected: Version) -> Result<(), SourceError> {
+        let _call = StoreCall::new(&self.0);
+        yield_now().await;
+        let stored = {
+            let mut book = self.0.book();
+            book.hear();
+            let now = book.now();
+            let stored = book.passwords.stores(record, &expected, now);
+            stored.unwrap_or_else(|rule| {
+                book.violated(rule);
+                Stored::Ok
+            })
+        };
+        match stored {
+            Stored::Ok => Ok(()),
+            Stored::Conflict => Err(SourceError::conflict()),
+            Stored::Fails => Err(SourceError::unavailable("the vault is down")),
+            Stored::Hangs => pending().await,
         }
     }
 }
 
-impl CredentialSource for Vault {
+/// A call of the store, which ends whatever becomes of it.
+struct StoreCall<'a>(&'a Server);
+
+impl<'a> StoreCall<'a> {
+    fn new(server: &'a Server) -> Self {
+        server.book().in_store += 1;
+        Self(server)
+    }
+}
+
+impl Drop for StoreCall<'_> {
+    fn drop(&mut self) {
+        let mut book = self.0.book();
+        book.in_store -= 1;
+        book.lands_late();
+    }
+}
+
+/// A source of the password that can only be read.
+struct Sealed(Server);
+
+impl CredentialSource for Sealed {
     async fn fetch(&self) -> Result<Credentials, SourceError> {
         let mut book = self.0.book();
         if book.fetches() {
             return Err(SourceError::unavailable("the vault is down"));
         }
-        Ok(Credentials::new("alice", password(book.source_password)))
+        let now = book.now();
+        Ok(book.passwords.yields(now))
+    }
+}
+
+/// A process that starts when all others have ended, with what the store holds.
+pub(crate) struct Restarted {
+    server: Server,
+    source: Source,
+    /// The wrong passwords that it sent.
+    pub(crate) wrong: Arc<AtomicUsize>,
+}
+
+impl Restarted {
+    pub(crate) fn new(server: &Server) -> Option<Self> {
+        Some(Self {
+            server: server.clone(),
+            source: server.source()?,
+            wrong: Arc::default(),
+        })
+    }
+}
+
+impl CredentialProvider for Restarted {
+    fn profile(&self) -> Profile {
+        Profile::at(HOME.parse().unwrap()).logout_ends(LogoutEnds::Nothing)
     }
 
-    async fn prepare(&self, new: Credentials) -> Result<(), SourceError> {
-        self.is_writable()?;
-        let new = password_of(new.password().expose_secret());
-        let mut book = self.0.book();
-        book.prepared = Some(new);
-        Ok(())
+    fn source(&self) -> Option<&Source> {
+        Some(&self.source)
     }
 
-    async fn promote(&self) -> Result<(), SourceError> {
-        self.is_writable()?;
-        let mut book = self.0.book();
-        if let Some(prepared) = book.prepared.take() {
-            book.source_password = prepared;
+    async fn login(&self, login: LoginContext) -> Result<Token, ProviderError> {
+        let password = password_of(login.credentials()?.password().expose_secret());
+        let mut book = self.server.book();
+        book.note(format_args!("a new process sends {password}"));
+        if password != book.passwords.server {
+            self.wrong.fetch_add(1, Ordering::Relaxed);
+            return Err(ProviderError::refused("wrong password"));
         }
-        Ok(())
-    }
-
-    async fn withdraw(&self) -> Result<(), SourceError> {
-        self.is_writable()?;
-        self.0.book().prepared = None;
-        Ok(())
+        Ok(Token::bearer("restarted")?)
     }
 }
 

@@ -107,6 +107,10 @@ struct User {
     refused: BTreeSet<u64>,
     /// Whether it does not know which password is right.
     is_uncertain: bool,
+    /// The password of a change that may still take effect, so that a login without a
+    /// verdict is followed by one with it. An accepted login ends that only if the
+    /// change was denied.
+    open: Option<OpenChange>,
     /// The latest token that any of its requests has come with.
     latest: u64,
     /// How many wait for a login whatever happened before.
@@ -119,6 +123,13 @@ struct User {
     logouts: u64,
     /// Whether it left its token behind: its session was dropped, and had it.
     has_left: bool,
+}
+
+/// A change that was not answered "yes".
+#[derive(Clone, Copy)]
+struct OpenChange {
+    new: u64,
+    is_denied: bool,
 }
 
 /// How things were when somebody asked for the session's end.
@@ -237,6 +248,7 @@ impl Account {
             renewal: None,
             refused: BTreeSet::new(),
             is_uncertain: false,
+            open: None,
             latest: 0,
             forced: 0,
             forced_ever: 0,

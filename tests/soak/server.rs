@@ -186,7 +186,9 @@ impl Server {
                         .write_all(b"\x15\x03\x01\x00\x02 what?\r\n\r\n")
                         .await
                 }
-                Break::Half if number % 2 == 0 => stream.write_all(b"HTTP/1.1 200 O").await,
+                Break::Half if number.is_multiple_of(2) => {
+                    stream.write_all(b"HTTP/1.1 200 O").await
+                }
                 Break::Half => {
                     let half = b"HTTP/1.1 200 OK\r\ncontent-length: 64\r\n\r\ntoken-";
                     stream.write_all(half).await

@@ -1,6 +1,6 @@
 //! Password changes: when one may begin, and what follows its answer.
 
-use super::record::{Change, Id, MAX_OTHERS, Open, Owner, Record, TryVerdict};
+use super::record::{Change, Id, MAX_OTHERS, Open, Record, TryVerdict};
 use super::time::LONGEST;
 use super::{Account, WallTime};
 
@@ -15,7 +15,8 @@ pub(crate) enum Begin<P> {
     /// A login is in progress, at most until then. Decide anew once its verdict
     /// is stored.
     Wait { until: WallTime },
-    /// It is not known which password works. Log in, then decide anew.
+    /// It is not known which password works. Log in, then decide anew. Not if no
+    /// password may be sent: a change is a way out then.
     LoginFirst,
     /// An earlier change, to this password, may still take effect. Change to
     /// this one again, then decide anew.
@@ -34,6 +35,12 @@ pub(crate) struct Asked<P> {
     pub(super) old: P,
     pub(super) new: P,
     pub(super) until: WallTime,
+    /// Whether the record held the new password before.
+    pub(super) was_known: bool,
+    /// Whether a login with the old password had been accepted.
+    pub(super) was_accepted: bool,
+    /// Whether no password could be sent.
+    pub(super) was_stopped: bool,
 }
 
 /// The answer to a change.
@@ -44,6 +51,8 @@ pub(crate) enum Answer {
     No,
     /// There is no answer, or one that does not say.
     Lost,
+    /// The server provably did not get the request.
+    NotSent,
 }
 
 impl<P> Asked<P> {
@@ -69,6 +78,7 @@ impl Account {
     /// | event | stored before going on | then |
     /// |---|---|---|
     /// | change wanted | | a live `change`: error "busy". A live `login`: wait. `tries` not empty, or a change not answered yes since the last accepted login: log in first. Another password is open (lost): send that one again first. No room in `others`: an error, nothing sent |
+    /// | .. two refused: stop until .. a change | | not: log in first |
     /// | change begins | new into `others`, open (lost); `change` | ask the server |
     pub(crate) fn begin_change<P: Clone + PartialEq>(
         &self,
@@ -92,24 +102,31 @@ impl Account {
             Some(_) => return Begin::LoginFirst,
             None => {}
         }
-        let is_new = *new == record.current;
+        let is_current = *new == record.current;
         let is_unresolved = record.has_open() && !record.accepted;
-        if !record.tries.is_empty() || is_unresolved || (is_new && !record.accepted) {
+        let is_stopped = self.is_stopped(&record, now);
+        let is_doubtful = !record.tries.is_empty() || is_unresolved;
+        if (is_doubtful || (is_current && !record.accepted)) && !is_stopped {
             return Begin::LoginFirst;
         }
         for other in record.others.iter().filter(|other| other.password != *new) {
             match other.open {
                 Open::Lost => return Begin::SendAgain(other.password.clone()),
                 // The next accepted login closes it.
-                Open::No => return Begin::LoginFirst,
-                Open::Closed => {}
+                Open::No if !is_stopped => return Begin::LoginFirst,
+                Open::No | Open::Closed => {}
             }
         }
-        if is_new {
+        if is_current && !is_stopped {
             return Begin::AlreadyCurrent;
         }
-        record.put_first(new.clone(), Open::Lost, now);
-        if record.others.len() > MAX_OTHERS {
+        let was_known = record.has(new);
+        let was_accepted = record.accepted;
+        if !is_current {
+            record.put_first(new.clone(), Open::Lost, now);
+        }
+        // A person who edits the record cannot be refused, so there may be more.
+        if !was_known && record.others.len() > MAX_OTHERS {
             return Begin::NoRoom;
         }
         record.accepted = false;
@@ -124,6 +141,9 @@ impl Account {
             old: record.current.clone(),
             new: new.clone(),
             until,
+            was_known,
+            was_accepted,
+            was_stopped: is_stopped,
         };
         Begin::Ask { record, asked }
     }
@@ -150,11 +170,23 @@ impl Account {
                 record.promote(asked.new.clone(), now);
                 record.written = Some(record.current.clone());
                 record.doubt_refusal(&asked.new);
+                if asked.was_stopped {
+                    record.allow_new();
+                }
             }
             // yes, `change` is gone | nothing, or new into `others`, open, if
             // the record lacks it
             (Answer::Yes, false) if record.has(&asked.new) => return None,
             (Answer::Yes, false) => record.put_first(asked.new.clone(), Open::Lost, now),
+            // provably not sent, `change` is still its own | the record as it was
+            // before, if nothing was known of new then, and no login has sent it
+            (Answer::NotSent, true)
+                if !asked.was_known && record.tries.is_empty() && record.login.is_none() =>
+            {
+                record.change = None;
+                record.others.retain(|other| other.password != asked.new);
+                record.accepted |= asked.was_accepted && record.current == asked.old;
+            }
             // no, `change` is still its own | no `change`; new open (no) | use
             // `current`; new stays behind it
             (Answer::No, true) => {
@@ -167,43 +199,48 @@ impl Account {
             }
             // answer lost, timeout, owner dead, `until` over | no `change`
             // (whoever sees it); new stays open (lost)
-            (Answer::Lost, true) => record.change = None,
-            (Answer::No | Answer::Lost, false) => return None,
+            (Answer::Lost | Answer::NotSent, true) => record.change = None,
+            (Answer::No | Answer::Lost | Answer::NotSent, false) => return None,
         }
-        Some(record)
-    }
-
-    /// Returns the record to store if the owner of the change in it has died.
-    ///
-    /// Only for a store that is certain about it, as the one that holds a file
-    /// lock for the length of a change. Others wait until `until` is over.
-    ///
-    /// | event | stored before going on | then |
-    /// |---|---|---|
-    /// | .. owner dead .. | no `change` (whoever sees it); new stays open (lost) | |
-    pub(crate) fn change_owner_died<P: Clone + PartialEq>(
-        &self,
-        record: &Record<P>,
-        owner: Owner,
-        now: WallTime,
-    ) -> Option<Record<P>> {
-        let change = record.change.as_ref()?;
-        if change.owner != owner {
-            return None;
-        }
-        let mut record = record.caught_up(now);
-        record.change = None;
         Some(record)
     }
 }
 
 impl<P: Clone + PartialEq> Record<P> {
+    /// The owner of the change in progress has died.
+    ///
+    /// Only for a store that is certain about it, as the one that holds a file lock
+    /// for the length of a change. Others wait until `until` is over.
+    ///
+    /// | event | stored before going on | then |
+    /// |---|---|---|
+    /// | .. owner dead .. | no `change` (whoever sees it); new stays open (lost) | |
+    #[cfg(any(feature = "json", test))]
+    pub(crate) fn end_change(&mut self) {
+        self.change = None;
+    }
+
     /// Drops a change whose time is over. Its password stays open (lost).
     pub(super) fn drop_change_if_over(&mut self, now: WallTime) {
         let change = self.change.as_ref();
         if change.is_some_and(|change| !change.until.is_ahead(now)) {
             self.change = None;
         }
+    }
+
+    /// Forgets all tries but the last refusal, so that one more login may fail: with the
+    /// current password, which is new.
+    ///
+    /// | event | stored before going on | then |
+    /// |---|---|---|
+    /// | two refused: stop until .. a change | | |
+    fn allow_new(&mut self) {
+        let is_other = |tried: &super::record::Try<P>| {
+            tried.is_refused() && tried.password != self.current && self.has(&tried.password)
+        };
+        let last = self.tries.iter().rposition(is_other);
+        let last = last.map(|place| self.tries.swap_remove(place));
+        self.tries = last.into_iter().collect();
     }
 
     /// Turns a refusal of `password` into a try without a verdict: it may have

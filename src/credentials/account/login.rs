@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::record::{Claim, Id, Open, Record, TryVerdict};
+use super::record::{Claim, Id, Open, Record, Try, TryVerdict};
 use super::time::LONGEST;
 use super::{Account, WallTime};
 
@@ -54,6 +54,11 @@ pub(crate) struct Sent<P> {
     pub(super) denied: Vec<P>,
     /// Whether a change was in progress at the sending.
     pub(super) during_change: bool,
+    /// The tries that a forced login has withdrawn from the record, and those that it
+    /// has left.
+    pub(super) former_tries: Vec<Try<P>>,
+    /// The record at the sending, if the claim could not be stored.
+    pub(super) unclaimed: Option<Box<Record<P>>>,
 }
 
 /// The answer to a login.
@@ -66,35 +71,20 @@ pub(crate) enum Verdict {
     /// The server may have counted the login, and nobody knows how it ended.
     Unknown,
     /// The server says that the account is locked.
-    Locked { retry_after: Option<Duration> },
+    Locked,
     /// The server provably did not get the login.
     NotSent,
-}
-
-/// What follows a verdict.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Landed<P> {
-    /// The record to store, if it has changed.
-    pub(crate) record: Option<Record<P>>,
-    pub(crate) next: Next,
-}
-
-/// What the driver does after a verdict is stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Next {
-    /// Use the token.
-    Done,
-    /// Decide the next login at once.
-    Decide,
-    /// Decide the next login after the back-off of rule 15, and not before
-    /// `retry_after` is over.
-    BackOff { retry_after: Option<Duration> },
 }
 
 impl<P> Sent<P> {
     /// Returns the password to send.
     pub(crate) fn password(&self) -> &P {
         &self.password
+    }
+
+    /// Returns whether the claim is stored, so that others rely on its end.
+    pub(crate) fn is_claimed(&self) -> bool {
+        self.unclaimed.is_none()
     }
 
     /// Returns when the claim ends. The driver gives up before that.
@@ -135,6 +125,7 @@ impl Account {
         if let Some(claim) = record.login.take() {
             record.add_try(claim.password, claim.until.min(now), TryVerdict::NoVerdict);
         }
+        let former_tries = record.tries.clone();
         let limit = match wanted {
             Wanted::Usual => LIMIT,
             Wanted::Forced => record.allow_one_more(),
@@ -160,6 +151,8 @@ impl Account {
             current: record.current.clone(),
             denied: denied.map(|other| other.password.clone()).collect(),
             during_change: record.change.is_some(),
+            former_tries,
+            unclaimed: None,
         };
         Login::Send { record, sent }
     }
@@ -213,6 +206,15 @@ impl Account {
         Choice::Send((*password).clone())
     }
 
+    /// Returns whether no password may be sent.
+    pub(super) fn is_stopped<P: Clone + PartialEq>(
+        &self,
+        record: &Record<P>,
+        now: WallTime,
+    ) -> bool {
+        matches!(self.choose(record, LIMIT, now), Choice::Stopped { .. })
+    }
+
     /// Chooses a refused password, if the settings allow it.
     ///
     /// | event | stored before going on | then |
@@ -243,7 +245,8 @@ impl Account {
         }
     }
 
-    /// Notes the answer to a login in the record as it is now.
+    /// Returns the record to store after the answer to a login that came at `at`, if it
+    /// differs.
     ///
     /// | event | stored before going on | then |
     /// |---|---|---|
@@ -253,20 +256,13 @@ impl Account {
         record: &Record<P>,
         sent: &Sent<P>,
         verdict: Verdict,
+        at: WallTime,
         now: WallTime,
-    ) -> Landed<P> {
-        let next = match verdict {
-            Verdict::Accepted => Next::Done,
-            Verdict::Refused => Next::Decide,
-            Verdict::Unknown | Verdict::NotSent => Next::BackOff { retry_after: None },
-            Verdict::Locked { retry_after } => Next::BackOff { retry_after },
-        };
-        if record
-            .login
-            .as_ref()
-            .is_none_or(|claim| claim.id != sent.id)
-        {
-            return Landed { record: None, next };
+    ) -> Option<Record<P>> {
+        let is_unclaimed = sent.unclaimed.as_deref() == Some(record);
+        let is_claimed = record.login.as_ref().is_some_and(|it| it.id == sent.id);
+        if !is_claimed && !is_unclaimed {
+            return None;
         }
         let mut record = record.caught_up(now);
         record.login = None;
@@ -275,20 +271,19 @@ impl Account {
             (Verdict::Accepted, true) => self.accepted(&mut record, sent, now),
             // Accepted, but `current` has changed: no `login`; nothing else.
             (Verdict::Accepted, false) => {}
-            (Verdict::Refused, true) => record.refused_login(sent, now),
+            (Verdict::Refused, true) => record.refused_login(sent, at),
             // No verdict; or refused, but `current` has changed:
             // `tries` += x, no verdict; no `login`.
             (Verdict::Refused, false) | (Verdict::Unknown, _) => {
-                record.add_try(sent.password.clone(), now, TryVerdict::NoVerdict);
+                record.add_try(sent.password.clone(), at, TryVerdict::NoVerdict);
             }
-            // Locked, if the server says so; provably not sent:
-            // no `login`; not a try.
-            (Verdict::Locked { .. } | Verdict::NotSent, _) => {}
+            // Provably not sent: no `login`; not a try. Nor a forced one: what was
+            // refused before stays so.
+            (Verdict::NotSent, true) => record.tries = sent.former_tries.clone(),
+            // Locked, if the server says so: no `login`; not a try.
+            (Verdict::Locked, _) | (Verdict::NotSent, false) => {}
         }
-        Landed {
-            record: Some(record),
-            next,
-        }
+        Some(record)
     }
 
     /// | event | stored before going on | then |
@@ -324,7 +319,7 @@ impl<P: Clone + PartialEq> Record<P> {
     ///
     /// A change moves the server from old to new only. A refusal of the new
     /// password before one of the old proves nothing: the change may still come.
-    fn refused_login(&mut self, sent: &Sent<P>, now: WallTime) {
+    fn refused_login(&mut self, sent: &Sent<P>, at: WallTime) {
         let is_proven = {
             let mut before = self
                 .order()
@@ -335,7 +330,7 @@ impl<P: Clone + PartialEq> Record<P> {
             true => TryVerdict::Refused,
             false => TryVerdict::NoVerdict,
         };
-        self.add_try(sent.password.clone(), now, verdict);
+        self.add_try(sent.password.clone(), at, verdict);
     }
 
     /// Returns the limit that allows a forced login.

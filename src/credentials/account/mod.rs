@@ -47,12 +47,6 @@
 //! effect after its answer, a duplicate of an older change, or a lock that looks
 //! like a refusal may stop an account until `login()`. They lose no password.
 
-#![allow(
-    dead_code,
-    unused_imports,
-    reason = "the driver is not connected to the machine yet"
-)]
-
 mod change;
 #[cfg(feature = "json")]
 mod json;
@@ -69,9 +63,13 @@ use std::time::Duration;
 pub(crate) use change::{Answer, Asked, Begin};
 #[cfg(feature = "json")]
 pub(crate) use json::InvalidRecord;
-pub(crate) use login::{Landed, Login, Next, Sent, Verdict, Wanted};
+pub(crate) use login::{Login, Sent, Verdict, Wanted};
 pub(crate) use observed::Observed;
-pub(crate) use record::{Change, Claim, Id, Open, Other, Owner, Password, Record, Try, TryVerdict};
+#[cfg(feature = "json")]
+pub(crate) use record::Change;
+pub(crate) use record::{Id, Owner, Password, Record};
+#[cfg(test)]
+pub(crate) use record::{Open, Other, TryVerdict};
 pub(crate) use time::WallTime;
 pub(crate) use unsaved::{Event, Unsaved};
 
@@ -92,7 +90,9 @@ pub(crate) use unsaved::{Event, Unsaved};
 ///    fails, send nothing, unless [`Unsaved::may_send`];
 /// 4. send [`Sent::password`], and give up at [`Sent::until`];
 /// 5. load the record, [`landed`](Account::landed), store. On a conflict repeat
-///    this step. If the store fails, [`Unsaved::keep`] the verdict.
+///    this step. If the store fails, [`Unsaved::keep`] the verdict;
+/// 6. after [`Verdict::Refused`] decide the next login at once. Otherwise the
+///    login has ended.
 ///
 /// A change:
 ///

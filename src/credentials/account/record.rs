@@ -1,6 +1,7 @@
 //! What is stored about an account.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
@@ -111,8 +112,9 @@ pub(crate) struct Id(pub(crate) u64);
 pub(crate) struct Owner(pub(crate) u64);
 
 /// A password. It is compared in constant time and wiped when it drops.
+/// Copies share it.
 #[derive(Clone)]
-pub(crate) struct Password(SecretString);
+pub(crate) struct Password(Arc<SecretString>);
 
 impl<P> Record<P> {
     /// Creates the record of an account that the protocol never stored.
@@ -140,8 +142,16 @@ impl<P> Record<P> {
     }
 
     /// Returns the change in progress, if one is stored. It may be over.
+    #[cfg(any(feature = "json", test))]
     pub(crate) fn change(&self) -> Option<&Change> {
         self.change.as_ref()
+    }
+
+    /// Returns when the change of `owner` ends, if it is in progress.
+    pub(crate) fn change_of(&self, owner: Owner, now: WallTime) -> Option<WallTime> {
+        let change = self.change.as_ref()?;
+        let is_live = change.owner == owner && change.until.is_ahead(now);
+        is_live.then_some(change.until)
     }
 
     /// Replaces the current password as a person does who edits the record.
@@ -163,6 +173,22 @@ impl<P: Clone + PartialEq> Record<P> {
         let closed = self.others.iter().filter(|other| !other.is_open());
         let others = open.chain(closed).map(|other| &other.password);
         std::iter::once(&self.current).chain(others)
+    }
+
+    /// Returns all passwords.
+    pub(crate) fn passwords(&self) -> impl Iterator<Item = &P> {
+        self.order()
+    }
+
+    /// Returns whether it is not known which password works: only a login with a
+    /// password shows it.
+    pub(crate) fn is_unresolved(&self) -> bool {
+        self.has_open() && !self.accepted
+    }
+
+    /// Returns whether the server refused all passwords.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.order().all(|password| self.is_refused(password))
     }
 
     pub(super) fn has(&self, password: &P) -> bool {
@@ -266,6 +292,22 @@ impl<P: Clone + PartialEq> Record<P> {
         record
     }
 
+    /// Returns the record after its source yields another password, if the source
+    /// cannot be written: as after an edit, without the passwords in `refused`. They
+    /// are not lost, since the source holds them.
+    pub(super) fn replaced(&self, password: P, refused: &[P], now: WallTime) -> Self {
+        let mut record = self.clone();
+        record.edit(password);
+        record = record.caught_up(now);
+        record
+            .others
+            .retain(|other| other.is_open() || !refused.contains(&other.password));
+        if refused.contains(&record.current) {
+            record.add_try(record.current.clone(), now, TryVerdict::Refused);
+        }
+        record
+    }
+
     /// Forgets the passwords that a login has made useless: they were sent
     /// longer ago than the retention when the accepted login was sent. A change
     /// to one of them can no longer take effect.
@@ -278,6 +320,29 @@ impl<P: Clone + PartialEq> Record<P> {
             let is_over = other.sent_at.plus(retention) <= login_sent_at;
             !is_over || (in_progress && other.open == Open::Lost)
         });
+    }
+}
+
+#[cfg(feature = "testing")]
+impl Record<Password> {
+    /// Returns a record that holds something in each field, except a password change
+    /// in progress.
+    pub(crate) fn example(password: SecretString) -> Self {
+        let at = WallTime::from_millis(1_767_225_600_000);
+        let password = Password::from(password);
+        let other = Password::from("another one");
+        let mut record = Self::new("emuser", password.clone());
+        record.written = Some(password.clone());
+        record.accepted = true;
+        record.put_first(other.clone(), Open::Lost, at);
+        record.add_try(other.clone(), at, TryVerdict::Refused);
+        record.login = Some(Claim {
+            id: Id(1),
+            password: other,
+            owner: Owner(2),
+            until: at,
+        });
+        record
     }
 }
 
@@ -300,9 +365,10 @@ impl<P> Try<P> {
 }
 
 impl Change {
-    /// Returns who asked for the change.
-    pub(crate) fn owner(&self) -> Owner {
-        self.owner
+    /// Returns the name of the change.
+    #[cfg(feature = "json")]
+    pub(crate) fn id(&self) -> Id {
+        self.id
     }
 }
 
@@ -315,7 +381,7 @@ impl Password {
 
 impl<S: Into<SecretString>> From<S> for Password {
     fn from(secret: S) -> Self {
-        Self(secret.into())
+        Self(Arc::new(secret.into()))
     }
 }
 

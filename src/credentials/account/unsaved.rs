@@ -1,7 +1,7 @@
 //! What one process knows of an account and could not store.
 
 use super::change::{Answer, Asked};
-use super::login::{Landed, Sent, Verdict};
+use super::login::{Sent, Verdict};
 use super::record::Record;
 use super::{Account, WallTime};
 
@@ -13,7 +13,8 @@ use super::{Account, WallTime};
 /// events too.
 ///
 /// An event counts once: it has an effect only while its claim or its change is
-/// in the record.
+/// in the record. One of a login without a stored claim has an effect only while
+/// nobody has stored anything since.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Unsaved<P> {
     pub(super) events: Vec<Event<P>>,
@@ -24,7 +25,8 @@ pub(crate) struct Unsaved<P> {
 /// An event that is not stored.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Event<P> {
-    Login(Sent<P>, Verdict),
+    /// A verdict, and its time.
+    Login(Sent<P>, Verdict, WallTime),
     Change(Asked<P>, Answer),
 }
 
@@ -49,11 +51,23 @@ impl<P: Clone + PartialEq> Unsaved<P> {
     /// | the store fails after yes | `Ok`, the source keeps the new password and stores it with its next event |
     /// | .. after a verdict | the verdict is kept in the source |
     pub(crate) fn keep(&mut self, event: Event<P>) {
-        // A verdict has no effect once its claim is over. A "yes" has.
-        let is_yes = |event: &Event<P>| matches!(event, Event::Change(_, Answer::Yes));
         if self.events.len() == MAX_EVENTS {
-            let place = self.events.iter().position(|event| !is_yes(event));
-            self.events.remove(place.unwrap_or(0));
+            let least = self.events.iter().enumerate().min_by_key(|(place, event)| {
+                let worth = match event {
+                    // Frees a claim that ends by itself.
+                    Event::Login(_, Verdict::NotSent | Verdict::Locked, _) => 0,
+                    Event::Login(..) => 1,
+                    Event::Change(_, Answer::NotSent | Answer::No | Answer::Lost) => 1,
+                    // Has an effect also when its change is over.
+                    Event::Change(_, Answer::Yes) => 2,
+                };
+                (worth, *place)
+            });
+            let place = least.map_or(0, |(place, _)| place);
+            self.events.remove(place);
+        }
+        if let Event::Login(_, Verdict::Accepted, _) = &event {
+            self.accepted();
         }
         self.events.push(event);
     }
@@ -69,10 +83,7 @@ impl<P: Clone + PartialEq> Unsaved<P> {
         for event in &self.events {
             let record = newest.as_ref().unwrap_or(record);
             let next = match event {
-                Event::Login(sent, verdict) => {
-                    let Landed { record, .. } = account.landed(record, sent, *verdict, now);
-                    record
-                }
+                Event::Login(sent, verdict, at) => account.landed(record, sent, *verdict, *at, now),
                 Event::Change(asked, answer) => {
                     account.change_answered(record, asked, *answer, now)
                 }
@@ -82,22 +93,36 @@ impl<P: Clone + PartialEq> Unsaved<P> {
         newest
     }
 
-    /// The store kept a record that was caught up.
-    pub(crate) fn saved(&mut self) {
-        self.events.clear();
+    /// The store kept a record that was caught up by `caught_up`, an earlier copy
+    /// of this.
+    pub(crate) fn saved(&mut self, caught_up: &Self) {
+        self.events
+            .retain(|event| !caught_up.events.contains(event));
+        self.has_sent = false;
+    }
+
+    /// The server accepted a login without a stored claim, which the record knew already:
+    /// the password may be sent again.
+    pub(crate) fn accepted(&mut self) {
         self.has_sent = false;
     }
 
     /// Returns whether a login may be sent although its claim cannot be stored.
-    /// If so, the caller sends it: the answer is yes once.
+    /// If so, the caller sends it: the answer is yes once, until the login is
+    /// accepted or the store answers.
     ///
     /// | event | then |
     /// |---|---|
     /// | the store fails before a login | only a password that was accepted before is sent, once per process until the store answers |
     ///
-    /// `record` is the record without the claim.
-    pub(crate) fn may_send(&mut self, record: &Record<P>, sent: &Sent<P>, now: WallTime) -> bool {
-        let record = record.caught_up(now);
+    /// `before` is the record without the claim.
+    pub(crate) fn may_send(
+        &mut self,
+        before: &Record<P>,
+        sent: &mut Sent<P>,
+        now: WallTime,
+    ) -> bool {
+        let record = before.caught_up(now);
         let is_settled = record.accepted
             && record.current == sent.password
             && !record.has_open()
@@ -105,6 +130,9 @@ impl<P: Clone + PartialEq> Unsaved<P> {
             && record.login.is_none();
         let may_send = is_settled && !self.has_sent;
         self.has_sent |= may_send;
+        if may_send {
+            sent.unclaimed = Some(Box::new(before.clone()));
+        }
         may_send
     }
 }

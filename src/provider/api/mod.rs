@@ -570,11 +570,11 @@ where
 /// section 4.2.4), which HTTP/2 would send along.
 fn without_userinfo(uri: Uri) -> Result<Uri, http::Error> {
     let mut parts = uri.into_parts();
-    if let Some(authority) = &mut parts.authority {
-        if let Some((_, host)) = authority.as_str().rsplit_once('@') {
-            // What is behind an `@` between brackets is no host.
-            *authority = host.parse()?;
-        }
+    if let Some(authority) = &mut parts.authority
+        && let Some((_, host)) = authority.as_str().rsplit_once('@')
+    {
+        // What is behind an `@` between brackets is no host.
+        *authority = host.parse()?;
     }
     Ok(Uri::from_parts(parts)?)
 }

@@ -1,11 +1,11 @@
 //! A running job, and how callers wait for it.
 
-use std::future::Future;
-use std::pin::Pin;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::loom::{Notify, OnceLock, OwnedNotified};
 
 /// A job that is running or has ended, as its waiters see it.
@@ -13,6 +13,9 @@ use crate::loom::{Notify, OnceLock, OwnedNotified};
 pub(crate) struct Job {
     result: OnceLock<WaitResult>,
     wake: Arc<Notify>,
+    /// Set by a logout, or when the last handle is dropped. The task must not send
+    /// another login or password change.
+    called_off: OnceLock<()>,
 }
 
 /// How a job has ended, for its waiters.
@@ -30,6 +33,8 @@ pub(crate) enum WaitResult {
     Retired,
     /// A password change ended, with this result.
     PasswordChange(Result<(), Error>),
+    /// A password change has sent nothing: a login must come first.
+    LogInFirst,
 }
 
 impl Job {
@@ -40,9 +45,36 @@ impl Job {
         self.wake.notify_waiters();
     }
 
-    /// Wakes all waiters before the job has ended: the session was logged out.
-    pub(crate) fn notify_logout(&self) {
+    /// Wakes all waiters before the job has ended, and the task itself if it waits for
+    /// another session: this one was logged out.
+    pub(crate) fn call_off(&self) {
+        let _ = self.called_off.set(());
         self.wake.notify_waiters();
+    }
+
+    /// Returns an error if the job must not send anything more.
+    pub(super) fn is_wanted(&self) -> Result<(), Error> {
+        match self.called_off.get() {
+            Some(()) => Err(Error::new(ErrorKind::LoggedOut)),
+            None => Ok(()),
+        }
+    }
+
+    /// Waits for `other`, unless the job is called off.
+    pub(super) async fn while_wanted(&self, other: impl Future<Output = ()>) -> Result<(), Error> {
+        let mut other = pin!(other);
+        // Created before `called_off` is read: no wake-up is missed in between.
+        let mut woken = pin!(self.wake.clone().notified_owned());
+        poll_fn(|cx| {
+            if let Err(called_off) = self.is_wanted() {
+                return Poll::Ready(Err(called_off));
+            }
+            if other.as_mut().poll(cx).is_ready() || woken.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(self.is_wanted());
+            }
+            Poll::Pending
+        })
+        .await
     }
 }
 

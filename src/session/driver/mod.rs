@@ -8,7 +8,6 @@
 //! | `published` | the published token, its leases and its users |
 //! | `job` | a running job and how it is waited for |
 //! | `run` | runs one job: login, logout, password change |
-//! | `credential_state` | which password to send next, and which were refused |
 //! | `timer` | when the timer is armed anew; its tasks are in `mod` |
 //! | `nesting` | detects a provider that calls through its own session |
 //! | `events`, `stats`, `trace` | events, counters and `tracing`, for observers |
@@ -18,7 +17,6 @@
 //! any other code runs. The request path reads the published token and takes
 //! no lock.
 
-mod credential_state;
 mod events;
 mod job;
 mod nesting;
@@ -59,7 +57,7 @@ use crate::session::rules::{
 use crate::token::Token;
 use events::Emitter;
 use published::{Retired, Usage, WeakLeases, users};
-use run::{JobResult, JobSpec};
+use run::{ChangeFailure, JobResult, JobSpec};
 use timer::{Timer, Wake, changed_before};
 
 /// The state behind all handles of a session.
@@ -286,7 +284,7 @@ impl Driver {
                     .map(|published| published.token().clone());
                 let change = state.change.take();
                 JobSpec::ChangePassword {
-                    token: token.expect("a change starts only with a usable token"),
+                    token,
                     change: *change.expect("set by the event that started the change"),
                 }
             }
@@ -304,7 +302,8 @@ impl Driver {
             sent: None,
         };
         let task = async move {
-            let result = run::run(&runner, spec, &mut guard.sent).await;
+            let job = guard.job.clone();
+            let result = run::run(&runner, &job, spec, &mut guard.sent).await;
             match guard.driver.upgrade() {
                 Some(driver) => guard.land(&driver, result),
                 None => run::end_unused(&runner, result).await,
@@ -388,9 +387,18 @@ impl Driver {
                 state.rules.retire_landed(logout, now);
                 WaitResult::Retired
             }
-            JobResult::ChangePassword(outcome) => {
-                state.rules.password_change_landed(outcome.clone(), now);
-                WaitResult::PasswordChange(outcome)
+            JobResult::ChangePassword(Ok(())) => {
+                state.rules.password_change_landed(Ok(()), now);
+                WaitResult::PasswordChange(Ok(()))
+            }
+            JobResult::ChangePassword(Err(ChangeFailure::Failed(error))) => {
+                state.rules.password_change_landed(Err(error.clone()), now);
+                WaitResult::PasswordChange(Err(error))
+            }
+            JobResult::ChangePassword(Err(ChangeFailure::LogInFirst)) => {
+                let error = Error::new(ErrorKind::Uncertain);
+                state.rules.password_change_landed(Err(error), now);
+                WaitResult::LogInFirst
             }
         }
     }
@@ -548,6 +556,9 @@ impl Drop for Driver {
         let state = self.state.get_mut();
         let state = state.unwrap_or_else(PoisonError::into_inner);
         state.rules.abandon();
+        if let Some(job) = &state.job {
+            job.call_off();
+        }
         for event in state.emit() {
             trace::event(self.config.name.as_deref(), &event);
         }
@@ -601,7 +612,7 @@ impl Drop for LandOnDrop {
             },
             JobKind::Retire { .. } => JobResult::Retire(LogoutOutcome::Postponed(None)),
             JobKind::ChangePassword => {
-                JobResult::ChangePassword(Err(run::lost_change(lost, self.sent)))
+                JobResult::ChangePassword(Err(run::lost_change(lost, self.sent).into()))
             }
         };
         driver.land(&self.job, result);

@@ -10,17 +10,20 @@ use std::sync::{Arc, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
-use secrecy::SecretString;
-use tokio::sync::Mutex;
+use secrecy::{ExposeSecret, SecretString};
 use tokio::time::Instant;
 
-use super::credential_state::CredentialState;
-use crate::credentials::{CredentialSource, Credentials, Source, SourceError};
+use super::job::Job;
+use super::{nesting, trace};
+use crate::credentials::account::{Answer, Password, Settings, Verdict, Wanted};
+use crate::credentials::shared_account::{ChangeStep, LoginStep, OpenAccount};
+use crate::credentials::source::Realm;
+use crate::credentials::{Credentials, Source, SourceError};
 use crate::error::{Error, ErrorKind};
 use crate::loom;
 use crate::provider::{
     Challenge, ErasedProvider, LoginContext, LogoutContext, LogoutEnds, LogoutReason,
-    PasswordChange, PasswordContext, ProviderError, ProviderErrorKind, Reason,
+    PasswordChange, PasswordContext, ProviderError, ProviderErrorKind, Reason, Storage,
 };
 use crate::session::rules::{LoginKind, LogoutOutcome};
 use crate::token::Token;
@@ -32,13 +35,18 @@ const NEVER: Duration = Duration::from_secs(1_000_000_000);
 /// meantime waits for it.
 const RETIRE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How soon it is checked whether somebody has corrected a password whose next login is
+/// delayed.
+const RECHECK_EVERY: Duration = Duration::from_secs(10);
+
 /// The parts of a session that its jobs use. They outlive the session if a job does.
 pub(crate) struct Runner {
-    provider: Box<dyn ErasedProvider>,
-    /// Held for the length of a login or a password change.
-    credentials: Mutex<CredentialState>,
-    login_timeout: Duration,
-    logout_ends: LogoutEnds,
+    pub(in crate::session) provider: Box<dyn ErasedProvider>,
+    pub(in crate::session) login_timeout: Duration,
+    pub(in crate::session) logout_ends: LogoutEnds,
+    pub(in crate::session) realm: Realm,
+    pub(in crate::session) password_retention: Option<Duration>,
+    pub(in crate::session) retry_refused_after: Option<Duration>,
 }
 
 /// A job to run, with its arguments.
@@ -57,7 +65,8 @@ pub(super) enum JobSpec {
         token: Token,
     },
     ChangePassword {
-        token: Token,
+        /// `None` if the password has expired: there is no session then.
+        token: Option<Token>,
         change: PasswordChange,
     },
 }
@@ -77,30 +86,61 @@ pub(super) enum JobResult {
         outcome: Result<(), Error>,
     },
     Retire(LogoutOutcome),
-    ChangePassword(Result<(), Error>),
+    ChangePassword(Result<(), ChangeFailure>),
+}
+
+/// Why a password was not changed.
+#[derive(Debug)]
+pub(super) enum ChangeFailure {
+    /// A login must show first which password works.
+    LogInFirst,
+    Failed(Error),
+}
+
+impl<E: Into<Error>> From<E> for ChangeFailure {
+    fn from(error: E) -> Self {
+        Self::Failed(error.into())
+    }
 }
 
 impl Runner {
-    pub(in crate::session) fn new(
-        provider: Box<dyn ErasedProvider>,
-        login_timeout: Duration,
-        logout_ends: LogoutEnds,
-    ) -> Self {
-        Self {
-            provider,
-            credentials: Mutex::new(CredentialState::default()),
-            login_timeout,
-            logout_ends,
-        }
+    /// Returns whether a login must come before the password is changed to `change`:
+    /// only a login shows which password works.
+    pub(in crate::session) async fn needs_login_before(
+        &self,
+        change: &PasswordChange,
+    ) -> Result<bool, Error> {
+        let Some(source) = self.provider.source() else {
+            return Ok(false);
+        };
+        let new = Password::from(change.new_password().clone());
+        let asked = async {
+            let mut account = self.open(source).await?;
+            may_keep(&account, change)?;
+            Ok::<_, ProviderError>(account.needs_login_before(&new).await?)
+        };
+        guarded(self.deadline(), asked).await
     }
 
-    /// Returns whether the outcome of a password change is unknown, or `None` while a
-    /// job is using the credentials.
-    pub(in crate::session) fn is_uncertain(&self) -> Option<bool> {
-        // Uses `try_lock`: a waiter that is never polled again would get the lock and
-        // block every job.
-        let credentials = self.credentials.try_lock().ok()?;
-        Some(credentials.is_uncertain())
+    async fn open<'a>(&'a self, source: &'a Source) -> Result<OpenAccount<'a>, ProviderError> {
+        let mut settings = Settings {
+            login_timeout: self.login_timeout,
+            change_timeout: self.login_timeout,
+            retry_refused_after: self.retry_refused_after,
+            ..Settings::default()
+        };
+        if let Some(retention) = self.password_retention {
+            settings.retention = retention;
+        }
+        Ok(source.open(&self.realm, settings).await?)
+    }
+
+    /// Returns the deadline of several calls of the store, each of which has a timeout of
+    /// its own.
+    fn store_deadline(&self) -> Instant {
+        let now = Instant::now();
+        now.checked_add(self.login_timeout.saturating_mul(4))
+            .unwrap_or_else(|| now + NEVER)
     }
 
     /// Returns the deadline of a call that starts now.
@@ -114,6 +154,7 @@ impl Runner {
 /// Runs a job. `sent` is set to the time of the provider's last call.
 pub(super) async fn run(
     runner: &Arc<Runner>,
+    job: &Job,
     spec: JobSpec,
     sent: &mut Option<Instant>,
 ) -> JobResult {
@@ -127,7 +168,7 @@ pub(super) async fn run(
             let context = LoginContext::new(reason)
                 .forced(kind == LoginKind::Forced)
                 .with_challenge(challenge);
-            let token = login(runner, context, previous, sent).await;
+            let token = login(runner, job, context, previous, sent).await;
             JobResult::Login { sent: *sent, token }
         }
         JobSpec::Logout { tokens, reason } => logout_all(runner, tokens, reason).await,
@@ -137,7 +178,7 @@ pub(super) async fn run(
             JobResult::Retire(logout_outcome(&outcome))
         }
         JobSpec::ChangePassword { token, change } => {
-            JobResult::ChangePassword(change_password(runner, token, change, sent).await)
+            JobResult::ChangePassword(change_password(runner, job, token, change, sent).await)
         }
     }
 }
@@ -183,99 +224,174 @@ async fn guarded<T, E: Into<Error>>(
     }
 }
 
-/// Reports the outcome of a call to the source. An error of the source does not
-/// change the outcome: the credential state then keeps the password in memory.
-async fn report_to_source(runner: &Runner, report: impl Future<Output = Result<(), SourceError>>) {
-    let report = async { report.await.map_err(ProviderError::from) };
-    let _ = guarded(runner.deadline(), report).await;
+/// Stores an outcome. If that fails, the account keeps the outcome in memory and
+/// stores it with its next record, so the failure changes nothing here.
+async fn store(runner: &Runner, stored: impl Future<Output = Result<(), SourceError>>) {
+    let stored = async { stored.await.map_err(ProviderError::from) };
+    if let Err(error) = guarded(runner.store_deadline(), stored).await {
+        trace::not_stored(&error);
+    }
 }
 
+/// Logs in. Without a source the provider logs in by itself.
 async fn login(
     runner: &Runner,
+    job: &Job,
     context: LoginContext,
     previous: Option<Token>,
     sent: &mut Option<Instant>,
 ) -> Result<Token, Error> {
-    let mut credentials = runner.credentials.lock().await;
-    let login = try_login(runner, &mut credentials, context, previous, sent);
-    let (token, accepted) = guarded(runner.deadline(), login).await?;
-    if let Some((sent, source)) = accepted {
-        report_to_source(runner, credentials.on_accepted(&sent, source)).await;
-    }
-    Ok(token)
+    let Some(source) = runner.provider.source() else {
+        let secrets = previous.as_ref().map(Token::secrets).unwrap_or_default();
+        let context = replacing(context, previous);
+        *sent = Some(Instant::now());
+        let login = async {
+            let login = runner.provider.login(context).await;
+            login.map_err(|error| error.without(&secrets))
+        };
+        return guarded(runner.deadline(), login).await;
+    };
+    login_with_password(runner, job, source, context, previous, sent).await
 }
 
-/// Logs in. Returns the token, and the credentials that the server accepted.
-async fn try_login<'a>(
-    runner: &'a Runner,
-    credentials: &mut CredentialState,
-    mut context: LoginContext,
+/// Logs in with the passwords of the account, one after the other, until one is
+/// accepted or none may be sent.
+async fn login_with_password(
+    runner: &Runner,
+    job: &Job,
+    source: &Source,
+    context: LoginContext,
     previous: Option<Token>,
     sent: &mut Option<Instant>,
-) -> Result<(Token, Option<(Credentials, &'a Source)>), ProviderError> {
-    let mut fetched = None;
-    if let Some(source) = runner.provider.source() {
-        fetched = Some((source, source.fetch().await?));
-        credentials.recall(source).await?;
-    }
-    let mut secrets = previous.as_ref().map(Token::secrets).unwrap_or_default();
-    // A login without a password does not show which of two the server takes.
-    if let Some(previous) = previous.filter(|_| !credentials.is_uncertain()) {
-        context = context.with_previous(previous);
-    }
-    let Some((source, fetched)) = fetched else {
-        *sent = Some(Instant::now());
-        let login = runner.provider.login(context).await;
-        let token = login.map_err(|error| error.without(&secrets))?;
-        return Ok((token, None));
+) -> Result<Token, Error> {
+    let mut wanted = match context.is_forced() {
+        true => Wanted::Forced,
+        false => Wanted::Usual,
     };
-    let candidates = credentials.candidates(fetched, context.is_forced());
-    let passwords = candidates.iter().map(|other| &other.credentials);
-    secrets.extend(passwords.map(|other| other.password().clone()));
-    let are_some = !candidates.is_empty();
-    for candidate in candidates {
-        // Sent even if it cannot be noted: a full disk must not stop the session.
-        let _ = credentials.trying(&candidate, source).await;
-        let is_noted = candidate.is_noted();
-        let candidate = candidate.credentials;
-        let context = context.clone().with_credentials(candidate.clone());
-        let offers_previous = context.previous().is_some();
-        let (context, has_asked) = context.watched();
+    let mut account = guarded(runner.deadline(), runner.open(source)).await?;
+    let mut has_sent = false;
+    if nesting::is_nested(account.identity()) {
+        return Err(Error::new(ErrorKind::Recursive));
+    }
+    loop {
+        job.is_wanted()?;
+        let step = async {
+            account
+                .begin_login(wanted)
+                .await
+                .map_err(ProviderError::from)
+        };
+        let mut login = match guarded(runner.store_deadline(), step).await? {
+            LoginStep::Send(login) => login,
+            LoginStep::Wait(blocker) => {
+                // Not against the login timeout, which is for this session's login.
+                job.while_wanted(blocker.wait()).await?;
+                // Shares the verdict on the login that it waited for.
+                wanted = Wanted::Usual;
+                continue;
+            }
+            // Without a verdict there is nothing to share.
+            LoginStep::Later(_) if context.is_forced() && wanted == Wanted::Usual && !has_sent => {
+                wanted = Wanted::Forced;
+                continue;
+            }
+            LoginStep::Later(delay) => return Err(paused(delay)),
+            LoginStep::Stopped(Some(refusal)) => return Err(refusal),
+            LoginStep::Stopped(None) => return Err(refused_before()),
+        };
+        let mut secrets = login.passwords().to_vec();
+        secrets.extend(previous.as_ref().map(Token::secrets).unwrap_or_default());
+        // A login without a password does not show which one the server takes.
+        let previous = previous.clone().filter(|_| !login.is_unresolved());
+        let offers_previous = previous.is_some();
+        let context = replacing(context.clone(), previous);
+        let (context, has_asked) = context.with_credentials(login.credentials()).watched();
+        // Dropping the claim frees it.
+        job.is_wanted()?;
+        has_sent = true;
         // A lifetime counts from the login that yielded the token.
         *sent = Some(Instant::now());
-        let login = runner.provider.login(context).await;
-        match login.map_err(|error| error.without(&secrets)) {
-            Ok(token) => {
-                let accepted = has_asked().then_some((candidate, source));
-                return Ok((token, accepted));
-            }
-            // Otherwise the refusal may be about the previous token.
-            Err(error)
-                if error.kind() == ProviderErrorKind::Refused
-                    && (has_asked() || !offers_previous) =>
-            {
-                credentials.refused(candidate, error);
-            }
-            // The password is right, which resolves an open change. It is not sent
-            // again, and no other one is tried.
-            Err(error) if error.needs_action() && (has_asked() || !offers_previous) => {
-                let _ = credentials.on_accepted(&candidate, source).await;
-                credentials.refused(candidate, error.clone());
-                return Err(error);
-            }
-            Err(error) => {
-                // Otherwise the server may have checked the password.
-                if is_noted && !error.may_have_happened() {
-                    let _ = credentials.on_inconclusive(source).await;
-                }
-                return Err(error);
+        login.on_send();
+        let call = async {
+            let login = runner.provider.login(context).await;
+            Ok::<_, ProviderError>(login.map_err(|error| error.without(&secrets)))
+        };
+        let call = nesting::scope(account.identity(), call);
+        // Without the password the outcome says nothing about it, unless there was
+        // nothing else to be refused.
+        let is_about_it = || has_asked() || !offers_previous;
+        let outcome = guarded(login.deadline(), call).await;
+        let verdict = match &outcome {
+            Ok(Ok(_)) if has_asked() => Verdict::Accepted,
+            Ok(Err(error)) if is_about_it() => verdict_on(error),
+            Err(_) if has_asked() => Verdict::Unknown,
+            Ok(_) | Err(_) => Verdict::NotSent,
+        };
+        let outcome = match outcome {
+            Ok(Ok(token)) => Ok(token),
+            Ok(Err(error)) => Err(Error::from(error)),
+            Err(lost) => Err(lost),
+        };
+        match (&outcome, verdict) {
+            (Ok(_), Verdict::Accepted) => account.on_success(),
+            (Err(error), Verdict::Accepted) => account.on_needs_action(&login, error.clone()),
+            (Err(error), Verdict::Refused) => account.on_refused(error.clone()),
+            (_, Verdict::Unknown | Verdict::NotSent | Verdict::Locked)
+            | (Ok(_), Verdict::Refused) => {}
+        }
+        store(runner, account.land_login(login, verdict)).await;
+        match verdict {
+            Verdict::Refused => wanted = Wanted::Usual,
+            Verdict::Accepted | Verdict::Unknown | Verdict::NotSent | Verdict::Locked => {
+                return outcome;
             }
         }
     }
-    if are_some {
-        let _ = credentials.refused_all(source).await;
+}
+
+fn replacing(context: LoginContext, previous: Option<Token>) -> LoginContext {
+    match previous {
+        Some(previous) => context.with_previous(previous),
+        None => context,
     }
-    Err(credentials.refusal())
+}
+
+/// Returns what a failed login that has sent a password says about it.
+fn verdict_on(error: &ProviderError) -> Verdict {
+    match error.kind() {
+        ProviderErrorKind::Refused => Verdict::Refused,
+        // The password is right.
+        ProviderErrorKind::PasswordExpired | ProviderErrorKind::InteractionRequired => {
+            Verdict::Accepted
+        }
+        ProviderErrorKind::Locked => Verdict::Locked,
+        ProviderErrorKind::NotSent | ProviderErrorKind::Unsupported => Verdict::NotSent,
+        // A gateway may answer for a server that has counted the login.
+        ProviderErrorKind::Unavailable
+        | ProviderErrorKind::TokenRejected
+        | ProviderErrorKind::Protocol
+        | ProviderErrorKind::Uncertain => Verdict::Unknown,
+    }
+}
+
+/// Returns the error of a login that is not sent yet, so as not to lock the account.
+fn paused(delay: Duration) -> Error {
+    let why = format!(
+        "two logins in a row got no verdict on the password, and the next is sent in {delay:.0?} \
+         so that the account is not locked"
+    );
+    // Somebody may correct the password before that.
+    ProviderError::unavailable(why)
+        .with_retry_after(delay.min(RECHECK_EVERY))
+        .into()
+}
+
+/// Returns the error of a login that is not sent, because another process has sent
+/// the passwords.
+fn refused_before() -> Error {
+    let why = "the server refused the password before this process started: change the password \
+        in the credential source, or call `Session::login` to send it once more";
+    ProviderError::refused(why).into()
 }
 
 async fn logout_all(runner: &Arc<Runner>, tokens: Vec<Token>, reason: LogoutReason) -> JobResult {
@@ -349,30 +465,21 @@ impl SentPasswords {
     }
 }
 
-/// Returns the credentials that the next login would send first, for a logout that
-/// sends them.
+/// Returns the current credentials, for a logout that sends them.
 async fn current_credentials(runner: &Runner) -> Result<Credentials, ProviderError> {
     let Some(source) = runner.provider.source() else {
         return Err(ProviderError::no_source());
     };
-    let fetched = source.fetch().await?;
-    // Uses `try_lock`: the context may outlive its job, and a waiter that is never
-    // polled again would block every login.
-    let Ok(mut credentials) = runner.credentials.try_lock() else {
-        return Err(ProviderError::unavailable(
-            "a login is using the credentials",
-        ));
-    };
-    // A logout must not test a password.
-    if credentials.is_uncertain() {
-        return Err(ProviderError::unavailable(
-            "an earlier password change is resolved by a login first",
-        ));
-    }
-    let candidates = credentials.candidates(fetched, false);
-    match candidates.into_iter().next() {
-        Some(candidate) => Ok(candidate.credentials),
-        None => Err(credentials.refusal()),
+    let mut account = runner.open(source).await?;
+    match account.current().await? {
+        Some(Ok(credentials)) => Ok(credentials),
+        Some(Err(refusal)) => Err(ProviderError::refused(
+            refusal.unwrap_or_else(refused_before),
+        )),
+        // A logout must not test a password.
+        None => Err(ProviderError::unavailable(
+            "it is not known which password works until the next login",
+        )),
     }
 }
 
@@ -404,48 +511,132 @@ fn logout_outcome(outcome: &Result<(), Error>) -> LogoutOutcome {
 
 async fn change_password(
     runner: &Runner,
-    token: Token,
+    job: &Job,
+    token: Option<Token>,
     change: PasswordChange,
     sent: &mut Option<Instant>,
-) -> Result<(), Error> {
-    let mut credentials = runner.credentials.lock().await;
-    *sent = Some(Instant::now());
-    let deadline = runner.deadline();
-    let ask = async |change: &PasswordChange| {
-        let mut secrets = token.secrets();
-        secrets.extend(change.current_password().cloned());
-        secrets.push(change.new_password().clone());
-        let context = PasswordContext::of(change).with_token(token.clone());
-        let call = async {
-            let changed = runner.provider.change_password(context).await;
-            // Not an error yet: its kind decides which password stays in use.
-            Ok::<_, ProviderError>(changed.map_err(|error| error.without(&secrets)))
-        };
-        match guarded(deadline, call).await {
-            Ok(changed) => changed,
-            // The request may have been sent.
-            Err(lost) => Err(ProviderError::uncertain(lost)),
-        }
-    };
+) -> Result<(), ChangeFailure> {
     let Some(source) = runner.provider.source() else {
-        return ask(&change).await.map_err(Error::from);
+        *sent = Some(Instant::now());
+        let context = PasswordContext::of(&change);
+        ask(runner, context, token.as_ref(), runner.deadline()).await?;
+        return Ok(());
     };
-    let prepare = async {
-        // A change that a dead process left behind is resolved by a login first:
-        // a new one would overwrite it.
-        credentials.recall(source).await?;
-        if credentials.is_uncertain() {
-            return Err(ProviderError::token_rejected(
-                "an earlier password change is resolved by a login first",
-            ));
+    let mut account = guarded(runner.deadline(), runner.open(source)).await?;
+    may_keep(&account, &change)?;
+    if nesting::is_nested(account.identity()) {
+        return Err(Error::new(ErrorKind::Recursive).into());
+    }
+    let new = Password::from(change.new_password().clone());
+    loop {
+        let step = async {
+            let step = account.begin_change(&new).await;
+            step.map_err(ProviderError::from)
+        };
+        let (mut claimed, is_again) = match guarded(runner.store_deadline(), step).await? {
+            ChangeStep::Ask(claimed) => (claimed, false),
+            ChangeStep::AskAgain(claimed) => (claimed, true),
+            ChangeStep::Wait(blocker) => {
+                job.while_wanted(blocker.wait()).await?;
+                continue;
+            }
+            ChangeStep::AlreadyCurrent => return Ok(()),
+            ChangeStep::LogInFirst => return Err(ChangeFailure::LogInFirst),
+            ChangeStep::Busy(until) => return Err(busy(until).into()),
+            ChangeStep::NoRoom => return Err(no_room().into()),
+        };
+        let context = PasswordContext::new(claimed.new_password().clone())
+            .with_credentials(&claimed.credentials());
+        let context = match change.current_password() {
+            Some(current) if !is_again => context.with_current_password(current.clone()),
+            Some(_) | None => context,
+        };
+        *sent = Some(Instant::now());
+        claimed.on_send();
+        let asked = ask(runner, context, token.as_ref(), claimed.deadline());
+        let outcome = nesting::scope(account.identity(), asked).await;
+        let answer = match &outcome {
+            Ok(()) => Answer::Yes,
+            Err(error) => answer_of(error),
+        };
+        if answer == Answer::Yes {
+            account.on_success();
         }
-        // The error of a vault may quote the new password.
-        let secrets = [change.new_password().clone()];
-        let prepared = credentials.prepare(change, source).await;
-        prepared.map_err(|error| ProviderError::from(error).without(&secrets))
+        store(runner, account.land_change(claimed, answer)).await;
+        match outcome {
+            Ok(()) if is_again => {}
+            Ok(()) => return Ok(()),
+            // Of the earlier change. A login shows which password works.
+            Err(_) if is_again && answer == Answer::No => return Err(ChangeFailure::LogInFirst),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Asks the server to change the password.
+async fn ask(
+    runner: &Runner,
+    context: PasswordContext,
+    token: Option<&Token>,
+    deadline: Instant,
+) -> Result<(), ProviderError> {
+    let mut secrets = token.map(Token::secrets).unwrap_or_default();
+    secrets.extend(context.current_password().cloned());
+    secrets.push(context.new_password().clone());
+    let context = match token {
+        Some(token) => context.with_token(token.clone()),
+        None => context,
     };
-    let prepared = guarded(deadline, prepare).await?;
-    let changed = ask(&prepared.change).await;
-    report_to_source(runner, credentials.settle(prepared, &changed, source)).await;
-    changed.map_err(Error::from)
+    let call = async {
+        let changed = runner.provider.change_password(context).await;
+        // Not an error yet: its kind decides which password stays in use.
+        Ok::<_, ProviderError>(changed.map_err(|error| error.without(&secrets)))
+    };
+    match guarded(deadline, call).await {
+        Ok(changed) => changed,
+        // The request may have been sent.
+        Err(lost) => Err(ProviderError::uncertain(lost)),
+    }
+}
+
+/// Returns what a failed password change says about the passwords.
+fn answer_of(error: &ProviderError) -> Answer {
+    match error.kind() {
+        ProviderErrorKind::NotSent | ProviderErrorKind::Unsupported => Answer::NotSent,
+        ProviderErrorKind::Uncertain | ProviderErrorKind::Protocol => Answer::Lost,
+        ProviderErrorKind::Unavailable if error.may_have_happened() => Answer::Lost,
+        ProviderErrorKind::Unavailable
+        | ProviderErrorKind::Refused
+        | ProviderErrorKind::PasswordExpired
+        | ProviderErrorKind::Locked
+        | ProviderErrorKind::InteractionRequired
+        | ProviderErrorKind::TokenRejected => Answer::No,
+    }
+}
+
+/// Returns an error if a changed password would be forgotten, or could not be stored.
+fn may_keep(account: &OpenAccount<'_>, change: &PasswordChange) -> Result<(), ProviderError> {
+    match change.storage() {
+        Storage::Required if !account.keeps_passwords() => {
+            return Err(SourceError::read_only().into());
+        }
+        Storage::Required | Storage::InMemoryIfReadOnly => {}
+    }
+    match change.new_password().expose_secret().is_empty() {
+        true => Err(ProviderError::refused("the new password is empty")),
+        false => Ok(()),
+    }
+}
+
+fn busy(until: Duration) -> Error {
+    ProviderError::unavailable("another password change of this account is in progress")
+        .with_retry_after(until)
+        .into()
+}
+
+fn no_room() -> Error {
+    let why = "the account keeps three passwords beside the current one, denied ones among \
+        them, until the retention is over and a login is accepted \
+        (`SessionBuilder::password_retention`)";
+    ProviderError::unavailable(why).into()
 }

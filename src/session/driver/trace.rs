@@ -3,10 +3,10 @@
 //! Nothing here is on the path of a request with a live token.
 
 #[cfg(feature = "tracing")]
-pub(super) use on::{event, in_span, replay};
+pub(super) use on::{event, in_span, not_stored, replay};
 
 #[cfg(not(feature = "tracing"))]
-pub(super) use off::{event, in_span, replay};
+pub(super) use off::{event, in_span, not_stored, replay};
 
 #[cfg(feature = "tracing")]
 mod on {
@@ -14,7 +14,7 @@ mod on {
 
     use tracing::{Instrument, Span, debug, debug_span, info, warn};
 
-    use crate::error::ErrorChain;
+    use crate::error::{Error, ErrorChain};
     use crate::session::rules::{Event, JobKind};
 
     /// Runs a job in a span of its own. The provider's own events are in it too.
@@ -78,6 +78,16 @@ mod on {
         guarded(|| debug!(session, generation, "replaying a rejected request"));
     }
 
+    /// Reports that the outcome of a login or of a password change could not be stored.
+    pub(in crate::session::driver) fn not_stored(error: &Error) {
+        guarded(|| {
+            warn!(
+                error = %ErrorChain(error),
+                "the credential store failed: the outcome is kept in memory until it works again"
+            );
+        });
+    }
+
     /// A subscriber is foreign code. If it panics, the job that an event belongs
     /// to still starts, and its waiters are still woken.
     fn guarded<T>(report: impl FnOnce() -> T) -> Option<T> {
@@ -87,6 +97,7 @@ mod on {
 
 #[cfg(not(feature = "tracing"))]
 mod off {
+    use crate::error::Error;
     use crate::session::rules::{Event, JobKind};
 
     pub(in crate::session::driver) fn in_span<F: Future>(
@@ -100,4 +111,6 @@ mod off {
     pub(in crate::session::driver) fn event(_: Option<&str>, _: &Event) {}
 
     pub(in crate::session::driver) fn replay(_: Option<&str>, _: u64) {}
+
+    pub(in crate::session::driver) fn not_stored(_: &Error) {}
 }

@@ -51,7 +51,8 @@ impl AcquireToken {
                             | WaitResult::Unchanged
                             | WaitResult::LoggedOut(_)
                             | WaitResult::Retired
-                            | WaitResult::PasswordChange(_),
+                            | WaitResult::PasswordChange(_)
+                            | WaitResult::LogInFirst,
                         )
                         | None,
                         None,
@@ -102,7 +103,8 @@ impl AwaitRefresh {
                     WaitResult::Refreshed
                     | WaitResult::LoggedOut(_)
                     | WaitResult::Retired
-                    | WaitResult::PasswordChange(_),
+                    | WaitResult::PasswordChange(_)
+                    | WaitResult::LogInFirst,
                 )
                 | None => {
                     self.wait = driver.report_rejection(self.generation, self.target, None)?;

@@ -27,7 +27,12 @@ impl Rules {
         if self.job.is_some() {
             return self.busy();
         }
-        if !self.is_usable() {
+        // After an expired password there is no token: the provider may change the
+        // password without one.
+        let has_expired = self
+            .last_error()
+            .is_some_and(|error| error.kind() == ErrorKind::PasswordExpired);
+        if !self.is_usable() && !has_expired {
             return Start::NeedsToken;
         }
         self.start(JobKind::ChangePassword, now);
@@ -37,10 +42,15 @@ impl Rules {
     /// The running password change has ended.
     pub(crate) fn password_change_landed(&mut self, outcome: Result<(), Error>, now: Timestamp) {
         let (_, elapsed) = self.finish_job(now);
+        let has_expired = self
+            .last_error()
+            .is_some_and(|error| error.kind() == ErrorKind::PasswordExpired);
         let may_log_in = match &outcome {
             Ok(()) => true,
             // With the new password, which was not refused yet.
-            Err(error) => error.kind() == ErrorKind::Uncertain,
+            Err(error) if error.kind() == ErrorKind::Uncertain => true,
+            // Only a login shows which password is in force now.
+            Err(error) => has_expired && error.kind() != ErrorKind::Unsupported,
         };
         if may_log_in {
             self.login_block = None;

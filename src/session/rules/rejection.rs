@@ -122,10 +122,10 @@ impl Rules {
     }
 
     fn extend_idle_lifetime(&mut self, generation: u64, sent: Timestamp, now: Timestamp) {
-        if let Some(current) = &mut self.current {
-            if current.generation == generation {
-                current.lifespan.accepted(sent, now);
-            }
+        if let Some(current) = &mut self.current
+            && current.generation == generation
+        {
+            current.lifespan.accepted(sent, now);
         }
     }
 

@@ -163,12 +163,12 @@ fn expected(then: &Then, record: &Record, diff: &mut Diff) {
         ];
         for (expected, end) in ends {
             let happened = stats.ended(end);
-            if let Some(expected) = expected {
-                if !expected.contains(usize::try_from(happened).unwrap_or(usize::MAX)) {
-                    diff.found.push(format!(
+            if let Some(expected) = expected
+                && !expected.contains(usize::try_from(happened).unwrap_or(usize::MAX))
+            {
+                diff.found.push(format!(
                         "tokens that ended {end:?}:\n      expected {expected}\n      happened {happened}"
                     ));
-                }
             }
         }
     }
@@ -198,10 +198,10 @@ fn expected(then: &Then, record: &Record, diff: &mut Diff) {
                 &format!("{:?}", status.state),
             );
         }
-        if let Some(generation) = expected.generation {
-            if generation != status.generation {
-                diff.differs("status: generation", generation, status.generation);
-            }
+        if let Some(generation) = expected.generation
+            && generation != status.generation
+        {
+            diff.differs("status: generation", generation, status.generation);
         }
         if let Some(error) = expected.last_error {
             let kind = status.last_error.as_ref().map(Error::kind);
@@ -662,10 +662,11 @@ fn stale(
     }
     for login in &record.logins {
         let ended = login.ended.map_or(Duration::MAX, |ended| ended.at);
-        if let Brought::Token(newer) = login.brought {
-            if newer > token && ended < when.at {
-                diff.wrong(format!("{what}: token {newer} has replaced it"));
-            }
+        if let Brought::Token(newer) = login.brought
+            && newer > token
+            && ended < when.at
+        {
+            diff.wrong(format!("{what}: token {newer} has replaced it"));
         }
         if login.reason == "Rejected" && login.began.at < when.at && when.at < ended {
             diff.wrong(format!("{what}: it is suspended"));

@@ -674,13 +674,13 @@ impl Scenario {
             ));
         }
         for step in &self.when {
-            if let Action::Call(Call::Reject { token_of }) = &step.action {
-                if !known(token_of) {
-                    return Some((
-                        format!("`token_of`: nobody is called {token_of:?}"),
-                        quoted(token_of),
-                    ));
-                }
+            if let Action::Call(Call::Reject { token_of }) = &step.action
+                && !known(token_of)
+            {
+                return Some((
+                    format!("`token_of`: nobody is called {token_of:?}"),
+                    quoted(token_of),
+                ));
             }
             if self.end() <= step.at {
                 return Some((

@@ -6,10 +6,11 @@ use std::time::Duration;
 use http::{HeaderValue, Request};
 use secrecy::{ExposeSecret, SecretString};
 use tower::ServiceExt;
+use tower_reauth::credentials::{Record, Version};
 use tower_reauth::{
-    Anonymous, CredentialProvider, CredentialSource, Credentials, LoginContext, LogoutContext,
-    LogoutEnds, PasswordChange, PasswordContext, Profile, ProviderError, Rejection, Rolling,
-    Session, Source, SourceError, Token,
+    Anonymous, CredentialProvider, CredentialSource, CredentialStore, Credentials, LoginContext,
+    LogoutContext, LogoutEnds, PasswordChange, PasswordContext, Profile, ProviderError, Rejection,
+    Rolling, Session, Source, SourceError, Token,
 };
 
 use super::format::{Answer, Asks, Condition, Ends, Given, Kind, Line, Reading};
@@ -592,49 +593,46 @@ fn profile(given: &Given) -> Profile {
     }
 }
 
-/// Where the credentials come from: a text that the scenario can change.
+/// Where the credentials come from: a record that the scenario can edit.
 #[derive(Clone)]
 pub(crate) struct ScriptedSource {
-    username: String,
-    writable: bool,
-    kept: Arc<Mutex<Kept>>,
+    kept: Arc<Mutex<(Record, u64)>>,
     readings: Vec<Reading>,
     /// How many reads fitted each of `readings`.
     fitted: Arc<Mutex<Vec<u64>>>,
     recorder: Recorder,
 }
 
-#[derive(Debug)]
-struct Kept {
-    password: String,
-    prepared: Option<String>,
-}
+/// A source that can store the record.
+struct ScriptedStore(ScriptedSource);
 
 impl ScriptedSource {
     pub(crate) fn new(given: &super::format::GivenCredentials, recorder: Recorder) -> Self {
+        let record = Record::new(given.username.clone(), password(&given.password));
         Self {
-            username: given.username.clone(),
-            writable: given.writable,
-            kept: Arc::new(Mutex::new(Kept {
-                password: given.password.clone(),
-                prepared: None,
-            })),
+            kept: Arc::new(Mutex::new((record, 1))),
             readings: given.reads.clone(),
             fitted: Arc::new(Mutex::new(vec![0; given.reads.len()])),
             recorder,
         }
     }
 
-    pub(crate) fn yields(&self, password: &str) {
-        self.kept.lock().expect("no panic under it").password = password.to_owned();
+    pub(crate) fn boxed(&self, writable: bool) -> Source {
+        match writable {
+            true => Source::new(ScriptedStore(self.clone())),
+            false => Source::new(self.clone()),
+        }
+    }
+
+    pub(crate) fn yields(&self, name: &str) {
+        let mut kept = self.kept.lock().expect("no panic under it");
+        kept.0.set_password(password(name));
+        kept.1 += 1;
     }
 
     pub(crate) fn password(&self) -> String {
-        self.kept
-            .lock()
-            .expect("no panic under it")
-            .password
-            .clone()
+        let kept = self.kept.lock().expect("no panic under it");
+        name_of_password(kept.0.password())
     }
 
     /// How it behaves when it is read at `at`.
@@ -658,17 +656,7 @@ impl ScriptedSource {
         found
     }
 
-    fn write(&self, what: &str) -> Result<(), SourceError> {
-        self.recorder.note(format!("the source is told: {what}"));
-        match self.writable {
-            true => Ok(()),
-            false => Err(SourceError::read_only()),
-        }
-    }
-}
-
-impl CredentialSource for ScriptedSource {
-    async fn fetch(&self) -> Result<Credentials, SourceError> {
+    async fn read(&self) -> Result<(Record, u64), SourceError> {
         let at = self.recorder.elapsed();
         let number = {
             let mut record = self.recorder.record();
@@ -691,28 +679,33 @@ impl CredentialSource for ScriptedSource {
         let name = self.password();
         self.recorder.record().reads[number].1 = Some(name.clone());
         self.recorder.note(format!("the source yields {name:?}"));
-        Ok(Credentials::new(self.username.clone(), password(&name)))
+        Ok(self.kept.lock().expect("no panic under it").clone())
+    }
+}
+
+impl CredentialSource for ScriptedSource {
+    async fn fetch(&self) -> Result<Credentials, SourceError> {
+        let (record, _) = self.read().await?;
+        Ok(Credentials::new(
+            record.username(),
+            record.password().clone(),
+        ))
+    }
+}
+
+impl CredentialStore for ScriptedStore {
+    async fn load(&self) -> Result<(Record, Version), SourceError> {
+        let (record, version) = self.0.read().await?;
+        Ok((record, Version::from(version)))
     }
 
-    async fn prepare(&self, new: Credentials) -> Result<(), SourceError> {
-        let new = name_of_password(new.password());
-        self.write(&format!("prepare {new:?}"))?;
-        self.kept.lock().expect("no panic under it").prepared = Some(new);
-        Ok(())
-    }
-
-    async fn promote(&self) -> Result<(), SourceError> {
-        self.write("promote")?;
-        let mut kept = self.kept.lock().expect("no panic under it");
-        if let Some(prepared) = kept.prepared.take() {
-            kept.password = prepared;
+    async fn store(&self, record: Record, expected: Version) -> Result<(), SourceError> {
+        let mut kept = self.0.kept.lock().expect("no panic under it");
+        if Version::from(kept.1) != expected {
+            return Err(SourceError::conflict());
         }
-        Ok(())
-    }
-
-    async fn withdraw(&self) -> Result<(), SourceError> {
-        self.write("withdraw")?;
-        self.kept.lock().expect("no panic under it").prepared = None;
+        self.0.recorder.note("the source stores a record");
+        *kept = (record, kept.1 + 1);
         Ok(())
     }
 }

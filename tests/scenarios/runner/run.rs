@@ -11,7 +11,7 @@ use tokio::time::{Instant, advance, sleep, sleep_until, timeout_at};
 use tower::{Layer, ServiceExt};
 use tower_reauth::{
     Anonymous, BoxError, Event, Events, IfEmpty, Never, PasswordChange, Reauth, ReplayBody,
-    Session, Source, Token, replay_fn,
+    Session, Token, replay_fn,
 };
 
 use super::format::{Action, Call, Scenario, Sending, Step, Strategy};
@@ -45,10 +45,14 @@ async fn play(scenario: &Scenario) -> Record {
         .credentials
         .as_ref()
         .map(|credentials| ScriptedSource::new(credentials, recorder.clone()));
+    let boxed = source
+        .as_ref()
+        .zip(given.credentials.as_ref())
+        .map(|(source, given)| source.boxed(given.writable));
     let own_session = OwnSession::default();
     let provider = ScriptedProvider::new(
         given,
-        source.clone().map(Source::new),
+        boxed,
         recorder.clone(),
         service.clone(),
         own_session.clone(),

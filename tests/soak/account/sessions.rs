@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use tower_reauth::{ProviderError, ProviderErrorKind, Reason};
 
-use super::{Account, Ended, GUEST, Issued, LoggedOut, Purpose, TRIES};
+use super::{Account, Ended, GUEST, Issued, LoggedOut, OpenChange, Purpose, TRIES};
 
 impl Account {
     // Calls of the provider.
@@ -25,8 +25,10 @@ impl Account {
                 known.may_be_forced &= reason == Reason::Requested;
                 let is_forced = reason == Reason::Requested && known.forced > 0;
                 let is_forced = is_forced || known.may_be_forced;
+                // While a change is open, the refusal of a new password proves nothing.
+                let is_doubtful = known.is_uncertain || known.open.is_some();
                 self.must(
-                    !is_refused || is_forced,
+                    !is_refused || is_forced || is_doubtful,
                     format_args!("{name}: refused password {password} was sent again: {reason:?}"),
                 );
             }
@@ -45,14 +47,16 @@ impl Account {
                 known.may_be_forced = false;
                 let is_uncertain = known.is_uncertain;
                 let is_right = current == Some(known.password);
+                // A change is a way out where no password may be sent.
+                let is_stopped = known.refused.len() >= 2;
                 // It may be right now, whatever it was before.
                 known.refused.remove(&new);
                 self.must(
-                    !is_uncertain,
+                    !is_uncertain || is_stopped,
                     format_args!("{name}: a change to {new} before the last one was resolved"),
                 );
                 self.must(
-                    is_right || is_uncertain,
+                    is_right || is_uncertain || is_stopped,
                     format_args!("{name}: a change from {current:?}, which is not the password"),
                 );
             }
@@ -76,11 +80,14 @@ impl Account {
         known.under_way.remove(&call);
         known.renewal = None;
         match (purpose, outcome) {
-            (Purpose::Login { .. }, Some(Ok(token))) => {
+            (Purpose::Login { password, .. }, Some(Ok(token))) => {
                 known.refused.clear();
                 if std::mem::take(&mut known.is_uncertain) {
                     self.resolved_changes += 1;
                 }
+                known
+                    .open
+                    .take_if(|open| open.is_denied || open.new == password);
                 let token = token.expect("a login yields one");
                 self.tokens.get_mut(&token).expect("issued").is_delivered = true;
             }
@@ -90,10 +97,19 @@ impl Account {
                 known.refused.insert(password);
                 self.refusals += 1;
             }
-            (Purpose::Change { .. }, Some(Ok(_))) => known.refused.clear(),
-            (Purpose::Change { .. }, outcome) => {
+            (Purpose::Change { .. }, Some(Ok(_))) => {
+                known.refused.clear();
+                known.open = None;
+            }
+            (Purpose::Change { new, .. }, outcome) => {
                 let kind = outcome.and_then(Result::err).map(ProviderError::kind);
-                if matches!(kind, None | Some(ProviderErrorKind::Uncertain)) {
+                let is_lost = matches!(kind, None | Some(ProviderErrorKind::Uncertain));
+                let was_lost = known.open.is_some_and(|open| !open.is_denied);
+                known.open = Some(OpenChange {
+                    new,
+                    is_denied: !is_lost && !was_lost,
+                });
+                if is_lost {
                     known.is_uncertain = true;
                     self.uncertain_changes += 1;
                 }
@@ -114,11 +130,14 @@ impl Account {
         let name = self.name(user);
         let known = &self.users[user];
         if password != known.password {
-            let may_be = known.is_uncertain || !known.under_way.contains(&call);
+            // After a refusal the next password of the account is sent.
+            let was_refused = !known.refused.is_empty();
+            let is_open = known.is_uncertain || known.open.is_some();
+            let may_be = is_open || was_refused || !known.under_way.contains(&call);
             self.wrong_passwords += 1;
             self.must(
                 may_be,
-                format_args!("{name}: wrong password {password} though no change is uncertain"),
+                format_args!("{name}: wrong password {password} though no change is open and none was refused"),
             );
             return None;
         }

@@ -5,8 +5,8 @@ use std::time::Duration;
 use secrecy::ExposeSecret;
 
 use crate::credentials::account::{
-    Account, Begin, Id, Landed, Login, Open, Owner, Password, Record, Settings, TryVerdict,
-    Verdict, WallTime, Wanted,
+    Account, Begin, Id, Login, Open, Owner, Password, Record, Settings, TryVerdict, Verdict,
+    WallTime, Wanted,
 };
 
 const NOW: WallTime = WallTime::from_millis(1_767_225_600_000);
@@ -30,7 +30,7 @@ fn full() -> Record {
     let Login::Send { record, sent } = login else {
         panic!("{login:?}");
     };
-    let Landed { record, .. } = account().landed(&record, &sent, Verdict::Accepted, NOW);
+    let record = account().landed(&record, &sent, Verdict::Accepted, NOW, NOW);
     let begin = account().begin_change(&record.unwrap(), &"new".into(), Id(2), NOW);
     let Begin::Ask { record, .. } = begin else {
         panic!("{begin:?}");
@@ -39,7 +39,7 @@ fn full() -> Record {
     let Login::Send { record, sent } = login else {
         panic!("{login:?}");
     };
-    let Landed { record, .. } = account().landed(&record, &sent, Verdict::Unknown, NOW);
+    let record = account().landed(&record, &sent, Verdict::Unknown, NOW, NOW);
     let login = account().decide_login(&record.unwrap(), Wanted::Usual, Id(u64::MAX), NOW);
     let Login::Send { record, .. } = login else {
         panic!("{login:?}");

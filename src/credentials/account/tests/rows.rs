@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::credentials::account::{
-    Account, Answer, Asked, Begin, Event, Id, Landed, Login, Next, Observed, Open, Other, Owner,
-    Record, Sent, Settings, TryVerdict, Unsaved, Verdict, WallTime, Wanted,
+    Account, Answer, Asked, Begin, Event, Id, Login, Observed, Open, Other, Owner, Record, Sent,
+    Settings, TryVerdict, Unsaved, Verdict, WallTime, Wanted,
 };
 
 type P = &'static str;
@@ -91,7 +91,7 @@ fn tried(record: &Record<P>, password: P, verdict: Verdict) -> Record<P> {
 
 #[track_caller]
 fn landed(record: &Record<P>, sent: &Sent<P>, verdict: Verdict) -> Record<P> {
-    let Landed { record, .. } = account().landed(record, sent, verdict, NOW);
+    let record = account().landed(record, sent, verdict, NOW, NOW);
     record.expect("the record changes")
 }
 
@@ -207,7 +207,7 @@ fn a_change_is_refused_if_the_record_has_no_room() {
     // And after the retention, by the next accepted login.
     let later = NOW.plus(DAY);
     let (record, sent) = send_at(&record, later);
-    let Landed { record, .. } = account().landed(&record, &sent, Verdict::Accepted, later);
+    let record = account().landed(&record, &sent, Verdict::Accepted, later, later);
     begun(&record.unwrap(), "e");
 }
 
@@ -225,7 +225,7 @@ fn a_change_is_in_the_record_before_the_server_is_asked() {
     assert_eq!(record.current, "a");
     assert_eq!(others(&record), [("b", Open::Lost)]);
     let change = record.change().unwrap();
-    assert_eq!((change.id, change.owner()), (asked.id, Owner(1)));
+    assert_eq!((change.id, change.owner), (asked.id, Owner(1)));
     assert_eq!(change.until, NOW.plus(Duration::from_secs(30)));
 }
 
@@ -289,6 +289,27 @@ fn no_and_lost_change_nothing_once_the_change_has_ended() {
 }
 
 #[test]
+fn a_change_that_was_not_sent_leaves_no_trace() {
+    let (record, asked) = begun(&proven(), "b");
+    assert_eq!(answered(&record, &asked, Answer::NotSent), proven());
+
+    // But an earlier change to the same password may still take effect, and a login
+    // that has sent it counts.
+    let known = Record {
+        accepted: true,
+        ..with_lost()
+    };
+    let (record, asked) = begun(&known, "b");
+    let record = answered(&record, &asked, Answer::NotSent);
+    assert_eq!(others(&record), [("b", Open::Lost)]);
+    assert!(!record.accepted);
+    let (record, asked) = begun(&proven(), "b");
+    let tried = tried(&record, "a", Verdict::Unknown);
+    let record = answered(&tried, &asked, Answer::NotSent);
+    assert_eq!(others(&record), [("b", Open::Lost)]);
+}
+
+#[test]
 fn without_an_answer_the_new_password_stays_open() {
     let record = with_lost();
     assert_eq!(others(&record), [("b", Open::Lost)]);
@@ -302,9 +323,8 @@ fn a_change_ends_when_its_time_is_over_or_its_owner_has_died() {
     assert_eq!(after.change(), None);
     assert_eq!(others(&after), [("b", Open::Lost)]);
 
-    let died = |owner| account().change_owner_died(&record, Owner(owner), NOW);
-    assert_eq!(died(2), None);
-    let after = died(1).unwrap();
+    let mut after = record;
+    after.end_change();
     assert_eq!(after.change(), None);
     assert_eq!(others(&after), [("b", Open::Lost)]);
 }
@@ -403,15 +423,12 @@ fn an_acceptance_of_a_former_current_password_changes_nothing() {
     let (record, asked) = begun(&proven(), "b");
     let (record, sent) = send(&record);
     let record = answered(&record, &asked, Answer::Yes);
-    let Landed {
-        record: after,
-        next,
-    } = account().landed(&record, &sent, Verdict::Accepted, NOW);
+    let after = account().landed(&record, &sent, Verdict::Accepted, NOW, NOW);
     let unclaimed = Record {
         login: None,
         ..record
     };
-    assert_eq!((after, next), (Some(unclaimed), Next::Done));
+    assert_eq!(after, Some(unclaimed));
 }
 
 #[test]
@@ -419,7 +436,7 @@ fn a_verdict_whose_claim_is_gone_changes_nothing() {
     let (record, sent) = send(&proven());
     let (record, _) = send_at(&record, NOW.plus(MINUTE));
     for verdict in [Verdict::Accepted, Verdict::Refused, Verdict::Unknown] {
-        let Landed { record, .. } = account().landed(&record, &sent, verdict, NOW);
+        let record = account().landed(&record, &sent, verdict, NOW, NOW);
         assert_eq!(record, None);
     }
 }
@@ -427,18 +444,15 @@ fn a_verdict_whose_claim_is_gone_changes_nothing() {
 #[test]
 fn a_lock_that_the_server_names_is_not_a_try() {
     let (record, sent) = send(&proven());
-    let retry_after = Some(MINUTE);
-    let landed = account().landed(&record, &sent, Verdict::Locked { retry_after }, NOW);
-    assert_eq!(landed.next, Next::BackOff { retry_after });
-    assert_eq!(landed.record, Some(proven()));
+    let landed = account().landed(&record, &sent, Verdict::Locked, NOW, NOW);
+    assert_eq!(landed, Some(proven()));
 }
 
 #[test]
 fn a_login_that_was_not_sent_is_not_a_try() {
     let (record, sent) = send(&proven());
-    let landed = account().landed(&record, &sent, Verdict::NotSent, NOW);
-    assert_eq!(landed.next, Next::BackOff { retry_after: None });
-    assert_eq!(landed.record, Some(proven()));
+    let landed = account().landed(&record, &sent, Verdict::NotSent, NOW, NOW);
+    assert_eq!(landed, Some(proven()));
 }
 
 // The bounds.
@@ -472,7 +486,7 @@ fn after_two_tries_the_password_sent_longest_ago_is_sent_after_a_minute_doubling
         now = at;
         let (claimed, sent) = send_at(&record, now);
         assert_eq!(*sent.password(), expected.next().unwrap());
-        let Landed { record: after, .. } = account().landed(&claimed, &sent, Verdict::Unknown, now);
+        let after = account().landed(&claimed, &sent, Verdict::Unknown, now, now);
         record = after.unwrap();
     }
     assert!(record.tries.len() <= 16);
@@ -510,8 +524,7 @@ fn refused_passwords_are_sent_again_one_at_a_time_if_that_is_set() {
         let (claimed, sent) = sent_by(account.decide_login(&record, Wanted::Usual, id(), now));
         assert_eq!(*sent.password(), password);
         record = account
-            .landed(&claimed, &sent, Verdict::Refused, now)
-            .record
+            .landed(&claimed, &sent, Verdict::Refused, now, now)
             .unwrap();
     }
 }
@@ -593,6 +606,14 @@ fn a_forced_login_tries_one_password_more() {
 }
 
 #[test]
+fn a_forced_login_that_was_not_sent_leaves_the_refusals() {
+    let record = tried(&Record::new("emuser", "a"), "a", Verdict::Refused);
+    let forced = account().decide_login(&record, Wanted::Forced, id(), NOW);
+    let (claimed, sent) = sent_by(forced);
+    assert_eq!(landed(&claimed, &sent, Verdict::NotSent), record);
+}
+
+#[test]
 fn a_forced_login_does_not_wait_for_a_delay_but_for_a_claim() {
     let record = tried(&with_lost(), "a", Verdict::Unknown);
     let record = tried(&record, "b", Verdict::Unknown);
@@ -618,7 +639,7 @@ fn a_password_is_forgotten_when_another_is_accepted_after_the_retention() {
         let (record, sent) = send_at(&record, at);
         // The sending counts, not the verdict.
         let later = at.plus(MINUTE);
-        let Landed { record, .. } = account().landed(&record, &sent, Verdict::Accepted, later);
+        let record = account().landed(&record, &sent, Verdict::Accepted, later, later);
         record.unwrap().has(&"a")
     };
     assert!(is_kept(DAY - Duration::from_secs(1)));
@@ -640,7 +661,7 @@ fn the_password_of_a_change_in_progress_is_kept_whatever_the_retention_is() {
     let account = Account::new(settings, Owner(1));
     let (record, _) = begun(&proven(), "b");
     let (record, sent) = send(&record);
-    let Landed { record, .. } = account.landed(&record, &sent, Verdict::Accepted, NOW);
+    let record = account.landed(&record, &sent, Verdict::Accepted, NOW, NOW);
     assert_eq!(others(&record.unwrap()), [("b", Open::Lost)]);
 }
 
@@ -675,12 +696,12 @@ fn times_of_a_clock_that_was_wrong_stop_nothing_for_years() {
 fn a_verdict_that_was_not_stored_is_stored_with_the_next_event() {
     let mut unsaved = Unsaved::default();
     let (record, sent) = send(&with_lost());
-    unsaved.keep(Event::Login(sent, Verdict::Refused));
+    unsaved.keep(Event::Login(sent, Verdict::Refused, NOW));
     let caught_up = unsaved.catch_up(&account(), &record, NOW).unwrap();
     assert_eq!(tries(&caught_up), [("a", TryVerdict::Refused)]);
     // Applied twice it counts once.
     assert_eq!(unsaved.catch_up(&account(), &caught_up, NOW), None);
-    unsaved.saved();
+    unsaved.saved(&unsaved.clone());
     assert_eq!(unsaved.catch_up(&account(), &record, NOW), None);
 }
 
@@ -696,11 +717,31 @@ fn a_yes_that_was_not_stored_is_in_use_and_is_stored_with_the_next_event() {
 #[test]
 fn without_a_store_a_proven_password_is_sent_once() {
     let mut unsaved = Unsaved::default();
-    let (_, sent) = send(&proven());
-    assert!(unsaved.may_send(&proven(), &sent, NOW));
-    assert!(!unsaved.may_send(&proven(), &sent, NOW));
-    unsaved.saved();
-    assert!(unsaved.may_send(&proven(), &sent, NOW));
+    let (_, mut sent) = send(&proven());
+    assert!(unsaved.may_send(&proven(), &mut sent, NOW));
+    assert!(!unsaved.may_send(&proven(), &mut sent.clone(), NOW));
+    // Once more after an accepted login, and when the store has answered.
+    unsaved.keep(Event::Login(sent.clone(), Verdict::Accepted, NOW));
+    assert!(unsaved.may_send(&proven(), &mut sent.clone(), NOW));
+    assert!(!unsaved.may_send(&proven(), &mut sent.clone(), NOW));
+    unsaved.saved(&unsaved.clone());
+    assert!(unsaved.may_send(&proven(), &mut sent, NOW));
+}
+
+#[test]
+fn a_verdict_on_a_login_without_a_stored_claim_counts_unless_others_have_stored() {
+    let mut unsaved = Unsaved::default();
+    let (_, mut sent) = send(&proven());
+    assert!(unsaved.may_send(&proven(), &mut sent, NOW));
+    let at = NOW.plus(MINUTE);
+    unsaved.keep(Event::Login(sent, Verdict::Refused, at));
+    let later = at.plus(MINUTE);
+    let caught_up = unsaved.catch_up(&account(), &proven(), later).unwrap();
+    assert!(caught_up.is_refused(&"a"));
+    // At the time of the verdict, so that a delay after it does not start anew.
+    assert_eq!(caught_up.tries[0].at, at);
+    let (others, _) = begun(&proven(), "b");
+    assert_eq!(unsaved.catch_up(&account(), &others, later), None);
 }
 
 #[test]
@@ -711,8 +752,8 @@ fn without_a_store_no_other_password_is_sent() {
         with_lost(),
         tried(&proven(), "a", Verdict::Unknown),
     ] {
-        let (_, sent) = send(&record);
-        assert!(!Unsaved::default().may_send(&record, &sent, NOW));
+        let (_, mut sent) = send(&record);
+        assert!(!Unsaved::default().may_send(&record, &mut sent, NOW));
     }
 }
 
@@ -724,10 +765,10 @@ fn a_source_that_yields_the_old_password_after_a_change_is_not_an_edit() {
     observed.store(tried(observed.record(), "a", Verdict::Accepted));
     let (record, asked) = begun(observed.record(), "b");
     observed.store(answered(&record, &asked, Answer::Yes));
-    observed.yields("emuser", "a");
+    observed.yields("emuser", "a", NOW);
     assert_eq!(*observed.record().current(), "b");
     // The source follows.
-    observed.yields("emuser", "b");
+    observed.yields("emuser", "b", NOW);
     let (record, _) = send(observed.record());
     assert_eq!(others(&record), [("a", Open::Closed)]);
 }
@@ -736,14 +777,77 @@ fn a_source_that_yields_the_old_password_after_a_change_is_not_an_edit() {
 fn another_value_of_a_source_is_an_edit_and_another_user_is_another_account() {
     let mut observed = Observed::new("emuser", "a");
     observed.store(tried(observed.record(), "a", Verdict::Refused));
-    observed.yields("emuser", "a");
+    observed.yields("emuser", "a", NOW);
     assert_eq!(
         decide(observed.record(), NOW),
         Login::Stopped { retry_at: None }
     );
-    observed.yields("emuser", "x");
+    observed.yields("emuser", "x", NOW);
     let (record, sent) = send(observed.record());
-    assert_eq!((*sent.password(), record.has(&"a")), ("x", true));
-    observed.yields("other", "x");
+    // The refused one is not lost: the source has it.
+    assert_eq!((*sent.password(), record.has(&"a")), ("x", false));
+    observed.yields("other", "x", NOW);
     assert_eq!(*observed.record(), Record::new("other", "x"));
+}
+
+#[test]
+fn a_source_that_goes_through_wrong_passwords_sends_each_once() {
+    let passwords = ["a", "b", "c", "d", "e"];
+    let mut observed = Observed::new("emuser", passwords[0]);
+    for password in passwords {
+        observed.yields("emuser", password, NOW);
+        observed.store(tried(observed.record(), password, Verdict::Refused));
+        assert!(matches!(
+            decide(observed.record(), NOW),
+            Login::Stopped { .. }
+        ));
+    }
+    for password in passwords {
+        observed.yields("emuser", password, NOW);
+        assert!(matches!(
+            decide(observed.record(), NOW),
+            Login::Stopped { .. }
+        ));
+    }
+    // An operator may send it once more, and an acceptance starts anew.
+    let forced = account().decide_login(observed.record(), Wanted::Forced, id(), NOW);
+    let (record, sent) = sent_by(forced);
+    observed.store(record.clone());
+    observed.store(landed(&record, &sent, Verdict::Accepted));
+    observed.yields("emuser", "a", NOW);
+    assert_eq!(*send(observed.record()).1.password(), "a");
+}
+
+#[test]
+fn a_password_that_worked_is_tried_after_a_wrong_one_of_the_source() {
+    let mut observed = Observed::new("emuser", "a");
+    observed.store(tried(observed.record(), "a", Verdict::Accepted));
+    observed.yields("emuser", "b", NOW);
+    observed.store(tried(observed.record(), "b", Verdict::Refused));
+    assert_eq!(*send(observed.record()).1.password(), "a");
+}
+
+#[test]
+fn a_change_is_a_way_out_of_a_stop() {
+    let stopped = tried(&Record::new("emuser", "a"), "a", Verdict::Refused);
+    let (record, asked) = begun(&stopped, "b");
+    let record = answered(&record, &asked, Answer::Yes);
+    assert_eq!(*send(&record).1.password(), "b");
+
+    // Also to the password that was refused, if the server has changed to it.
+    let (record, asked) = begun(&stopped, "a");
+    let changed = answered(&record, &asked, Answer::Yes);
+    assert_eq!(*send(&changed).1.password(), "a");
+    let denied = answered(&record, &asked, Answer::No);
+    assert!(matches!(decide(&denied, NOW), Login::Stopped { .. }));
+}
+
+#[test]
+fn after_two_refusals_a_change_is_a_way_out_too() {
+    let two = with_others(&[("b", Open::Closed)]);
+    let stopped = tried(&tried(&two, "a", Verdict::Refused), "b", Verdict::Refused);
+    assert!(matches!(decide(&stopped, NOW), Login::Stopped { .. }));
+    let (record, asked) = begun(&stopped, "c");
+    let record = answered(&record, &asked, Answer::Yes);
+    assert_eq!(*send(&record).1.password(), "c");
 }

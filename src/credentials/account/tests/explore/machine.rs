@@ -3,8 +3,7 @@
 
 use super::world::{NOW, P};
 use crate::credentials::account::{
-    Account, Answer, Asked, Begin, Id, Landed, Login, Open, Owner, Record, Sent, Settings, Verdict,
-    Wanted,
+    Account, Answer, Asked, Begin, Id, Login, Open, Owner, Record, Sent, Settings, Verdict, Wanted,
 };
 
 /// The four decisions of the shipped machine. A broken one replaces some.
@@ -13,8 +12,8 @@ pub(super) trait Machine {
         shipped().decide_login(record, wanted, id, NOW)
     }
 
-    fn landed(&self, record: &Record<P>, sent: &Sent<P>, verdict: Verdict) -> Landed<P> {
-        shipped().landed(record, sent, verdict, NOW)
+    fn landed(&self, record: &Record<P>, sent: &Sent<P>, verdict: Verdict) -> Option<Record<P>> {
+        shipped().landed(record, sent, verdict, NOW, NOW)
     }
 
     fn begin_change(&self, record: &Record<P>, new: P, id: Id) -> Begin<P> {
@@ -78,10 +77,10 @@ impl Machine for NewFirst {
     }
 
     /// Takes a refusal for final in whatever order the passwords were sent.
-    fn landed(&self, record: &Record<P>, sent: &Sent<P>, verdict: Verdict) -> Landed<P> {
-        let mut landed = shipped().landed(record, sent, verdict, NOW);
+    fn landed(&self, record: &Record<P>, sent: &Sent<P>, verdict: Verdict) -> Option<Record<P>> {
+        let mut landed = shipped().landed(record, sent, verdict, NOW, NOW);
         if verdict == Verdict::Refused
-            && let Some(record) = &mut landed.record
+            && let Some(record) = &mut landed
             && let Some(tried) = record.tries.last_mut()
         {
             tried.verdict = crate::credentials::account::TryVerdict::Refused;
@@ -103,10 +102,10 @@ impl Machine for SendFirst {
 pub(super) struct Withdraw;
 
 impl Machine for Withdraw {
-    fn landed(&self, record: &Record<P>, sent: &Sent<P>, verdict: Verdict) -> Landed<P> {
-        let mut landed = shipped().landed(record, sent, verdict, NOW);
+    fn landed(&self, record: &Record<P>, sent: &Sent<P>, verdict: Verdict) -> Option<Record<P>> {
+        let mut landed = shipped().landed(record, sent, verdict, NOW, NOW);
         if verdict == Verdict::Accepted
-            && let Some(record) = &mut landed.record
+            && let Some(record) = &mut landed
         {
             record.change = None;
             record.others.retain(|other| !other.is_open());
@@ -146,10 +145,10 @@ impl Machine for NoClaims {
 pub(super) struct StaleVerdict;
 
 impl Machine for StaleVerdict {
-    fn landed(&self, record: &Record<P>, sent: &Sent<P>, verdict: Verdict) -> Landed<P> {
+    fn landed(&self, record: &Record<P>, sent: &Sent<P>, verdict: Verdict) -> Option<Record<P>> {
         let mut sent = sent.clone();
         sent.current = record.current;
-        shipped().landed(record, &sent, verdict, NOW)
+        shipped().landed(record, &sent, verdict, NOW, NOW)
     }
 }
 

@@ -166,7 +166,7 @@ pub(super) enum Step {
     GiveUp {
         actor: usize,
     },
-    /// A login could not be sent.
+    /// A request could not be sent.
     NotSent {
         actor: usize,
     },
@@ -344,6 +344,8 @@ impl World {
                             actor,
                             stored: *stored,
                         }));
+                    } else if self.requests.iter().any(|it| it.owner() == Some(actor)) {
+                        steps.push(Step::NotSent { actor });
                     }
                 }
             }
@@ -408,9 +410,16 @@ impl World {
             Step::Land { actor, stored } => world.land(actor, stored, machine)?,
             Step::GiveUp { actor } => world.give_up(actor, machine),
             Step::NotSent { actor } => {
-                world.requests.retain(|it| !it.is_login_of(Some(actor)));
-                let sent = world.actors[actor].sent()?;
-                world.land_login(actor, &sent, Verdict::NotSent, true, machine);
+                world.requests.retain(|it| it.owner() != Some(actor));
+                match world.actors[actor].doing.clone() {
+                    Doing::Nothing => return None,
+                    Doing::Login { sent, .. } => {
+                        world.land_login(actor, &sent, Verdict::NotSent, true, machine);
+                    }
+                    Doing::Change { asked, .. } => {
+                        world.land_change(actor, &asked, Answer::NotSent, true, machine);
+                    }
+                }
             }
             Step::Crash { actor } => {
                 let is_unstored = matches!(
@@ -474,7 +483,8 @@ impl World {
 
     fn store(&mut self, actor: usize, record: Record<P>) {
         self.record = record;
-        self.actors[actor].unsaved.saved();
+        let caught_up = self.actors[actor].unsaved.clone();
+        self.actors[actor].unsaved.saved(&caught_up);
         self.actors[actor].loaded = None;
     }
 
@@ -522,7 +532,7 @@ impl World {
             long_ago(&mut before);
             login = machine.decide_login(&before, wanted, id);
         }
-        let Login::Send { record, sent } = login else {
+        let Login::Send { record, mut sent } = login else {
             return None;
         };
         let password = *sent.password();
@@ -554,7 +564,7 @@ impl World {
         let mut is_stored = stored;
         if !stored {
             self.left.store_failures -= 1;
-            if !self.actors[actor].unsaved.may_send(&before, &sent, NOW) {
+            if !self.actors[actor].unsaved.may_send(&before, &mut sent, NOW) {
                 return None;
             }
         } else if machine.stores_first() {
@@ -710,7 +720,7 @@ impl World {
                 let verdict = match answer {
                     LoginAnswer::Accepted => Verdict::Accepted,
                     LoginAnswer::Refused { .. } => Verdict::Refused,
-                    LoginAnswer::Locked => Verdict::Locked { retry_after: None },
+                    LoginAnswer::Locked => Verdict::Locked,
                 };
                 self.land_login(actor, &sent, verdict, stored, machine);
                 let is_known = self.record.is_refused(sent.password());
@@ -737,14 +747,16 @@ impl World {
         stored: bool,
         machine: &dyn Machine,
     ) {
-        let landed = machine.landed(&self.load(actor), sent, verdict);
+        let before = self.load(actor);
+        let landed = machine.landed(&before, sent, verdict);
         self.actors[actor].doing = Doing::Nothing;
-        match (landed.record, stored) {
+        match (landed.filter(|record| *record != before), stored) {
             (Some(record), true) => self.store(actor, record),
             (Some(_), false) => {
-                let event = Event::Login(sent.clone(), verdict);
+                let event = Event::Login(sent.clone(), verdict, NOW);
                 self.actors[actor].unsaved.keep(event);
             }
+            (None, _) if verdict == Verdict::Accepted => self.actors[actor].unsaved.accepted(),
             (None, _) => {}
         }
     }
@@ -906,7 +918,7 @@ impl World {
                         return false;
                     }
                     let landed = machine.landed(&sent_record, &sent, Verdict::Refused);
-                    let Some(landed) = landed.record else {
+                    let Some(landed) = landed else {
                         return true;
                     };
                     record = landed;
@@ -1020,15 +1032,6 @@ impl World {
 }
 
 impl Actor {
-    fn sent(&self) -> Option<Sent<P>> {
-        match &self.doing {
-            Doing::Login { sent, .. } => Some(sent.clone()),
-            Doing::Nothing | Doing::Change { .. } => None,
-        }
-    }
-}
-
-impl Actor {
     /// Returns whether the process knows this claim or change.
     fn names(&self, id: Id) -> bool {
         let is_current = match &self.doing {
@@ -1041,6 +1044,13 @@ impl Actor {
 }
 
 impl Request {
+    /// Returns the process that waits for the answer.
+    fn owner(&self) -> Option<usize> {
+        match self {
+            Request::Login { owner, .. } | Request::Change { owner, .. } => *owner,
+        }
+    }
+
     fn is_login_of(&self, actor: Option<usize>) -> bool {
         match self {
             Request::Login { owner, .. } => *owner == actor,
@@ -1053,7 +1063,7 @@ impl Unsaved<P> {
     /// Returns whether an event belongs to this claim or change.
     fn names(&self, id: Id) -> bool {
         self.events.iter().any(|event| match event {
-            Event::Login(sent, _) => sent.id == id,
+            Event::Login(sent, ..) => sent.id == id,
             Event::Change(asked, _) => asked.id == id,
         })
     }

@@ -802,10 +802,10 @@ impl World {
                 format!("{job:?} was launched, and {under_way:?} is under way"),
             );
         }
-        if let Some(JobKind::Retire { generation }) = job {
-            if !self.rules.is_replaced(generation) {
-                self.fail(19, format!("token {generation} is logged out twice"));
-            }
+        if let Some(JobKind::Retire { generation }) = job
+            && !self.rules.is_replaced(generation)
+        {
+            self.fail(19, format!("token {generation} is logged out twice"));
         }
         let renews = matches!(job, Some(JobKind::Login { kind, .. }) if kind != LoginKind::Recheck);
         if self.rules.signal() == Some(Signal::Suspended) && !renews {

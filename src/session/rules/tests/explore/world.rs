@@ -828,11 +828,11 @@ impl World {
                 self.step(&cause, |rules, now| {
                     rules.accepted(generation, target, sent, now);
                 });
-                if let Response::Rolls(lifetime) = answer {
-                    if self.rules.generation() == Some(generation) {
-                        let cause = Cause::Rolled { lifetime, sent };
-                        self.step(&cause, |rules, now| rules.rolled(lifetime, None, sent, now));
-                    }
+                if let Response::Rolls(lifetime) = answer
+                    && self.rules.generation() == Some(generation)
+                {
+                    let cause = Cause::Rolled { lifetime, sent };
+                    self.step(&cause, |rules, now| rules.rolled(lifetime, None, sent, now));
                 }
             }
             Response::Rejected if replayed => {

@@ -1,0 +1,148 @@
+//! Why a source or a store failed.
+
+use std::error::Error;
+use std::fmt;
+use std::sync::Arc;
+
+use secrecy::SecretString;
+
+use crate::BoxError;
+use crate::error::redacted_cause;
+
+/// Why a source could not be read or written.
+///
+/// Cheap to clone. The cause, if there is one, is its
+/// [`source`](Error::source); nothing of it is quoted here.
+#[derive(Clone, Debug)]
+pub struct SourceError {
+    kind: SourceErrorKind,
+    source: Option<Arc<dyn Error + Send + Sync>>,
+}
+
+/// The kind of a [`SourceError`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SourceErrorKind {
+    /// It cannot be reached now; the session tries again later.
+    Unavailable,
+    /// It has no credentials: a variable is not set, a file does not exist.
+    Missing,
+    /// Its content is not credentials. Somebody must correct it.
+    Invalid,
+    /// It cannot be written, so a password change would be forgotten.
+    ReadOnly,
+    /// The record was stored by another process in the meantime.
+    Conflict,
+}
+
+impl SourceError {
+    /// The source cannot be reached now.
+    pub fn unavailable(cause: impl Into<BoxError>) -> Self {
+        Self::new(SourceErrorKind::Unavailable, cause)
+    }
+
+    /// The source has no credentials; another one in a
+    /// [`Chain`](super::Chain) may have some.
+    pub fn missing(cause: impl Into<BoxError>) -> Self {
+        Self::new(SourceErrorKind::Missing, cause)
+    }
+
+    /// The content of the source is not credentials.
+    ///
+    /// The cause must not quote the content, which may be a password.
+    pub fn invalid(cause: impl Into<BoxError>) -> Self {
+        Self::new(SourceErrorKind::Invalid, cause)
+    }
+
+    /// The source cannot be written.
+    #[must_use]
+    pub fn read_only() -> Self {
+        Self {
+            kind: SourceErrorKind::ReadOnly,
+            source: None,
+        }
+    }
+
+    /// The record was stored by another process since it was loaded. Only
+    /// [`CredentialStore::store`](crate::CredentialStore::store) returns it.
+    #[must_use]
+    pub fn conflict() -> Self {
+        Self {
+            kind: SourceErrorKind::Conflict,
+            source: None,
+        }
+    }
+
+    /// Returns the kind of error.
+    #[must_use]
+    pub fn kind(&self) -> SourceErrorKind {
+        self.kind
+    }
+
+    /// Removes `secrets` from the cause, which may quote the record.
+    pub(super) fn without(self, secrets: &[SecretString]) -> Self {
+        let cause = self.source.as_deref();
+        match cause.and_then(|cause| redacted_cause(cause, secrets)) {
+            Some(redacted) => Self {
+                source: Some(redacted.into()),
+                ..self
+            },
+            None => self,
+        }
+    }
+
+    /// None of these sources has credentials.
+    pub(super) fn none_of(missing: Vec<Self>) -> Self {
+        Self::missing(AllMissing(missing))
+    }
+
+    fn new(kind: SourceErrorKind, cause: impl Into<BoxError>) -> Self {
+        Self {
+            kind,
+            source: Some(cause.into().into()),
+        }
+    }
+}
+
+impl fmt::Display for SourceError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.kind {
+            SourceErrorKind::Unavailable => "the source of the credentials cannot be reached",
+            SourceErrorKind::Missing => "there are no credentials",
+            SourceErrorKind::Invalid => "the content of the credential source is not credentials",
+            SourceErrorKind::ReadOnly => "the source of the credentials cannot be written",
+            SourceErrorKind::Conflict => "the record was stored by another process meanwhile",
+        })
+    }
+}
+
+impl Error for SourceError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.source
+            .as_deref()
+            .map(|source| source as &(dyn Error + 'static))
+    }
+}
+
+/// Why none of a chain's sources has credentials.
+#[derive(Debug)]
+struct AllMissing(Vec<SourceError>);
+
+impl fmt::Display for AllMissing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("none of the sources has credentials")?;
+        for (place, error) in self.0.iter().enumerate() {
+            f.write_str(match place {
+                0 => ": ",
+                _ => "; ",
+            })?;
+            match error.source() {
+                Some(cause) => write!(f, "{cause}")?,
+                None => write!(f, "{error}")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Error for AllMissing {}
