@@ -31,7 +31,7 @@ const MAX_CONFLICTS: usize = 100;
 /// has ended. The delay doubles.
 const FIRST_POLL: Duration = Duration::from_millis(50);
 
-const LONGEST_POLL: Duration = Duration::from_secs(1);
+const LONGEST_POLL: Duration = Duration::from_millis(500);
 
 /// What the sessions of this process know of an account.
 pub(crate) struct SharedAccount {

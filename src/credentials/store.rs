@@ -36,26 +36,36 @@ use super::value::Credentials;
 /// # Durability
 ///
 /// When `store` returns `Ok`, the record survives a crash of the process and the
-/// loss of power. It is called twice for each login and each password change.
+/// loss of power. `store` is called twice for each login and each password change,
+/// before the server is asked and after its answer, and `load` before each.
 ///
-/// # Conditions
-///
-/// Rules hold for all processes on one store together:
+/// # What holds for all processes on one store
 ///
 /// - Logins go one at a time. A process that must wait does not count the wait
 ///   against its login timeout.
+/// - At most two logins fail in a row, so an account that is locked after three
+///   leaves one failed login for people.
+/// - After two logins without a verdict (a 503, a lost answer, a process that died
+///   before or after it sent one), the next is sent after 1 min, doubling to 1 h. Each
+///   such login may be a failed one, so chaos that lasts for hours can lock an account
+///   nevertheless. [`Session::login`](crate::Session::login) does not wait. A password
+///   that was accepted, with no password change unresolved, has no such delay.
+///
+/// # Conditions
+///
 /// - The [login timeout](crate::SessionBuilder::login_timeout) is at least as long as
 ///   the server works on a login, and at most one hour.
 /// - The clocks of the processes differ by less than the login timeout.
 /// - No request is executed later than the
 ///   [retention](crate::SessionBuilder::password_retention), 24 h by default.
-/// - At most two logins fail in a row, so an account that is locked after three
-///   leaves one failed login for people.
 /// - After a password change with [`ErrorKind::Uncertain`](crate::ErrorKind::Uncertain)
 ///   call it again with the same password.
 /// - To change the password by hand, replace the current password of the record
 ///   ([`Record::set_password`], or the field `password` of its JSON) and leave the
-///   rest.
+///   rest. A first password in the code is not used once there is a record.
+///
+/// Times in the record are wall-clock times. They follow tokio's clock in between, so
+/// a paused clock moves them in tests.
 ///
 /// # Errors
 ///
@@ -67,13 +77,15 @@ use super::value::Credentials;
 /// # Cancellation
 ///
 /// A call does not end with the caller that caused it. It is dropped after the
-/// login timeout. A `store` that was dropped may or may not have stored the record.
+/// login timeout. A `store` that was dropped, or has failed, may have stored the record,
+/// or may store it later, if it still compares the version then.
 ///
 /// # Examples
 ///
 /// A vault that keeps one text for each name, and counts its versions from 1. A
 /// write succeeds only if the version is the expected one, and version 0 means that
-/// there is no text yet (check-and-set of Vault's key-value engine, version 2):
+/// there is no text yet (check-and-set of Vault's key-value engine, version 2, which
+/// also keeps older versions: limit them, since they hold passwords):
 ///
 /// ```
 /// use tower_reauth::{CredentialStore, Credentials, ExposeSecret, Source, SourceError};
@@ -111,7 +123,7 @@ use super::value::Credentials;
 ///     }
 ///
 ///     async fn store(&self, record: Record, expected: Version) -> Result<(), SourceError> {
-///         let cas = expected.as_u64().unwrap_or(0);
+///         let cas = expected.as_u64().expect("`load` returned it");
 ///         match self.0.put("ctm/emuser", record.to_json(), cas).await {
 ///             Ok(true) => Ok(()),
 ///             Ok(false) => Err(SourceError::conflict()),
@@ -165,7 +177,7 @@ use super::value::Credentials;
 ///     }
 ///
 ///     async fn store(&self, record: Record, expected: Version) -> Result<(), SourceError> {
-///         let version = expected.as_u64().unwrap_or(0);
+///         let version = expected.as_u64().expect("`load` returned it");
 ///         let updated = self
 ///             .database
 ///             .execute(

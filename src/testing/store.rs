@@ -41,7 +41,9 @@ const DROPPED: &str = "A `store` that is dropped has stored the record or not. T
 /// process would.
 ///
 /// It stores records some hundred times, and the record that it found at the end.
-/// No password is sent anywhere. Do not run it on a store that a program uses.
+/// No password is sent anywhere. Do not run it on a store that a program uses. The store
+/// may be empty if `load` then returns a first record. A paused clock is fine for a store
+/// without sockets.
 ///
 /// Durability is checked as far as it can be seen: other handles load what one has
 /// stored. Whether a record survives the loss of power is not checked.

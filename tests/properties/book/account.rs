@@ -440,7 +440,12 @@ impl Account {
     ) {
         let is_claimed = self.login.as_ref().is_some_and(|claim| claim.id == sent.id);
         let unclaimed = sent.unclaimed.as_deref();
-        if !is_claimed && unclaimed.is_none_or(|before| self.differs_from(before).is_some()) {
+        let is_unclaimed = unclaimed.is_some_and(|before| {
+            let mut unedited = self.clone();
+            unedited.current = before.current;
+            unedited.differs_from(before).is_none()
+        });
+        if !is_claimed && !is_unclaimed {
             return;
         }
         self.sees_edit(now);

@@ -742,6 +742,12 @@ fn a_verdict_on_a_login_without_a_stored_claim_counts_unless_others_have_stored(
     assert_eq!(caught_up.tries[0].at, at);
     let (others, _) = begun(&proven(), "b");
     assert_eq!(unsaved.catch_up(&account(), &others, later), None);
+    // After an edit it is a login without a verdict.
+    let mut edited = proven();
+    edited.edit("x");
+    let caught_up = unsaved.catch_up(&account(), &edited, later).unwrap();
+    assert!(!caught_up.is_refused(&"a"));
+    assert_eq!(caught_up.without_verdict(), 1);
 }
 
 #[test]
