@@ -439,6 +439,33 @@ async fn with_a_full_disk_only_a_password_that_worked_is_sent_once_a_process() {
     assert_eq!(emulator.account().requests_to(Operation::UpdatePassword), 0);
 }
 
+/// A store that does not answer to a write, from the third on.
+struct Hanging(FileStore, AtomicUsize);
+
+impl CredentialStore for Hanging {
+    async fn load(&self) -> Result<(Record, Version), SourceError> {
+        self.0.load().await
+    }
+
+    async fn store(&self, record: Record, expected: Version) -> Result<(), SourceError> {
+        if self.1.fetch_add(1, Ordering::Relaxed) >= 2 {
+            std::future::pending::<()>().await;
+        }
+        self.0.store(record, expected).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_the_store_hangs_a_password_that_worked_is_sent_and_has_its_time() {
+    let store = Store::new(OLD);
+    let hanging = Hanging(FileStore::new(&store.0), AtomicUsize::new(0));
+    let provider = Scripted::new(Source::new(hanging), "old-pass");
+    let session = Session::new(provider.clone());
+    session.token().await.unwrap();
+    session.login().await.unwrap();
+    assert_eq!(provider.sent().len(), 2);
+}
+
 // Logins without a verdict.
 
 #[tokio::test(start_paused = true)]

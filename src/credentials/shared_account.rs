@@ -146,6 +146,7 @@ pub(crate) struct ClaimedLogin {
     username: String,
     passwords: Vec<SecretString>,
     is_unresolved: bool,
+    has_tries: bool,
     deadline: Instant,
     /// What to report if this is dropped. `None` while the server works on the
     /// login: nobody knows how that ends, so the claim stays until it is over.
@@ -295,12 +296,14 @@ impl<'a> OpenAccount<'a> {
             if let Some(error) = self.needs_action(&sent, wanted) {
                 return Ok(LoginStep::Stopped(Some(error)));
             }
+            let length = sent.until().since(now);
             let mut claimed = ClaimedLogin {
                 shared: self.shared.clone(),
                 username: record.username().to_owned(),
                 passwords: secrets_of(&record),
                 is_unresolved: record.is_unresolved(),
-                deadline: Instant::now() + sent.until().since(now),
+                has_tries: record.has_tries(),
+                deadline: Instant::now() + length,
                 sent,
                 // Also if storing it fails: it may be stored nevertheless.
                 if_dropped: Some((Verdict::NotSent, now)),
@@ -317,9 +320,12 @@ impl<'a> OpenAccount<'a> {
                     if !unsaved.may_send(&before, &mut claimed.sent, now) {
                         return Err(error);
                     }
+                    // Nobody relies on its end.
+                    claimed.deadline = Instant::now() + length;
                 }
             }
-            if Instant::now() >= claimed.deadline && claimed.sent.is_claimed() {
+            // The store took so long that the claim is over.
+            if Instant::now() >= claimed.deadline {
                 return Err(timed_out());
             }
             return Ok(LoginStep::Send(claimed));
@@ -590,6 +596,11 @@ impl ClaimedLogin {
     /// Returns whether only a login with a password shows which one works.
     pub(crate) fn is_unresolved(&self) -> bool {
         self.is_unresolved
+    }
+
+    /// Returns whether logins were not accepted since the last accepted one.
+    pub(crate) fn has_tries(&self) -> bool {
+        self.has_tries
     }
 
     /// Returns when the caller must give up.

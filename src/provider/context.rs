@@ -174,8 +174,9 @@ impl LoginContext {
     /// exchange it. It may be dead.
     ///
     /// It is missing after an exchange whose answer was lost. It is also missing for the
-    /// first login after a password change whose outcome is not known, since only a login
-    /// with a password shows which one the server takes.
+    /// first login after a password change whose outcome is not known, and for a
+    /// [`Session::renew`](crate::Session::renew) after a login whose password was not
+    /// accepted, since only a login with a password shows which one the server takes.
     #[must_use]
     pub fn previous(&self) -> Option<&Token> {
         self.previous.as_ref()

@@ -82,11 +82,6 @@ impl<P> Sent<P> {
         &self.password
     }
 
-    /// Returns whether the claim is stored, so that others rely on its end.
-    pub(crate) fn is_claimed(&self) -> bool {
-        self.unclaimed.is_none()
-    }
-
     /// Returns when the claim ends. The driver gives up before that.
     pub(crate) fn until(&self) -> WallTime {
         self.until

@@ -186,6 +186,11 @@ impl<P: Clone + PartialEq> Record<P> {
         self.has_open() && !self.accepted
     }
 
+    /// Returns whether logins were not accepted since the last accepted one.
+    pub(crate) fn has_tries(&self) -> bool {
+        !self.tries.is_empty()
+    }
+
     /// Returns whether the server refused all passwords.
     pub(crate) fn is_stopped(&self) -> bool {
         self.order().all(|password| self.is_refused(password))

@@ -301,8 +301,11 @@ async fn login_with_password(
         };
         let mut secrets = login.passwords().to_vec();
         secrets.extend(previous.as_ref().map(Token::secrets).unwrap_or_default());
-        // A login without a password does not show which one the server takes.
-        let previous = previous.clone().filter(|_| !login.is_unresolved());
+        // A login without a password does not show which one the server takes. A password
+        // change renews the token to see that.
+        let is_renewal = context.reason() == Reason::Requested && !context.is_forced();
+        let must_show = login.is_unresolved() || is_renewal && login.has_tries();
+        let previous = previous.clone().filter(|_| !must_show);
         let offers_previous = previous.is_some();
         let context = replacing(context.clone(), previous);
         let (context, has_asked) = context.with_credentials(login.credentials()).watched();

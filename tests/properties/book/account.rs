@@ -508,13 +508,16 @@ impl Account {
     }
 
     pub(crate) fn is_answered(&mut self, asked: &AskedChange, answer: Answer, now: Millis) {
-        self.sees_edit(now);
-        if self.change.as_ref().is_none_or(|it| it.id != asked.id) {
-            if answer == Answer::Yes && !self.order().contains(&asked.new) {
-                self.puts_first(asked.new, Open::Lost, now);
+        let mut seen = self.clone();
+        seen.sees_edit(now);
+        if seen.change.as_ref().is_none_or(|it| it.id != asked.id) {
+            if answer == Answer::Yes && !seen.order().contains(&asked.new) {
+                seen.puts_first(asked.new, Open::Lost, now);
+                *self = seen;
             }
             return;
         }
+        *self = seen;
         self.change = None;
         match answer {
             Answer::Yes => {

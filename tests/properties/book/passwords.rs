@@ -157,9 +157,12 @@ impl Passwords {
         self.base(now).decide(false, now_millis) == Decision::Later
     }
 
-    /// Whether the session holds the server's password for the current one.
+    /// Whether the session holds the server's password for the current one, and the
+    /// server has not refused it nevertheless.
     pub(crate) fn is_current(&self, now: Duration) -> bool {
-        self.kind == SourceKind::None || self.base(now).current == self.server
+        let base = self.base(now);
+        let is_right = base.current == self.server && !base.is_refused(base.current);
+        self.kind == SourceKind::None || is_right
     }
 
     /// How many passwords the session keeps.
@@ -500,8 +503,16 @@ impl Passwords {
             Verdict::Refused | Verdict::Unknown | Verdict::Locked | Verdict::NotSent => {}
         }
         if self.is_stored() {
-            let outcome = Outcome::Login(login.sent, verdict, millis);
-            self.outcomes.push(outcome);
+            let mut after = base.clone();
+            after.lands(&login.sent, verdict, millis, self.retention, millis);
+            let changes = after.differs_from(&base).is_some();
+            // Without a claim there may be nothing to store. A store that failed may have
+            // it nevertheless.
+            let is_claimed = login.is_stored || base.login.is_some();
+            if is_claimed || changes || !is_same {
+                let outcome = Outcome::Login(login.sent, verdict, millis);
+                self.outcomes.push(outcome);
+            }
         } else {
             let mut account = self.base(now);
             account.lands(&login.sent, verdict, millis, self.retention, millis);
