@@ -1,8 +1,8 @@
-//! What the sessions of this process know of an account, and how they use it.
+//! The knowledge that the sessions of this process share about an account.
 //!
 //! [`SharedAccount`] belongs to a source. A job opens it as [`OpenAccount`], which
-//! carries the contract of [`Account`] out: load the record, decide, store what was
-//! decided if the record is still the same, and only then send.
+//! fulfils the contract of [`Account`]: it loads the record, decides, stores the new
+//! record if the stored one is still the same, and only then lets the job send.
 
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
@@ -33,7 +33,7 @@ const FIRST_POLL: Duration = Duration::from_millis(50);
 
 const LONGEST_POLL: Duration = Duration::from_millis(500);
 
-/// What the sessions of this process know of an account.
+/// The knowledge that the sessions of this process share about an account.
 pub(crate) struct SharedAccount {
     owner: Owner,
     // Locked for moments, never across a call.
@@ -48,7 +48,7 @@ struct Known {
     observed: Option<Observed<Password>>,
     /// How many logins and password changes have ended.
     ended: u64,
-    /// What the store failed to keep.
+    /// The events that the store failed to keep.
     unsaved: Unsaved<Password>,
     /// The server's last refusal.
     refusal: Option<Error>,
@@ -100,7 +100,16 @@ enum Saved {
     Conflict,
 }
 
-/// What to do about a wanted login.
+/// The current credentials of an account.
+pub(crate) enum Current {
+    Credentials(Credentials),
+    /// The server refused them. The last refusal, if this process received it.
+    Refused(Option<Error>),
+    /// It is not known which password works.
+    Unknown,
+}
+
+/// The answer to a caller that needs a login.
 pub(crate) enum LoginStep {
     /// Send it.
     Send(ClaimedLogin),
@@ -108,11 +117,11 @@ pub(crate) enum LoginStep {
     Wait(Blocker),
     /// Decide anew after this delay: more logins might lock the account.
     Later(Duration),
-    /// No password may be sent. The last refusal, if this process knows it.
+    /// No password may be sent. The last refusal, if this process received it.
     Stopped(Option<Error>),
 }
 
-/// What to do about a wanted password change.
+/// The answer to a caller that wants to change the password.
 pub(crate) enum ChangeStep {
     /// Ask the server to change to this password.
     Ask(ClaimedChange),
@@ -148,8 +157,8 @@ pub(crate) struct ClaimedLogin {
     is_unresolved: bool,
     has_tries: bool,
     deadline: Instant,
-    /// What to report if this is dropped. `None` while the server works on the
-    /// login: nobody knows how that ends, so the claim stays until it is over.
+    /// The verdict to report if this is dropped, and its time. `None` while the server
+    /// works on the login: its outcome is not known, so the claim lasts until its end.
     if_dropped: Option<(Verdict, WallTime)>,
 }
 
@@ -240,30 +249,18 @@ impl<'a> OpenAccount<'a> {
         Arc::as_ptr(&self.shared).addr()
     }
 
-    /// Returns whether a login must come before a change to `new`.
-    pub(crate) async fn needs_login_before(&mut self, new: &Password) -> Result<bool, SourceError> {
-        let loaded = self.load().await?;
-        let begin = self
-            .machine
-            .begin_change(&loaded.record, new, Id(0), loaded.now);
-        Ok(begin == Begin::LoginFirst)
-    }
-
-    /// Returns the credentials that work as far as is known, or the last refusal.
-    /// `None` while it is not known which password works.
-    pub(crate) async fn current(
-        &mut self,
-    ) -> Result<Option<Result<Credentials, Option<Error>>>, SourceError> {
-        let loaded = self.load().await?;
-        let record = &loaded.record;
-        if record.is_stopped() {
-            return Ok(Some(Err(self.shared.known().refusal.clone())));
+    /// Returns the current credentials, for a caller that must not test a password.
+    pub(crate) async fn current(&mut self) -> Result<Current, SourceError> {
+        let Loaded { record, .. } = self.load().await?;
+        if record.is_refused(record.current()) {
+            return Ok(Current::Refused(self.shared.known().refusal.clone()));
         }
         if record.is_unresolved() {
-            return Ok(None);
+            return Ok(Current::Unknown);
         }
         let password = record.current().secret().clone();
-        Ok(Some(Ok(Credentials::new(record.username(), password))))
+        let credentials = Credentials::new(record.username(), password);
+        Ok(Current::Credentials(credentials))
     }
 
     /// Decides a login, and claims it if it is to be sent.

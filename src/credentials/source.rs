@@ -2,13 +2,12 @@
 
 use std::fmt;
 use std::future::Future;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::account::Settings;
 use super::error::{SourceError, SourceErrorKind};
 use super::shared_account::{InMemory, OpenAccount, SharedAccount};
-use super::store::{CredentialStore, ErasedStore};
+use super::store::{BoxFuture, CredentialStore, ErasedStore};
 use super::value::Credentials;
 
 /// Where credentials come from, if they can only be read: the environment, a
@@ -236,8 +235,6 @@ impl fmt::Debug for Source {
         f.debug_struct("Source").finish_non_exhaustive()
     }
 }
-
-type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 trait ErasedSource: Send + Sync {
     fn fetch(&self) -> BoxFuture<'_, Result<Credentials, SourceError>>;

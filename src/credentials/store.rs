@@ -83,9 +83,9 @@ use super::value::Credentials;
 /// # Examples
 ///
 /// A vault that keeps one text for each name, and counts its versions from 1. A
-/// write succeeds only if the version is the expected one, and version 0 means that
-/// there is no text yet (check-and-set of Vault's key-value engine, version 2, which
-/// also keeps older versions: limit them, since they hold passwords):
+/// write succeeds only if the version is the expected one; version 0 expects that the
+/// name is new. This is the check-and-set of Vault's key-value engine, version 2. That
+/// engine also keeps older versions: limit them, since they hold passwords.
 ///
 /// ```
 /// use tower_reauth::{CredentialStore, Credentials, ExposeSecret, Source, SourceError};
@@ -363,7 +363,7 @@ impl From<u64> for Version {
     }
 }
 
-type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+pub(super) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// The object-safe form of a store.
 pub trait ErasedStore: Send + Sync {

@@ -49,33 +49,21 @@ impl Session {
         // The caller's own job would wait for this one.
         self.driver.not_nested()?;
         let mut refreshed = false;
-        let mut resolved = false;
-        let mut again = 0;
+        let mut log_in_first = LogInFirst::default();
         loop {
             let token = match self.token().await {
                 Ok(token) => Some(token),
                 Err(error) if error.kind() == ErrorKind::PasswordExpired => None,
                 Err(error) => return Err(error),
             };
-            if token.is_some() && self.driver.runner().needs_login_before(&change).await? {
-                // A provider that sends no password cannot show it.
-                if resolved {
-                    return Err(Error::new(ErrorKind::Uncertain));
-                }
-                self.renew().await?;
-                resolved = true;
-                continue;
-            }
             let result = match self.start_change(&change) {
                 (Start::Started, Some(wait)) => match result_of(wait).await {
-                    Some(result) => result,
-                    // An earlier change was denied, or another process was faster.
-                    None if again < MOST_EARLIER => {
-                        again += 1;
-                        resolved = false;
+                    ChangeResult::Ended(result) => result,
+                    ChangeResult::LogInFirst { has_sent } => {
+                        log_in_first.again(has_sent)?;
+                        self.renew().await?;
                         continue;
                     }
-                    None => return Err(Error::new(ErrorKind::Uncertain)),
                 },
                 (Start::Busy | Start::Join | Start::Started, wait) => {
                     self.wait_for_another(wait).await?;
@@ -127,14 +115,46 @@ impl Session {
     }
 }
 
-/// Waits for the result of a password change; `None` if a login must come first. A
-/// logout in the meantime does not undo what the server has changed.
-async fn result_of(mut wait: Wait) -> Option<Result<(), Error>> {
+/// How often a login came before a password change.
+#[derive(Default)]
+struct LogInFirst {
+    /// Since an earlier change was sent again.
+    logins: u32,
+    earlier: u32,
+}
+
+impl LogInFirst {
+    /// Returns an error if one more login would not help.
+    fn again(&mut self, has_sent: bool) -> Result<(), Error> {
+        if has_sent {
+            self.earlier += 1;
+            self.logins = 0;
+        }
+        self.logins += 1;
+        // A provider that sends no password cannot show which one works.
+        match self.logins > 1 || self.earlier > MOST_EARLIER {
+            true => Err(Error::new(ErrorKind::Uncertain)),
+            false => Ok(()),
+        }
+    }
+}
+
+/// How the job of a password change ended.
+enum ChangeResult {
+    Ended(Result<(), Error>),
+    LogInFirst { has_sent: bool },
+}
+
+/// Waits for the end of a password change. A logout in the meantime does not undo what
+/// the server has changed.
+async fn result_of(mut wait: Wait) -> ChangeResult {
     loop {
         let again = wait.again();
         match std::mem::replace(&mut wait, again).await {
-            Some(WaitResult::PasswordChange(result)) => return Some(result),
-            Some(WaitResult::LogInFirst) => return None,
+            Some(WaitResult::PasswordChange(result)) => return ChangeResult::Ended(result),
+            Some(WaitResult::LogInFirst { has_sent }) => {
+                return ChangeResult::LogInFirst { has_sent };
+            }
             Some(
                 WaitResult::Refreshed
                 | WaitResult::Unchanged

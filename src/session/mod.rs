@@ -292,7 +292,7 @@ impl Session {
                             WaitResult::LoggedOut(_)
                             | WaitResult::Retired
                             | WaitResult::PasswordChange(_)
-                            | WaitResult::LogInFirst,
+                            | WaitResult::LogInFirst { .. },
                         )
                         | None => {}
                     }

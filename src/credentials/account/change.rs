@@ -130,7 +130,7 @@ impl Account {
             return Begin::NoRoom;
         }
         record.accepted = false;
-        let until = now.plus(self.settings.change_timeout.min(LONGEST));
+        let until = now.plus(self.settings.login_timeout.min(LONGEST));
         record.change = Some(Change {
             id,
             owner: self.owner,
@@ -156,11 +156,13 @@ impl Account {
         answer: Answer,
         now: WallTime,
     ) -> Option<Record<P>> {
+        let is_own = |record: &Record<P>| {
+            let change = record.change.as_ref();
+            change.is_some_and(|change| change.id == asked.id)
+        };
+        let was_own = is_own(record);
         let mut record = record.caught_up(now);
-        let is_own = record
-            .change
-            .as_ref()
-            .is_some_and(|change| change.id == asked.id);
+        let is_own = is_own(&record);
         match (answer, is_own) {
             // yes, `change` is still its own | `current` = new, old into
             // `others`; new closed; no `change`; a refusal of new becomes "no
@@ -176,7 +178,7 @@ impl Account {
             }
             // yes, `change` is gone | nothing, or new into `others`, open, if
             // the record lacks it
-            (Answer::Yes, false) if record.has(&asked.new) => return None,
+            (Answer::Yes, false) if record.has(&asked.new) => return was_own.then_some(record),
             (Answer::Yes, false) => record.put_first(asked.new.clone(), Open::Lost, now),
             // provably not sent, `change` is still its own | the record as it was
             // before, if nothing was known of new then, and no login has sent it
@@ -200,7 +202,10 @@ impl Account {
             // answer lost, timeout, owner dead, `until` over | no `change`
             // (whoever sees it); new stays open (lost)
             (Answer::Lost | Answer::NotSent, true) => record.change = None,
-            (Answer::No | Answer::Lost | Answer::NotSent, false) => return None,
+            // An edit has ended it.
+            (Answer::No | Answer::Lost | Answer::NotSent, false) => {
+                return was_own.then_some(record);
+            }
         }
         Some(record)
     }

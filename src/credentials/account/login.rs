@@ -280,7 +280,7 @@ impl Account {
             // Provably not sent: no `login`; not a try. Nor a forced one: what was
             // refused before stays so.
             (Verdict::NotSent, true) => record.tries = sent.former_tries.clone(),
-            // Locked, if the server says so: no `login`; not a try.
+            // Locked: no `login`; not a try.
             (Verdict::Locked, _) | (Verdict::NotSent, false) => {}
         }
         Some(record)

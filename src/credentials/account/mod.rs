@@ -122,10 +122,8 @@ pub(crate) struct Account {
 /// The times of an account.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Settings {
-    /// How long a claim lasts. At most one hour.
+    /// How long a claim lasts, of a login or of a change. At most one hour.
     pub(crate) login_timeout: Duration,
-    /// How long a change is in progress for others. At most one hour.
-    pub(crate) change_timeout: Duration,
     /// How late a server may execute a change.
     pub(crate) retention: Duration,
     /// After which delay a refused password is sent again. The delay doubles.
@@ -136,7 +134,6 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             login_timeout: Duration::from_secs(30),
-            change_timeout: Duration::from_secs(30),
             retention: Duration::from_secs(24 * 3600),
             retry_refused_after: None,
         }

@@ -191,16 +191,12 @@ impl<P: Clone + PartialEq> Record<P> {
         !self.tries.is_empty()
     }
 
-    /// Returns whether the server refused all passwords.
-    pub(crate) fn is_stopped(&self) -> bool {
-        self.order().all(|password| self.is_refused(password))
-    }
-
     pub(super) fn has(&self, password: &P) -> bool {
         self.order().any(|known| known == password)
     }
 
-    pub(super) fn is_refused(&self, password: &P) -> bool {
+    /// Returns whether the server refused `password`.
+    pub(crate) fn is_refused(&self, password: &P) -> bool {
         let mut refused = self.tries.iter().filter(|tried| tried.is_refused());
         refused.any(|tried| tried.password == *password)
     }

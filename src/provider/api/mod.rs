@@ -573,7 +573,7 @@ fn without_userinfo(uri: Uri) -> Result<Uri, http::Error> {
     if let Some(authority) = &mut parts.authority
         && let Some((_, host)) = authority.as_str().rsplit_once('@')
     {
-        // What is behind an `@` between brackets is no host.
+        // The text after an `@` between brackets is not a host.
         *authority = host.parse()?;
     }
     Ok(Uri::from_parts(parts)?)

@@ -33,8 +33,11 @@ pub(crate) enum WaitResult {
     Retired,
     /// A password change ended, with this result.
     PasswordChange(Result<(), Error>),
-    /// A password change has sent nothing: a login must come first.
-    LogInFirst,
+    /// A login must come before a password change.
+    LogInFirst {
+        /// Whether an earlier change, which is still open, was sent again.
+        has_sent: bool,
+    },
 }
 
 impl Job {

@@ -395,10 +395,15 @@ impl Driver {
                 state.rules.password_change_landed(Err(error.clone()), now);
                 WaitResult::PasswordChange(Err(error))
             }
-            JobResult::ChangePassword(Err(ChangeFailure::LogInFirst)) => {
-                let error = Error::new(ErrorKind::Uncertain);
-                state.rules.password_change_landed(Err(error), now);
-                WaitResult::LogInFirst
+            JobResult::ChangePassword(Err(ChangeFailure::LogInFirst { has_sent })) => {
+                match has_sent {
+                    true => {
+                        let error = Error::new(ErrorKind::Uncertain);
+                        state.rules.password_change_landed(Err(error), now);
+                    }
+                    false => state.rules.password_change_put_off(now),
+                }
+                WaitResult::LogInFirst { has_sent }
             }
         }
     }
@@ -524,10 +529,6 @@ impl Driver {
 
     pub(super) fn usage(&self) -> &Usage {
         &self.usage
-    }
-
-    pub(super) fn runner(&self) -> &Runner {
-        &self.runner
     }
 
     /// Returns an error in a job of this session, which must not wait for another job.

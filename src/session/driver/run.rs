@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::job::Job;
 use super::{nesting, trace};
 use crate::credentials::account::{Answer, Password, Settings, Verdict, Wanted};
-use crate::credentials::shared_account::{ChangeStep, LoginStep, OpenAccount};
+use crate::credentials::shared_account::{ChangeStep, Current, LoginStep, OpenAccount};
 use crate::credentials::source::Realm;
 use crate::credentials::{Credentials, Source, SourceError};
 use crate::error::{Error, ErrorKind};
@@ -65,7 +65,7 @@ pub(super) enum JobSpec {
         token: Token,
     },
     ChangePassword {
-        /// `None` if the password has expired: there is no session then.
+        /// `None` after an expired password, which leaves no session.
         token: Option<Token>,
         change: PasswordChange,
     },
@@ -93,7 +93,10 @@ pub(super) enum JobResult {
 #[derive(Debug)]
 pub(super) enum ChangeFailure {
     /// A login must show first which password works.
-    LogInFirst,
+    LogInFirst {
+        /// Whether an earlier change, which is still open, was sent again.
+        has_sent: bool,
+    },
     Failed(Error),
 }
 
@@ -104,28 +107,9 @@ impl<E: Into<Error>> From<E> for ChangeFailure {
 }
 
 impl Runner {
-    /// Returns whether a login must come before the password is changed to `change`:
-    /// only a login shows which password works.
-    pub(in crate::session) async fn needs_login_before(
-        &self,
-        change: &PasswordChange,
-    ) -> Result<bool, Error> {
-        let Some(source) = self.provider.source() else {
-            return Ok(false);
-        };
-        let new = Password::from(change.new_password().clone());
-        let asked = async {
-            let mut account = self.open(source).await?;
-            may_keep(&account, change)?;
-            Ok::<_, ProviderError>(account.needs_login_before(&new).await?)
-        };
-        guarded(self.deadline(), asked).await
-    }
-
     async fn open<'a>(&'a self, source: &'a Source) -> Result<OpenAccount<'a>, ProviderError> {
         let mut settings = Settings {
             login_timeout: self.login_timeout,
-            change_timeout: self.login_timeout,
             retry_refused_after: self.retry_refused_after,
             ..Settings::default()
         };
@@ -475,12 +459,12 @@ async fn current_credentials(runner: &Runner) -> Result<Credentials, ProviderErr
     };
     let mut account = runner.open(source).await?;
     match account.current().await? {
-        Some(Ok(credentials)) => Ok(credentials),
-        Some(Err(refusal)) => Err(ProviderError::refused(
+        Current::Credentials(credentials) => Ok(credentials),
+        Current::Refused(refusal) => Err(ProviderError::refused(
             refusal.unwrap_or_else(refused_before),
         )),
         // A logout must not test a password.
-        None => Err(ProviderError::unavailable(
+        Current::Unknown => Err(ProviderError::unavailable(
             "it is not known which password works until the next login",
         )),
     }
@@ -531,6 +515,7 @@ async fn change_password(
         return Err(Error::new(ErrorKind::Recursive).into());
     }
     let new = Password::from(change.new_password().clone());
+    let mut has_sent = false;
     loop {
         let step = async {
             let step = account.begin_change(&new).await;
@@ -544,7 +529,7 @@ async fn change_password(
                 continue;
             }
             ChangeStep::AlreadyCurrent => return Ok(()),
-            ChangeStep::LogInFirst => return Err(ChangeFailure::LogInFirst),
+            ChangeStep::LogInFirst => return Err(ChangeFailure::LogInFirst { has_sent }),
             ChangeStep::Busy(until) => return Err(busy(until).into()),
             ChangeStep::NoRoom => return Err(no_room().into()),
         };
@@ -567,10 +552,12 @@ async fn change_password(
         }
         store(runner, account.land_change(claimed, answer)).await;
         match outcome {
-            Ok(()) if is_again => {}
+            Ok(()) if is_again => has_sent = true,
             Ok(()) => return Ok(()),
             // Of the earlier change. A login shows which password works.
-            Err(_) if is_again && answer == Answer::No => return Err(ChangeFailure::LogInFirst),
+            Err(_) if is_again && answer == Answer::No => {
+                return Err(ChangeFailure::LogInFirst { has_sent: true });
+            }
             Err(error) => return Err(error.into()),
         }
     }

@@ -52,7 +52,7 @@ impl AcquireToken {
                             | WaitResult::LoggedOut(_)
                             | WaitResult::Retired
                             | WaitResult::PasswordChange(_)
-                            | WaitResult::LogInFirst,
+                            | WaitResult::LogInFirst { .. },
                         )
                         | None,
                         None,
@@ -104,7 +104,7 @@ impl AwaitRefresh {
                     | WaitResult::LoggedOut(_)
                     | WaitResult::Retired
                     | WaitResult::PasswordChange(_)
-                    | WaitResult::LogInFirst,
+                    | WaitResult::LogInFirst { .. },
                 )
                 | None => {
                     self.wait = driver.report_rejection(self.generation, self.target, None)?;

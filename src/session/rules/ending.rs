@@ -63,6 +63,12 @@ impl Rules {
         self.resume(now);
     }
 
+    /// The running password change has sent nothing: a login must come first.
+    pub(crate) fn password_change_put_off(&mut self, now: Timestamp) {
+        self.finish_job(now);
+        self.resume(now);
+    }
+
     /// A caller waits for the end of the running job.
     pub(crate) fn hold_up(&mut self) {
         self.held_up |= self.is_retiring();

@@ -72,7 +72,8 @@ use time::BRIEFLY;
 ///   [`login_failed`](Rules::login_failed),
 ///   [`logout_landed`](Rules::logout_landed),
 ///   [`retire_landed`](Rules::retire_landed),
-///   [`password_change_landed`](Rules::password_change_landed);
+///   [`password_change_landed`](Rules::password_change_landed),
+///   [`password_change_put_off`](Rules::password_change_put_off);
 /// - the last use of a replaced token: [`released`](Rules::released), and
 ///   [`reused`](Rules::reused) if a login yields it again;
 /// - time: [`tick`](Rules::tick).

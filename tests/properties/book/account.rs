@@ -511,8 +511,12 @@ impl Account {
         let mut seen = self.clone();
         seen.sees_edit(now);
         if seen.change.as_ref().is_none_or(|it| it.id != asked.id) {
-            if answer == Answer::Yes && !seen.order().contains(&asked.new) {
+            let is_missing = answer == Answer::Yes && !seen.order().contains(&asked.new);
+            if is_missing {
                 seen.puts_first(asked.new, Open::Lost, now);
+            }
+            let was_own = self.change.as_ref().is_some_and(|it| it.id == asked.id);
+            if is_missing || was_own {
                 *self = seen;
             }
             return;

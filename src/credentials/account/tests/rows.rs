@@ -289,6 +289,18 @@ fn no_and_lost_change_nothing_once_the_change_has_ended() {
 }
 
 #[test]
+fn an_answer_after_an_edit_stores_the_edit_which_has_ended_the_change() {
+    let (mut record, asked) = begun(&proven(), "b");
+    record.edit("x");
+    for answer in [Answer::Yes, Answer::No, Answer::Lost, Answer::NotSent] {
+        let after = answered(&record, &asked, answer);
+        assert_eq!((after.current, after.change()), ("x", None));
+        assert_eq!(others(&after), [("a", Open::Closed), ("b", Open::Lost)]);
+        assert_eq!(account().change_answered(&after, &asked, answer, NOW), None);
+    }
+}
+
+#[test]
 fn a_change_that_was_not_sent_leaves_no_trace() {
     let (record, asked) = begun(&proven(), "b");
     assert_eq!(answered(&record, &asked, Answer::NotSent), proven());

@@ -343,6 +343,7 @@ impl World {
             | Landing::Lost
             | Landing::Some
             | Landing::Retired(_)
+            | Landing::PutOff
             | Landing::NotChanged(_) => {}
         }
         if let JobKind::Logout | JobKind::Retire { .. } = under_way.job {
@@ -693,6 +694,8 @@ impl World {
             (JobKind::ChangePassword, Landing::Changed) => {
                 said(|event| matches!(event, Event::PasswordChanged { .. }))
             }
+            // It is to be made yet.
+            (JobKind::ChangePassword, Landing::PutOff) => true,
             (JobKind::ChangePassword, _) => {
                 said(|event| matches!(event, Event::PasswordChangeFailed { .. }))
             }

@@ -105,6 +105,8 @@ pub(super) enum Landing {
     Retired(LogoutOutcome),
     Changed,
     NotChanged(ErrorKind),
+    /// A login must come before a password change.
+    PutOff,
 }
 
 /// Up to when time passes. What is next is what the rules wait for.
@@ -511,6 +513,7 @@ impl World {
                 Landing::NotChanged(ErrorKind::Refused),
                 Landing::NotChanged(ErrorKind::Uncertain),
                 Landing::NotChanged(ErrorKind::TokenRejected),
+                Landing::PutOff,
             ],
         }
     }
@@ -1072,6 +1075,10 @@ impl World {
                 self.step(&cause, |rules, now| {
                     rules.password_change_landed(Err(error), now);
                 });
+                Word::Other
+            }
+            Landing::PutOff => {
+                self.step(&cause, |rules, now| rules.password_change_put_off(now));
                 Word::Other
             }
         };
