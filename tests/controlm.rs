@@ -731,6 +731,40 @@ async fn each_status_of_a_login_is_sorted() {
 }
 
 #[tokio::test]
+async fn a_locked_account_and_an_expired_password_are_told_by_status_or_text() {
+    use ProviderErrorKind::{Locked, PasswordExpired, Refused};
+    let locked = r#"{"errors":[{"message":"Failed to login: User account is locked"}]}"#;
+    let expired = r#"{"errors":[{"message":"Failed to login: Password has expired"}]}"#;
+    let login = async |provider: ControlM<Scripted, Full<Bytes>>, password: &str| {
+        let credentials = Credentials::new("emuser", password);
+        let context = initial().with_credentials(credentials);
+        provider.login(context).await.unwrap_err().kind()
+    };
+    let with = |status, body| provider(Scripted::answering(status, body));
+    assert_eq!(login(with(423, ""), "s3cret").await, Locked);
+    // Their texts are not documented.
+    assert_eq!(login(with(401, locked), "s3cret").await, Refused);
+    assert_eq!(login(with(401, expired), "s3cret").await, Refused);
+    // A password may be a word of the text.
+    for password in ["s3cret", "locked", "expired"] {
+        for status in [401, 400, 500] {
+            let locked = with(status, locked).locked_text("account is locked");
+            assert_eq!(login(locked, password).await, Locked, "{status} {password}");
+            let expired = with(status, expired).password_expired_text("has expired");
+            assert_eq!(
+                login(expired, password).await,
+                PasswordExpired,
+                "{status} {password}"
+            );
+        }
+    }
+    let other = with(401, locked)
+        .locked_text("frozen")
+        .password_expired_text("old");
+    assert_eq!(login(other, "s3cret").await, Refused);
+}
+
+#[tokio::test]
 async fn a_wrong_password_is_refused_though_it_is_a_word_of_the_refusal() {
     let wrong = r#"{"errors":[{"message":"Failed to login: Incorrect username or password"}]}"#;
     for password in ["password", "user", "Incorrect username or password"] {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::header::{HeaderName, HeaderValue};
 use http::{Request, Response, StatusCode, Uri};
 use http_body::Body;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use tower_service::Service;
 
 use super::api::SessionApi;
@@ -23,6 +23,7 @@ use crate::provider::{
     Profile, ProviderError, may_have_been_executed,
 };
 use crate::rejection::Rejection;
+use crate::secret::redact::redact;
 use crate::token::Token;
 
 /// The lifetime of a token, as documented.
@@ -284,10 +285,16 @@ impl<S, B> ControlM<S, B> {
         self
     }
 
-    fn login_failed(&self, error: Error) -> ProviderError {
+    fn login_failed(&self, error: Error, password: &SecretString) -> ProviderError {
         let says = |text: &Option<Box<str>>| {
-            let said = error.text().zip(text.as_deref());
-            said.is_some_and(|(said, text)| said.contains(text))
+            error
+                .text()
+                .zip(text.as_deref())
+                .is_some_and(|(said, text)| {
+                    // The password is removed from the message, and may be a word of it.
+                    let redacted = redact(text, &[password.expose_secret()]);
+                    said.contains(text) || said.contains(&*redacted)
+                })
         };
         if says(&self.password_expired_text) {
             return provider_error(ProviderError::password_expired, error);
@@ -344,12 +351,13 @@ where
 
     async fn login(&self, cx: LoginContext) -> Result<Token, ProviderError> {
         let beside = self.beside_the_token()?;
-        let credentials = LoginCredentials::from(cx.credentials()?);
+        let user = cx.credentials()?;
+        let credentials = LoginCredentials::from(user);
         let (_, mut token) = self
             .api
             .login_for_token(&credentials)
             .await
-            .map_err(|error| self.login_failed(error))?;
+            .map_err(|error| self.login_failed(error, user.password()))?;
         for (name, value) in beside {
             token = token.and_header(name, value)?;
         }
