@@ -104,7 +104,7 @@ impl FileStore {
         Self::of(path.into(), None)
     }
 
-    /// Uses `credentials` while there is no file. The first login creates it.
+    /// Uses `credentials` until the first login creates the file.
     #[must_use]
     pub fn or_start_with(self, credentials: Credentials) -> Self {
         Self::of(self.shared.path.clone(), Some(credentials))
@@ -195,13 +195,7 @@ impl Shared {
         let lock = self.beside("lock")?;
         // Unlocked when it is dropped.
         let file = create(&lock).map_err(|error| not_written(&lock, error))?;
-        self::lock(&file, LOCK_TIMEOUT).map_err(|error| match error {
-            TryLockError::WouldBlock => SourceError::unavailable(format!(
-                "{}: another process has locked it for {LOCK_TIMEOUT:?}",
-                lock.display()
-            )),
-            TryLockError::Error(error) => not_locked(&lock, error),
-        })?;
+        self::lock(&file, LOCK_TIMEOUT).map_err(|error| not_locked(&lock, error))?;
         let current = self.read()?;
         if current.version != *expected {
             return Err(SourceError::conflict());
@@ -241,7 +235,7 @@ impl Shared {
             // A process whose change is over has not written since. Others then take
             // this change for alive until its time is over.
             Err(TryLockError::WouldBlock) => {}
-            Err(TryLockError::Error(error)) => return Err(not_locked(&path, error)),
+            Err(error) => return Err(not_locked(&path, error)),
         }
         Ok(())
     }
@@ -381,14 +375,15 @@ fn lock(file: &fs::File, timeout: Duration) -> Result<(), TryLockError> {
     }
 }
 
-fn not_locked(path: &Path, error: io::Error) -> SourceError {
-    match error.kind() {
-        io::ErrorKind::Unsupported => SourceError::unavailable(format!(
-            "{}: the file system has no locks, which `FileStore` needs",
-            path.display()
-        )),
-        _ => not_written(path, error),
-    }
+fn not_locked(path: &Path, error: TryLockError) -> SourceError {
+    let why = match error {
+        TryLockError::WouldBlock => "another process keeps it locked",
+        TryLockError::Error(error) if error.kind() == io::ErrorKind::Unsupported => {
+            "the file system has no locks, which `FileStore` needs"
+        }
+        TryLockError::Error(error) => return not_written(path, error),
+    };
+    SourceError::unavailable(format!("{}: {why}", path.display()))
 }
 
 /// Creates a lock file, or opens it.
@@ -432,4 +427,33 @@ fn is_the_same(found: &fs::Metadata, opened: &fs::Metadata) -> bool {
 #[cfg(not(unix))]
 fn is_the_same(_: &fs::Metadata, opened: &fs::Metadata) -> bool {
     opened.is_file()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorChain;
+
+    #[test]
+    fn a_lock_that_cannot_be_had_is_an_error_that_says_why() {
+        let path = std::env::temp_dir().join(format!("lock-{}", std::process::id()));
+        let (one, other) = (create(&path).unwrap(), create(&path).unwrap());
+        lock(&one, Duration::ZERO).unwrap();
+        let held = lock(&other, Duration::ZERO).unwrap_err();
+        assert!(matches!(held, TryLockError::WouldBlock));
+        drop(one);
+        lock(&other, Duration::ZERO).unwrap();
+        fs::remove_file(&path).unwrap();
+
+        let unsupported = TryLockError::Error(io::ErrorKind::Unsupported.into());
+        for (error, says) in [
+            (held, "keeps it locked"),
+            (unsupported, "the file system has no locks"),
+        ] {
+            let error = not_locked(&path, error);
+            assert_eq!(error.kind(), super::super::SourceErrorKind::Unavailable);
+            let text = ErrorChain(&error).to_string();
+            assert!(text.contains(says) && text.contains("lock-"), "{text}");
+        }
+    }
 }
