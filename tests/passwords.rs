@@ -485,6 +485,68 @@ async fn without_a_verdict_a_password_that_never_worked_is_sent_ever_more_seldom
     assert!(sent <= 5, "{sent} logins in ten minutes");
 }
 
+/// A gateway answers for a server that has counted the login.
+#[tokio::test(start_paused = true)]
+async fn without_a_verdict_on_an_open_change_the_passwords_are_sent_by_turns_and_seldom() {
+    let open = r#"{ "username": "emuser", "password": "wrong", "new_password": "right" }"#;
+    let store = Store::new(open);
+    let provider = Scripted::new(store.open(), "right");
+    provider.state.lock().unwrap().gateway = true;
+    let session = Session::new(provider.clone());
+    for _ in 0..3600 {
+        session.token().await.unwrap_err();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    // Two at once, and then after 1, 2, 4, 8, 16 and 32 minutes.
+    let sent = provider.sent();
+    assert!((5..=8).contains(&sent.len()), "{sent:?}");
+    assert!(sent.windows(2).all(|two| two[0] != two[1]), "{sent:?}");
+}
+
+/// Two logins of 25 s each, with a timeout of 30 s.
+#[tokio::test(start_paused = true)]
+async fn a_login_that_waits_for_another_has_its_whole_timeout() {
+    let store = Store::new(OLD);
+    for source in [
+        Source::from(Credentials::new("emuser", "old-pass")),
+        store.open(),
+    ] {
+        let provider = Scripted::new(source, "old-pass");
+        provider.state.lock().unwrap().takes = Duration::from_secs(25);
+        let sessions = [(); 2].map(|()| Session::new(provider.clone()));
+        let logins = sessions.iter().map(Session::token);
+        for login in futures_util::future::join_all(logins).await {
+            login.unwrap();
+        }
+        assert_eq!(provider.sent().len(), 2);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_changed_password_of_a_read_only_source_lives_with_it_until_the_source_yields_another() {
+    let yields = Arc::new(Mutex::new("old-pass"));
+    let read = yields.clone();
+    let source = Source::from_fn(move || {
+        let password = *read.lock().unwrap();
+        async move { Ok(Credentials::new("emuser", password)) }
+    });
+    let provider = Scripted::new(source, "old-pass");
+    let one = Session::new(provider.clone());
+    one.token().await.unwrap();
+    let denied = one.change_password(PasswordChange::to("new-pass")).await;
+    assert_eq!(denied.unwrap_err().kind(), ErrorKind::Unsupported);
+    let change = PasswordChange::to("new-pass").allow_unstored();
+    one.change_password(change).await.unwrap();
+    // The mount still yields the old one, which is not news.
+    let other = Session::new(provider.clone());
+    other.token().await.unwrap();
+    assert_eq!(provider.sent(), ["old-pass", "new-pass"]);
+    *yields.lock().unwrap() = "third-pass";
+    provider.state.lock().unwrap().accepts = "third-pass";
+    other.login().await.unwrap();
+    assert_eq!(provider.sent().last().unwrap(), "third-pass");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_login_server_that_cannot_be_reached_is_asked_at_the_usual_pace() {
     let calls = Arc::new(AtomicU64::new(0));
@@ -525,6 +587,10 @@ struct State {
     instead: Option<Failure>,
     sent: Vec<String>,
     changes: Vec<(bool, Option<String>)>,
+    /// How long a login takes.
+    takes: Duration,
+    /// Whether each login is answered by a gateway, which does not know its outcome.
+    gateway: bool,
     /// How the next changes are answered, and whether the server has made them.
     answers: Vec<(Failure, bool)>,
 }
@@ -538,6 +604,8 @@ impl Scripted {
                 instead: None,
                 sent: Vec::new(),
                 changes: Vec::new(),
+                takes: Duration::from_millis(10),
+                gateway: false,
                 answers: Vec::new(),
             })),
             realm: None,
@@ -565,10 +633,14 @@ impl CredentialProvider for Scripted {
     async fn login(&self, cx: LoginContext) -> Result<Token, ProviderError> {
         use tower_reauth::ExposeSecret;
         let password = cx.credentials()?.password().expose_secret().to_owned();
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        let takes = self.state.lock().unwrap().takes;
+        tokio::time::sleep(takes).await;
         let mut state = self.state.lock().unwrap();
         let is_right = password == state.accepts;
         state.sent.push(password);
+        if state.gateway {
+            return Err(ProviderError::unavailable("502"));
+        }
         match (is_right, state.instead) {
             (false, _) => Err(ProviderError::refused("wrong password")),
             (true, Some(instead)) => Err(instead("not now")),
