@@ -49,8 +49,6 @@ impl Account {
                 let is_right = current == Some(known.password);
                 // A change is a way out where no password may be sent.
                 let is_stopped = known.refused.len() >= 2;
-                // It may be right now, whatever it was before.
-                known.refused.remove(&new);
                 self.must(
                     !is_uncertain || is_stopped,
                     format_args!("{name}: a change to {new} before the last one was resolved"),
