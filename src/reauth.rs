@@ -52,14 +52,15 @@ pub enum ReauthFailure {
     /// The request may have been executed, and its method is not idempotent. The
     /// token is being refreshed for the next request.
     Unsure,
-    /// The last refresh did not help this target, or several did not help others.
-    /// Nothing was refreshed.
+    /// Rejections may not start a refresh now: this target rejected a new token too, no
+    /// request has accepted the last ones, or there were too many. Nothing was
+    /// refreshed.
     CoolingDown,
     /// The token could not be refreshed because of this error. Nothing was replayed.
     RenewalFailed(Error),
-    /// The request was replayed with a new token, which was rejected too; or the
-    /// login system returned the same token once more. Most likely the user lacks a
-    /// permission.
+    /// The request was replayed, with a new token if a refresh could start, and was
+    /// rejected too; or the login system returned the same token once more. Most
+    /// likely the user lacks a permission.
     StillRejected,
     /// The session was logged out while the request was under way.
     LoggedOut,

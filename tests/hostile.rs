@@ -107,8 +107,8 @@ async fn with_ten_hanging_logouts(desk: &Desk, lives_for: Option<Duration>) -> S
         }
         session.renew().await.unwrap();
     }
-    // That it was used is what makes it due.
-    drop(session.token().await.unwrap());
+    // That it was used is what makes it due, and that it was accepted lets go of others.
+    session.accept(&session.token().await.unwrap());
     drop(held);
     sleep(Duration::from_millis(10)).await;
     assert_eq!(desk.log().last().unwrap(), "logout 1");
@@ -175,6 +175,7 @@ async fn a_token_that_came_back_is_not_logged_out_while_an_early_user_has_it() {
     for _ in 0..3 {
         session.renew().await.unwrap();
     }
+    session.accept(&session.token().await.unwrap());
     sleep(SECOND).await;
     assert_eq!(name(&held), "A");
     let log = desk.log();
@@ -196,6 +197,7 @@ async fn a_token_that_came_back_after_its_end_is_not_logged_out_while_an_early_u
     *desk.0.lives_for.lock().unwrap() = None;
     session.token().await.unwrap();
     session.renew().await.unwrap();
+    session.accept(&session.token().await.unwrap());
     sleep(SECOND).await;
     assert_eq!(name(&held), "A");
     let log = desk.log();
@@ -263,6 +265,7 @@ async fn once_all_are_retired_no_task_waits_for_their_users() {
     let session = Session::new(desk.clone());
     let held = session.token().await.unwrap();
     session.renew().await.unwrap();
+    session.accept(&session.token().await.unwrap());
     assert_eq!(tasks(), 1, "who waits for the end of its use");
     drop(held);
     sleep(SECOND).await;

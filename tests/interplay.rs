@@ -964,7 +964,7 @@ async fn a_connection_is_upgraded_and_uses_its_token_while_that_is_kept() {
     let server = Server::start().await;
     let http = http1();
     let session = session(&server, &http);
-    session.token().await.unwrap();
+    session.accept(&session.token().await.unwrap());
     // So that it is the replay that is upgraded.
     server.revoke();
     let client = ServiceBuilder::new().layer(session.layer()).service(http);
@@ -993,7 +993,7 @@ async fn a_tunnel_is_opened_by_a_replay_too() {
     let server = Server::start().await;
     let http = http1();
     let session = session(&server, &http);
-    session.token().await.unwrap();
+    session.accept(&session.token().await.unwrap());
     server.revoke();
     let client = ServiceBuilder::new().layer(session.layer()).service(http);
 
@@ -1007,6 +1007,7 @@ async fn a_tunnel_is_opened_by_a_replay_too() {
     assert_eq!((server.rejected(), server.logins()), (1, 2));
     let token = response.extensions().get::<Token>().unwrap().clone();
     bounded(session.renew()).await.unwrap();
+    session.accept(&session.token().await.unwrap());
     echoes(response).await;
     let mut logged_out = server.state.logged_out.subscribe();
     assert!(logged_out.borrow_and_update().is_empty(), "it is in use");

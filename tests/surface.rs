@@ -488,6 +488,7 @@ async fn a_logout_is_told_its_reason() {
     let session = Session::new(provider.clone());
     session.token().await.unwrap();
     session.renew().await.unwrap();
+    session.accept(&session.token().await.unwrap());
     sleep(SECOND).await;
     session.logout().await.unwrap();
     session.login().await.unwrap();

@@ -127,7 +127,7 @@ fn report<S, K>(
 ) -> Result<AwaitRefresh, ReauthFailure> {
     let (generation, target) = (attempt.generation(), attempt.target());
     if attempt.replayed {
-        driver.replay_rejected(generation, target);
+        driver.replay_rejected(target);
         return Err(ReauthFailure::StillRejected);
     }
     driver.rejected(generation, Some(target), challenge(&head.headers))

@@ -113,17 +113,18 @@ impl Session {
     /// `token` was replaced already, a login starts in the background;
     /// [`Session::token`] then waits for it.
     ///
-    /// A server that rejects new tokens too does not cause a login each time:
-    /// after five logins in a row that did not help, one may start each 10 s.
-    /// [`Session::accept`] reports that a login helped.
+    /// A server that rejects new tokens too does not cause a login each time: five may
+    /// start at once, and one more each 10 s. The logins in place of tokens that nothing
+    /// has accepted are spaced, 1 s doubling to 5 min; [`Session::accept`] reports that
+    /// a token was accepted.
     pub fn reject(&self, token: &Token) {
         let _ = self.driver.rejected(token.generation(), None, None);
     }
 
     /// Reports that a server accepted `token`, as an accepted response does.
     ///
-    /// For other protocols. It shows that the last login helped, and starts the
-    /// token's idle lifetime anew.
+    /// For other protocols. It shows that the token is good, so that the tokens it has
+    /// replaced may be logged out, and starts its idle lifetime anew.
     pub fn accept(&self, token: &Token) {
         let (generation, now) = (token.generation(), self.driver.now());
         self.driver

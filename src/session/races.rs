@@ -220,7 +220,7 @@ fn a_timer_of_a_runtime_that_is_gone_covers_nothing() {
 #[tokio::test(start_paused = true)]
 async fn what_was_published_before_a_close_is_used_by_no_new_request() {
     let session = counting();
-    drop(session.token().await.unwrap());
+    session.accept(&session.token().await.unwrap());
     let read = session.driver.usable().unwrap();
     assert!(read.is_live());
     let mut closing = Box::pin(session.close(HOUR));

@@ -22,6 +22,9 @@ use super::programme::{
 const SLACK: Duration = Duration::from_millis(3);
 /// How long a token is used that was over when it arrived.
 const BRIEFLY: Duration = Duration::from_secs(1);
+/// How long an acceptance keeps a target from cooling down.
+const RECENTLY: Duration = Duration::from_secs(10);
+
 const SHORTEST_COOL_DOWN: Duration = Duration::from_secs(1);
 const SHORTEST_BACK_OFF: Duration = Duration::from_millis(375);
 const RECHECK_EVERY: Duration = Duration::from_secs(10);
@@ -75,9 +78,11 @@ pub(crate) struct Book {
     /// Tokens that a lost login may have used up.
     burned: BTreeSet<u64>,
     cooling: BTreeMap<(bool, Path), Instant>,
-    /// Renewals after a rejection since anything was accepted, and since when.
-    unhelpful: u64,
-    unhelpful_since: Instant,
+    /// When a target last accepted a token.
+    accepted: BTreeMap<(bool, Path), Instant>,
+    /// Renewals after a rejection, and since when.
+    renewals: u64,
+    renewals_since: Option<Instant>,
 }
 
 /// A token, as the server knows it.
@@ -135,6 +140,7 @@ pub(crate) struct View {
     pub(crate) current: Option<u64>,
     pub(crate) is_suspended: bool,
     is_logging_in: bool,
+    login_started: Option<Instant>,
     /// After a rejection.
     is_renewing: bool,
     /// The last login has.
@@ -195,8 +201,9 @@ impl Book {
             forced: 0,
             burned: BTreeSet::new(),
             cooling: BTreeMap::new(),
-            unhelpful: 0,
-            unhelpful_since: now,
+            accepted: BTreeMap::new(),
+            renewals: 0,
+            renewals_since: None,
         }
     }
 
@@ -244,9 +251,7 @@ impl Book {
         self.note(format_args!("  {event:?}"));
         match event {
             Event::LoginStarted { reason, .. } => self.login_started(*reason),
-            Event::LoggedIn {
-                generation, reason, ..
-            } => self.logged_in(*generation, *reason),
+            Event::LoggedIn { generation, .. } => self.logged_in(*generation),
             Event::LoginFailed { error, .. } => {
                 if error.kind() == ErrorKind::Refused {
                     self.view.is_refused = true;
@@ -294,6 +299,7 @@ impl Book {
         let now = Instant::now();
         let current = self.current();
         self.view.is_logging_in = true;
+        self.view.login_started = Some(now);
         self.fetches = 0;
         self.passwords.login_starts();
         self.promised = None;
@@ -339,11 +345,14 @@ impl Book {
         }
     }
 
-    fn logged_in(&mut self, generation: u64, reason: Reason) {
+    fn logged_in(&mut self, generation: u64) {
         let now = Instant::now();
         let Some(number) = self.delivered.pop_front() else {
             return self.violated("a login is told of that nobody made");
         };
+        let was_renewing = std::mem::take(&mut self.view.is_renewing);
+        let started = self.view.login_started;
+        let started = started.unwrap_or(now);
         self.view.logins += 1;
         self.view.is_logging_in = false;
         self.view.has_failed = false;
@@ -370,12 +379,13 @@ impl Book {
         self.view.logged_in_at = Some(token.landed);
         // What is looked at later may have been rejected before.
         token.is_suspect &= self.world.rejects_by == RejectsBy::Text500;
-        if reason == Reason::Rejected {
-            self.unhelpful += 1;
-            let refilled = (now - self.unhelpful_since).as_secs() / REFILL_EVERY;
+        if was_renewing {
+            self.renewals += 1;
+            let since = *self.renewals_since.get_or_insert(started);
+            let refilled = (now - since).as_secs() / REFILL_EVERY;
             self.must(
-                self.unhelpful <= BUDGET + 1 + refilled,
-                "more unhelpful renewals than the budget allows",
+                self.renewals <= BUDGET + refilled,
+                "more renewals after rejections than the budget allows",
             );
         }
     }
@@ -902,7 +912,7 @@ impl Book {
         if is_accepted || !is_told {
             // What cannot be told from an accepted one counts as one.
             self.cooling.remove(&target);
-            (self.unhelpful, self.unhelpful_since) = (0, now);
+            self.accepted.insert(target, now);
             let issued = self.tokens.get_mut(&token).expect("it was issued");
             issued.used = issued.used.max(sent);
             if is_accepted {
@@ -916,7 +926,8 @@ impl Book {
                     .get(&target)
                     .is_some_and(|until| now + SLACK < *until);
             let is_replay = self.requests[&number].calls.len() > 1;
-            if is_replay {
+            let accepted = self.accepted.get(&target);
+            if is_replay && accepted.is_none_or(|at| *at + RECENTLY < now) {
                 self.cooling.insert(target, now + SHORTEST_COOL_DOWN);
             }
             let issued = self.tokens.get_mut(&token).expect("it was issued");
@@ -950,7 +961,7 @@ impl Book {
     /// A rejection was returned, with the word that its token is being renewed.
     pub(crate) fn is_promised(&mut self, generation: u64) {
         // Unless a login failed before, or too many helped nobody.
-        let may_log_in = !self.view.has_failed && self.unhelpful == 0;
+        let may_log_in = !self.view.has_failed && self.renewals == 0;
         if may_log_in && !self.view.is_logging_in && !self.view.is_logged_out {
             self.promised = Some(generation);
         }
@@ -995,7 +1006,6 @@ impl Book {
     pub(crate) fn used_by_hand(&mut self, number: u64) {
         self.hear();
         let now = Instant::now();
-        (self.unhelpful, self.unhelpful_since) = (0, now);
         if let Some(issued) = self.tokens.get_mut(&number) {
             (issued.used, issued.surely_used) = (now, now);
         }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, Uri, response};
+use http::{HeaderMap, StatusCode, Uri, response};
 
 use super::published::{Admission, Lease, WaitTimer};
 use super::{Driver, Wait, trace};
@@ -138,11 +138,11 @@ impl Driver {
     }
 
     /// Reports that a replay was rejected too.
-    pub(crate) fn replay_rejected(self: &Arc<Self>, generation: u64, target: Target) {
+    pub(crate) fn replay_rejected(self: &Arc<Self>, target: Target) {
         let now = self.now();
         self.step(|state, _| {
             state.counters.rejections += 1;
-            state.rules.replay_rejected(generation, target, now);
+            state.rules.replay_rejected(target, now);
         });
     }
 
@@ -167,8 +167,8 @@ impl Driver {
         WaitTimer::start(&self.usage)
     }
 
-    /// Reports that the server accepted a request that was sent at `sent`, with
-    /// this response.
+    /// Reports that the server did not reject a request that was sent at `sent`, and
+    /// answered with this response.
     pub(crate) fn accepted(
         self: &Arc<Self>,
         generation: u64,
@@ -176,8 +176,10 @@ impl Driver {
         sent: Timestamp,
         response: &response::Parts,
     ) {
-        let now = self.now();
-        self.step(|state, _| state.rules.accepted(generation, target, sent, now));
+        if proves(response.status) {
+            let now = self.now();
+            self.step(|state, _| state.rules.accepted(generation, target, sent, now));
+        }
         if let Some(rolling) = &self.config.rolling {
             self.roll(rolling, generation, sent, response);
         }
@@ -225,4 +227,10 @@ impl Driver {
             });
         }
     }
+}
+
+/// Returns whether a response of this status, which is not a rejection, shows that the
+/// token is good. A server that is overloaded or broken may not have looked at it.
+fn proves(status: StatusCode) -> bool {
+    !status.is_server_error() && status != StatusCode::TOO_MANY_REQUESTS
 }

@@ -1,10 +1,9 @@
-//! Bounds the refreshes that rejections by a forbidden target start.
+//! Bounds the refreshes that rejections start, whatever the server does.
 //!
-//! A refresh that a rejection starts counts as unhelpful until a request to the
-//! same target is accepted. Until then that target cools down, and each such
-//! refresh is paid from a small budget.
+//! Each such refresh takes a token from a bucket. The refreshes of tokens that nothing
+//! has accepted yet are spaced, so that a token gets old enough for an API that lags
+//! behind its login system. A target that rejects a token and its successor cools down.
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::time::Timestamp;
@@ -13,207 +12,219 @@ use crate::origin::Target;
 const SHORTEST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(300);
 const MAX_TARGETS: usize = 64;
-pub(super) const BUDGET: u32 = 5;
+pub(super) const CAPACITY: u32 = 5;
 pub(super) const REFILL_EVERY: Duration = Duration::from_secs(10);
 
-/// How long after its cool-down an unused target is forgotten, so that accepted
-/// requests do not have to be reported for ever.
-const FORGET_AFTER: Duration = Duration::from_secs(600);
+/// How long an acceptance says something about a rejection, and how long after a
+/// rejection acceptances are reported.
+pub(super) const RECENTLY: Duration = Duration::from_secs(10);
 
-#[derive(Clone, Debug)]
+/// How often an acceptance is reported in that time.
+pub(super) const SAMPLE_EVERY: Duration = Duration::from_secs(1);
+
+/// How long after its cool-down the delay of a target is forgotten.
+pub(super) const FORGET_AFTER: Duration = Duration::from_secs(600);
+
+#[derive(Clone, Debug, Default)]
 pub(super) struct Cooldowns {
-    /// The newest is at the back.
-    pub(super) targets: VecDeque<Cooling>,
-    pub(super) budget: u32,
-    pub(super) refilled: Timestamp,
-    /// The payment for the running login. Boxed: there is seldom one.
-    pub(super) payment: Option<Box<Payment>>,
-    /// The first generation whose acceptance shows that a refresh started by
-    /// `Session::reject` helped.
-    pub(super) proven_by_hand: Option<u64>,
+    /// The targets that have accepted or rejected a token lately. The newest is last.
+    pub(super) targets: Vec<Known>,
+    pub(super) bucket: Bucket,
+    /// The refreshes of unproven tokens, since a token was accepted.
+    // Boxed, as the next one: most sessions have none.
+    pub(super) spacing: Option<Box<Spacing>>,
+    /// When acceptances are reported, after a rejection.
+    pub(super) window: Option<Box<Window>>,
 }
 
-#[derive(Clone, Debug)]
-pub(super) struct Cooling {
+/// The time after a rejection in which acceptances are reported.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Window {
+    pub(super) until: Timestamp,
+    /// Until when none is, since one was.
+    pub(super) sampled: Option<Timestamp>,
+}
+
+/// What is known of a target.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Known {
     pub(super) target: Target,
+    pub(super) accepted: Option<Timestamp>,
+    pub(super) cooling: Option<Cooling>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Cooling {
     pub(super) delay: Duration,
     pub(super) until: Timestamp,
-    /// The first generation whose acceptance shows that the refresh helped.
-    pub(super) proven_by: u64,
-    /// Whether the refresh was started for this target, and so paid for.
-    pub(super) paid: bool,
 }
 
-#[derive(Clone, Debug)]
-pub(super) struct Payment {
-    pub(super) target: Option<Target>,
-    /// The target's entry before the payment.
-    pub(super) before: Option<Cooling>,
+/// Five refreshes, and one more each ten seconds.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Bucket {
+    /// When it holds five again.
+    pub(super) full: Timestamp,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Spacing {
+    pub(super) refreshes: u32,
+    /// When the next one may start.
+    pub(super) until: Timestamp,
 }
 
 impl Cooldowns {
-    pub(super) fn new() -> Self {
-        Self {
-            targets: VecDeque::new(),
-            budget: BUDGET,
-            refilled: Timestamp::ZERO,
-            payment: None,
-            proven_by_hand: None,
-        }
-    }
-
     /// Returns whether a rejection by `target` is to be returned as it is.
-    ///
-    /// Not for the target that the running login was started for: its rejections
-    /// share that login.
     pub(super) fn is_cooling(&self, target: Target, now: Timestamp) -> bool {
-        let being_refreshed = self
-            .payment
-            .as_ref()
-            .is_some_and(|payment| payment.target == Some(target));
-        !being_refreshed
-            && self
-                .targets
-                .iter()
-                .any(|cooling| cooling.target == target && now < cooling.until)
+        let mut targets = self.targets.iter();
+        targets.any(|known| known.target == target && known.is_cooling(now))
     }
 
-    /// Pays for a refresh that a rejection by `target` starts. Returns `false` if
-    /// the budget is used up.
-    pub(super) fn spend(
-        &mut self,
-        target: Option<Target>,
-        generation: u64,
-        now: Timestamp,
-    ) -> bool {
-        self.refill(now);
-        if self.budget == 0 {
-            return false;
-        }
-        self.budget -= 1;
-        if target.is_none() {
-            self.proven_by_hand = Some(generation + 1);
-        }
-        let before = target.and_then(|target| self.remove(target));
-        if let Some(target) = target {
-            let delay = match &before {
-                Some(before) => (before.delay * 2).min(LONGEST),
-                None => SHORTEST,
-            };
-            self.insert(Cooling {
-                target,
-                delay,
-                until: now + delay,
-                proven_by: generation + 1,
-                paid: true,
-            });
-        }
-        self.payment = Some(Box::new(Payment { target, before }));
-        true
-    }
-
-    /// The running login yielded a new token. Whether it helps is not known yet.
-    pub(super) fn login_succeeded(&mut self) {
-        self.payment = None;
-    }
-
-    /// The running login yielded the same token once more: no newer token can
-    /// prove that it helped.
-    pub(super) fn login_changed_nothing(&mut self) {
-        let target = self.payment.take().and_then(|payment| payment.target);
-        for cooling in &mut self.targets {
-            if Some(cooling.target) == target {
-                cooling.proven_by -= 1;
+    /// A token was rejected: whether the next ones are accepted is of interest.
+    pub(super) fn watch(&mut self, now: Timestamp) {
+        let until = now + RECENTLY;
+        match &mut self.window {
+            Some(window) => window.until = until,
+            None => {
+                let sampled = None;
+                self.window = Some(Box::new(Window { until, sampled }));
             }
         }
     }
 
-    /// The running login failed, which is not about the target.
-    pub(super) fn login_failed(&mut self) {
-        let Some(payment) = self.payment.take() else {
-            return;
-        };
-        self.budget = (self.budget + 1).min(BUDGET);
-        if let Some(target) = payment.target {
-            self.remove(target);
-        }
-        if let Some(before) = payment.before {
-            self.insert(before);
+    /// Takes a token from the bucket for a refresh that a rejection starts. Returns
+    /// `false` if it may not start. `proven` tells whether the rejected token was
+    /// accepted before.
+    pub(super) fn spend(&mut self, proven: bool, now: Timestamp) -> bool {
+        let spacing = self.spacing.as_ref().filter(|_| !proven);
+        spacing.is_none_or(|spacing| spacing.until <= now) && self.bucket.take(now)
+    }
+
+    /// A refresh that started at `since` has yielded a token, in place of one that is
+    /// `proven` or not.
+    pub(super) fn refreshed(&mut self, proven: bool, since: Timestamp) {
+        if !proven {
+            let before = self.spacing.as_ref();
+            let before = before.map_or(0, |spacing| spacing.refreshes);
+            self.spacing = Some(Box::new(Spacing {
+                refreshes: before + 1,
+                until: since + doubled(before),
+            }));
         }
     }
 
-    /// A replay with the token of this generation was rejected too: its target
-    /// starts to cool down.
-    pub(super) fn unhelpful(&mut self, target: Target, generation: u64, now: Timestamp) {
-        // A target that shared another target's refresh has no entry yet.
-        let mut cooling = self.remove(target).unwrap_or(Cooling {
+    /// A refresh has failed, which is not about a token.
+    pub(super) fn refresh_failed(&mut self) {
+        self.bucket.put_back();
+    }
+
+    /// `target` has rejected a token, and then its successor or the same one again.
+    pub(super) fn unhelpful(&mut self, target: Target, now: Timestamp) {
+        self.watch(now);
+        let mut known = self.take(target);
+        if known.accepted.is_none_or(|at| at + RECENTLY < now) {
+            let before = known.cooling.filter(|cooling| !cooling.is_forgotten(now));
+            let delay = match before {
+                Some(before) => (before.delay * 2).min(LONGEST),
+                None => SHORTEST,
+            };
+            let until = now + delay;
+            known.cooling = Some(Cooling { delay, until });
+        }
+        self.put(known);
+    }
+
+    /// `target` has accepted a token.
+    pub(super) fn accepted(&mut self, target: Target, now: Timestamp) {
+        self.take(target);
+        self.put(Known {
             target,
-            delay: SHORTEST,
-            until: now,
-            proven_by: generation,
-            paid: false,
+            accepted: Some(now),
+            cooling: None,
         });
-        cooling.until = now + cooling.delay;
-        self.insert(cooling);
-    }
-
-    /// A request was accepted.
-    pub(super) fn accepted(&mut self, target: Target, generation: u64, now: Timestamp) {
-        let mut helped = false;
-        self.targets.retain(|cooling| {
-            let proven = cooling.target == target && generation >= cooling.proven_by;
-            helped |= proven && cooling.paid;
-            !proven
-        });
-        if helped {
-            self.fill(now);
-        }
-        self.targets
-            .retain(|cooling| now < cooling.until + FORGET_AFTER);
-    }
-
-    /// `Session::accept` was called for the token of this generation.
-    pub(super) fn accepted_by_hand(&mut self, generation: u64, now: Timestamp) {
-        let proven = self.proven_by_hand.take_if(|by| generation >= *by);
-        if proven.is_some() {
-            self.fill(now);
+        if let Some(window) = &mut self.window {
+            window.sampled = Some(now + SAMPLE_EVERY);
         }
     }
 
-    fn fill(&mut self, now: Timestamp) {
-        self.budget = BUDGET;
-        self.refilled = now;
+    /// The current token was accepted.
+    pub(super) fn proven(&mut self) {
+        self.spacing = None;
     }
 
     /// Returns whether accepted requests are to be reported.
     pub(super) fn are_reported(&self) -> bool {
-        !self.targets.is_empty()
+        let window = self.window.as_ref();
+        window.is_some_and(|window| window.sampled.is_none())
     }
 
-    fn refill(&mut self, now: Timestamp) {
-        while self.budget < BUDGET && self.refilled + REFILL_EVERY <= now {
-            self.budget += 1;
-            self.refilled += REFILL_EVERY;
+    /// Returns when that changes.
+    pub(super) fn next(&self) -> Option<Timestamp> {
+        let window = self.window.as_ref()?;
+        Some(window.sampled.unwrap_or(window.until).min(window.until))
+    }
+
+    /// Time has passed.
+    pub(super) fn tick(&mut self, now: Timestamp) {
+        self.window.take_if(|window| window.until <= now);
+        if let Some(window) = &mut self.window {
+            window.sampled.take_if(|until| *until <= now);
         }
-        if self.budget == BUDGET {
-            self.refilled = now;
+    }
+
+    /// Removes what is known of `target`, to put it to the end.
+    fn take(&mut self, target: Target) -> Known {
+        let mut targets = self.targets.iter();
+        match targets.position(|known| known.target == target) {
+            Some(place) => self.targets.remove(place),
+            None => Known {
+                target,
+                accepted: None,
+                cooling: None,
+            },
         }
     }
 
-    fn remove(&mut self, target: Target) -> Option<Cooling> {
-        let place = self
-            .targets
-            .iter()
-            .position(|cooling| cooling.target == target)?;
-        self.targets.remove(place)
-    }
-
-    fn insert(&mut self, cooling: Cooling) {
+    fn put(&mut self, known: Known) {
         if self.targets.len() == MAX_TARGETS {
-            self.targets.pop_front();
+            self.targets.remove(0);
         }
-        self.targets.push_back(cooling);
+        // Most sessions know one.
+        self.targets.reserve_exact(1);
+        self.targets.push(known);
     }
+}
+
+impl Known {
+    fn is_cooling(self, now: Timestamp) -> bool {
+        self.cooling.is_some_and(|cooling| now < cooling.until)
+    }
+}
+
+impl Cooling {
+    pub(super) fn is_forgotten(self, now: Timestamp) -> bool {
+        self.until + FORGET_AFTER <= now
+    }
+}
+
+impl Bucket {
+    fn take(&mut self, now: Timestamp) -> bool {
+        let full = self.full.max(now) + REFILL_EVERY;
+        let has_one = full <= now + REFILL_EVERY * CAPACITY;
+        if has_one {
+            self.full = full;
+        }
+        has_one
+    }
+
+    fn put_back(&mut self) {
+        self.full = self.full.saturating_sub(REFILL_EVERY);
+    }
+}
+
+/// Returns one second, doubled so often, and five minutes at most.
+fn doubled(times: u32) -> Duration {
+    SHORTEST.saturating_mul(1 << times.min(16)).min(LONGEST)
 }
 
 #[cfg(test)]
@@ -229,71 +240,116 @@ mod tests {
     }
 
     #[test]
-    fn only_a_paid_refresh_that_helped_fills_the_budget_again() {
-        let mut cooldowns = Cooldowns::new();
-        for number in 1..=5 {
-            assert!(cooldowns.spend(Some(target(number)), number, NOW));
-            cooldowns.login_succeeded();
-        }
-        // A target that shared the last refresh, and is accepted later.
-        cooldowns.unhelpful(target(6), 6, NOW);
-        cooldowns.accepted(target(6), 6, NOW);
-        assert!(!cooldowns.spend(Some(target(7)), 6, NOW));
-
-        cooldowns.accepted(target(5), 6, NOW);
-        assert!(cooldowns.spend(Some(target(7)), 6, NOW));
+    fn five_refreshes_may_start_at_once_and_one_more_each_ten_seconds() {
+        let mut cooldowns = Cooldowns::default();
+        let mut spend = |at| cooldowns.spend(true, at);
+        assert!((0..5).all(|_| spend(NOW)));
+        assert!(!spend(NOW));
+        assert!(!spend(NOW + REFILL_EVERY - Duration::from_nanos(1)));
+        assert!(spend(NOW + REFILL_EVERY));
+        assert!(!spend(NOW + REFILL_EVERY));
+        // It holds no more than five.
+        let later = NOW + REFILL_EVERY * 100;
+        assert!((0..5).all(|_| spend(later)));
+        assert!(!spend(later));
     }
 
     #[test]
-    fn only_a_newer_token_proves_that_a_refresh_helped() {
-        let mut cooldowns = Cooldowns::new();
-        assert!(cooldowns.spend(Some(target(1)), 1, NOW));
-        cooldowns.login_succeeded();
-        cooldowns.accepted(target(1), 1, NOW);
-        assert!(cooldowns.is_cooling(target(1), NOW));
-        cooldowns.accepted(target(1), 2, NOW);
-        assert!(!cooldowns.is_cooling(target(1), NOW));
+    fn an_acceptance_does_not_fill_the_bucket() {
+        let mut cooldowns = Cooldowns::default();
+        for _ in 0..5 {
+            assert!(cooldowns.spend(true, NOW));
+            cooldowns.refreshed(true, NOW);
+            cooldowns.accepted(target(1), NOW);
+            cooldowns.proven();
+        }
+        assert!(!cooldowns.spend(true, NOW));
     }
 
     #[test]
-    fn only_an_accept_of_a_newer_token_proves_that_a_refresh_helped() {
-        let mut cooldowns = Cooldowns::new();
-        for generation in 1..=5 {
-            assert!(cooldowns.spend(None, generation, NOW));
-            cooldowns.login_succeeded();
+    fn refreshes_of_unproven_tokens_are_spaced_up_to_five_minutes() {
+        let mut cooldowns = Cooldowns::default();
+        let mut at = NOW;
+        for delay in [0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300] {
+            let delay = Duration::from_secs(delay);
+            if !delay.is_zero() {
+                assert!(!cooldowns.spend(false, at + delay - Duration::from_nanos(1)));
+            }
+            at += delay;
+            assert!(cooldowns.spend(false, at), "{delay:?}");
+            cooldowns.refreshed(false, at);
         }
-        cooldowns.accepted_by_hand(5, NOW);
-        assert!(!cooldowns.spend(None, 6, NOW));
-        cooldowns.accepted_by_hand(6, NOW);
-        assert!(cooldowns.spend(None, 6, NOW));
+        cooldowns.proven();
+        assert!(cooldowns.spend(false, at));
     }
 
     #[test]
     fn a_login_that_failed_costs_nothing() {
-        let mut cooldowns = Cooldowns::new();
-        for _ in 0..2 * BUDGET {
-            assert!(cooldowns.spend(None, 1, NOW));
-            cooldowns.login_failed();
+        let mut cooldowns = Cooldowns::default();
+        for _ in 0..2 * CAPACITY {
+            assert!(cooldowns.spend(false, NOW));
+            cooldowns.refresh_failed();
         }
     }
 
     #[test]
+    fn a_target_cools_down_for_longer_each_time_until_it_accepts() {
+        let mut cooldowns = Cooldowns::default();
+        let mut at = NOW;
+        for delay in [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300] {
+            cooldowns.unhelpful(target(1), at);
+            at += Duration::from_secs(delay);
+            assert!(cooldowns.is_cooling(target(1), at - Duration::from_nanos(1)));
+            assert!(!cooldowns.is_cooling(target(1), at));
+            assert!(!cooldowns.is_cooling(target(2), NOW));
+        }
+        cooldowns.unhelpful(target(1), at);
+        cooldowns.accepted(target(1), at);
+        assert!(!cooldowns.is_cooling(target(1), at));
+        // Nor does it cool down again soon.
+        cooldowns.unhelpful(target(1), at + RECENTLY);
+        assert!(!cooldowns.is_cooling(target(1), at + RECENTLY));
+        at += RECENTLY + Duration::from_nanos(1);
+        cooldowns.unhelpful(target(1), at);
+        assert!(cooldowns.is_cooling(target(1), at));
+        assert!(!cooldowns.is_cooling(target(1), at + SHORTEST));
+    }
+
+    #[test]
+    fn the_delay_of_a_target_is_forgotten_in_time() {
+        let mut cooldowns = Cooldowns::default();
+        cooldowns.unhelpful(target(1), NOW);
+        let later = NOW + SHORTEST + FORGET_AFTER;
+        cooldowns.unhelpful(target(1), later);
+        assert!(!cooldowns.is_cooling(target(1), later + SHORTEST));
+    }
+
+    #[test]
     fn sixty_four_targets_are_kept_and_the_oldest_is_forgotten() {
-        let mut cooldowns = Cooldowns::new();
+        let mut cooldowns = Cooldowns::default();
         for number in 0..=64 {
-            cooldowns.unhelpful(target(number), 1, NOW);
+            cooldowns.unhelpful(target(number), NOW);
         }
         assert!(!cooldowns.is_cooling(target(0), NOW));
         assert!((1..=64).all(|number| cooldowns.is_cooling(target(number), NOW)));
     }
 
     #[test]
-    fn an_unused_target_is_forgotten_in_time() {
-        let mut cooldowns = Cooldowns::new();
-        cooldowns.unhelpful(target(1), 1, NOW);
-        cooldowns.accepted(target(2), 1, NOW + SHORTEST);
-        assert!(cooldowns.are_reported());
-        cooldowns.accepted(target(2), 1, NOW + SHORTEST + FORGET_AFTER);
+    fn acceptances_are_reported_once_a_second_until_ten_seconds_after_a_rejection() {
+        let mut cooldowns = Cooldowns::default();
+        cooldowns.accepted(target(1), NOW);
         assert!(!cooldowns.are_reported());
+        cooldowns.watch(NOW);
+        let mut reported = 0;
+        for tenth in 0..200 {
+            let at = NOW + Duration::from_millis(100) * tenth;
+            cooldowns.tick(at);
+            if cooldowns.are_reported() {
+                cooldowns.accepted(target(1), at);
+                reported += 1;
+            }
+        }
+        assert_eq!(reported, 10);
+        assert_eq!(cooldowns.next(), None);
     }
 }

@@ -4,11 +4,10 @@ use std::time::Duration;
 
 use super::answer::{JobKind, Start};
 use super::event::{Event, TokenEnd};
-use super::retirement::{LogoutOutcome, TokenRef};
+use super::retirement::{LogoutOutcome, RejectedBy, TokenRef};
 use super::time::Timestamp;
 use super::{Phase, Rules, TokenState};
 use crate::error::{Error, ErrorKind};
-use crate::origin::Target;
 use crate::provider::{LogoutEnds, Reason};
 
 /// How long no replaced token is logged out after a caller had to wait for the
@@ -218,7 +217,7 @@ impl Rules {
         let deferred = self.deferred_rejection.take();
         if !self.is_open() {
             self.end_leftovers(now);
-        } else if let Some(deferred) = deferred {
+        } else if let Some(deferred) = deferred.filter(|_| self.current.is_some()) {
             // Its request got its answer already: it asks again and joins.
             let _ = self.rejected(deferred.generation, deferred.target, now);
         }
@@ -243,22 +242,23 @@ impl Rules {
         };
         let end = match (current.state, self.settings.logout_ends) {
             _ if continues => TokenEnd::Continued,
-            (TokenState::Suspended(None), LogoutEnds::Token)
-            | (TokenState::Suspended(_), LogoutEnds::Nothing | LogoutEnds::User) => {
+            (TokenState::Suspended(_), LogoutEnds::Nothing | LogoutEnds::User) => {
                 TokenEnd::Rejected
             }
             (TokenState::Good, LogoutEnds::Nothing) => TokenEnd::Discarded,
             (TokenState::Good, LogoutEnds::User) => TokenEnd::Abandoned,
-            (TokenState::Good, LogoutEnds::Token) => return self.retire(token, None),
-            (TokenState::Suspended(Some(target)), LogoutEnds::Token) => {
-                return self.retire(token, Some(target));
+            (TokenState::Suspended(by), LogoutEnds::Token) if current.accepted.is_some() => {
+                return self.retire(token, Some(RejectedBy(by)));
+            }
+            (TokenState::Good | TokenState::Suspended(_), LogoutEnds::Token) => {
+                return self.retire(token, None);
             }
         };
         self.ended(token.generation, end);
     }
 
-    pub(super) fn retire(&mut self, token: TokenRef, rejected_by: Option<Target>) {
-        if let Some(given_up) = self.retirement.add(token, rejected_by) {
+    pub(super) fn retire(&mut self, token: TokenRef, rejection: Option<RejectedBy>) {
+        if let Some(given_up) = self.retirement.add(token, rejection) {
             self.ended(given_up, TokenEnd::Abandoned);
         }
     }

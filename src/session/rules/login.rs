@@ -130,18 +130,30 @@ impl Rules {
 
     /// The running login has yielded a token.
     pub(crate) fn login_landed(&mut self, new: NewToken, now: Timestamp) -> LoginOutcome {
+        let refreshing = self.refreshing_since();
         let (reason, elapsed) = self.finish_job(now);
         if !self.is_open() {
+            if refreshing.is_some() {
+                self.cooldowns.refresh_failed();
+            }
             return self.end_late_login(new, reason, elapsed, now);
+        }
+        if let Some(since) = refreshing {
+            let replaced = self.current.as_ref();
+            let proven = replaced.is_some_and(|replaced| replaced.accepted.is_some());
+            self.cooldowns.refreshed(proven, since);
         }
         self.login_block = None;
         self.backoff.reset();
         self.logged_in_at = now;
         let (generation, outcome) = match &mut self.current {
             Some(current) if new.same => {
+                // It was rejected: whether it is good now is not known.
+                current
+                    .accepted
+                    .take_if(|_| current.state != TokenState::Good);
                 current.state = TokenState::Good;
                 current.lifespan = Lifespan::new(new.lifetimes, new.sent, now, &mut self.rng);
-                self.cooldowns.login_changed_nothing();
                 let generation = current.generation;
                 (generation, LoginOutcome::Unchanged { generation })
             }
@@ -167,7 +179,6 @@ impl Rules {
         elapsed: Duration,
         now: Timestamp,
     ) -> LoginOutcome {
-        self.cooldowns.login_failed();
         self.newest += 1;
         let generation = self.newest;
         let lifetime = new.lifetimes.absolute;
@@ -184,8 +195,11 @@ impl Rules {
 
     /// The running login has failed. Returns the error for its waiters.
     pub(crate) fn login_failed(&mut self, error: Error, now: Timestamp) -> Error {
+        if self.refreshing_since().is_some() {
+            self.cooldowns.refresh_failed();
+        }
         let (reason, elapsed) = self.finish_job(now);
-        self.cooldowns.login_failed();
+        self.retirement.login_failed();
         if let Some(current) = &mut self.current {
             current.state = TokenState::Good;
         }
@@ -283,8 +297,8 @@ impl Rules {
             generation: self.newest,
             lifespan: Lifespan::new(lifetimes, sent, now, &mut self.rng),
             state: TokenState::Good,
+            accepted: None,
         });
-        self.cooldowns.login_succeeded();
         self.newest
     }
 

@@ -7,7 +7,7 @@
 //! | `rejection` | the outcome of a request: rejected, accepted, rolled |
 //! | `ending` | logout, close, password change, and the logouts of replaced tokens |
 //! | `time`, `lifespan` | when a token expires and when it is refreshed ahead of that |
-//! | `cooldown` | how rejections by a forbidden target are bounded |
+//! | `cooldown` | how refreshes by rejection are bounded |
 //! | `retirement` | the replaced tokens that are still to be logged out |
 //! | `backoff`, `rng` | delays after failures, with jitter |
 //! | `event` | the events that observers receive |
@@ -163,6 +163,8 @@ struct Current {
     generation: u64,
     lifespan: Lifespan,
     state: TokenState,
+    /// When an acceptance was last reported. `None` until the token is proven.
+    accepted: Option<Timestamp>,
 }
 
 /// Whether new requests may use the current token.
@@ -191,8 +193,13 @@ enum TimedAction {
     Refresh,
     /// A session that is kept alive logs in again.
     LoginAgain,
+    /// A replaced token has expired, or counts as dead.
+    EndReplaced,
     /// A replaced token is logged out.
     Retire,
+    /// The next accepted request is to be reported, or none is any more: after a
+    /// rejection.
+    Watch,
 }
 
 /// Why no login may start now.
@@ -218,7 +225,7 @@ impl Rules {
             next_login_reason: Reason::Initial,
             login_block: None,
             backoff: Backoff::default(),
-            cooldowns: Cooldowns::new(),
+            cooldowns: Cooldowns::default(),
             rng: Rng::new(seed),
             logged_in_at: Timestamp::ZERO,
             deferred_rejection: None,
@@ -257,10 +264,16 @@ impl Rules {
                     let kind = LoginKind::Usual;
                     self.start(JobKind::Login { reason, kind }, now);
                 }
-                TimedAction::Retire => {
+                TimedAction::Watch => self.cooldowns.tick(now),
+                TimedAction::EndReplaced => {
                     for expired in self.retirement.expire(now) {
                         self.ended(expired, TokenEnd::Expired);
                     }
+                    for dead in self.retirement.bury(now) {
+                        self.ended(dead, TokenEnd::Rejected);
+                    }
+                }
+                TimedAction::Retire => {
                     if let Some(generation) = self.retirement.begin(now) {
                         self.start(JobKind::Retire { generation }, now);
                     }
@@ -305,7 +318,11 @@ impl Rules {
             expires.map(|at| (at, TimedAction::Expire)),
             samples.map(|at| (at, TimedAction::SampleUse)),
             refreshes.filter(|_| may_log_in),
+            self.retirement
+                .next_end()
+                .map(|at| (at, TimedAction::EndReplaced)),
             retires.map(|at| (at, TimedAction::Retire)),
+            self.cooldowns.next().map(|at| (at, TimedAction::Watch)),
         ];
         actions.into_iter().flatten()
     }
@@ -326,6 +343,7 @@ impl Rules {
     pub(crate) fn signal(&self) -> Option<Signal> {
         let current = self.current.as_ref()?;
         let is_reported = self.settings.rolls
+            || current.accepted.is_none()
             || self.cooldowns.are_reported()
             || current.lifespan.is_reported()
             || matches!(
@@ -465,6 +483,17 @@ impl Rules {
     /// Returns whether a login is running, other than a recheck of the source.
     pub(crate) fn is_logging_in(&self) -> bool {
         matches!(self.job_kind(), Some(JobKind::Login { .. })) && !self.is_rechecking()
+    }
+
+    /// Returns when the running login started, if a rejection of a token did.
+    fn refreshing_since(&self) -> Option<Timestamp> {
+        let RunningJob { kind, since } = self.job?;
+        let (reason, login) = (Reason::Rejected, LoginKind::Usual);
+        let refresh = JobKind::Login {
+            reason,
+            kind: login,
+        };
+        (kind == refresh).then_some(since)
     }
 
     fn is_rechecking(&self) -> bool {

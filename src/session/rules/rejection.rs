@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::answer::{JobKind, LoginKind, OnRejection};
+use super::answer::{Acquire, JobKind, LoginKind, OnRejection};
+use super::cooldown::RECENTLY;
 use super::event::{Event, TokenEnd};
 use super::time::Timestamp;
 use super::{DeferredRejection, Rules, TokenState};
@@ -29,7 +30,17 @@ impl Rules {
                 true => OnRejection::Replay,
                 false => OnRejection::Wait,
             },
-            Some(_) | None => self.current_rejected(generation, target, now),
+            Some(_) => {
+                self.cooldowns.watch(now);
+                self.current_rejected(generation, target, now)
+            }
+            // By hand: nobody waits for a token.
+            None if target.is_none() => OnRejection::Return(ReauthFailure::NotReplayable),
+            None => match self.acquire(now) {
+                Acquire::Use => OnRejection::Replay,
+                Acquire::Wait => OnRejection::Wait,
+                Acquire::Fail(error) => OnRejection::Return(ReauthFailure::RenewalFailed(error)),
+            },
         }
     }
 
@@ -66,15 +77,20 @@ impl Rules {
         if let Some(error) = self.blocked(Reason::Rejected, now) {
             return OnRejection::Return(ReauthFailure::RenewalFailed(error));
         }
-        if !self.cooldowns.spend(target, generation, now) {
-            return OnRejection::Return(ReauthFailure::CoolingDown);
+        let accepted = self.current.as_ref().and_then(|current| current.accepted);
+        if self.cooldowns.spend(accepted.is_some(), now) {
+            if let Some(target) = target {
+                self.retirement.unhelpful(target);
+            }
+            self.start_login(Reason::Rejected, LoginKind::Usual, now);
+            self.suspend(target);
+            return OnRejection::Wait;
         }
-        if let Some(target) = target {
-            self.retirement.unhelpful(target);
+        // One bad node of several.
+        match accepted.is_some_and(|at| now <= at + RECENTLY) {
+            true => OnRejection::Replay,
+            false => OnRejection::Return(ReauthFailure::CoolingDown),
         }
-        self.start_login(Reason::Rejected, LoginKind::Usual, now);
-        self.suspend(target);
-        OnRejection::Wait
     }
 
     fn defer_rejection(&mut self, generation: u64, target: Option<Target>) {
@@ -93,9 +109,9 @@ impl Rules {
         }
     }
 
-    /// A replay was rejected too: the refresh before it did not help.
-    pub(crate) fn replay_rejected(&mut self, generation: u64, target: Target, now: Timestamp) {
-        self.cooldowns.unhelpful(target, generation, now);
+    /// A replay was rejected too.
+    pub(crate) fn replay_rejected(&mut self, target: Target, now: Timestamp) {
+        self.cooldowns.unhelpful(target, now);
         self.retirement.unhelpful(target);
     }
 
@@ -108,17 +124,27 @@ impl Rules {
         sent: Timestamp,
         now: Timestamp,
     ) {
-        self.cooldowns.accepted(target, generation, now);
-        for dead in self.retirement.proven(target, generation) {
-            self.ended(dead, TokenEnd::Rejected);
-        }
+        self.cooldowns.accepted(target, now);
+        self.proven(generation, Some(target), now);
         self.extend_idle_lifetime(generation, sent, now);
     }
 
     /// `Session::accept` was called for the token of this generation.
     pub(crate) fn accepted_by_hand(&mut self, generation: u64, now: Timestamp) {
-        self.cooldowns.accepted_by_hand(generation, now);
+        self.proven(generation, None, now);
         self.extend_idle_lifetime(generation, now, now);
+    }
+
+    fn proven(&mut self, generation: u64, target: Option<Target>, now: Timestamp) {
+        if let Some(current) = &mut self.current
+            && current.generation == generation
+        {
+            current.accepted = Some(now);
+            self.cooldowns.proven();
+        }
+        for dead in self.retirement.proven(generation, target, now) {
+            self.ended(dead, TokenEnd::Rejected);
+        }
     }
 
     fn extend_idle_lifetime(&mut self, generation: u64, sent: Timestamp, now: Timestamp) {

@@ -1,14 +1,14 @@
 //! The replaced tokens that are in use, or may still be good on the server.
 //!
-//! A replaced token that may still be good is logged out after its last use. A
-//! token that was replaced because a target rejected it counts as dead once that
-//! target accepts a newer one. If the target rejects the newer one too, the
-//! rejection was about the request. Until either is known, only a logout of the
-//! session ends such a token.
+//! A replaced token is dealt with once a later one is proven. If it was proven before it
+//! was rejected, it is dead, unless the target that rejected it rejects a newer one too.
+//! Otherwise it may be good, and is logged out after its last use; also after a login
+//! that failed. Until then, only a logout of the session ends it.
 
 use std::time::Duration;
 
 use super::backoff::Backoff;
+use super::cooldown::RECENTLY;
 use super::rng::Rng;
 use super::time::Timestamp;
 use crate::origin::Target;
@@ -18,6 +18,10 @@ const MAX_TRIES: u32 = 8;
 
 /// How many replaced tokens are kept. Beyond that, the oldest is abandoned.
 const MAX_REPLACED: usize = 64;
+
+/// How many of them wait for a later token to be proven. Beyond that, the oldest is
+/// logged out: a session that is kept alive and not used proves none.
+const MAX_WAITING: usize = 4;
 
 /// The replaced tokens, oldest first.
 #[derive(Clone, Debug, Default)]
@@ -33,17 +37,23 @@ pub(super) struct TokenRef {
     pub(super) ends: Option<Timestamp>,
 }
 
+/// Who rejected a proven token: a target, or a caller by hand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct RejectedBy(pub(super) Option<Target>);
+
 #[derive(Clone, Debug)]
 pub(super) struct Replaced {
     pub(super) token: TokenRef,
-    /// The target that rejected it, until it is known whether the rejection was
-    /// about the token.
-    pub(super) rejected_by: Option<Target>,
+    /// The rejection that shows that it is dead, unless it was about the request.
+    pub(super) rejection: Option<RejectedBy>,
+    /// Whether a later token is proven, or a login has failed if it may be good.
+    pub(super) succeeded: bool,
     /// Whether its last use has ended.
     pub(super) released: bool,
     /// Whether its logout is running.
     pub(super) logging_out: bool,
     pub(super) backoff: Backoff,
+    /// When its next logout may start; if it was rejected, when it counts as dead.
     pub(super) next: Timestamp,
 }
 
@@ -61,7 +71,7 @@ pub(crate) enum LogoutOutcome {
 impl Retirement {
     /// Adds a replaced token that may be good. Returns the token to abandon
     /// instead, if there are too many.
-    pub(super) fn add(&mut self, token: TokenRef, rejected_by: Option<Target>) -> Option<u64> {
+    pub(super) fn add(&mut self, token: TokenRef, rejection: Option<RejectedBy>) -> Option<u64> {
         let oldest = (self.replaced.len() == MAX_REPLACED)
             .then(|| {
                 self.replaced
@@ -70,9 +80,21 @@ impl Retirement {
             })
             .flatten();
         let given_up = oldest.map(|oldest| self.replaced.remove(oldest).token.generation);
+        let waits = |replaced: &Replaced| !replaced.succeeded && replaced.rejection.is_none();
+        if self
+            .replaced
+            .iter()
+            .filter(|replaced| waits(replaced))
+            .count()
+            == MAX_WAITING
+            && let Some(oldest) = self.replaced.iter_mut().find(|replaced| waits(replaced))
+        {
+            oldest.succeeded = true;
+        }
         self.replaced.push(Replaced {
             token,
-            rejected_by,
+            rejection,
+            succeeded: false,
             released: false,
             logging_out: false,
             backoff: Backoff::default(),
@@ -88,11 +110,27 @@ impl Retirement {
         }
     }
 
-    /// A request to `target` was accepted with a token of this generation: the
-    /// tokens that the target had rejected before were dead. Returns those.
-    pub(super) fn proven(&mut self, target: Target, generation: u64) -> Vec<u64> {
+    /// The token of this generation is proven, by `target`. Returns the earlier ones that
+    /// are dead. One that another target has rejected waits a moment for what that says
+    /// of the newer token.
+    pub(super) fn proven(
+        &mut self,
+        generation: u64,
+        target: Option<Target>,
+        now: Timestamp,
+    ) -> Vec<u64> {
+        let is_earlier = |replaced: &Replaced| replaced.token.generation < generation;
+        for replaced in &mut self.replaced {
+            if is_earlier(replaced) && !replaced.succeeded {
+                replaced.succeeded = true;
+                if replaced.rejection.is_some() {
+                    replaced.next = now + RECENTLY;
+                }
+            }
+        }
         self.take(|replaced| {
-            replaced.rejected_by == Some(target) && replaced.token.generation < generation
+            let by = replaced.rejection.filter(|_| is_earlier(replaced));
+            by.is_some_and(|by| by.0.is_none() || by.0 == target)
         })
     }
 
@@ -100,7 +138,14 @@ impl Retirement {
     /// good.
     pub(super) fn unhelpful(&mut self, target: Target) {
         for replaced in &mut self.replaced {
-            replaced.rejected_by.take_if(|by| *by == target);
+            replaced.rejection.take_if(|by| by.0 == Some(target));
+        }
+    }
+
+    /// A login has failed, perhaps since the server allows no more sessions.
+    pub(super) fn login_failed(&mut self) {
+        for replaced in &mut self.replaced {
+            replaced.succeeded |= replaced.rejection.is_none();
         }
     }
 
@@ -115,6 +160,20 @@ impl Retirement {
         self.take(|replaced| {
             !replaced.logging_out && replaced.token.ends.is_some_and(|ends| ends <= now)
         })
+    }
+
+    /// Removes the tokens that count as dead by now.
+    pub(super) fn bury(&mut self, now: Timestamp) -> Vec<u64> {
+        self.take(|replaced| replaced.is_doomed() && replaced.next <= now)
+    }
+
+    /// Returns when the next token expires, or counts as dead.
+    pub(super) fn next_end(&self) -> Option<Timestamp> {
+        let replaced = self.replaced.iter();
+        let kept = replaced.filter(|replaced| !replaced.logging_out);
+        let ends = kept.clone().filter_map(|replaced| replaced.token.ends);
+        let deaths = kept.filter(|replaced| replaced.is_doomed());
+        ends.chain(deaths.map(|replaced| replaced.next)).min()
     }
 
     /// Returns when the next logout may start.
@@ -188,14 +247,16 @@ impl Retirement {
 
     /// Returns whether no token is left that may be logged out.
     pub(super) fn is_done(&self) -> bool {
-        self.replaced
-            .iter()
-            .all(|replaced| replaced.rejected_by.is_some())
+        let mut replaced = self.replaced.iter();
+        replaced.all(|replaced| replaced.rejection.is_some() || !replaced.succeeded)
     }
 
     fn ready(&self) -> impl Iterator<Item = &Replaced> {
         self.replaced.iter().filter(|replaced| {
-            replaced.released && !replaced.logging_out && replaced.rejected_by.is_none()
+            replaced.succeeded
+                && replaced.released
+                && !replaced.logging_out
+                && replaced.rejection.is_none()
         })
     }
 
@@ -219,5 +280,12 @@ impl Retirement {
             .into_iter()
             .map(|replaced: Replaced| replaced.token)
             .collect()
+    }
+}
+
+impl Replaced {
+    /// Returns whether it counts as dead soon.
+    fn is_doomed(&self) -> bool {
+        self.succeeded && self.rejection.is_some()
     }
 }

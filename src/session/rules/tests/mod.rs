@@ -49,7 +49,7 @@ fn idle() -> Rules {
     Rules::new(SETTINGS, 1)
 }
 
-/// A session with the token of generation 1.
+/// A session with the token of generation 1, which is proven.
 fn live() -> Rules {
     let mut rules = idle();
     assert!(matches!(rules.acquire(NOW), Acquire::Wait));
@@ -59,6 +59,7 @@ fn live() -> Rules {
         LoginOutcome::Publish { generation: 1 }
     );
     rules.on_use(NOW);
+    rules.accepted(1, target("/"), NOW, NOW);
     rules
 }
 
@@ -346,6 +347,7 @@ fn only_a_login_is_told_as_one() {
     let mut rules = live_for_an_hour(RETIRING);
     rules.renew(NOW);
     rules.login_landed(new_token(Some(HOUR)), NOW);
+    rules.accepted(2, target("/"), NOW, NOW);
     rules.released(1);
     rules.take_launch();
     rules.tick(NOW);
@@ -433,7 +435,7 @@ fn an_unhelpful_renewal_cools_its_target_down_and_no_other() {
     rules.rejected(1, Some(forbidden), NOW);
     rules.login_landed(new_token(None), NOW);
     assert_eq!(rules.signal(), Some(Signal::Reported));
-    rules.replay_rejected(2, forbidden, NOW);
+    rules.replay_rejected(forbidden, NOW);
 
     let rejected = rules.rejected(2, Some(forbidden), NOW);
     assert!(matches!(
@@ -455,7 +457,7 @@ fn a_target_that_shared_a_renewal_which_did_not_help_it_cools_down_too() {
     rules.rejected(1, Some(forbidden), NOW);
     rules.login_landed(new_token(None), NOW);
     rules.accepted(2, dead, NOW, NOW);
-    rules.replay_rejected(2, forbidden, NOW);
+    rules.replay_rejected(forbidden, NOW);
     let rejected = rules.rejected(2, Some(forbidden), NOW);
     assert!(matches!(
         rejected,
@@ -477,7 +479,7 @@ fn a_target_cools_down_for_twice_as_long_each_time() {
             OnRejection::Wait
         ));
         rules.login_landed(new_token(None), NOW);
-        rules.replay_rejected(generation + 1, forbidden, now);
+        rules.replay_rejected(forbidden, now);
         let until = now + Duration::from_secs(delay);
         let just_before = until - Duration::from_nanos(1);
         let rejected = rules.rejected(generation + 1, Some(forbidden), just_before);
@@ -490,29 +492,73 @@ fn a_target_cools_down_for_twice_as_long_each_time() {
 }
 
 #[test]
-fn an_accepted_request_ends_the_cool_down() {
+fn an_acceptance_ends_the_cool_down_of_its_target_whichever_token_it_is_of() {
+    for accepted in [1, 2] {
+        let mut rules = live();
+        rules.rejected(1, Some(target("/a")), NOW);
+        rules.login_landed(new_token(None), NOW);
+        rules.replay_rejected(target("/a"), NOW);
+        rules.accepted(2, target("/b"), NOW, NOW);
+        assert!(matches!(
+            rules.rejected(2, Some(target("/a")), NOW),
+            OnRejection::Return(ReauthFailure::CoolingDown)
+        ));
+        rules.accepted(accepted, target("/a"), NOW, NOW);
+        assert!(matches!(
+            rules.rejected(2, Some(target("/a")), NOW),
+            OnRejection::Wait
+        ));
+    }
+}
+
+#[test]
+fn a_token_is_proven_by_the_first_acceptance_and_reported_until_then() {
     let mut rules = live();
-    rules.rejected(1, Some(target("/a")), NOW);
+    rules.renew(NOW);
     rules.login_landed(new_token(None), NOW);
+    rules.on_use(NOW);
     rules.accepted(1, target("/a"), NOW, NOW);
     assert_eq!(
         rules.signal(),
         Some(Signal::Reported),
         "an old token proves nothing"
     );
-    rules.accepted(2, target("/b"), NOW, NOW);
-    assert_eq!(
-        rules.signal(),
-        Some(Signal::Reported),
-        "nor does another target"
-    );
     rules.accepted(2, target("/a"), NOW, NOW);
-    rules.on_use(NOW);
     assert_eq!(rules.signal(), Some(Signal::Live));
+}
+
+#[test]
+fn one_bad_node_of_several_is_asked_again_once_the_bucket_is_empty() {
+    let mut rules = live();
+    for generation in 1..=5 {
+        rules.rejected(generation, Some(target("/a")), NOW);
+        rules.login_landed(new_token(None), NOW);
+        rules.accepted(generation + 1, target("/a"), NOW, NOW);
+    }
+    let soon = NOW + Duration::from_secs(9);
+    let rejected = rules.rejected(6, Some(target("/b")), soon);
+    assert!(matches!(rejected, OnRejection::Replay));
+    assert_eq!(rules.signal(), Some(Signal::Reported));
+    // Not by a target that rejects it twice,
+    rules.replay_rejected(target("/b"), soon);
+    let rejected = rules.rejected(6, Some(target("/b")), soon);
     assert!(matches!(
-        rules.rejected(2, Some(target("/a")), NOW),
-        OnRejection::Wait
+        rejected,
+        OnRejection::Return(ReauthFailure::CoolingDown)
     ));
+    // nor if nothing has accepted the token lately.
+    rules.login(rules.logouts(), soon);
+    assert_eq!(
+        launched(&mut rules),
+        Some((Reason::Requested, LoginKind::Forced))
+    );
+    rules.login_landed(new_token(None), soon);
+    let rejected = rules.rejected(7, Some(target("/c")), soon);
+    assert!(matches!(
+        rejected,
+        OnRejection::Return(ReauthFailure::CoolingDown)
+    ));
+    assert_eq!(launched(&mut rules), None);
 }
 
 #[test]
@@ -529,7 +575,7 @@ fn a_thousand_forbidden_targets_cost_five_logins_and_then_one_in_ten_seconds() {
                 logins += 1;
                 generation += 1;
                 rules.login_landed(new_token(None), NOW);
-                rules.replay_rejected(generation, forbidden, now);
+                rules.replay_rejected(forbidden, now);
             }
             OnRejection::Return(why) => assert!(matches!(why, ReauthFailure::CoolingDown)),
             OnRejection::Replay => panic!("no newer token"),
@@ -548,7 +594,7 @@ fn a_failed_renewal_is_no_proof_against_its_target() {
     let mut rules = live();
     rules.rejected(1, Some(target("/a")), NOW);
     rules.login_failed(fails(ErrorKind::NoRuntime), NOW);
-    assert_eq!(rules.signal(), Some(Signal::Live));
+    assert!(rules.is_usable());
     assert!(matches!(
         rules.rejected(1, Some(target("/a")), NOW),
         OnRejection::Wait
@@ -568,6 +614,9 @@ fn the_same_token_once_more_stays_in_use_and_causes_no_loop() {
         LoginOutcome::Unchanged { generation: 1 }
     );
     assert!(rules.is_usable());
+    // Whether it is good now is not known: once more, and then seldom.
+    rules.rejected(1, Some(target("/a")), NOW);
+    rules.login_landed(same, NOW);
     let again = rules.rejected(1, Some(target("/a")), NOW);
     assert!(matches!(
         again,
@@ -853,7 +902,8 @@ fn ends(rules: &mut Rules) -> Vec<(u64, TokenEnd)> {
     rules.take_events().into_iter().filter_map(ended).collect()
 }
 
-/// A session whose token 1 was replaced by token 2, by somebody's wish.
+/// A session whose token 1 was replaced by token 2, by somebody's wish. Token 2 is
+/// proven.
 fn renewed(settings: Settings, continues: bool) -> Rules {
     let mut rules = live_for_an_hour(settings);
     rules.renew(NOW);
@@ -863,6 +913,7 @@ fn renewed(settings: Settings, continues: bool) -> Rules {
         ..new_token(None)
     };
     rules.login_landed(issued, NOW);
+    rules.accepted(2, target("/"), NOW, NOW);
     rules
 }
 
@@ -987,6 +1038,7 @@ fn renewed_after_a_rejection() -> Rules {
     rules.acquire(NOW);
     rules.take_launch();
     rules.login_landed(new_token(None), NOW);
+    rules.accepted(1, target("/b"), NOW, NOW);
     rules.rejected(1, Some(target("/a")), NOW);
     rules.take_launch();
     rules.login_landed(new_token(None), NOW);
@@ -997,18 +1049,68 @@ fn renewed_after_a_rejection() -> Rules {
 }
 
 #[test]
-fn a_rejected_token_is_dead_once_its_renewal_has_helped() {
+fn a_token_that_was_proven_before_it_was_rejected_is_dead_once_its_successor_is_proven() {
     let mut rules = renewed_after_a_rejection();
-    rules.accepted(2, target("/b"), NOW, NOW);
-    assert_eq!(ends(&mut rules), [], "which says nothing of `/a`");
+    assert_eq!(ends(&mut rules), []);
     rules.accepted(2, target("/a"), NOW, NOW);
     assert_eq!(ends(&mut rules), [(1, TokenEnd::Rejected)]);
 }
 
 #[test]
-fn a_rejected_token_is_logged_out_if_its_renewal_did_not_help() {
+fn a_token_is_dead_a_moment_later_if_another_target_proves_its_successor() {
     let mut rules = renewed_after_a_rejection();
-    rules.replay_rejected(2, target("/a"), NOW);
+    rules.accepted(2, target("/b"), NOW, NOW);
+    let later = NOW + Duration::from_secs(10);
+    rules.tick(later - Duration::from_nanos(1));
+    assert_eq!(ends(&mut rules), [], "`/a` may reject it too");
+    rules.tick(later);
+    assert_eq!(ends(&mut rules), [(1, TokenEnd::Rejected)]);
+}
+
+#[test]
+fn a_token_is_logged_out_if_its_target_rejects_the_successor_that_another_has_proven() {
+    let mut rules = renewed_after_a_rejection();
+    rules.accepted(2, target("/b"), NOW, NOW);
+    rules.replay_rejected(target("/a"), NOW);
+    rules.tick(NOW + Duration::from_secs(10));
+    assert_eq!(rules.take_launch(), Some(JobKind::Retire { generation: 1 }));
+    rules.retire_landed(LogoutOutcome::Done, NOW);
+    assert_eq!(ends(&mut rules), [(1, TokenEnd::LoggedOut)]);
+}
+
+#[test]
+fn four_tokens_wait_for_a_proven_one_and_the_oldest_of_more_is_logged_out() {
+    let mut rules = live_for_an_hour(RETIRING);
+    for generation in 2..=6 {
+        assert_eq!(rules.take_launch(), None);
+        rules.renew(NOW);
+        rules.take_launch();
+        rules.login_landed(new_token(None), NOW);
+        rules.released(generation - 1);
+        rules.tick(NOW);
+    }
+    assert_eq!(rules.take_launch(), Some(JobKind::Retire { generation: 1 }));
+    rules.retire_landed(LogoutOutcome::Done, NOW);
+    rules.tick(NOW);
+    assert_eq!(rules.take_launch(), None);
+}
+
+#[test]
+fn a_replaced_token_expires_whether_or_not_its_successor_is_proven() {
+    let mut rules = live_for_an_hour(RETIRING);
+    rules.renew(NOW);
+    rules.login_landed(new_token(None), NOW);
+    rules.tick(NOW + HOUR);
+    assert_eq!(ends(&mut rules), [(1, TokenEnd::Expired)]);
+}
+
+#[test]
+fn a_rejected_token_is_logged_out_if_its_successor_is_rejected_too() {
+    let mut rules = renewed_after_a_rejection();
+    rules.replay_rejected(target("/a"), NOW);
+    rules.tick(NOW);
+    assert_eq!(rules.take_launch(), None, "which nothing has accepted yet");
+    rules.accepted(2, target("/b"), NOW, NOW);
     rules.tick(NOW);
     assert_eq!(rules.take_launch(), Some(JobKind::Retire { generation: 1 }));
 }
@@ -1020,7 +1122,33 @@ fn a_later_rejection_by_the_same_target_says_so_too() {
     rules.rejected(2, Some(target("/a")), later);
     rules.take_launch();
     rules.login_landed(new_token(None), later);
+    rules.accepted(3, target("/b"), later, later);
     rules.tick(later);
+    assert_eq!(rules.take_launch(), Some(JobKind::Retire { generation: 1 }));
+}
+
+#[test]
+fn a_token_that_nothing_has_accepted_is_logged_out_although_it_was_rejected() {
+    let mut rules = live_for_an_hour(RETIRING);
+    rules.rejected(1, Some(target("/a")), NOW);
+    rules.take_launch();
+    rules.login_landed(new_token(None), NOW);
+    rules.released(1);
+    rules.accepted(2, target("/a"), NOW, NOW);
+    rules.tick(NOW);
+    assert_eq!(rules.take_launch(), Some(JobKind::Retire { generation: 1 }));
+}
+
+#[test]
+fn a_replaced_token_is_logged_out_after_a_login_that_failed() {
+    let mut rules = live_for_an_hour(RETIRING);
+    rules.renew(NOW);
+    rules.login_landed(new_token(None), NOW);
+    rules.released(1);
+    rules.renew(NOW);
+    rules.take_launch();
+    rules.login_failed(fails(ErrorKind::Unavailable), NOW);
+    rules.tick(NOW);
     assert_eq!(rules.take_launch(), Some(JobKind::Retire { generation: 1 }));
 }
 
@@ -1154,7 +1282,7 @@ fn whatever_happens_there_is_one_flight_and_no_token_is_lost() {
             match roll(17) {
                 0 | 1 => drop(rules.acquire(now)),
                 2 | 3 => drop(rules.rejected(generation, Some(path), now)),
-                4 => rules.replay_rejected(generation, path, now),
+                4 => rules.replay_rejected(path, now),
                 5 => rules.accepted(generation, path, sent, now),
                 6 => drop(rules.login(rules.logouts(), now)),
                 7 => drop(rules.renew(now)),
@@ -1277,12 +1405,13 @@ fn a_renewal_that_is_due_goes_before_a_retirement() {
     );
 }
 
-/// A session whose tokens 1 and 2 were replaced by token 3.
+/// A session whose tokens 1 and 2 were replaced by token 3, which is proven.
 fn renewed_twice() -> Rules {
     let mut rules = renewed(RETIRING, false);
     rules.renew(NOW);
     rules.take_launch();
     rules.login_landed(new_token(None), NOW);
+    rules.accepted(3, target("/"), NOW, NOW);
     rules
 }
 
@@ -1296,7 +1425,7 @@ fn an_acceptance_of_the_rejected_token_itself_is_no_proof_that_it_is_dead() {
 #[test]
 fn a_replay_that_another_target_rejects_says_nothing_of_this_one() {
     let mut rules = renewed_after_a_rejection();
-    rules.replay_rejected(2, target("/b"), NOW);
+    rules.replay_rejected(target("/b"), NOW);
     rules.tick(NOW);
     assert_eq!(rules.take_launch(), None);
 }
@@ -1331,6 +1460,7 @@ fn a_replaced_token_whose_logout_is_under_way_is_not_the_one_given_up() {
         rules.take_launch();
         rules.login_landed(new_token(None), NOW);
     }
+    rules.accepted(65, target("/"), NOW, NOW);
     rules.released(1);
     rules.tick(NOW);
     assert_eq!(rules.take_launch(), Some(JobKind::Retire { generation: 1 }));
@@ -1374,8 +1504,8 @@ fn a_suspended_token_is_neither_ended_nor_renewed_by_time() {
     rules.on_use(NOW);
     rules.rejected(1, Some(target("/a")), NOW);
     rules.take_launch();
-    assert_eq!(rules.wake(), None);
     rules.tick(NOW + HOUR);
+    assert_eq!(rules.wake(), None);
     assert_eq!(ends(&mut rules), []);
     assert_eq!(rules.signal(), Some(Signal::Suspended));
 }
@@ -1410,6 +1540,7 @@ fn a_request_that_waits_for_a_renewal_has_not_used_the_token() {
     rules.take_launch();
     rules.on_use(NOW);
     rules.login_failed(fails(ErrorKind::NoRuntime), NOW);
+    rules.tick(NOW + HOUR / 2);
     assert_eq!(rules.wake(), Some(NOW + HOUR), "its end");
 }
 
@@ -1463,6 +1594,7 @@ fn a_replaced_token_is_logged_out_though_its_idle_time_may_be_over() {
         };
         rules.login_landed(issued, NOW);
     }
+    rules.accepted(2, target("/"), NOW, NOW);
     rules.released(1);
     rules.tick(NOW + HOUR);
     assert_eq!(rules.take_launch(), Some(JobKind::Retire { generation: 1 }));

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::world::{Act, Cause, Known, Landing, Path, TokenState, UnderWay, Unhelped, World};
+use super::world::{Act, Bounds, Cause, Known, Landing, Path, TokenState, UnderWay, World};
 use crate::error::{Error, ErrorKind};
 use crate::provider::{LogoutEnds, Reason};
 use crate::session::rules::LogoutOutcome;
@@ -23,10 +23,16 @@ const BRIEFLY: Duration = Duration::from_secs(1);
 /// What a token has left at most that counts as over when it arrives.
 const ALL_BUT_OVER: Duration = Duration::from_millis(100);
 
-const BUDGET: usize = 5;
-const REFILL_EVERY: Duration = Duration::from_secs(10);
+/// What one refresh by rejection costs, and how much there is at most.
+const COST: Duration = Duration::from_secs(10);
+const CREDIT: Duration = Duration::from_secs(50);
+
+/// How long an acceptance counts.
+pub(super) const RECENTLY: Duration = Duration::from_secs(10);
+
+const SAMPLE_EVERY: Duration = Duration::from_secs(1);
 const LONGEST_COOLDOWN: Duration = Duration::from_secs(300);
-/// How long after its cool-down an accepted request lets a target be forgotten.
+/// How long after its cool-down a target starts anew.
 const COOLDOWN_FORGOTTEN: Duration = Duration::from_secs(600);
 
 /// The longest that is left alone what asked for nothing.
@@ -157,13 +163,12 @@ impl World {
                 Some(job @ (JobKind::ChangePassword | JobKind::Retire { .. })),
             ) => {
                 let is_late = self.rules.generation().is_some_and(|new| new > *generation);
-                let until = path.and_then(|path| self.unhelped[path as usize].until);
-                let cools_down = until.is_some_and(|until| self.now < until);
+                let cools_down = path.is_some_and(|path| self.cools_down(path));
                 // A change may end whatever login_block there is.
                 let may = job == JobKind::ChangePassword || !self.is_in_trouble();
-                if may && !is_late && !cools_down {
+                let is_in_use = self.rules.generation().is_some();
+                if may && is_in_use && !is_late && !cools_down {
                     self.deferred_rejection = Some((*generation, *path));
-                    self.is_owed_for_sure = !self.may_cool_down(*path);
                 }
             }
             (Cause::Landed(..), _) => {
@@ -171,12 +176,11 @@ impl World {
                     return;
                 };
                 let is_in_use = self.rules.generation() == Some(generation);
-                let may = !self.is_in_trouble() && !self.may_cool_down(path);
-                if is_in_use
-                    && may
-                    && self.is_owed_for_sure
-                    && self.rules.signal() != Some(Signal::Suspended)
-                {
+                if is_in_use && !self.logged_out {
+                    self.rejected = Some(self.now);
+                }
+                let may = !self.is_in_trouble() && self.may_refresh(generation, path);
+                if is_in_use && may && self.rules.signal() != Some(Signal::Suspended) {
                     self.fail(7, "a rejection that had to wait is forgotten".into());
                 }
             }
@@ -192,11 +196,41 @@ impl World {
         self.refused.is_some() || backs_off
     }
 
-    /// Whether a rejection may be returned because of those before it.
-    pub(super) fn may_cool_down(&self, path: Option<Path>) -> bool {
-        let until = path.and_then(|path| self.unhelped[path as usize].until_at_most);
-        let used_at_most = self.spent_at_most.len();
-        until.is_some_and(|until| self.now < until) || used_at_most >= BUDGET
+    pub(super) fn cools_down(&self, path: Path) -> bool {
+        let cooling = self.targets[path as usize].cooling;
+        cooling.is_some_and(|(until, _)| self.now < until)
+    }
+
+    fn credit(&self) -> Duration {
+        let Bounds {
+            credit, counted, ..
+        } = self.bounds;
+        (credit + (self.now - counted)).min(CREDIT)
+    }
+
+    /// Whether a rejection of this token starts a refresh, as far as it is up to those
+    /// before.
+    pub(super) fn may_refresh(&self, generation: u64, path: Option<Path>) -> bool {
+        let is_proven = self
+            .tokens
+            .iter()
+            .any(|token| token.generation == generation && token.accepted.is_some());
+        let is_spaced = self.bounds.unproven > 0 && self.now < self.bounds.spaced_until;
+        !path.is_some_and(|path| self.cools_down(path))
+            && (is_proven || !is_spaced)
+            && self.credit() >= COST
+    }
+
+    /// Whether its request is sent once more with the same token: of several nodes, one
+    /// rejects what the others accept.
+    pub(super) fn may_repeat(&self, generation: u64, path: Option<Path>) -> bool {
+        let is_accepted = self.tokens.iter().any(|token| {
+            let at = token.accepted.filter(|_| token.generation == generation);
+            at.is_some_and(|at| self.now <= at + RECENTLY)
+        });
+        is_accepted
+            && !path.is_some_and(|path| self.cools_down(path))
+            && !self.may_refresh(generation, path)
     }
 
     fn take_note(&mut self, cause: &Cause, before: &Before) {
@@ -212,26 +246,22 @@ impl World {
                     token.used = true;
                 }
             }
-            Cause::Rejected { generation, path } => {
-                if let Some(token) = self.known(generation) {
-                    match path {
-                        Some(path) => token.rejected_by[path as usize] = true,
-                        None => token.rejected_by_hand = true,
-                    }
+            Cause::Rejected { generation, .. } => {
+                let is_new = before.generation.is_some_and(|new| new > generation);
+                if before.generation.is_some() && !is_new && !self.logged_out {
+                    self.rejected = Some(now);
                 }
             }
             Cause::ReplayRejected { path } => {
-                let Unhelped {
-                    renewals,
-                    until,
-                    until_at_most,
-                    proven_by: _,
-                } = &mut self.unhelped[path as usize];
-                // One that shared another's renewal is at the start.
-                let doublings = renewals.saturating_sub(1).min(16);
-                let delay = Duration::from_secs(1 << doublings).min(LONGEST_COOLDOWN);
-                *until = Some(now + delay);
-                *until_at_most = (*until_at_most).max(*until);
+                self.rejected = Some(now);
+                let seen = &mut self.targets[path as usize];
+                if seen.accepted.is_none_or(|at| at + RECENTLY < now) {
+                    let before = seen.cooling;
+                    let before = before.filter(|(until, _)| now < *until + COOLDOWN_FORGOTTEN);
+                    let delay = before.map_or(Duration::from_secs(1), |(_, delay)| delay * 2);
+                    let delay = delay.min(LONGEST_COOLDOWN);
+                    seen.cooling = Some((now + delay, delay));
+                }
                 self.settle_doubts(path);
             }
             Cause::Accepted {
@@ -240,31 +270,29 @@ impl World {
                 sent,
             } => {
                 let sampled = if path.is_some() { sent } else { now };
+                let is_in_use = before.generation == Some(generation);
                 if let Some(token) = self.known(generation) {
                     token.sampled = token.sampled.max(sampled);
+                    token.accepted = Some(now);
                 }
-                let proven_by = match path {
-                    Some(path) => &mut self.unhelped[path as usize].proven_by,
-                    None => &mut self.proven_by_hand,
-                };
-                if proven_by.take_if(|by| generation >= *by).is_some() {
-                    self.spent_at_most.clear();
+                if is_in_use {
+                    self.bounds.unproven = 0;
                 }
-                for unhelped in &mut self.unhelped {
-                    let until = unhelped.until;
-                    if until.is_some_and(|until| until + COOLDOWN_FORGOTTEN <= now) {
-                        unhelped.renewals = 0;
-                        unhelped.until = None;
-                    }
-                }
-                // Whatever this proves: what starts too often is to be told
-                // from what may be one too many.
                 if let Some(path) = path {
-                    let unhelped = &mut self.unhelped[path as usize];
-                    unhelped.renewals = 0;
-                    unhelped.until = None;
+                    self.reported = Some(now);
+                    let seen = &mut self.targets[path as usize];
+                    seen.accepted = Some(now);
+                    seen.cooling = None;
                 }
-                self.spent.clear();
+                let is_replaced = |token: &&mut Known| {
+                    token.state == TokenState::Retired && token.generation < generation
+                };
+                for token in self.tokens.iter_mut().filter(is_replaced) {
+                    if !token.succeeded && token.rejected_by.is_some() {
+                        token.dead_at = Some(now + RECENTLY);
+                    }
+                    token.succeeded = true;
+                }
             }
             Cause::Rolled { lifetime, sent } => {
                 let generation = before.generation.unwrap_or_default();
@@ -282,19 +310,20 @@ impl World {
                 }
             }
             Cause::Close => self.closed = true,
-            Cause::Landed(ref under_way, landing) => self.note_landing(under_way, landing),
+            Cause::Landed(ref under_way, landing) => {
+                let was_suspended = before.signal == Some(Signal::Suspended);
+                self.note_landing(under_way, landing, was_suspended);
+            }
             Cause::Start | Cause::Timer | Cause::Login | Cause::Renew | Cause::ChangePassword => {}
         }
     }
 
-    fn note_landing(&mut self, under_way: &UnderWay, landing: Landing) {
+    fn note_landing(&mut self, under_way: &UnderWay, landing: Landing, was_suspended: bool) {
         let paying = self.paying.take();
         match landing {
             Landing::NewToken { .. } | Landing::Same { .. } | Landing::Earlier => {
                 if self.logged_out {
-                    if let Some(paying) = paying {
-                        self.pay_back(paying);
-                    }
+                    self.pay_back(paying);
                     return;
                 }
                 self.refused = None;
@@ -305,6 +334,8 @@ impl World {
                     let (now, sent) = (self.now, under_way.since);
                     let generation = self.rules.generation().unwrap_or_default();
                     if let Some(token) = self.known(generation) {
+                        token.accepted.take_if(|_| was_suspended);
+                        token.rejected_by = None;
                         token.lifetimes = lifetimes;
                         (token.sent, token.sampled, token.arrived) = (sent, sent, now);
                         token.used = false;
@@ -312,8 +343,14 @@ impl World {
                 }
             }
             Landing::Failed(kind, asked_for) => {
-                if let Some(paying) = paying {
-                    self.pay_back(paying);
+                self.pay_back(paying);
+                let in_use = self.rules.generation();
+                for token in &mut self.tokens {
+                    token.succeeded |=
+                        token.state == TokenState::Retired && token.rejected_by.is_none();
+                    if in_use == Some(token.generation) {
+                        token.rejected_by = None;
+                    }
                 }
                 if self.logged_out {
                     return;
@@ -355,12 +392,15 @@ impl World {
         }
     }
 
-    fn pay_back(&mut self, (path, unhelped): (Option<Path>, Unhelped)) {
-        self.spent.pop();
-        self.spent_at_most.pop();
-        if let Some(path) = path {
-            self.unhelped[path as usize] = unhelped;
-        }
+    /// A refresh that failed counts for nothing.
+    fn pay_back(&mut self, paying: Option<Bounds>) {
+        let Some(before) = paying else {
+            return;
+        };
+        self.bounds.credit = (self.credit() + COST).min(CREDIT);
+        self.bounds.counted = self.now;
+        self.bounds.unproven = before.unproven;
+        self.bounds.spaced_until = before.spaced_until;
     }
 
     fn check_launch(
@@ -502,7 +542,7 @@ impl World {
                 if in_use.is_some() {
                     self.fail(1, format!("a login as {reason:?} in spite of a token"));
                 }
-                if !matches!(cause, Cause::Asked) {
+                if !matches!(cause, Cause::Asked | Cause::Rejected { path: Some(_), .. }) {
                     self.fail(1, format!("{cause:?} starts a login as {reason:?}"));
                 }
             }
@@ -532,31 +572,22 @@ impl World {
         {
             self.fail(3, "a rejection of an old token starts a login".into());
         }
-        let mut unhelped = Unhelped::default();
-        if let Some(path) = path {
-            unhelped = self.unhelped[path as usize];
-            if unhelped.until.is_some_and(|until| now < until) {
-                self.fail(9, format!("{path:?} causes a login while it cools down"));
-            }
-            let renewals = unhelped.renewals + 1;
-            let delay = Duration::from_secs(1 << (renewals - 1).min(16));
-            let until = Some(now + delay.min(LONGEST_COOLDOWN));
-            self.unhelped[path as usize] = Unhelped {
-                renewals,
-                until,
-                until_at_most: unhelped.until_at_most.max(until),
-                proven_by: Some(generation + 1),
-            };
-            self.settle_doubts(path);
-        } else {
-            self.proven_by_hand = Some(generation + 1);
+        if !self.may_refresh(generation, path) {
+            self.fail(9, format!("{path:?} causes one login too many"));
         }
-        self.paying = Some((path, unhelped));
-        self.spent.push(now);
-        self.spent_at_most.push(now);
-        let refilled = (now - self.spent[0]).as_secs() / REFILL_EVERY.as_secs();
-        if self.spent.len() > BUDGET + refilled as usize {
-            self.fail(9, "more renewals than there is a budget for".into());
+        if let Some(path) = path {
+            self.settle_doubts(path);
+        }
+        self.paying = Some(self.bounds);
+        self.bounds.credit = self.credit().saturating_sub(COST);
+        self.bounds.counted = now;
+        if self
+            .known(generation)
+            .is_none_or(|token| token.accepted.is_none())
+        {
+            let delay = Duration::from_secs(1 << self.bounds.unproven.min(16));
+            self.bounds.spaced_until = now + delay.min(LONGEST_COOLDOWN);
+            self.bounds.unproven += 1;
         }
     }
 
@@ -564,7 +595,7 @@ impl World {
     fn settle_doubts(&mut self, path: Path) {
         for token in &mut self.tokens {
             if token.state == TokenState::Retired {
-                token.doubted_by.take_if(|by| *by == path);
+                token.rejected_by.take_if(|by| *by == Some(path));
             }
         }
     }
@@ -581,6 +612,19 @@ impl World {
         }
         if self.rules.generation() == Some(generation) {
             self.fail(19, "the token in use is logged out as replaced".into());
+        }
+        let waiting = self.tokens.iter().filter(|token| {
+            token.state == TokenState::Retired && !token.succeeded && token.rejected_by.is_none()
+        });
+        let are_too_many = waiting.count() > 4;
+        let token = self.known(generation);
+        if token
+            .is_none_or(|token| !token.succeeded && !are_too_many || token.rejected_by.is_some())
+        {
+            self.fail(
+                19,
+                format!("token {generation} is logged out before its successor is proven"),
+            );
         }
         self.check_is_not_over(generation);
     }
@@ -649,7 +693,7 @@ impl World {
                         _ => self.deferred_rejection.and_then(|(_, path)| path),
                     };
                     if let Some(token) = self.known(*generation) {
-                        token.doubted_by = by;
+                        token.rejected_by = token.accepted.map(|_| by);
                     }
                 }
                 Event::TokenEnded { generation, end } => {
@@ -740,15 +784,15 @@ impl World {
                 ) || matches!(ended_here, Some((1.., Landing::Some)))
             }
             TokenEnd::Rejected => {
-                let by = token.rejected_by;
-                let proven = matches!(
+                let is_succeeded = matches!(
                     cause,
-                    Cause::Accepted { generation: newer, path: Some(path), .. }
-                        if *newer > generation && by[*path as usize]
-                );
+                    Cause::Accepted { generation: newer, path, .. }
+                        if *newer > generation
+                            && token.rejected_by.is_some_and(|by| by.is_none() || by == *path)
+                ) || token.dead_at.is_some_and(|at| at <= now);
                 let was_suspended = before.signal == Some(Signal::Suspended);
-                let is_known = token.rejected_by_hand || !retires && by != [false; 2];
-                proven || replaced && was_suspended && is_known
+                retires && is_succeeded && token.rejected_by.is_some()
+                    || !retires && replaced && was_suspended
             }
             TokenEnd::Expired => {
                 let over = match was_in_use {
@@ -851,6 +895,16 @@ impl World {
                 self.tokens[place].state = TokenState::Retired;
             }
         }
+        let is_dead = |token: &&Known| {
+            token.state == TokenState::Retired
+                && token.succeeded
+                && token.rejected_by == Some(None)
+                && self.rules.is_replaced(token.generation)
+        };
+        if let Some(dead) = self.tokens.iter().find(is_dead) {
+            let generation = dead.generation;
+            self.fail(19, format!("token {generation} is kept, and is dead"));
+        }
         if in_use.is_some_and(|in_use| self.known(in_use).is_none()) {
             self.fail(19, format!("token {in_use:?} was never issued"));
         }
@@ -900,6 +954,32 @@ impl World {
         let in_use = self.rules.generation();
         let token = in_use.and_then(|token| self.known(token).cloned());
         let is_unwatched = self.rules.signal() == Some(Signal::Live);
+        let is_proven = token.as_ref().is_none_or(|token| token.accepted.is_some());
+        let rejected = self.rejected.filter(|at| now < *at + RECENTLY);
+        let is_sampled = self.reported.is_some_and(|at| now < at + SAMPLE_EVERY);
+        if is_unwatched && (!is_proven || rejected.is_some() && !is_sampled) {
+            self.fail(9, "nobody hears of what a target accepts".into());
+        }
+        let is_watched_for_another = self.setup.settings.rolls
+            || self.refused.is_some()
+            || token
+                .as_ref()
+                .is_some_and(|token| !token.used || token.lifetimes.idle.is_some());
+        let is_watched = self.rules.signal() == Some(Signal::Reported);
+        let is_dead = |token: &&Known| {
+            token.state == TokenState::Retired
+                && token.rejected_by.is_some()
+                && token.dead_at.is_some_and(|at| at <= now)
+                && self.rules.is_replaced(token.generation)
+        };
+        if let Some(dead) = self.tokens.iter().find(is_dead) {
+            let generation = dead.generation;
+            self.fail(19, format!("token {generation} is kept, and is dead"));
+        }
+        let is_late = self.rules.wake().is_some_and(|wake| wake <= now);
+        if is_watched && is_proven && rejected.is_none() && !is_watched_for_another && !is_late {
+            self.fail(9, "requests are reported for nothing".into());
+        }
         let next_sample = token.and_then(|token| Some(token.sampled + token.lifetimes.idle? / 20));
         if is_unwatched && next_sample.is_some_and(|at| at <= now) {
             self.fail(13, "nobody hears of what keeps a token alive".into());

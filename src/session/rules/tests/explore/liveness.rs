@@ -130,9 +130,8 @@ fn close(world: &mut World) {
             (None, None) => break,
         }
     }
-    let waits_for_nothing = |token: &Known| {
-        token.state == TokenState::Retired && token.doubted_by.is_none() && !token.was_to_end
-    };
+    let waits_for_nothing =
+        |token: &Known| token.state == TokenState::Retired && token.succeeded && !token.was_to_end;
     if !world.rules.has_retired_all() || world.tokens.iter().any(waits_for_nothing) {
         world.fail(19, "a replaced token waits for nothing".into());
     }

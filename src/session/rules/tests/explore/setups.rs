@@ -59,6 +59,7 @@ pub(super) const NEW: Act = Act::Land(Landing::NewToken {
 const REFUSED: Act = Act::Land(Landing::Failed(ErrorKind::Refused, None));
 const UNAVAILABLE: Act = Act::Land(Landing::Failed(ErrorKind::Unavailable, None));
 pub(super) const REJECTED: Act = Act::Answer(0, Response::Rejected);
+const ACCEPTED: Act = Act::Answer(0, Response::Accepted);
 
 pub(super) static USERS: Setup = BY_USER;
 pub(super) static TOKENS: Setup = BY_TOKEN;
@@ -124,8 +125,10 @@ pub(super) static BACKING_OFF: Setup = Setup {
     before: &[
         Act::Request(Path::A),
         NEW,
-        Act::Answer(0, Response::Accepted),
-        // A second after its login, and the renewal ahead.
+        ACCEPTED,
+        // A second after its login, ten seconds after its acceptance, and the renewal
+        // ahead.
+        Act::Pass(Until::Next),
         Act::Pass(Until::Next),
         Act::Pass(Until::Next),
         UNAVAILABLE,
@@ -134,7 +137,13 @@ pub(super) static BACKING_OFF: Setup = Setup {
 };
 pub(super) static RETIRING: Setup = Setup {
     name: "a replaced token is in use",
-    before: &[Act::Token, Act::Renew, NEW],
+    before: &[
+        Act::Token,
+        Act::Renew,
+        NEW,
+        Act::Request(Path::A),
+        Act::Answer(1, Response::Accepted),
+    ],
     ..BY_TOKEN
 };
 pub(super) static POSTPONED: Setup = Setup {
@@ -142,6 +151,8 @@ pub(super) static POSTPONED: Setup = Setup {
     before: &[
         Act::Renew,
         NEW,
+        Act::Request(Path::A),
+        ACCEPTED,
         Act::Land(Landing::Retired(LogoutOutcome::Postponed(None))),
     ],
     ..BY_TOKEN
@@ -156,47 +167,55 @@ pub(super) static LEFT: Setup = Setup {
     before: &[Act::Token, Act::Logout, Act::Land(Landing::Left)],
     ..BY_TOKEN
 };
-/// Of which none has helped yet.
-const FIVE_RENEWALS: [Act; 23] = [
+/// Each of which has helped.
+const FIVE_RENEWALS: [Act; 22] = [
+    Act::Request(Path::A),
+    ACCEPTED,
     Act::Request(Path::A),
     REJECTED,
     NEW,
-    REJECTED,
-    Act::Request(Path::B),
-    REJECTED,
-    NEW,
-    REJECTED,
-    Act::Pass(Until::Next),
-    Act::Pass(Until::Next),
+    ACCEPTED,
     Act::Request(Path::A),
     REJECTED,
     NEW,
-    REJECTED,
-    Act::Request(Path::B),
-    REJECTED,
-    NEW,
-    REJECTED,
-    Act::Pass(Until::Next),
-    Act::Pass(Until::Next),
+    ACCEPTED,
     Act::Request(Path::A),
     REJECTED,
     NEW,
+    ACCEPTED,
+    Act::Request(Path::A),
+    REJECTED,
+    NEW,
+    ACCEPTED,
+    Act::Request(Path::A),
+    REJECTED,
+    NEW,
+    ACCEPTED,
 ];
 
 pub(super) static WORN: Setup = Setup {
-    name: "four renewals have not helped",
+    name: "a refresh has not helped",
     initial: Some(FOR_EVER),
-    before: FIVE_RENEWALS.split_at(18).0,
+    before: &[Act::Request(Path::A), REJECTED, NEW, REJECTED],
     ..BY_USER
 };
 pub(super) static EXHAUSTED: Setup = Setup {
-    name: "the budget's last renewal is in doubt",
+    name: "the bucket is empty",
     initial: Some(FOR_EVER),
     before: &FIVE_RENEWALS,
     ..BY_USER
 };
 pub(super) static TWO_RETIRING: Setup = Setup {
     name: "two replaced tokens are to be logged out",
-    before: &[Act::Token, Act::Renew, NEW, Act::Renew, NEW, Act::Leave(0)],
+    before: &[
+        Act::Token,
+        Act::Renew,
+        NEW,
+        Act::Renew,
+        NEW,
+        Act::Leave(0),
+        Act::Request(Path::A),
+        ACCEPTED,
+    ],
     ..BY_TOKEN
 };

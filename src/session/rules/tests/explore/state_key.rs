@@ -9,7 +9,10 @@ use std::time::Duration;
 
 use crate::origin::Target;
 use crate::session::rules::backoff::Backoff;
-use crate::session::rules::cooldown::{BUDGET, Cooldowns, Cooling, Payment, REFILL_EVERY};
+use crate::session::rules::cooldown::{
+    Bucket, CAPACITY, Cooldowns, Cooling, FORGET_AFTER, Known, RECENTLY, REFILL_EVERY, Spacing,
+    Window,
+};
 use crate::session::rules::lifespan::{Idle, Lifespan};
 use crate::session::rules::retirement::{Replaced, Retirement, TokenRef};
 use crate::session::rules::rng::Rng;
@@ -186,8 +189,10 @@ impl WriteState for Rules {
                 generation,
                 lifespan,
                 state,
+                accepted,
             } = current;
             to.generation(*generation);
+            to.option(*accepted, |to, at| to.moment(at + RECENTLY));
             lifespan.write(to);
             match state {
                 TokenState::Good => to.number(0),
@@ -259,14 +264,16 @@ impl WriteState for Retirement {
         to.each(replaced, |to, replaced| {
             let Replaced {
                 token,
-                rejected_by,
+                rejection,
+                succeeded,
                 released,
                 logging_out,
                 backoff,
                 next,
             } = replaced;
             token.write(to);
-            to.option(*rejected_by, StateKey::target);
+            to.option(*rejection, |to, by| to.option(by.0, StateKey::target));
+            to.flag(*succeeded);
             to.flag(*released);
             to.flag(*logging_out);
             backoff.write(to);
@@ -309,37 +316,48 @@ impl WriteState for Cooldowns {
     fn write(&self, to: &mut StateKey) {
         let Self {
             targets,
-            budget,
-            refilled,
-            payment,
-            proven_by_hand,
+            bucket: Bucket { full },
+            spacing,
+            window,
         } = self;
-        to.each(targets, |to, cooling| cooling.write(to));
-        to.number((*budget).into());
-        if *budget < BUDGET {
-            to.moment(*refilled + REFILL_EVERY);
-        }
-        to.option(payment.as_deref(), |to, Payment { target, before }| {
-            to.option(*target, StateKey::target);
-            to.option(before.as_ref(), |to, cooling| cooling.write(to));
+        to.each(targets, |to, known| known.write(to));
+        // When the next one may be taken.
+        to.moment(full.saturating_sub(REFILL_EVERY * (CAPACITY - 1)));
+        to.quiet_moment(*full);
+        to.option(spacing.as_deref(), |to, spacing| spacing.write(to));
+        to.option(window.as_deref(), |to, Window { until, sampled }| {
+            to.moment(*until);
+            to.option(*sampled, StateKey::moment);
         });
-        to.option(*proven_by_hand, StateKey::generation);
+    }
+}
+
+impl WriteState for Spacing {
+    fn write(&self, to: &mut StateKey) {
+        let Self { refreshes, until } = self;
+        to.number((*refreshes).into());
+        to.moment(*until);
+    }
+}
+
+impl WriteState for Known {
+    fn write(&self, to: &mut StateKey) {
+        let Self {
+            target,
+            accepted,
+            cooling,
+        } = self;
+        to.target(*target);
+        to.option(*accepted, |to, at| to.moment(at + RECENTLY));
+        to.option(cooling.as_ref(), |to, cooling| cooling.write(to));
     }
 }
 
 impl WriteState for Cooling {
     fn write(&self, to: &mut StateKey) {
-        let Self {
-            target,
-            delay,
-            until,
-            proven_by,
-            paid,
-        } = self;
-        to.target(*target);
+        let Self { delay, until } = self;
         to.length(*delay);
         to.moment(*until);
-        to.generation(*proven_by);
-        to.flag(*paid);
+        to.quiet_moment(*until + FORGET_AFTER);
     }
 }

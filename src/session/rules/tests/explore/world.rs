@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use http::Method;
 
-use super::checks::Broken;
+use super::checks::{Broken, RECENTLY};
 use super::state_key::{StateKey, WriteState};
 use crate::error::{Error, ErrorKind};
 use crate::origin::Target;
@@ -180,11 +180,15 @@ pub(super) struct Known {
     pub(super) sampled: Timestamp,
     /// Whether the session knows that it was used.
     pub(super) used: bool,
-    pub(super) rejected_by: [bool; 2],
-    pub(super) rejected_by_hand: bool,
-    /// The target whose rejection has suspended it, until it is known whether
-    /// that was about the token.
-    pub(super) doubted_by: Option<Path>,
+    /// When it was last reported to be accepted, unless a login has yielded it again
+    /// after a rejection.
+    pub(super) accepted: Option<Timestamp>,
+    /// Who has rejected it, although it was proven, unless that was about the request.
+    pub(super) rejected_by: Option<Option<Path>>,
+    /// Whether a later one was proven, or a login has failed, since it was replaced.
+    pub(super) succeeded: bool,
+    /// From when on it counts as dead, whatever its target says of a later one.
+    pub(super) dead_at: Option<Timestamp>,
     /// Whether a logout of the session was to end it.
     pub(super) was_to_end: bool,
     /// How often its logout was tried.
@@ -291,22 +295,19 @@ pub(super) struct World {
     pub(super) backs_off: Option<Timestamp>,
     /// When the last login yielded a token.
     pub(super) renewed: Option<Timestamp>,
-    /// When renewals were started by rejections, since one has helped.
-    pub(super) spent: Vec<Timestamp>,
-    /// The same, unless it is certain that one has helped.
-    pub(super) spent_at_most: Vec<Timestamp>,
-    /// The first generation whose acceptance by hand shows that.
-    pub(super) proven_by_hand: Option<u64>,
+    /// The refreshes by rejection, as far as they may start.
+    pub(super) bounds: Bounds,
+    /// The same before the running login.
+    pub(super) paying: Option<Bounds>,
+    /// When a token was rejected last, and when an acceptance was reported since.
+    pub(super) rejected: Option<Timestamp>,
+    pub(super) reported: Option<Timestamp>,
+    /// What each target has done.
+    pub(super) targets: [TargetSeen; 2],
     /// A rejection that waits for the end of a job.
     pub(super) deferred_rejection: Option<(u64, Option<Path>)>,
-    /// Whether its target was not cooling down in any case.
-    pub(super) is_owed_for_sure: bool,
     /// Until when no replaced token is logged out, since somebody waited.
     pub(super) rests: Option<Timestamp>,
-    /// What each target is known for.
-    pub(super) unhelped: [Unhelped; 2],
-    /// The target that the running login was started for.
-    pub(super) paying: Option<(Option<Path>, Unhelped)>,
     /// The first rule that was broken.
     pub(super) broken: Option<Broken>,
     /// How many users there were.
@@ -314,16 +315,22 @@ pub(super) struct World {
     log: Option<Vec<(Timestamp, Entry)>>,
 }
 
-/// The renewals of one target that did not help.
+/// How many refreshes by rejection may start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Bounds {
+    /// Ten seconds for each.
+    pub(super) credit: Duration,
+    pub(super) counted: Timestamp,
+    /// The refreshes of unproven tokens, since one was accepted.
+    pub(super) unproven: u32,
+    pub(super) spaced_until: Timestamp,
+}
+
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Unhelped {
-    pub(super) renewals: u32,
-    /// Until when its rejections start nothing.
-    pub(super) until: Option<Timestamp>,
-    /// The same, if nothing that was accepted has changed that.
-    pub(super) until_at_most: Option<Timestamp>,
-    /// The first generation whose acceptance shows that the last one helped.
-    pub(super) proven_by: Option<u64>,
+pub(super) struct TargetSeen {
+    pub(super) accepted: Option<Timestamp>,
+    /// Until when it cools down, and for how long.
+    pub(super) cooling: Option<(Timestamp, Duration)>,
 }
 
 impl Path {
@@ -370,14 +377,18 @@ impl World {
             refused: None,
             backs_off: None,
             renewed: None,
-            spent: Vec::new(),
-            spent_at_most: Vec::new(),
-            proven_by_hand: None,
-            deferred_rejection: None,
-            is_owed_for_sure: false,
-            rests: None,
-            unhelped: [Unhelped::default(); 2],
+            bounds: Bounds {
+                credit: Duration::from_secs(50),
+                counted: Timestamp::ZERO,
+                unproven: 0,
+                spaced_until: Timestamp::ZERO,
+            },
             paying: None,
+            rejected: None,
+            reported: None,
+            targets: Default::default(),
+            deferred_rejection: None,
+            rests: None,
             broken: None,
             arrived: 0,
             log: logging.then(Vec::new),
@@ -415,9 +426,10 @@ impl World {
             lifetimes,
             sampled: sent,
             used: false,
-            rejected_by: [false; 2],
-            rejected_by_hand: false,
-            doubted_by: None,
+            accepted: None,
+            rejected_by: None,
+            succeeded: false,
+            dead_at: None,
             was_to_end: self.logged_out,
             tries: 0,
             state,
@@ -841,7 +853,7 @@ impl World {
             Response::Rejected if replayed => {
                 self.users.remove(place);
                 self.step(&Cause::ReplayRejected { path }, |rules, now| {
-                    rules.replay_rejected(generation, target, now);
+                    rules.replay_rejected(target, now);
                 });
             }
             Response::Rejected => {
@@ -875,12 +887,13 @@ impl World {
     fn rejected(&mut self, generation: u64, path: Option<Path>) -> OnRejection {
         let target = path.map(Path::target);
         let cause = Cause::Rejected { generation, path };
-        let may_cool_down = self.may_cool_down(path);
+        let may_refresh = self.may_refresh(generation, path);
+        let may_repeat = self.may_repeat(generation, path);
         let answer = self.step(&cause, |rules, now| rules.rejected(generation, target, now));
         match &answer {
             OnRejection::Replay => {
                 let newer = self.rules.generation().is_some_and(|new| new > generation);
-                if !newer || !self.is_usable() {
+                if !newer && !may_repeat || !self.is_usable() {
                     self.fail(3, "a replay without a newer token".into());
                 }
             }
@@ -899,7 +912,7 @@ impl World {
                     self.fail(5, "a rejected token is used while it is renewed".into());
                 }
             }
-            OnRejection::Return(ReauthFailure::CoolingDown) if !may_cool_down => {
+            OnRejection::Return(ReauthFailure::CoolingDown) if may_refresh || may_repeat => {
                 self.fail(9, "a rejection is returned that nothing cools down".into());
             }
             OnRejection::Return(ReauthFailure::RenewalFailed(error)) => self.check_failure(error),
@@ -1223,17 +1236,8 @@ impl WriteState for World {
         to.option(self.renewed, |to, at| {
             to.quiet_moment(at + Duration::from_secs(1));
         });
-        to.number(self.spent.len() as u64);
-        to.number(self.spent_at_most.len() as u64);
         to.flag(self.deferred_rejection.is_some());
-        to.flag(self.deferred_rejection.is_some() && self.is_owed_for_sure);
         to.option(self.rests, StateKey::quiet_moment);
-        for unhelped in &self.unhelped {
-            to.number(unhelped.renewals.into());
-            to.option(unhelped.until, StateKey::quiet_moment);
-            to.option(unhelped.until_at_most, StateKey::quiet_moment);
-            to.flag(unhelped.proven_by.is_some());
-        }
         let alive = self.tokens.iter().filter(|token| {
             !matches!(token.state, TokenState::Ended(_)) || self.is_held(token.generation)
         });
@@ -1241,10 +1245,12 @@ impl WriteState for World {
         to.each(alive, |to, token| {
             to.generation(token.generation);
             to.flag(token.used);
-            to.flag(token.rejected_by[0]);
-            to.flag(token.rejected_by[1]);
-            to.flag(token.rejected_by_hand);
-            to.flag(token.doubted_by.is_some());
+            to.option(token.accepted, |to, at| to.quiet_moment(at + RECENTLY));
+            to.option(token.rejected_by, |to, by| {
+                to.option(by, |to, path| to.number(path as u64));
+            });
+            to.flag(token.succeeded);
+            to.option(token.dead_at, StateKey::quiet_moment);
             to.quiet_moment(token.ends_by().unwrap_or_default());
             to.flag(matches!(token.state, TokenState::Ended(_)));
         });
