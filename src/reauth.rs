@@ -62,6 +62,6 @@ pub enum ReauthFailure {
     /// rejected too; or the login system returned the same token once more. Most
     /// likely the user lacks a permission.
     StillRejected,
-    /// The session was logged out while the request was under way.
+    /// The session was logged out or closed while the request was under way.
     LoggedOut,
 }

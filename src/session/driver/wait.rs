@@ -147,7 +147,7 @@ impl Driver {
 /// Returns why a rejected response is returned after its refresh failed with
 /// `error`.
 pub(crate) fn failure_of(error: Error) -> ReauthFailure {
-    if error.kind() == ErrorKind::LoggedOut {
+    if let ErrorKind::LoggedOut | ErrorKind::Closed = error.kind() {
         return ReauthFailure::LoggedOut;
     }
     ReauthFailure::RenewalFailed(error)
