@@ -13,9 +13,12 @@ use crate::secret::redact::{quotes, redact};
 
 /// An error of the session.
 ///
-/// On a request's path it always means that **the request was not executed**:
+/// In place of a response it always means that **the request was not executed**:
 /// errors of the inner service pass unchanged, and a rejection is a response.
 /// It is cheap to clone: everybody who waited for a login gets the same one.
+///
+/// A response's body may end with an error of the kind
+/// [`Truncated`](ErrorKind::Truncated), which is about that response only.
 ///
 /// A service's error is boxed, as in tower. [`Error::find`] tells ours from
 /// the inner service's:
@@ -99,6 +102,13 @@ pub enum ErrorKind {
     /// The token would go over plain `http` to another machine. Use `https`,
     /// or say [`allow_plain_http`](crate::Profile::allow_plain_http).
     InsecureOrigin,
+    /// A rejected response is returned without the rest of its body, which was longer
+    /// than 16 KiB or slow: the connection was released for a replay, which then got
+    /// no token. Only a [`SessionBody`](crate::SessionBody) yields this error, after
+    /// the part that was read. It does not say that the request was not executed: the
+    /// status of the response does, and its [`Reauth`](crate::Reauth) says why there
+    /// was no replay.
+    Truncated,
 }
 
 impl ErrorKind {
@@ -123,6 +133,7 @@ impl ErrorKind {
             Self::Recursive => "recursive",
             Self::NoOrigin => "no_origin",
             Self::InsecureOrigin => "insecure_origin",
+            Self::Truncated => "truncated",
         }
     }
 }
@@ -202,6 +213,7 @@ impl fmt::Display for Error {
             ErrorKind::Recursive => "the provider calls through the session that it serves",
             ErrorKind::NoOrigin => "it is not known whether the token may go there: the session has no origin, or the request's URI is relative",
             ErrorKind::InsecureOrigin => "the token must not go over plain http to another machine",
+            ErrorKind::Truncated => "the rest of the rejected response was dropped to release its connection for a replay, which got no token",
         })
     }
 }
@@ -355,6 +367,7 @@ mod tests {
             (ErrorKind::Recursive, "recursive"),
             (ErrorKind::NoOrigin, "no_origin"),
             (ErrorKind::InsecureOrigin, "insecure_origin"),
+            (ErrorKind::Truncated, "truncated"),
         ] {
             assert_eq!(kind.as_str(), label);
         }

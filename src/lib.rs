@@ -56,7 +56,8 @@
 //! - Refused credentials are not sent again, so no number of requests can lock an
 //!   account.
 //! - The token goes to the provider's origins and nowhere else.
-//! - An [`Error`] of this crate always means that the request was not executed.
+//! - An [`Error`] of this crate in place of a response always means that the request
+//!   was not executed.
 //!
 //! # What to read
 //!

@@ -198,6 +198,8 @@ struct Account {
     tells_by_text: bool,
     /// Whether a dead token is noticed before a body is read.
     is_hasty: bool,
+    /// Whether a rejection is too long to be read ahead.
+    is_verbose: bool,
     /// Whether a password is changed and nobody told.
     loses_a_change: bool,
     /// Whether somebody else takes the place after the next login.
@@ -222,6 +224,7 @@ impl Server {
                 live: BTreeSet::new(),
                 tells_by_text: false,
                 is_hasty: false,
+                is_verbose: false,
                 loses_a_change: false,
                 is_crowded: false,
                 rejections: 0,
@@ -309,13 +312,18 @@ impl Server {
         };
         let is_login = head.uri.path() == "/login";
         let is_crowded = is_login && std::mem::take(&mut state.is_crowded);
+        let is_verbose = state.is_verbose;
         let alive = Arc::new(());
         state.responses.push(Arc::downgrade(&alive));
         drop(state);
         if is_crowded {
             self.crowd();
         }
-        let mut response = Response::new(Trickle::of(text, alive));
+        let text = match is_verbose {
+            true => text.repeat(1000),
+            false => text.to_owned(),
+        };
+        let mut response = Response::new(Trickle::of(&text, alive));
         *response.status_mut() = StatusCode::from_u16(status).unwrap();
         *response.headers_mut() = headers;
         response
@@ -747,6 +755,30 @@ async fn a_request_whose_token_goes_while_it_waits_for_the_service_may_be_droppe
             async move { assert_eq!(response.await.unwrap().status(), 200) }
         },
     )
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_whose_replay_gets_no_token_after_a_long_rejection_may_be_dropped() {
+    at_each_point(7, World::revoked, async |world| {
+        world.server.account(|account| {
+            account.is_verbose = true;
+            account.is_crowded = true;
+        });
+        let session = world.session.clone();
+        tokio::spawn(async move {
+            sleep(Duration::from_millis(500)).await;
+            session.logout().await
+        });
+        let response = world.call(Auto, "x", world.full("a job")).await;
+        async move {
+            let response = response.await.unwrap();
+            assert_eq!(response.status(), 401);
+            let error = response.into_body().collect().await.unwrap_err();
+            let ours = tower_reauth::Error::find(&*error).unwrap();
+            assert_eq!(ours.kind(), ErrorKind::Truncated);
+        }
+    })
     .await;
 }
 

@@ -13,6 +13,8 @@ use pin_project_lite::pin_project;
 use tokio::runtime::Handle;
 use tokio::time::{Sleep, sleep};
 
+use crate::BoxError;
+use crate::error::{Error, ErrorKind};
 use crate::session::Lease;
 
 /// The most frames that are read ahead: the limit in bytes does not bound empty ones.
@@ -24,10 +26,16 @@ const PREFETCH_TIMEOUT: Duration = Duration::from_secs(2);
 pin_project! {
     /// The body of a response.
     ///
-    /// It yields the frames of the inner service's body, including trailers and
-    /// errors. While it lives, the token of its request counts as used.
+    /// It yields the frames of the inner service's body, including trailers. While it
+    /// lives, the token of its request counts as used.
     ///
     /// If the inner body has a `Default`, so does this body. It uses no token.
+    ///
+    /// # Errors
+    ///
+    /// The errors of the inner body, each boxed as it is. The body of a rejected
+    /// response may also end with an [`Error`](crate::Error) of the kind
+    /// [`Truncated`](crate::ErrorKind::Truncated).
     pub struct SessionBody<B: Body> {
         #[pin]
         kind: Kind<B>,
@@ -48,8 +56,16 @@ pin_project! {
 /// The frames that were read ahead from a body, and the rest of it.
 struct Prefetched<B: Body> {
     frames: VecDeque<Result<Frame<B::Data>, B::Error>>,
-    /// `None` after the end of the body.
-    rest: Option<Pin<Box<B>>>,
+    rest: Rest<B>,
+}
+
+/// The part of a body that was not read ahead.
+enum Rest<B> {
+    Unread(Pin<Box<B>>),
+    /// There is none.
+    Ended,
+    /// It was dropped, to release the connection.
+    Dropped,
 }
 
 impl<B: Body> SessionBody<B> {
@@ -87,24 +103,22 @@ impl<B: Body + Default> Default for SessionBody<B> {
     }
 }
 
-impl<B: Body> Body for SessionBody<B> {
+impl<B> Body for SessionBody<B>
+where
+    B: Body,
+    B::Error: Into<BoxError>,
+{
     type Data = B::Data;
-    type Error = B::Error;
+    type Error = BoxError;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+    ) -> Poll<Option<Result<Frame<B::Data>, BoxError>>> {
         let this = self.project();
         let frame = match this.kind.project() {
-            KindProj::Whole { body } => ready!(body.poll_frame(cx)),
-            KindProj::Prefetched { prefetched } => match prefetched.frames.pop_front() {
-                Some(frame) => Some(frame),
-                None => match &mut prefetched.rest {
-                    Some(rest) => ready!(rest.as_mut().poll_frame(cx)),
-                    None => None,
-                },
-            },
+            KindProj::Whole { body } => ready!(body.poll_frame(cx).map_err(Into::into)),
+            KindProj::Prefetched { prefetched } => ready!(prefetched.poll_frame(cx)),
         };
         if frame.is_none() {
             *this.lease = None;
@@ -115,13 +129,7 @@ impl<B: Body> Body for SessionBody<B> {
     fn is_end_stream(&self) -> bool {
         match &self.kind {
             Kind::Whole { body } => body.is_end_stream(),
-            Kind::Prefetched { prefetched } => {
-                prefetched.frames.is_empty()
-                    && prefetched
-                        .rest
-                        .as_ref()
-                        .is_none_or(|rest| rest.is_end_stream())
-            }
+            Kind::Prefetched { prefetched } => prefetched.is_end_stream(),
         }
     }
 
@@ -134,6 +142,34 @@ impl<B: Body> Body for SessionBody<B> {
 }
 
 impl<B: Body> Prefetched<B> {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, BoxError>>>
+    where
+        B::Error: Into<BoxError>,
+    {
+        if let Some(frame) = self.frames.pop_front() {
+            return Poll::Ready(Some(frame.map_err(Into::into)));
+        }
+        match &mut self.rest {
+            Rest::Unread(body) => body.as_mut().poll_frame(cx).map_err(Into::into),
+            Rest::Ended => Poll::Ready(None),
+            Rest::Dropped => {
+                self.rest = Rest::Ended;
+                let error = Error::new(ErrorKind::Truncated);
+                Poll::Ready(Some(Err(error.into())))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        let has_rest = match &self.rest {
+            Rest::Unread(body) => !body.is_end_stream(),
+            Rest::Ended => false,
+            // Its error is still to come.
+            Rest::Dropped => true,
+        };
+        self.frames.is_empty() && !has_rest
+    }
+
     fn size_hint(&self) -> SizeHint {
         let read: u64 = self
             .frames
@@ -143,10 +179,10 @@ impl<B: Body> Prefetched<B> {
             .sum();
         let is_broken = self.frames.iter().any(Result::is_err);
         let rest = match &self.rest {
-            Some(rest) => rest.size_hint(),
-            // The size of the rest is not known after an error.
-            None if is_broken => SizeHint::new(),
-            None => SizeHint::with_exact(0),
+            Rest::Unread(body) => body.size_hint(),
+            Rest::Ended if !is_broken => SizeHint::with_exact(0),
+            // No length may make a body look complete that ends with an error.
+            Rest::Ended | Rest::Dropped => SizeHint::new(),
         };
         let mut hint = SizeHint::new();
         hint.set_lower(rest.lower().saturating_add(read));
@@ -182,7 +218,7 @@ impl<B: Body> Prefetch<B> {
         Self {
             prefetched: Prefetched {
                 frames: VecDeque::new(),
-                rest: Some(Box::pin(body)),
+                rest: Rest::Unread(Box::pin(body)),
             },
             read: 0,
             timeout: None,
@@ -193,20 +229,20 @@ impl<B: Body> Prefetch<B> {
     /// the timeout. May be called again with a higher limit.
     pub(super) fn poll_up_to(&mut self, limit: usize, cx: &mut Context<'_>) -> Poll<()> {
         while self.read < limit && self.prefetched.frames.len() < MAX_FRAMES {
-            let Some(rest) = &mut self.prefetched.rest else {
+            let Rest::Unread(body) = &mut self.prefetched.rest else {
                 break;
             };
-            match rest.as_mut().poll_frame(cx) {
+            match body.as_mut().poll_frame(cx) {
                 Poll::Ready(Some(frame)) => {
                     let data = frame.as_ref().ok().and_then(Frame::data_ref);
                     self.read += data.map_or(0, Buf::remaining);
                     let has_failed = frame.is_err();
                     self.prefetched.frames.push_back(frame);
                     if has_failed {
-                        self.prefetched.rest = None;
+                        self.prefetched.rest = Rest::Ended;
                     }
                 }
-                Poll::Ready(None) => self.prefetched.rest = None,
+                Poll::Ready(None) => self.prefetched.rest = Rest::Ended,
                 Poll::Pending => {
                     // Without a runtime there is no timer, and no login can run.
                     if self.timeout.is_none() && Handle::try_current().is_ok() {
@@ -237,12 +273,15 @@ impl<B: Body> Prefetch<B> {
         start
     }
 
-    /// Returns whether all of the body is in memory.
-    pub(super) fn is_read(&self) -> bool {
-        self.prefetched.rest.is_none()
+    /// Drops the part that was not read ahead, and with it the connection. The body
+    /// then ends with an error.
+    pub(super) fn drop_rest(&mut self) {
+        if let Rest::Unread(_) = self.prefetched.rest {
+            self.prefetched.rest = Rest::Dropped;
+        }
     }
 
-    /// Returns the whole body, as if nothing had been read ahead.
+    /// Returns the body, as if nothing had been read ahead.
     pub(super) fn into_body(self, lease: Lease) -> SessionBody<B> {
         SessionBody {
             kind: Kind::Prefetched {
@@ -277,11 +316,86 @@ impl<B: Body> Received<B> {
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+    use std::future::poll_fn;
+
     use bytes::Bytes;
-    use http_body_util::{BodyExt, Full};
+    use http_body_util::{BodyExt, Channel, Full};
 
     use super::*;
     use crate::{FixedToken, Profile, Session, Token};
+
+    fn lease() -> Lease {
+        let token = Token::bearer("3f9a").unwrap();
+        let session = Session::builder(FixedToken::bearer(Profile::default(), "3f9a"));
+        let session = session.initial_token(token).build();
+        session.driver().usable().unwrap()
+    }
+
+    async fn read<B: Body + Unpin>(body: B, bytes: usize) -> Prefetch<B> {
+        let mut prefetch = Prefetch::new(body);
+        poll_fn(|cx| prefetch.poll_up_to(bytes, cx)).await;
+        prefetch
+    }
+
+    /// Checks a body of which "abc" was read and the rest is gone.
+    async fn is_truncated<B>(mut prefetch: Prefetch<B>)
+    where
+        B: Body<Data = Bytes, Error = Infallible> + Unpin,
+    {
+        prefetch.drop_rest();
+        let mut body = prefetch.into_body(lease());
+        let hint = body.size_hint();
+        assert_eq!((hint.lower(), hint.upper()), (3, None));
+        let frame = body.frame().await.unwrap().unwrap();
+        assert_eq!(frame.into_data().unwrap(), "abc");
+        assert!(!body.is_end_stream());
+        let hint = body.size_hint();
+        assert_eq!((hint.lower(), hint.upper()), (0, None));
+        let error = body.frame().await.unwrap().unwrap_err();
+        let error = error.downcast_ref::<Error>().unwrap();
+        assert_eq!(error.kind(), ErrorKind::Truncated);
+        assert!(body.is_end_stream());
+        assert!(body.frame().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_body_whose_rest_was_dropped_never_looks_complete() {
+        let (mut sender, body) = Channel::<Bytes, Infallible>::new(2);
+        sender.send_data(Bytes::from("abc")).await.unwrap();
+        sender.send_data(Bytes::from("def")).await.unwrap();
+        is_truncated(read(body, 1).await).await;
+    }
+
+    #[tokio::test]
+    async fn a_body_whose_end_was_not_read_never_looks_complete() {
+        is_truncated(read(Full::new(Bytes::from("abc")), 1).await).await;
+    }
+
+    #[tokio::test]
+    async fn a_body_that_was_read_to_its_end_is_complete_without_its_connection() {
+        let mut prefetch = read(Full::new(Bytes::from("abc")), usize::MAX).await;
+        prefetch.drop_rest();
+        let body = prefetch.into_body(lease());
+        assert_eq!(body.size_hint().exact(), Some(3));
+        assert_eq!(body.collect().await.unwrap().to_bytes(), "abc");
+    }
+
+    /// Through two layers, and whether or not its start was read ahead.
+    #[tokio::test]
+    async fn an_error_of_the_inner_body_is_boxed_once() {
+        for is_read in [false, true] {
+            let (sender, body) = Channel::<Bytes, std::fmt::Error>::new(1);
+            sender.abort(std::fmt::Error);
+            let inner = match is_read {
+                false => SessionBody::whole(body, None),
+                true => read(body, 1).await.into_body(lease()),
+            };
+            let mut outer = SessionBody::whole(inner, None);
+            let error = outer.frame().await.unwrap().unwrap_err();
+            assert!(error.is::<std::fmt::Error>());
+        }
+    }
 
     #[tokio::test]
     async fn a_body_uses_the_token_until_its_end() {

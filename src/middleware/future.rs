@@ -143,6 +143,22 @@ where
     }
 }
 
+impl<S, R, B, RB> State<S, R, B, RB>
+where
+    S: Service<Request<R::Body>>,
+    R: Replay<B>,
+    RB: Body,
+{
+    /// Creates the state of a request that has a token. It holds nothing that its
+    /// service may wait for.
+    fn readying(mut pending: Box<PendingRequest<S, R, B, RB>>) -> Self {
+        pending.release_connection();
+        Self::Readying {
+            pending: Some(pending),
+        }
+    }
+}
+
 impl<S, R, B, RB> Future for ResponseFuture<S, R, B, RB>
 where
     S: Service<Request<R::Body>, Response = Response<RB>> + Clone,
@@ -202,9 +218,7 @@ where
                     match acquired {
                         // The lease is not kept while the service is readied: its
                         // token may be suspended by then.
-                        Ok(_) => State::Readying {
-                            pending: Some(pending),
-                        },
+                        Ok(_) => State::readying(pending),
                         Err(error) => {
                             this.state.set(State::Done);
                             return Poll::Ready(match pending.into_rejected() {
@@ -328,7 +342,12 @@ where
                         .expect(TAKEN)
                         .into_pending::<R, B>(refreshed)
                     {
-                        Ok(pending) => State::Readying {
+                        Ok(pending) if driver.usable().is_some() => {
+                            State::readying(Box::new(pending))
+                        }
+                        // The token ended while the rejected body was read.
+                        Ok(pending) => State::Acquiring {
+                            acquire: AcquireToken::new(),
                             pending: Some(Box::new(pending)),
                         },
                         Err(response) => {

@@ -27,10 +27,9 @@ enum Pending<R: Replay<B>, B, RB: Body> {
     },
     Replay {
         request: Request<R::Body>,
-        /// The response to return if there is no newer token after all. `None` if
-        /// keeping it could block the replay.
+        /// The response to return if there is no newer token after all.
         // Boxed: a request that waits for its first token needs no space for it.
-        rejected: Option<Box<RejectedResponse<RB>>>,
+        rejected: Box<RejectedResponse<RB>>,
     },
 }
 
@@ -53,7 +52,7 @@ impl<S, R: Replay<B>, B, RB: Body> PendingRequest<S, R, B, RB> {
     pub(super) fn replay(
         service: S,
         request: Request<R::Body>,
-        rejected: Option<Box<RejectedResponse<RB>>>,
+        rejected: Box<RejectedResponse<RB>>,
         admission: Admission,
     ) -> Self {
         Self {
@@ -68,6 +67,15 @@ impl<S, R: Replay<B>, B, RB: Body> PendingRequest<S, R, B, RB> {
         S: Service<Request<R::Body>>,
     {
         self.service.poll_ready(cx)
+    }
+
+    /// Releases the connection of the rejected response, if there is one: the service
+    /// may need it to become ready again.
+    pub(super) fn release_connection(&mut self) {
+        match &mut self.request {
+            Pending::First { .. } => {}
+            Pending::Replay { rejected, .. } => rejected.body.drop_rest(),
+        }
     }
 
     /// Releases the permit that the service reserved when it became ready.
@@ -108,12 +116,11 @@ impl<S, R: Replay<B>, B, RB: Body> PendingRequest<S, R, B, RB> {
         }
     }
 
-    /// Returns the rejected response, if the request was sent before and the
-    /// response was kept.
+    /// Returns the rejected response, if the request was sent before.
     pub(super) fn into_rejected(self) -> Option<Box<RejectedResponse<RB>>> {
         match self.request {
             Pending::First { .. } => None,
-            Pending::Replay { rejected, .. } => rejected,
+            Pending::Replay { rejected, .. } => Some(rejected),
         }
     }
 }

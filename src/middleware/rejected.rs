@@ -107,13 +107,10 @@ impl<S, K, RB: Body> Rejected<S, K, RB> {
         let Some((service, request)) = self.request.again::<R, B>() else {
             return Err(self.response.returned(ReauthFailure::NotReplayable));
         };
-        // A body that did not fit into memory holds its connection, which the
-        // service may need to become ready again.
-        let response = Some(self.response).filter(|response| response.body.is_read());
         Ok(PendingRequest::replay(
             service,
             request,
-            response,
+            self.response,
             self.admission,
         ))
     }

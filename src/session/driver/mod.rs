@@ -649,6 +649,7 @@ fn may_have_used_up(error: &Error) -> bool {
         | ErrorKind::TokenRejected
         | ErrorKind::Recursive
         | ErrorKind::NoOrigin
-        | ErrorKind::InsecureOrigin => false,
+        | ErrorKind::InsecureOrigin
+        | ErrorKind::Truncated => false,
     }
 }

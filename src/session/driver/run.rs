@@ -492,7 +492,8 @@ fn logout_outcome(outcome: &Result<(), Error>) -> LogoutOutcome {
         | ErrorKind::NoRuntime
         | ErrorKind::Recursive
         | ErrorKind::NoOrigin
-        | ErrorKind::InsecureOrigin => LogoutOutcome::Failed,
+        | ErrorKind::InsecureOrigin
+        | ErrorKind::Truncated => LogoutOutcome::Failed,
     }
 }
 

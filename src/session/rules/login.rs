@@ -247,7 +247,8 @@ impl Rules {
             | ErrorKind::ProviderPanicked
             | ErrorKind::Recursive
             | ErrorKind::NoOrigin
-            | ErrorKind::InsecureOrigin => false,
+            | ErrorKind::InsecureOrigin
+            | ErrorKind::Truncated => false,
         };
         if is_refusal {
             self.login_block = Some(Box::new(LoginBlock::Refused {

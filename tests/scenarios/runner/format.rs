@@ -521,6 +521,7 @@ pub(crate) struct Outcome {
     pub(crate) ok: Option<bool>,
     pub(crate) status: Option<Status>,
     pub(crate) body: Option<String>,
+    pub(crate) body_error: Option<Error>,
     pub(crate) token: Option<Carried>,
     pub(crate) error: Option<Error>,
     pub(crate) service_error: Option<String>,
@@ -601,7 +602,8 @@ error_kinds!(
     NoRuntime,
     Recursive,
     NoOrigin,
-    InsecureOrigin
+    InsecureOrigin,
+    Truncated
 );
 
 /// Names and values. A name that stands twice is an error: the first would be lost.
@@ -782,6 +784,7 @@ impl Outcome {
             && self.ok.is_none()
             && self.status.is_none()
             && self.body.is_none()
+            && self.body_error.is_none()
             && self.token.is_none()
             && self.error.is_none()
             && self.service_error.is_none()

@@ -171,6 +171,8 @@ pub(crate) enum Ended {
     Response {
         status: StatusCode,
         body: String,
+        /// How the body ended, if not whole.
+        body_error: Option<BoxError>,
         reauth: Option<Reauth>,
     },
     Token {
@@ -277,7 +279,12 @@ impl Recorder {
         match &ended {
             Ended::Failed(error) => self.show_error(error),
             Ended::Status(status) => self.show(format!("{status:?} {status}")),
-            Ended::Response { reauth, .. } => self.show(format!("{reauth:?}")),
+            Ended::Response {
+                body_error, reauth, ..
+            } => {
+                self.show(format!("{reauth:?}"));
+                body_error.iter().for_each(|error| self.show_error(error));
+            }
             Ended::Token { .. } | Ended::Done | Ended::Dropped | Ended::Panicked => {}
         }
         let mut record = self.record();
@@ -368,6 +375,7 @@ impl Ended {
             Ended::Response {
                 status,
                 body,
+                body_error,
                 reauth,
             } => {
                 let body = match body.char_indices().nth(40) {
@@ -381,7 +389,11 @@ impl Ended {
                     ),
                     None => String::new(),
                 };
-                format!("{} {body}{why}", status.as_u16())
+                let broken = match body_error {
+                    Some(error) => format!(", then an error: {}", chain(&**error)),
+                    None => String::new(),
+                };
+                format!("{} {body}{broken}{why}", status.as_u16())
             }
             Ended::Token { number, generation } => {
                 format!("token {number:?} of generation {generation}")

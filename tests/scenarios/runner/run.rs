@@ -5,6 +5,7 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use bytes::Buf;
 use http::{Request, Response, Uri};
 use http_body_util::BodyExt;
 use tokio::time::{Instant, advance, sleep, sleep_until, timeout_at};
@@ -456,13 +457,34 @@ pub(crate) fn done(outcome: Result<(), tower_reauth::Error>) -> Ended {
     }
 }
 
+/// All that a body yields, and the error that it ends with.
+async fn text_of<B>(body: B) -> (String, Option<BoxError>)
+where
+    B: http_body::Body<Error: Into<BoxError>>,
+{
+    let mut body = std::pin::pin!(body);
+    let mut bytes = Vec::new();
+    let error = loop {
+        match body.frame().await {
+            Some(Ok(frame)) => {
+                if let Ok(mut data) = frame.into_data() {
+                    bytes.extend(data.copy_to_bytes(data.remaining()));
+                }
+            }
+            Some(Err(error)) => break Some(error.into()),
+            None => break None,
+        }
+    };
+    (String::from_utf8_lossy(&bytes).into_owned(), error)
+}
+
 /// A response with its body, or how it failed to come.
 pub(crate) async fn response_of<B>(
     response: impl Future<Output = Result<Response<B>, BoxError>>,
     read_after: Option<Duration>,
 ) -> Ended
 where
-    B: http_body::Body<Error: std::fmt::Debug>,
+    B: http_body::Body<Error: Into<BoxError>>,
 {
     match response.await {
         Ok(response) => {
@@ -470,10 +492,11 @@ where
             if let Some(time) = read_after {
                 sleep(time).await;
             }
-            let body = body.collect().await.expect("a scripted body never fails");
+            let (body, body_error) = text_of(body).await;
             Ended::Response {
                 status: head.status,
-                body: String::from_utf8_lossy(&body.to_bytes()).into_owned(),
+                body,
+                body_error,
                 reauth: head.extensions.get::<Reauth>().cloned(),
             }
         }
