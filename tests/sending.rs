@@ -296,6 +296,40 @@ async fn a_request_with_a_token_that_is_not_proven_goes_through_the_readied_serv
     assert_eq!(http.1.load(SeqCst), 1, "readied once");
 }
 
+/// Rejects its first request, and breaks then.
+#[derive(Clone, Default)]
+struct Breaks(Arc<AtomicUsize>);
+
+impl Service<Request<Full<Bytes>>> for Breaks {
+    type Response = Response<Full<Bytes>>;
+    type Error = BoxError;
+    type Future = Ready<Result<Self::Response, BoxError>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(match self.0.load(SeqCst) {
+            0 => Ok(()),
+            _ => Err("broken".into()),
+        })
+    }
+
+    fn call(&mut self, _: Request<Full<Bytes>>) -> Self::Future {
+        self.0.fetch_add(1, SeqCst);
+        let mut response = Response::new(Full::default());
+        *response.status_mut() = StatusCode::UNAUTHORIZED;
+        ready(Ok(response))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_of_the_service_before_a_replay_passes_unchanged() {
+    let http = Breaks::default();
+    let client = session("https://api.test").layer().layer(http.clone());
+    let error = client.oneshot(get()).await.unwrap_err();
+    assert_eq!(error.to_string(), "broken");
+    assert!(Error::find(&*error).is_none());
+    assert_eq!(http.0.load(SeqCst), 1);
+}
+
 /// The next token may have other headers than the one that was rejected.
 #[tokio::test(start_paused = true)]
 async fn a_replay_has_no_header_of_the_rejected_token() {
