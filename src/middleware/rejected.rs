@@ -43,15 +43,27 @@ impl<S, K, RB: Body> Rejected<S, K, RB> {
     where
         R: Replay<B, Kept = K>,
     {
-        // Reported in any case, so that the next request has a newer token.
-        let refresh = report(driver, &attempt, &head);
-        let (generation, replayed) = (attempt.generation(), attempt.replayed);
-        let Attempt { lease, request, .. } = attempt;
-        let replayable = refresh.and_then(|refresh| {
-            let retained = replayable::<S, R, B>(request, certainty)?;
-            Ok((refresh, retained))
-        });
-        let failure = match replayable {
+        let (generation, target) = (attempt.generation(), attempt.target());
+        let Attempt {
+            lease,
+            replayed,
+            request,
+            ..
+        } = attempt;
+        let retained = replayable::<S, R, B>(request, certainty);
+        let refresh = match &retained {
+            _ if replayed => {
+                driver.replay_rejected(target);
+                Err(ReauthFailure::StillRejected)
+            }
+            Err(failure) if !is_refresh_needed(driver) => {
+                driver.count_rejection();
+                Err(failure.clone())
+            }
+            // Also without a replay, so that the next request has a newer token.
+            Ok(_) | Err(_) => driver.rejected(generation, Some(target), challenge(&head.headers)),
+        };
+        let failure = match refresh.and_then(|refresh| Ok((refresh, retained?))) {
             Ok((refresh, request)) => {
                 return Ok(Box::new(Self {
                     request,
@@ -116,18 +128,11 @@ impl<S, K, RB: Body> Rejected<S, K, RB> {
     }
 }
 
-/// Reports a rejection. `Err` is the reason to return the response.
-fn report<S, K>(
-    driver: &Arc<Driver>,
-    attempt: &Attempt<S, K>,
-    head: &response::Parts,
-) -> Result<AwaitRefresh, ReauthFailure> {
-    let (generation, target) = (attempt.generation(), attempt.target());
-    if attempt.replayed {
-        driver.replay_rejected(target);
-        return Err(ReauthFailure::StillRejected);
-    }
-    driver.rejected(generation, Some(target), challenge(&head.headers))
+/// Returns whether a request that is not replayed should cause a refresh. Not if it has
+/// the last handle of the session, since there is no next request, nor if there is no
+/// token, since the next request logs in anyway.
+fn is_refresh_needed(driver: &Arc<Driver>) -> bool {
+    Arc::strong_count(driver) > 1 && !driver.is_without_token()
 }
 
 /// Returns the retained request, if it may be replayed after such a rejection.

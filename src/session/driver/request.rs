@@ -88,6 +88,12 @@ impl Driver {
         self.usable()
     }
 
+    /// Returns whether the session is open and has no token.
+    pub(crate) fn is_without_token(&self) -> bool {
+        let rules = &self.lock().rules;
+        rules.is_open() && rules.generation().is_none()
+    }
+
     /// Asks for a token. `None` means that there is one; otherwise wait, and ask
     /// again.
     pub(crate) fn acquire(self: &Arc<Self>) -> Result<Option<Wait>, Error> {
@@ -147,7 +153,7 @@ impl Driver {
     }
 
     /// Counts a rejection.
-    pub(super) fn count_rejection(&self) {
+    pub(crate) fn count_rejection(&self) {
         self.lock().counters.rejections += 1;
     }
 

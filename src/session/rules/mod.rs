@@ -91,7 +91,7 @@ use time::BRIEFLY;
 ///
 /// Getters change nothing and may be called at any time: `signal` (also by an event
 /// that publishes a token), [`state`](Rules::state),
-/// [`is_usable`](Rules::is_usable), [`is_logging_in`](Rules::is_logging_in),
+/// [`is_open`](Rules::is_open), [`is_usable`](Rules::is_usable), [`is_logging_in`](Rules::is_logging_in),
 /// [`generation`](Rules::generation), [`ends`](Rules::ends),
 /// [`last_error`](Rules::last_error), [`next_attempt`](Rules::next_attempt),
 /// [`logouts`](Rules::logouts), [`logout_result`](Rules::logout_result),
@@ -468,7 +468,8 @@ impl Rules {
         })
     }
 
-    fn is_open(&self) -> bool {
+    /// Returns whether the session is not logged out.
+    pub(crate) fn is_open(&self) -> bool {
         matches!(self.phase, Phase::Open)
     }
 
