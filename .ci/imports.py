@@ -41,6 +41,7 @@ FLOORS = [
     (
         "vocabulary",
         [
+            "clock",
             "cookie",
             "credentials",
             "date",

@@ -105,6 +105,7 @@
 #[cfg(feature = "hyper-client")]
 #[cfg_attr(docsrs, doc(cfg(feature = "hyper-client")))]
 pub mod client;
+mod clock;
 #[cfg(feature = "controlm")]
 #[cfg_attr(docsrs, doc(cfg(feature = "controlm")))]
 pub mod controlm;
