@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
-use tokio::runtime::Handle;
+use tokio::runtime::{Handle, Runtime};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 use tower::{BoxError, Layer, ServiceExt, service_fn, util::BoxCloneSyncService};
@@ -930,37 +930,141 @@ async fn a_status_tells_a_probe_and_a_person_how_the_session_is_doing() {
     assert!(status.to_string().starts_with("billing: closed"));
 }
 
+/// A runtime with a virtual time of its own.
+fn paused() -> Runtime {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    runtime.enable_all().start_paused(true).build().unwrap()
+}
+
+fn multi_threaded() -> Runtime {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    runtime.worker_threads(2).enable_all().build().unwrap()
+}
+
+/// Sends the requests that make a new token live: the first response is reported.
+async fn make_live(client: &Client) {
+    for _ in 0..2 {
+        assert_eq!(ask(client, "/x").await.unwrap(), 200);
+    }
+}
+
+fn tasks() -> usize {
+    Handle::current().metrics().num_alive_tasks()
+}
+
+/// A request each minute for three hours: no token is used beyond its life, and
+/// no request waits but the first.
+async fn renews(session: &Session, client: &Client) {
+    let before = session.stats().logins(Reason::Expiring).succeeded;
+    for _ in 0..180 {
+        assert_eq!(ask(client, "/x").await.unwrap(), 200);
+        sleep(MINUTE).await;
+    }
+    let stats = session.stats();
+    let renewals = stats.logins(Reason::Expiring).succeeded - before;
+    assert!((3..=4).contains(&renewals), "{renewals}");
+    assert_eq!((stats.rejections, stats.waited), (0, 1));
+}
+
 #[test]
-fn a_timer_that_was_lost_with_its_runtime_is_set_anew_on_the_next() {
-    let runtime = || {
-        tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .start_paused(true)
-            .build()
-            .unwrap()
-    };
+fn a_timer_that_was_lost_with_its_runtime_is_armed_anew_on_the_next() {
+    for first in [paused(), multi_threaded()] {
+        let server = Server::living_for(HOUR);
+        let session = Session::new(server.clone());
+        let client = client(&session, &server);
+        first.block_on(make_live(&client));
+        drop(first);
+        paused().block_on(async {
+            assert_eq!(ask(&client, "/x").await.unwrap(), 200);
+            assert_eq!(tasks(), 1, "the timer");
+            renews(&session, &client).await;
+        });
+    }
+}
+
+#[test]
+fn a_lifetime_holds_on_each_runtime_that_a_session_moves_to() {
+    let server = Server::living_for(HOUR);
+    let session = paused().block_on(async { Session::new(server.clone()) });
+    let client = client(&session, &server);
+    for _ in 0..3 {
+        paused().block_on(make_live(&client));
+        multi_threaded().block_on(make_live(&client));
+    }
+    paused().block_on(renews(&session, &client));
+}
+
+#[test]
+fn a_runtime_that_ends_while_another_uses_the_session_leaves_the_timer_to_that() {
     let server = Server::living_for(HOUR);
     let session = Session::new(server.clone());
     let client = client(&session, &server);
-    let first = runtime();
-    first.block_on(async {
+    let (first, second, third) = (paused(), multi_threaded(), paused());
+    first.block_on(make_live(&client));
+    for _ in 0..2 {
+        second.block_on(make_live(&client));
+    }
+    third.block_on(async {
         assert_eq!(ask(&client, "/x").await.unwrap(), 200);
+        assert_eq!(tasks(), 0, "the first runtime has the timer");
+        first.shutdown_background();
+        assert_eq!(ask(&client, "/x").await.unwrap(), 200);
+        assert_eq!(tasks(), 1);
+        second.shutdown_background();
+        renews(&session, &client).await;
     });
-    drop(first);
-    let second = runtime();
-    second.block_on(async {
-        let tasks = || Handle::current().metrics().num_alive_tasks();
-        // Nothing on the request path notices, so nothing is set.
+}
+
+#[test]
+fn a_session_that_is_kept_alive_is_so_from_its_next_use_on() {
+    let server = Server::living_for(HOUR);
+    let session = Session::builder(server.clone()).keep_alive().build();
+    let client = client(&session, &server);
+    paused().block_on(make_live(&client));
+    paused().block_on(async {
+        drop(session.token().await.unwrap());
+        sleep(HOUR * 3).await;
+        let renewals = session.stats().logins(Reason::Expiring).succeeded;
+        assert!((3..=4).contains(&renewals), "{renewals}");
+    });
+}
+
+#[test]
+fn a_replaced_token_is_logged_out_though_the_runtime_that_waited_for_its_release_has_ended() {
+    let server = Server::new(Desk::default());
+    let session = Session::new(server.clone());
+    let client = client(&session, &server);
+    let held = paused().block_on(async {
+        let held = session.token().await.unwrap();
+        session.renew().await.unwrap();
+        make_live(&client).await;
+        held
+    });
+    paused().block_on(async {
         assert_eq!(ask(&client, "/x").await.unwrap(), 200);
-        assert_eq!(tasks(), 0);
-        // The token ends unseen, and the rejection is absorbed.
-        server.revoke_all();
+        assert_eq!(tasks(), 1, "it waits for the release");
+        drop(held);
+        settle().await;
+        assert_eq!(server.logouts(), ["logout 1"]);
+    });
+}
+
+#[test]
+fn a_runtime_that_is_kept_but_not_driven_loses_the_timer_to_one_that_is() {
+    let server = Server::living_for(HOUR);
+    let session = Session::new(server.clone());
+    let client = client(&session, &server);
+    let first = paused();
+    first.block_on(make_live(&client));
+    paused().block_on(async {
         assert_eq!(ask(&client, "/x").await.unwrap(), 200);
-        assert_eq!(session.stats().helpful_replays, 1);
+        assert_eq!(tasks(), 0, "the first runtime has the timer");
+        sleep(HOUR - MINUTE).await;
+        // Refreshes it, since that is due.
+        drop(session.token().await.unwrap());
         settle().await;
         assert_eq!(tasks(), 1);
-        sleep(HOUR - MINUTE).await;
-        assert_eq!(session.stats().logins(Reason::Expiring).succeeded, 1);
+        renews(&session, &client).await;
     });
 }
 

@@ -292,17 +292,17 @@ pub(crate) fn spawn(task: impl Future<Output = ()> + Send + 'static) -> Option<A
 #[derive(Clone, Debug, Default)]
 pub(crate) struct AbortHandle {
     aborted: std::sync::Arc<AtomicBool>,
-    finished: std::sync::Arc<AtomicBool>,
 }
 
 impl AbortHandle {
     pub(crate) fn abort(&self) {
         self.aborted.store(true, Ordering::Release);
     }
+}
 
-    pub(crate) fn is_finished(&self) -> bool {
-        self.finished.load(Ordering::Acquire)
-    }
+/// Returns whether a task was spawned that nobody has polled yet.
+pub(crate) fn has_tasks() -> bool {
+    !SPAWNED.lock().unwrap().tasks.is_empty()
 }
 
 /// Drops what nobody runs any more.
@@ -330,7 +330,6 @@ pub(crate) fn run<T>(main: impl Future<Output = T>) -> T {
             tasks.retain_mut(|(task, handle): &mut Task| {
                 let aborted = handle.aborted.load(Ordering::Acquire);
                 let finished = aborted || task.as_mut().poll(cx).is_ready();
-                handle.finished.store(finished, Ordering::Release);
                 has_finished |= finished;
                 !finished
             });

@@ -26,7 +26,7 @@ use tower_service::Service;
 
 use super::*;
 use crate::loom::Notify;
-use crate::loom::mocked::{run, shut_down};
+use crate::loom::mocked::{has_tasks, run, shut_down};
 use crate::{
     BoxError, CredentialProvider, ErrorKind, LoginContext, LogoutContext, LogoutEnds, Profile,
     ProviderError, Replay, Rolling, SessionBody, SessionService,
@@ -156,14 +156,14 @@ impl CredentialProvider for Provider {
 
 /// A session whose token, 1, has been used before.
 fn session() -> (Session, Arc<Server>) {
-    let (session, server) = session_of(false);
+    let (session, server) = session_of(false, None);
     assert!(session.driver.usable().unwrap().is_live());
     (session, server)
 }
 
-fn session_of(rolls: bool) -> (Session, Arc<Server>) {
+fn session_of(rolls: bool, lives_for: Option<Duration>) -> (Session, Arc<Server>) {
     let server = Arc::new(Server::default());
-    let initial = server.issue();
+    let initial = server.issue().with_lifetime(lives_for);
     let provider = Provider {
         server: server.clone(),
         rolls,
@@ -407,9 +407,24 @@ fn closing_waits_for_a_replay() {
 }
 
 #[test]
+fn a_token_whose_timer_was_lost_is_not_on_the_request_path() {
+    check(|| {
+        let (session, server) = session_of(false, Some(Duration::from_secs(3600)));
+        let request = meanwhile(&session, &server, |session, _| {
+            session.driver.usable_now();
+        });
+        shut_down();
+        request.join().unwrap();
+        assert!(carried(&session).is_none() || has_tasks());
+        session.driver.usable_now();
+        assert!(carried(&session).is_some() && has_tasks());
+    });
+}
+
+#[test]
 fn a_value_from_a_response_does_not_replace_a_newer_token() {
     check(|| {
-        let (session, server) = session_of(true);
+        let (session, server) = session_of(true, None);
         server.rolls_to.store(9, Ordering::Relaxed);
         let request = meanwhile(&session, &server, |session, server| {
             drop(block_on(get(&session, &server, crate::Never)).unwrap());

@@ -50,7 +50,10 @@ use rules::{Rules, Start};
 /// waits for one loses nothing.
 ///
 /// A session needs a tokio runtime with its timer enabled. Without one, a login
-/// fails with [`ErrorKind::NoRuntime`](crate::ErrorKind::NoRuntime).
+/// fails with [`ErrorKind::NoRuntime`](crate::ErrorKind::NoRuntime). It may be used
+/// on several runtimes, one after the other or at once: if the runtime that has its
+/// timer is shut down, the next request arms the timer on its own. Until then a
+/// session that is kept alive is not refreshed.
 ///
 /// ```
 /// use http::{Request, Response};

@@ -174,11 +174,11 @@ async fn a_timer_that_goes_off_early_enough_is_left_and_one_for_nothing_is_not()
     let session = counting();
     session.token().await.unwrap();
     tokio::time::sleep(Duration::from_millis(10)).await;
-    let number = session.driver.lock().timer.number();
+    let number = session.driver.timer_task.number();
     // An unused token expires later than the last timer was due.
     session.renew().await.unwrap();
     tokio::time::sleep(Duration::from_secs(2)).await;
-    let later = session.driver.lock().timer.number();
+    let later = session.driver.timer_task.number();
     assert_eq!(later, number, "set anew though the last one will do");
     assert_eq!(tasks(), 1);
     let _ = session.logout().await;
@@ -195,9 +195,9 @@ fn without_a_runtime_a_session_closes_all_the_same() {
     assert!(matches!(closed, std::task::Poll::Ready(Ok(()))));
 }
 
-/// A timer that is lost with its runtime is set anew by the next event.
+/// A token is live only if a timer ends it.
 #[test]
-fn a_timer_of_a_runtime_that_is_gone_covers_nothing() {
+fn a_token_is_live_only_while_there_is_a_runtime_for_its_timer() {
     let runtime = || {
         tokio::runtime::Builder::new_current_thread()
             .enable_time()
@@ -206,12 +206,18 @@ fn a_timer_of_a_runtime_that_is_gone_covers_nothing() {
             .unwrap()
     };
     let session = counting();
+    let is_live = || session.driver.usable().unwrap().is_live();
     let first = runtime();
     first.block_on(async { drop(session.token().await.unwrap()) });
+    assert!(is_live());
     drop(first);
+    assert!(!is_live());
+    session.driver.usable_now();
+    assert!(!is_live(), "there is no runtime");
     let second = runtime();
     second.block_on(async {
-        drop(session.token().await.unwrap());
+        session.driver.usable_now();
+        assert!(is_live());
         assert_eq!(tasks(), 1);
     });
 }

@@ -9,6 +9,7 @@
 //! | `job` | a running job and how it is waited for |
 //! | `run` | runs one job: login, logout, password change |
 //! | `timer` | when the timer is armed anew; its tasks are in `mod` |
+//! | `clock` | the time of the session |
 //! | `nesting` | detects a provider that calls through its own session |
 //! | `events`, `stats`, `trace` | events, counters and `tracing`, for observers |
 //!
@@ -17,6 +18,7 @@
 //! any other code runs. The request path reads the published token and takes
 //! no lock.
 
+mod clock;
 mod events;
 mod job;
 mod nesting;
@@ -55,10 +57,11 @@ use crate::session::rules::{
     State, Timestamp,
 };
 use crate::token::Token;
+use clock::Clock;
 use events::Emitter;
 use published::{Retired, Usage, WeakLeases, users};
 use run::{ChangeFailure, JobResult, JobSpec};
-use timer::{Timer, Wake, changed_before};
+use timer::{LiveTask, Timer, Wake, changed_before};
 
 /// The state behind all handles of a session.
 pub(crate) struct Driver {
@@ -68,7 +71,8 @@ pub(crate) struct Driver {
     config: Config,
     runner: Arc<Runner>,
     state: Mutex<DriverState>,
-    created: Instant,
+    pub(super) timer_task: LiveTask,
+    clock: Clock,
 }
 
 /// The settings of a session for its driver, fixed when it is created.
@@ -200,7 +204,8 @@ impl Driver {
                 counters: Counters::default(),
                 emitter: Emitter::default(),
             }),
-            created: Instant::now(),
+            timer_task: LiveTask::default(),
+            clock: Clock::new(),
         }
     }
 
@@ -235,10 +240,8 @@ impl Driver {
     /// Updates the published token, and prepares the job that the rules have
     /// started.
     fn publish(self: &Arc<Self>, state: &mut DriverState) -> Option<(Arc<Job>, JobKind, JobSpec)> {
-        match (self.published.load().as_ref(), state.rules.signal()) {
-            (Some(published), Some(signal)) => published.set(signal),
-            (Some(_), None) => self.unpublish(state),
-            (None, _) => {}
+        if state.rules.signal().is_none() && self.published.load().is_some() {
+            self.unpublish(state);
         }
         state.prune();
         for retired in &state.retired {
@@ -248,11 +251,29 @@ impl Driver {
         }
         let kind = state.rules.take_launch();
         self.arm_timer(state);
+        self.set_signal(state);
         let kind = kind?;
         let spec = self.spec(state, kind);
         let job = Arc::new(Job::default());
         state.job = Some(job.clone());
         Some((job, kind, spec))
+    }
+
+    /// Sets how requests may use the published token.
+    fn set_signal(&self, state: &DriverState) {
+        let published = self.published.load();
+        let (Some(published), Some(signal)) = (published.as_ref(), state.rules.signal()) else {
+            return;
+        };
+        let is_lost = || state.timer.is_lost(&self.timer_task);
+        published.set(match is_lost() {
+            true => signal.max(Signal::Reported),
+            false => signal,
+        });
+        // Lost since: the task may have looked at the token before.
+        if is_lost() {
+            published.set_reported();
+        }
     }
 
     fn spec(&self, state: &mut DriverState, kind: JobKind) -> JobSpec {
@@ -300,6 +321,7 @@ impl Driver {
             job,
             kind: Some(kind),
             sent: None,
+            suspended: self.clock.suspended(),
         };
         let task = async move {
             let job = guard.job.clone();
@@ -316,12 +338,13 @@ impl Driver {
         drop(loom::spawn(task));
     }
 
-    /// Applies the result of a job, and wakes its waiters.
-    fn land(self: &Arc<Self>, job: &Arc<Job>, result: JobResult) {
+    /// Applies the result of a job, and wakes its waiters. `suspended` is how long
+    /// the machine had been suspended when the job was launched.
+    fn land(self: &Arc<Self>, job: &Arc<Job>, result: JobResult, suspended: Duration) {
         let now = self.now();
         let (result, _) = self.step(|state, published| {
             state.job = None;
-            self.apply(state, published, result, now)
+            self.apply(state, published, result, suspended, now)
         });
         // After publication: a woken waiter always observes the new state.
         job.finish(result);
@@ -333,6 +356,7 @@ impl Driver {
         state: &mut DriverState,
         published: Option<&Lease>,
         result: JobResult,
+        suspended: Duration,
         now: Timestamp,
     ) -> WaitResult {
         match result {
@@ -342,7 +366,7 @@ impl Driver {
             } => {
                 let new = NewToken {
                     lifetimes: lifetimes(&token, &self.config),
-                    sent: sent.map_or(now, |sent| sent.saturating_duration_since(self.created)),
+                    sent: sent.map_or(now, |sent| self.clock.timestamp(sent, suspended)),
                     same: published
                         .is_some_and(|published| published.token().sends_the_same_as(&token)),
                     continues: token.is_continuation(),
@@ -470,40 +494,37 @@ impl Driver {
     }
 
     fn arm_timer(self: &Arc<Self>, state: &mut DriverState) {
-        let at = state.rules.wake();
         let wake = Wake {
             // A time that the clock cannot represent never comes.
-            at: at.filter(|at| self.created.checked_add(*at).is_some()),
+            at: state.rules.wake().and_then(|at| self.clock.instant(at)),
             on_release: state.rules.is_waiting_for_release(),
         };
-        let at = wake.at.map(|at| self.created + at);
-        state.timer.arm(wake, |number| {
-            let driver = Arc::downgrade(self);
-            match at {
+        state.timer.arm(wake, &self.timer_task, |number| {
+            let task = TimerTask {
+                driver: Arc::downgrade(self),
+                number,
+            };
+            match wake.at {
                 // Most idle sessions wait for a time only: a small task.
                 Some(at) if !wake.on_release => loom::spawn(async move {
                     loom::sleep_until(at).await;
-                    on_timer(&driver, number);
+                    task.go_off();
                 }),
-                at => self.spawn_release_timer(at, number),
+                at => self.spawn_release_timer(at, task),
             }
         });
     }
 
     /// Starts a task that waits for the last use of a replaced token, at most
     /// until `at`.
-    fn spawn_release_timer(
-        self: &Arc<Self>,
-        at: Option<Instant>,
-        number: u64,
-    ) -> Option<AbortHandle> {
-        let (driver, usage) = (Arc::downgrade(self), self.usage.clone());
+    fn spawn_release_timer(&self, at: Option<Instant>, task: TimerTask) -> Option<AbortHandle> {
+        let usage = self.usage.clone();
         loom::spawn(async move {
             loop {
                 // Created before the state is read: no change is missed in between.
                 let mut changed = pin!(usage.changed.notified());
                 changed.as_mut().enable();
-                let Some(driver) = driver.upgrade() else {
+                let Some(driver) = task.driver.upgrade() else {
                     return;
                 };
                 if driver.lock().has_unreported_release() {
@@ -514,13 +535,13 @@ impl Driver {
                     break;
                 }
             }
-            on_timer(&driver, number);
+            task.go_off();
         })
     }
 
     /// Returns the time.
     pub(crate) fn now(&self) -> Timestamp {
-        self.created.elapsed()
+        self.clock.now()
     }
 
     pub(super) fn name(&self) -> Option<&str> {
@@ -566,6 +587,33 @@ impl Drop for Driver {
     }
 }
 
+/// The timer's task. If it is dropped before it has gone off, since its runtime is
+/// shut down, the next request takes the slow path and arms the timer anew.
+struct TimerTask {
+    driver: Weak<Driver>,
+    number: u64,
+}
+
+impl TimerTask {
+    fn go_off(&self) {
+        on_timer(&self.driver, self.number);
+    }
+}
+
+impl Drop for TimerTask {
+    fn drop(&mut self) {
+        let Some(driver) = self.driver.upgrade() else {
+            return;
+        };
+        // Not if it has gone off or was replaced.
+        if driver.timer_task.remove(self.number)
+            && let Some(published) = driver.published.load().as_ref()
+        {
+            published.set_reported();
+        }
+    }
+}
+
 /// Runs the actions that are due, for the timer task of this number.
 pub(super) fn on_timer(driver: &Weak<Driver>, number: u64) {
     let Some(driver) = driver.upgrade() else {
@@ -573,7 +621,7 @@ pub(super) fn on_timer(driver: &Weak<Driver>, number: u64) {
     };
     let now = driver.now();
     driver.step(|state, _| {
-        state.timer.clear(number);
+        state.timer.clear(number, &driver.timer_task);
         state.rules.tick(now);
     });
 }
@@ -586,12 +634,14 @@ struct LandOnDrop {
     kind: Option<JobKind>,
     /// When the provider was called last; `None` if it was not called yet.
     sent: Option<Instant>,
+    /// How long the machine had been suspended at the launch.
+    suspended: Duration,
 }
 
 impl LandOnDrop {
     fn land(mut self, driver: &Arc<Driver>, result: JobResult) {
         self.kind = None;
-        driver.land(&self.job, result);
+        driver.land(&self.job, result, self.suspended);
     }
 }
 
@@ -616,7 +666,7 @@ impl Drop for LandOnDrop {
                 JobResult::ChangePassword(Err(run::lost_change(lost, self.sent).into()))
             }
         };
-        driver.land(&self.job, result);
+        driver.land(&self.job, result, self.suspended);
     }
 }
 

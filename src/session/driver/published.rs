@@ -53,6 +53,15 @@ impl Published {
         self.signal.store(signal as u8, Ordering::Release);
     }
 
+    /// Sends requests to the slow path, if they may use the token without it.
+    pub(super) fn set_reported(&self) {
+        let (live, reported) = (Signal::Live as u8, Signal::Reported as u8);
+        let order = (Ordering::AcqRel, Ordering::Acquire);
+        let _ = self
+            .signal
+            .compare_exchange(live, reported, order.0, order.1);
+    }
+
     pub(crate) fn token(&self) -> &Token {
         &self.token
     }

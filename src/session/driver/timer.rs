@@ -3,28 +3,57 @@
 use std::future::{Future, pending, poll_fn};
 use std::pin::pin;
 use std::task::Poll;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::loom::{AbortHandle, sleep_until};
-use crate::session::rules::Timestamp;
+use crate::loom::{AbortHandle, AtomicU64, Ordering, sleep_until};
+
+/// A task that is this late is on a runtime that is not driven.
+const LATE: Duration = Duration::from_secs(1);
 
 /// The task that wakes the session next, if any.
 ///
-/// The task holds the session weakly and is aborted with it. A task that is late,
-/// or lost with its runtime, costs at most a rejection and its replay; the next
-/// event arms another.
+/// The task holds the session weakly and is aborted with it. While a task is lost
+/// with its runtime, requests take the slow path, and the first of them arms
+/// another. A task that is late costs at most a rejection and its replay.
 #[derive(Debug, Default)]
 pub(in crate::session) struct Timer {
-    armed: Option<(Wake, AbortHandle)>,
-    /// The number of the newest task.
-    number: u64,
+    /// Without a task if there was no runtime to spawn it on.
+    armed: Option<(Wake, Option<AbortHandle>)>,
+}
+
+/// The number of the task that is to go off, or 0 if there is none. A task is lost
+/// when its runtime is shut down, on any thread, so this takes no lock.
+///
+/// The session sets the token's signal, then looks for the task here. A lost task is
+/// removed here, then corrects the signal. Both access this number by an operation
+/// that reads and writes, so the second of them sees the signal of the first.
+#[derive(Debug, Default)]
+pub(in crate::session) struct LiveTask(AtomicU64);
+
+impl LiveTask {
+    fn set(&self, number: u64) {
+        self.0.store(number, Ordering::Release);
+    }
+
+    /// Returns its number, or 0 if there is none.
+    pub(in crate::session) fn number(&self) -> u64 {
+        self.0.fetch_or(0, Ordering::AcqRel)
+    }
+
+    /// Removes the task of this number. Returns whether it was to go off.
+    pub(super) fn remove(&self, number: u64) -> bool {
+        let (success, failure) = (Ordering::AcqRel, Ordering::Relaxed);
+        let removed = self.0.compare_exchange(number, 0, success, failure);
+        removed.is_ok()
+    }
 }
 
 /// The time, and the release of a token, that wake a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Wake {
-    pub(super) at: Option<Timestamp>,
+    pub(super) at: Option<Instant>,
     /// Whether the end of the last use of a replaced token wakes it too.
     pub(super) on_release: bool,
 }
@@ -32,39 +61,52 @@ pub(super) struct Wake {
 impl Timer {
     /// Arms the timer for `wake`, with the task that `spawn` starts. A task that
     /// goes off earlier does no harm and is kept.
-    pub(super) fn arm(&mut self, wake: Wake, spawn: impl FnOnce(u64) -> Option<AbortHandle>) {
-        if let Some((armed, task)) = &self.armed {
-            if !task.is_finished() && armed.covers(wake) {
-                return;
-            }
+    pub(super) fn arm(
+        &mut self,
+        wake: Wake,
+        live: &LiveTask,
+        spawn: impl FnOnce(u64) -> Option<AbortHandle>,
+    ) {
+        /// The number of the next task in this process.
+        static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
+
+        if let Some((armed, _)) = &self.armed
+            && armed.covers(wake)
+            && live.number() != 0
+        {
+            return;
+        }
+        live.set(0);
+        if let Some((_, Some(task))) = self.armed.take() {
             task.abort();
-            self.armed = None;
         }
         if wake.at.is_none() && !wake.on_release {
             return;
         }
-        self.number += 1;
-        self.armed = spawn(self.number).map(|task| (wake, task));
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        // First: `spawn` drops the task if there is no runtime.
+        live.set(number);
+        self.armed = Some((wake, spawn(number)));
+    }
+
+    /// Returns whether the session is to be woken, and its task was lost.
+    pub(super) fn is_lost(&self, live: &LiveTask) -> bool {
+        live.number() == 0 && self.armed.is_some()
     }
 
     /// Forgets the task of this number, which has gone off. A newer task may have
     /// replaced it while it waited for the lock and could not be aborted.
-    pub(super) fn clear(&mut self, number: u64) {
-        if self.number == number {
+    pub(super) fn clear(&mut self, number: u64, live: &LiveTask) {
+        if live.remove(number) {
             self.armed = None;
         }
-    }
-
-    #[cfg(all(test, not(reauth_loom)))]
-    pub(in crate::session) fn number(&self) -> u64 {
-        self.number
     }
 }
 
 impl Wake {
     fn covers(self, wake: Wake) -> bool {
         let at = match (self.at, wake.at) {
-            (Some(armed), Some(wake)) => armed <= wake,
+            (Some(armed), Some(wake)) => armed <= wake && armed.elapsed() <= LATE,
             (armed, None) => armed.is_none(),
             (None, Some(_)) => false,
         };
@@ -74,7 +116,7 @@ impl Wake {
 
 impl Drop for Timer {
     fn drop(&mut self) {
-        if let Some((_, task)) = &self.armed {
+        if let Some((_, Some(task))) = &self.armed {
             task.abort();
         }
     }

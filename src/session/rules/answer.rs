@@ -116,6 +116,7 @@ pub(crate) enum Signal {
     Live = 0,
     /// Any request may use it, and reports its outcome: for the first use of the
     /// token, its idle lifetime, a cool-down, a refusal, or the token's next value.
+    /// The driver also answers this while the session's timer is lost.
     Reported = 1,
     /// Only requests that were admitted before `close()` may use it.
     Closing = 2,

@@ -80,13 +80,13 @@ use time::BRIEFLY;
 ///
 /// After each event the driver polls, in this order:
 ///
-/// 1. [`signal`](Rules::signal): how requests may use the published token;
-/// 2. [`is_retired`](Rules::is_retired): which replaced tokens to keep, and
+/// 1. [`is_retired`](Rules::is_retired): which replaced tokens to keep, and
 ///    [`released`](Rules::released) for those without users;
-/// 3. [`take_launch`](Rules::take_launch): the job to launch, if any;
-/// 4. [`wake`](Rules::wake) and
+/// 2. [`take_launch`](Rules::take_launch): the job to launch, if any;
+/// 3. [`wake`](Rules::wake) and
 ///    [`is_waiting_for_release`](Rules::is_waiting_for_release): when to call
 ///    [`tick`](Rules::tick);
+/// 4. [`signal`](Rules::signal): how requests may use the published token;
 /// 5. [`take_events`](Rules::take_events): what to count and to emit.
 ///
 /// Getters change nothing and may be called at any time: `signal` (also by an event
