@@ -154,7 +154,7 @@ impl CredentialProvider for Provider {
     }
 }
 
-/// A session whose token, 1, has been used before.
+/// A session whose token, 1, has been accepted before.
 fn session() -> (Session, Arc<Server>) {
     let (session, server) = session_of(false, None);
     assert!(session.driver.usable().unwrap().is_live());
@@ -169,7 +169,8 @@ fn session_of(rolls: bool, lives_for: Option<Duration>) -> (Session, Arc<Server>
         rolls,
     };
     let session = Session::builder(provider).initial_token(initial).build();
-    session.driver.usable_now();
+    let used = session.driver.usable_now().unwrap();
+    session.accept(used.token());
     (session, server)
 }
 

@@ -208,7 +208,7 @@ fn a_token_is_live_only_while_there_is_a_runtime_for_its_timer() {
     let session = counting();
     let is_live = || session.driver.usable().unwrap().is_live();
     let first = runtime();
-    first.block_on(async { drop(session.token().await.unwrap()) });
+    first.block_on(async { session.accept(&session.token().await.unwrap()) });
     assert!(is_live());
     drop(first);
     assert!(!is_live());
