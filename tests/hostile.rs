@@ -4,8 +4,9 @@ use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io::{self, Write};
 use std::pin::pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,7 +16,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_reauth::{
     CredentialProvider, ErrorKind, Event, LoginContext, LogoutContext, LogoutEnds, Profile,
-    ProviderError, Session, Token, TokenEnd,
+    ProviderError, Session, Token, TokenEnd, provider_fn,
 };
 use tracing_subscriber::fmt::format::FmtSpan;
 
@@ -435,5 +436,132 @@ impl Write for Lines {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+/// A waker that calls the session that wakes it.
+struct CallsBack {
+    session: Session,
+    calls: AtomicUsize,
+}
+
+impl CallsBack {
+    fn new(session: &Session) -> Arc<Self> {
+        Arc::new(Self {
+            session: session.clone(),
+            calls: AtomicUsize::new(0),
+        })
+    }
+
+    /// Polls a future that is pending, to be woken.
+    fn polls(self: &Arc<Self>, future: &mut (impl Future + Unpin)) {
+        let waker = Waker::from(self.clone());
+        let polled = std::pin::Pin::new(future).poll(&mut Context::from_waker(&waker));
+        assert!(polled.is_pending());
+    }
+
+    fn calls(&self) -> usize {
+        self.calls.load(Ordering::Relaxed)
+    }
+}
+
+impl Wake for CallsBack {
+    fn wake(self: Arc<Self>) {
+        let _ = self.session.status();
+        drop(self.session.events());
+        self.calls.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_woken_receiver_of_events_may_call_the_session() {
+    let session = Session::new(Desk::default());
+    let waker = CallsBack::new(&session);
+    let mut events = session.events();
+    let mut received = Box::pin(events.recv());
+    waker.polls(&mut received);
+    session.token().await.unwrap();
+    assert_eq!(waker.calls(), 1);
+    let first = received.await;
+    assert!(
+        matches!(first, Some(Event::LoginStarted { .. })),
+        "{first:?}"
+    );
+    let second = events.recv().await;
+    assert!(matches!(second, Some(Event::LoggedIn { .. })), "{second:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_woken_caller_of_close_may_call_the_session() {
+    let session = Session::new(Desk::default());
+    let waker = CallsBack::new(&session);
+    let held = session.token().await.unwrap();
+    let mut closing = Box::pin(session.close(60 * SECOND));
+    waker.polls(&mut closing);
+    session.logout().await.unwrap();
+    assert!(waker.calls() > 0);
+    drop(held);
+    closing.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_woken_caller_that_waits_for_a_login_may_call_the_session() {
+    let session = Session::new(Desk::default());
+    let waker = CallsBack::new(&session);
+    let mut waiting = Box::pin(session.token());
+    waker.polls(&mut waiting);
+    sleep(SECOND).await;
+    assert!(waker.calls() > 0);
+    waiting.await.unwrap();
+}
+
+/// An error that runs the test's code when its last copy drops.
+struct OnDrop<F: Fn()>(F);
+
+impl<F: Fn()> std::fmt::Debug for OnDrop<F> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("OnDrop")
+    }
+}
+
+impl<F: Fn()> std::fmt::Display for OnDrop<F> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("no answer")
+    }
+}
+
+impl<F: Fn()> std::error::Error for OnDrop<F> {}
+
+impl<F: Fn()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
+
+/// Returns a session whose logins fail with errors that run `on_drop`.
+fn failing(on_drop: impl Fn() + Clone + Send + Sync + 'static) -> Session {
+    Session::new(provider_fn(Profile::default(), move |_: LoginContext| {
+        let error = ProviderError::unavailable(OnDrop(on_drop.clone()));
+        async { Err::<Token, _>(error) }
+    }))
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_that_a_later_one_replaces_may_call_the_session_when_it_drops() {
+    let called: Arc<Mutex<Option<Session>>> = Arc::default();
+    let drops = Arc::new(AtomicUsize::new(0));
+    let session = failing({
+        let (called, drops) = (called.clone(), drops.clone());
+        move || {
+            let session = called.lock().unwrap().clone();
+            let _ = session.expect("set below").status();
+            drops.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+    *called.lock().unwrap() = Some(session.clone());
+    for failed in 0..3 {
+        assert_eq!(drops.load(Ordering::Relaxed), failed.max(1) - 1);
+        session.token().await.unwrap_err();
+        sleep(60 * SECOND).await;
     }
 }

@@ -57,6 +57,15 @@ struct Known {
     needs_action: Option<(Password, Error)>,
 }
 
+impl Known {
+    /// Removes the answers of the server. Their `Drop` is foreign code: they must drop
+    /// after the lock is released.
+    #[must_use]
+    fn take_errors(&mut self) -> impl Sized + use<> {
+        (self.refusal.take(), self.needs_action.take())
+    }
+}
+
 /// How a password is kept whose source cannot be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum InMemory {
@@ -373,21 +382,20 @@ impl<'a> OpenAccount<'a> {
 
     /// The server refused the password of a login with `error`.
     pub(crate) fn on_refused(&self, error: Error) {
-        self.shared.known().refusal = Some(error);
+        let _former = self.shared.known().refusal.replace(error);
     }
 
     /// The server accepted a password, and a login or a change has succeeded.
     pub(crate) fn on_success(&self) {
-        let mut known = self.shared.known();
-        known.refusal = None;
-        known.needs_action = None;
+        let _former = self.shared.known().take_errors();
     }
 
     /// The server accepted the password of `login`, and answered with `error`.
     pub(crate) fn on_needs_action(&self, login: &ClaimedLogin, error: Error) {
         let mut known = self.shared.known();
-        known.refusal = None;
+        let _former = known.take_errors();
         known.needs_action = Some((login.sent.password().clone(), error));
+        drop(known);
     }
 
     /// Returns whether a changed password outlives this process, or is not meant to.
@@ -645,7 +653,7 @@ impl ClaimedChange {
     /// in force.
     pub(crate) fn on_send(&mut self) {
         self.if_dropped = Some(Answer::Lost);
-        self.shared.known().needs_action = None;
+        let _former = self.shared.known().needs_action.take();
     }
 
     fn done(mut self) {

@@ -55,6 +55,12 @@ impl<T> Arc<T> {
         this.strong.load(Ordering::Relaxed)
     }
 
+    pub(crate) fn into_inner(this: Self) -> Option<T> {
+        let value = this.value.clone();
+        drop(this);
+        std::sync::Arc::into_inner(value)
+    }
+
     pub(crate) fn ptr_eq(this: &Self, other: &Self) -> bool {
         std::sync::Arc::ptr_eq(&this.value, &other.value)
     }

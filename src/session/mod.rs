@@ -267,7 +267,7 @@ impl Session {
     /// ```
     #[must_use]
     pub fn events(&self) -> Events {
-        self.driver.lock().emitter.subscribe()
+        self.driver.subscribe()
     }
 
     /// Returns the driver behind all handles of this session.

@@ -1,7 +1,11 @@
 //! Delivers events to receivers.
 
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
 use tokio::sync::broadcast::{self, error::RecvError};
 
+use super::foreign::contained;
 use crate::session::rules::Event;
 
 /// How many events a receiver may lag behind before it misses some.
@@ -32,21 +36,67 @@ impl Events {
 
 /// Sends events to all receivers, if there are any.
 #[derive(Debug, Default)]
-pub(in crate::session) struct Emitter(Option<broadcast::Sender<Event>>);
+pub(in crate::session) struct Emitter {
+    // Created for the first receiver, since it takes memory.
+    feed: OnceLock<Box<Feed>>,
+}
+
+/// Events on their way to the receivers.
+#[derive(Debug)]
+struct Feed {
+    sender: broadcast::Sender<Event>,
+    queue: Mutex<VecDeque<Event>>,
+    /// Held by the thread that sends.
+    turn: Mutex<()>,
+}
 
 impl Emitter {
-    pub(in crate::session) fn subscribe(&mut self) -> Events {
-        // Created for the first receiver, since it takes memory.
-        let sender = self
-            .0
-            .get_or_insert_with(|| broadcast::Sender::new(CAPACITY));
-        Events(sender.subscribe())
+    pub(in crate::session) fn subscribe(&self) -> Events {
+        let feed = self.feed.get_or_init(|| {
+            Box::new(Feed {
+                sender: broadcast::Sender::new(CAPACITY),
+                queue: Mutex::default(),
+                turn: Mutex::default(),
+            })
+        });
+        Events(feed.sender.subscribe())
     }
 
-    pub(super) fn emit(&self, event: &Event) {
-        if let Some(sender) = &self.0 {
-            // Fails without receivers, which is fine.
-            let _ = sender.send(event.clone());
+    /// Queues events for [`Emitter::send`]. Called under the lock of the session, so
+    /// the queue has the order of the rules.
+    pub(super) fn queue(&self, events: &[Event]) {
+        if let Some(feed) = self.feed.get() {
+            feed.queue().extend(events.iter().cloned());
         }
+    }
+
+    /// Sends the queued events. Not under the lock of the session: that wakes receivers.
+    pub(super) fn send(&self) {
+        if let Some(feed) = self.feed.get() {
+            feed.send();
+        }
+    }
+}
+
+impl Feed {
+    fn send(&self) {
+        while !self.queue().is_empty() {
+            // The thread that sends also takes events that are queued meanwhile.
+            let Ok(_turn) = self.turn.try_lock() else {
+                return;
+            };
+            while let Some(event) = self.next() {
+                // Fails without receivers, which is fine.
+                contained(|| drop(self.sender.send(event)));
+            }
+        }
+    }
+
+    fn next(&self) -> Option<Event> {
+        self.queue().pop_front()
+    }
+
+    fn queue(&self) -> MutexGuard<'_, VecDeque<Event>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

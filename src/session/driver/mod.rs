@@ -12,14 +12,17 @@
 //! | `clock` | the time of the session |
 //! | `nesting` | detects a provider that calls through its own session |
 //! | `events`, `stats`, `trace` | events, counters and `tracing`, for observers |
+//! | `foreign` | runs foreign code, which may panic |
 //!
 //! Every change goes through [`Driver::step`]: it locks, applies one event to
 //! the rules, publishes what follows for the request path, and unlocks before
-//! any other code runs. The request path reads the published token and takes
+//! any foreign code runs: everything that wakes or drops foreign values leaves
+//! the lock as [`AfterUnlock`]. The request path reads the published token and takes
 //! no lock.
 
 mod clock;
 mod events;
+mod foreign;
 mod job;
 mod nesting;
 mod published;
@@ -59,6 +62,7 @@ use crate::session::rules::{
 use crate::token::Token;
 use clock::Clock;
 use events::Emitter;
+use foreign::{contained, drop_each};
 use published::{Retired, Usage, WeakLeases, users};
 use run::{ChangeFailure, JobResult, JobSpec};
 use timer::{LiveTask, Timer, Wake, changed_before};
@@ -71,6 +75,7 @@ pub(crate) struct Driver {
     config: Config,
     runner: Arc<Runner>,
     state: Mutex<DriverState>,
+    emitter: Emitter,
     pub(super) timer_task: LiveTask,
     clock: Clock,
 }
@@ -107,7 +112,20 @@ pub(super) struct DriverState {
     pub(super) challenge: Option<Box<Challenge>>,
     pub(super) timer: Timer,
     pub(super) counters: Counters,
-    pub(super) emitter: Emitter,
+    /// Publications whose last use has ended under the lock. Their drop wakes tasks.
+    pub(super) unused: Vec<Published>,
+}
+
+/// What a step leaves to do once the lock is released, since it runs foreign code.
+struct AfterUnlock {
+    /// Without a runtime a job ends at once.
+    launch: Option<(Arc<Job>, JobKind, JobSpec)>,
+    /// For receivers and subscribers.
+    events: Vec<Event>,
+    /// Wake the tasks that wait for the end of a use.
+    unused: Vec<Published>,
+    /// The errors before the step: those that it has replaced drop with them.
+    errors: Vec<Error>,
 }
 
 impl DriverState {
@@ -139,13 +157,18 @@ impl DriverState {
         self.unlisted.retain(|lease| lease.strong_count() > 0);
     }
 
-    /// Counts the events and sends them to receivers, in order.
-    fn emit(&mut self) -> Vec<Event> {
+    /// Ends one use of a publication under the lock.
+    fn release(&mut self, published: Lease) {
+        self.unused.extend(Lease::into_inner(published));
+    }
+
+    /// Counts the events and queues them for receivers, in order.
+    fn emit(&mut self, emitter: &Emitter) -> Vec<Event> {
         let events = self.rules.take_events();
         for event in &events {
             self.counters.count(event);
-            self.emitter.emit(event);
         }
+        emitter.queue(&events);
         events
     }
 
@@ -202,8 +225,9 @@ impl Driver {
                 challenge: None,
                 timer: Timer::default(),
                 counters: Counters::default(),
-                emitter: Emitter::default(),
+                unused: Vec::new(),
             }),
+            emitter: Emitter::default(),
             timer_task: LiveTask::default(),
             clock: Clock::new(),
         }
@@ -216,25 +240,49 @@ impl Driver {
         self: &Arc<Self>,
         event: impl FnOnce(&mut DriverState, Option<&Lease>) -> T,
     ) -> (T, Option<Wait>) {
+        let (answer, wait, after) = self.step_locked(event);
+        self.after_unlock(after);
+        (answer, wait)
+    }
+
+    /// Applies one event, without the foreign code that follows.
+    fn step_locked<T>(
+        self: &Arc<Self>,
+        event: impl FnOnce(&mut DriverState, Option<&Lease>) -> T,
+    ) -> (T, Option<Wait>, AfterUnlock) {
         let mut state = self.lock();
+        let errors = state.rules.errors().cloned().collect();
         // Owned: a borrowed one would count or not, depending on how many others
         // this thread has borrowed.
         let published = self.published.load_full();
         let answer = event(&mut state, published.as_ref());
-        drop(published);
+        if let Some(published) = published {
+            state.release(published);
+        }
         let launch = self.publish(&mut state);
         let wait = state.job.clone().map(Wait::on);
-        let events = state.emit();
-        drop(state);
-        // A tracing subscriber is foreign code: never under the lock.
-        for event in &events {
+        let events = state.emit(&self.emitter);
+        let unused = std::mem::take(&mut state.unused);
+        let after = AfterUnlock {
+            launch,
+            events,
+            unused,
+            errors,
+        };
+        (answer, wait, after)
+    }
+
+    fn after_unlock(self: &Arc<Self>, after: AfterUnlock) {
+        for event in &after.events {
             trace::event(self.name(), event);
         }
-        // Without a runtime a job ends at once: never under the lock.
-        if let Some((job, kind, spec)) = launch {
+        if let Some((job, kind, spec)) = after.launch {
             self.launch(job, kind, spec);
         }
-        (answer, wait)
+        self.emitter.send();
+        drop_each(after.events);
+        drop_each(after.unused);
+        drop_each(after.errors);
     }
 
     /// Updates the published token, and prepares the job that the rules have
@@ -342,20 +390,22 @@ impl Driver {
     /// the machine had been suspended when the job was launched.
     fn land(self: &Arc<Self>, job: &Arc<Job>, result: JobResult, suspended: Duration) {
         let now = self.now();
-        let (result, _) = self.step(|state, published| {
+        let (ended, _, after) = self.step_locked(|state, published| {
             state.job = None;
-            self.apply(state, published, result, suspended, now)
+            self.apply(state, published, &result, suspended, now)
         });
         // After publication: a woken waiter always observes the new state.
-        job.finish(result);
-        self.usage.changed.notify_waiters();
+        contained(|| job.finish(ended));
+        contained(|| self.usage.changed.notify_waiters());
+        self.after_unlock(after);
+        contained(|| drop(result));
     }
 
     fn apply(
         &self,
         state: &mut DriverState,
         published: Option<&Lease>,
-        result: JobResult,
+        result: &JobResult,
         suspended: Duration,
         now: Timestamp,
     ) -> WaitResult {
@@ -365,12 +415,13 @@ impl Driver {
                 token: Ok(token),
             } => {
                 let new = NewToken {
-                    lifetimes: lifetimes(&token, &self.config),
+                    lifetimes: lifetimes(token, &self.config),
                     sent: sent.map_or(now, |sent| self.clock.timestamp(sent, suspended)),
                     same: published
-                        .is_some_and(|published| published.token().sends_the_same_as(&token)),
+                        .is_some_and(|published| published.token().sends_the_same_as(token)),
                     continues: token.is_continuation(),
                 };
+                let token = token.clone();
                 match state.rules.login_landed(new, now) {
                     LoginOutcome::Publish { generation } => {
                         self.unpublish(state);
@@ -394,21 +445,21 @@ impl Driver {
                 sent,
                 token: Err(error),
             } => {
-                if sent.is_some() && may_have_used_up(&error) {
+                if sent.is_some() && may_have_used_up(error) {
                     state.previous = None;
                 }
-                WaitResult::Failed(state.rules.login_failed(error, now))
+                WaitResult::Failed(state.rules.login_failed(error.clone(), now))
             }
             JobResult::Logout {
                 left,
                 lost,
                 outcome,
             } => {
-                state.rules.logout_landed(&left, &lost, outcome.clone());
-                WaitResult::LoggedOut(outcome)
+                state.rules.logout_landed(left, lost, outcome.clone());
+                WaitResult::LoggedOut(outcome.clone())
             }
             JobResult::Retire(logout) => {
-                state.rules.retire_landed(logout, now);
+                state.rules.retire_landed(*logout, now);
                 WaitResult::Retired
             }
             JobResult::ChangePassword(Ok(())) => {
@@ -417,9 +468,10 @@ impl Driver {
             }
             JobResult::ChangePassword(Err(ChangeFailure::Failed(error))) => {
                 state.rules.password_change_landed(Err(error.clone()), now);
-                WaitResult::PasswordChange(Err(error))
+                WaitResult::PasswordChange(Err(error.clone()))
             }
             JobResult::ChangePassword(Err(ChangeFailure::LogInFirst { has_sent })) => {
+                let has_sent = *has_sent;
                 match has_sent {
                     true => {
                         let error = Error::new(ErrorKind::Uncertain);
@@ -446,8 +498,12 @@ impl Driver {
         let (same, unlisted) = std::mem::take(&mut state.unlisted)
             .into_iter()
             .partition::<Vec<_>, _>(|lease| {
-                let published = lease.upgrade();
-                published.is_some_and(|published| published.token().sends_the_same_as(&token))
+                let Some(published) = lease.upgrade() else {
+                    return false;
+                };
+                let is_same = published.token().sends_the_same_as(&token);
+                state.release(published);
+                is_same
             });
         state.leases.extend(same);
         state.unlisted = unlisted;
@@ -458,10 +514,12 @@ impl Driver {
     /// Publishes the current token once more, so that its earlier users can be
     /// counted apart from later ones.
     pub(super) fn republish(&self, state: &mut DriverState) {
-        let published = self.published.load_full();
-        if let (Some(published), Some(signal)) = (published, state.rules.signal()) {
-            let token = published.token().clone();
-            self.swap(state, Published::new(token, signal, self.usage.clone()));
+        if let Some(published) = self.published.load_full() {
+            if let Some(signal) = state.rules.signal() {
+                let token = published.token().clone();
+                self.swap(state, Published::new(token, signal, self.usage.clone()));
+            }
+            state.release(published);
         }
     }
 
@@ -470,6 +528,7 @@ impl Driver {
             replaced.set(Signal::Ended);
             state.leases.retain(|lease| lease.strong_count() > 0);
             state.leases.push(Lease::downgrade(&replaced));
+            state.release(replaced);
         }
     }
 
@@ -483,7 +542,7 @@ impl Driver {
         let mut leases = std::mem::take(&mut state.leases);
         leases.push(Lease::downgrade(&published));
         let token = published.token().clone();
-        drop(published);
+        state.release(published);
         state.retired.push(Retired { token, leases });
     }
 
@@ -548,6 +607,10 @@ impl Driver {
         self.config.name.as_deref()
     }
 
+    pub(super) fn subscribe(&self) -> Events {
+        self.emitter.subscribe()
+    }
+
     pub(super) fn usage(&self) -> &Usage {
         &self.usage
     }
@@ -581,9 +644,10 @@ impl Drop for Driver {
         if let Some(job) = &state.job {
             job.call_off();
         }
-        for event in state.emit() {
+        for event in state.emit(&self.emitter) {
             trace::event(self.config.name.as_deref(), &event);
         }
+        self.emitter.send();
     }
 }
 

@@ -10,11 +10,10 @@ pub(super) use off::{event, in_span, not_stored, replay};
 
 #[cfg(feature = "tracing")]
 mod on {
-    use std::panic::{AssertUnwindSafe, catch_unwind};
-
     use tracing::{Instrument, Span, debug, debug_span, info, warn};
 
     use crate::error::{Error, ErrorChain};
+    use crate::session::driver::foreign::contained;
     use crate::session::rules::{Event, JobKind};
 
     /// Runs a job in a span of its own. The provider's own events are in it too.
@@ -23,7 +22,7 @@ mod on {
         job: JobKind,
         task: F,
     ) -> impl Future<Output = F::Output> + use<F> {
-        let span = guarded(|| match job {
+        let span = contained(|| match job {
             JobKind::Login { reason, .. } => debug_span!("login", session, ?reason),
             JobKind::Logout => debug_span!("logout", session),
             JobKind::Retire { generation } => debug_span!("retire", session, generation),
@@ -34,7 +33,7 @@ mod on {
 
     /// Reports an event. Failures that an operator should look at are warnings.
     pub(in crate::session::driver) fn event(session: Option<&str>, event: &Event) {
-        guarded(|| match event {
+        contained(|| match event {
             Event::LoginStarted { reason } => debug!(session, ?reason, "login started"),
             Event::LoggedIn {
                 reason,
@@ -75,23 +74,17 @@ mod on {
 
     /// Reports that a rejected request is replayed.
     pub(in crate::session::driver) fn replay(session: Option<&str>, generation: u64) {
-        guarded(|| debug!(session, generation, "replaying a rejected request"));
+        contained(|| debug!(session, generation, "replaying a rejected request"));
     }
 
     /// Reports that the outcome of a login or of a password change could not be stored.
     pub(in crate::session::driver) fn not_stored(error: &Error) {
-        guarded(|| {
+        contained(|| {
             warn!(
                 error = %ErrorChain(error),
                 "the credential store failed: the outcome is kept in memory until it works again"
             );
         });
-    }
-
-    /// A subscriber is foreign code. If it panics, the job that an event belongs
-    /// to still starts, and its waiters are still woken.
-    fn guarded<T>(report: impl FnOnce() -> T) -> Option<T> {
-        catch_unwind(AssertUnwindSafe(report)).ok()
     }
 }
 

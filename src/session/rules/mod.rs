@@ -93,7 +93,8 @@ use time::BRIEFLY;
 /// that publishes a token), [`state`](Rules::state),
 /// [`is_open`](Rules::is_open), [`is_usable`](Rules::is_usable), [`is_logging_in`](Rules::is_logging_in),
 /// [`generation`](Rules::generation), [`ends`](Rules::ends),
-/// [`last_error`](Rules::last_error), [`next_attempt`](Rules::next_attempt),
+/// [`last_error`](Rules::last_error), [`errors`](Rules::errors),
+/// [`next_attempt`](Rules::next_attempt),
 /// [`logouts`](Rules::logouts), [`logout_result`](Rules::logout_result),
 /// [`ending`](Rules::ending), [`has_retired_all`](Rules::has_retired_all) and
 /// [`is_waiting_for`](Rules::is_waiting_for).
@@ -398,6 +399,15 @@ impl Rules {
         match self.login_block.as_deref()? {
             LoginBlock::BackingOff { error, .. } | LoginBlock::Refused { error, .. } => Some(error),
         }
+    }
+
+    /// Returns the errors that the state holds.
+    pub(crate) fn errors(&self) -> impl Iterator<Item = &Error> {
+        let logout = match &self.phase {
+            Phase::LoggedOut(Err(error)) => Some(&**error),
+            Phase::LoggedOut(Ok(())) | Phase::Open => None,
+        };
+        self.last_error().into_iter().chain(logout)
     }
 
     /// Returns when the next login may start after a failed one; after a refusal,
