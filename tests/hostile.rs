@@ -15,8 +15,9 @@ use http_body_util::Full;
 use tokio::time::{Instant, sleep, timeout};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_reauth::{
-    CredentialProvider, ErrorKind, Event, LoginContext, LogoutContext, LogoutEnds, Profile,
-    ProviderError, Session, Token, TokenEnd, provider_fn,
+    CredentialProvider, CredentialSource, Credentials, ErrorKind, Event, LoginContext,
+    LogoutContext, LogoutEnds, Profile, ProviderError, Session, Source, SourceError, Token,
+    TokenEnd, provider_fn,
 };
 use tracing_subscriber::fmt::format::FmtSpan;
 
@@ -564,4 +565,148 @@ async fn an_error_that_a_later_one_replaces_may_call_the_session_when_it_drops()
         session.token().await.unwrap_err();
         sleep(60 * SECOND).await;
     }
+}
+
+/// A login system whose calls block their threads until the test ends.
+struct Blocking {
+    /// Whether a call awaits something first.
+    is_late: bool,
+    end: Mutex<mpsc::Receiver<()>>,
+    logouts: tokio::sync::mpsc::UnboundedSender<String>,
+}
+
+impl CredentialProvider for Blocking {
+    fn profile(&self) -> Profile {
+        Profile::at(HOME.parse().unwrap())
+            .logout_ends(LogoutEnds::Token)
+            .login_timeout(Duration::from_millis(50))
+    }
+
+    async fn login(&self, _: LoginContext) -> Result<Token, ProviderError> {
+        if self.is_late {
+            sleep(Duration::from_millis(1)).await;
+        }
+        let _ = self.end.lock().unwrap().recv();
+        Ok(Token::bearer("late")?)
+    }
+
+    async fn logout(&self, cx: LogoutContext) -> Result<(), ProviderError> {
+        let _ = self.logouts.send(name(cx.token()));
+        Ok(())
+    }
+}
+
+async fn a_blocked_login_fails_in_time(is_late: bool) {
+    let (ends, end) = mpsc::channel();
+    let (logouts, mut logged_out) = tokio::sync::mpsc::unbounded_channel();
+    let session = Session::new(Blocking {
+        is_late,
+        end: Mutex::new(end),
+        logouts,
+    });
+    let callers: Vec<_> = (0..3)
+        .map(|_| {
+            let session = session.clone();
+            tokio::spawn(async move { session.token().await.unwrap_err().kind() })
+        })
+        .collect();
+    for caller in callers {
+        assert_eq!(caller.await.unwrap(), ErrorKind::DeadlineExceeded);
+    }
+    assert!(session.status().generation.is_none());
+    drop(ends);
+    assert_eq!(logged_out.recv().await.as_deref(), Some("late"));
+    assert!(session.status().generation.is_none());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_login_that_blocks_its_thread_fails_in_time_and_its_token_is_logged_out() {
+    a_blocked_login_fails_in_time(false).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_login_that_blocks_its_thread_later_fails_in_time_too() {
+    a_blocked_login_fails_in_time(true).await;
+}
+
+/// A source that blocks its thread until the test ends.
+struct BlockingSource(Mutex<mpsc::Receiver<()>>);
+
+impl CredentialSource for BlockingSource {
+    async fn fetch(&self) -> Result<Credentials, SourceError> {
+        let _ = self.0.lock().unwrap().recv();
+        Err(SourceError::unavailable("the test has ended"))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_source_that_blocks_its_thread_fails_its_callers_in_time() {
+    let (ends, end) = mpsc::channel();
+    let profile = Profile::default().login_timeout(Duration::from_millis(50));
+    let provider = provider_fn(profile, |_: LoginContext| async {
+        Ok::<_, ProviderError>(Token::bearer("3f9a")?)
+    });
+    let source = Source::new(BlockingSource(Mutex::new(end)));
+    let session = Session::new(provider.with_source(source));
+    let error = session.token().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::DeadlineExceeded);
+    drop(ends);
+}
+
+/// A login whose `Drop` panics.
+struct PanicsOnDrop<T>(Option<T>);
+
+impl<T: Unpin> Future for PanicsOnDrop<T> {
+    type Output = Result<T, ProviderError>;
+
+    fn poll(mut self: std::pin::Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.0.take() {
+            Some(token) => Poll::Ready(Ok(token)),
+            None => Poll::Pending,
+        }
+    }
+}
+
+impl<T> Drop for PanicsOnDrop<T> {
+    fn drop(&mut self) {
+        panic!("dropped");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_login_whose_drop_panics_yields_its_token() {
+    for has_source in [false, true] {
+        let provider = provider_fn(Profile::default(), |_: LoginContext| {
+            PanicsOnDrop(Some(Token::bearer("3f9a").unwrap()))
+        });
+        let session = match has_source {
+            true => Session::new(provider.with_source(Credentials::new("emuser", "pw-1"))),
+            false => Session::new(provider),
+        };
+        assert_eq!(name(&session.token().await.unwrap()), "3f9a");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_login_whose_drop_panics_at_its_timeout_fails_with_the_timeout() {
+    let provider = provider_fn(Profile::default(), |_: LoginContext| {
+        PanicsOnDrop::<Token>(None)
+    });
+    let session = Session::new(provider);
+    let error = session.token().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::DeadlineExceeded);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_whose_drop_panics_delays_nobody() {
+    let session = failing(|| panic!("dropped"));
+    for _ in 0..3 {
+        let failed = timeout(60 * SECOND, session.token()).await;
+        let error = failed.expect("must not hang").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        // The session drops its copies, also of the last one.
+        let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(error)));
+        sleep(60 * SECOND).await;
+    }
+    std::mem::forget(session);
 }

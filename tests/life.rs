@@ -783,7 +783,7 @@ async fn after_the_last_handle_no_task_remains_and_a_login_under_way_is_undone()
             .await
             .is_err()
     );
-    assert_eq!(tasks(), 2, "and a login");
+    assert_eq!(tasks(), 3, "and a login, with the task that watches it");
     let mut events = session.events();
     drop((session, client));
     assert_eq!(server.live(), [1, 2]);

@@ -10,7 +10,7 @@ pub(crate) use tokio::time::{sleep_until, timeout_at};
 
 use std::time::Duration;
 
-use tokio::runtime::Handle;
+use tokio::runtime::{Handle, RuntimeFlavor};
 
 /// Runs `call` for at most `limit`. Returns `None` after that, and at once without
 /// a runtime.
@@ -23,4 +23,18 @@ pub(crate) async fn timeout<F: Future>(limit: Duration, call: F) -> Option<F::Ou
 pub(crate) fn spawn(task: impl Future<Output = ()> + Send + 'static) -> Option<AbortHandle> {
     let runtime = Handle::try_current().ok()?;
     Some(runtime.spawn(task).abort_handle())
+}
+
+/// Wakes another worker of the runtime. It runs the timers if the current one is about
+/// to be blocked: no worker does so while the others sleep.
+pub(crate) fn wake_another_worker() {
+    let Ok(runtime) = Handle::try_current() else {
+        return;
+    };
+    if runtime.runtime_flavor() != RuntimeFlavor::CurrentThread {
+        // The newest task waits for this worker. It displaces the one before, which the
+        // runtime wakes another worker for.
+        runtime.spawn(async {});
+        runtime.spawn(async {});
+    }
 }

@@ -2,8 +2,11 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::error::{Error, ErrorKind};
 use crate::loom::{Notify, OnceLock, OwnedNotified};
@@ -16,6 +19,16 @@ pub(crate) struct Job {
     /// Set by a logout, or when the last handle is dropped. The task must not send
     /// another login or password change.
     called_off: OnceLock<()>,
+    /// How long the machine had been suspended at the launch.
+    suspended: Duration,
+    progress: Mutex<Progress>,
+}
+
+/// How far the task has come.
+#[derive(Debug, Default)]
+struct Progress {
+    sent: Option<Instant>,
+    deadline: Option<Instant>,
 }
 
 /// How a job has ended, for its waiters.
@@ -41,9 +54,21 @@ pub(crate) enum WaitResult {
 }
 
 impl Job {
+    pub(super) fn new(suspended: Duration) -> Self {
+        Self {
+            suspended,
+            ..Self::default()
+        }
+    }
+
+    /// Returns how long the machine had been suspended when the job was launched.
+    pub(super) fn suspended(&self) -> Duration {
+        self.suspended
+    }
+
     /// Wakes all waiters with `result`.
     pub(super) fn finish(&self, result: WaitResult) {
-        // `LandOnDrop` ensures that a job ends once.
+        // `Driver::land` ensures that a job ends once.
         let _ = self.result.set(result);
         self.wake.notify_waiters();
     }
@@ -53,6 +78,29 @@ impl Job {
     pub(crate) fn call_off(&self) {
         let _ = self.called_off.set(());
         self.wake.notify_waiters();
+    }
+
+    /// The provider is about to be called.
+    pub(super) fn on_send(&self) {
+        self.progress().sent = Some(Instant::now());
+    }
+
+    /// Returns when the provider was called last; `None` if it was not called yet.
+    pub(super) fn sent(&self) -> Option<Instant> {
+        self.progress().sent
+    }
+
+    /// Returns the deadline of the running call, if there is one.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.progress().deadline
+    }
+
+    pub(super) fn set_deadline(&self, deadline: Option<Instant>) {
+        self.progress().deadline = deadline;
+    }
+
+    fn progress(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns an error if the job must not send anything more.
@@ -65,6 +113,7 @@ impl Job {
 
     /// Waits for `other`, unless the job is called off.
     pub(super) async fn while_wanted(&self, other: impl Future<Output = ()>) -> Result<(), Error> {
+        self.set_deadline(None);
         let mut other = pin!(other);
         // Created before `called_off` is read: no wake-up is missed in between.
         let mut woken = pin!(self.wake.clone().notified_owned());

@@ -64,8 +64,11 @@ use clock::Clock;
 use events::Emitter;
 use foreign::{contained, drop_each};
 use published::{Retired, Usage, WeakLeases, users};
-use run::{ChangeFailure, JobResult, JobSpec};
+use run::{ChangeFailure, JobResult, JobSpec, RETIRE_TIMEOUT};
 use timer::{LiveTask, Timer, Wake, changed_before};
+
+/// How long after its deadline a job lands whose call does not end: it blocks its thread.
+const GRACE: Duration = Duration::from_millis(100);
 
 /// The state behind all handles of a session.
 pub(crate) struct Driver {
@@ -112,8 +115,8 @@ pub(super) struct DriverState {
     pub(super) challenge: Option<Box<Challenge>>,
     pub(super) timer: Timer,
     pub(super) counters: Counters,
-    /// Publications whose last use has ended under the lock. Their drop wakes tasks.
-    pub(super) unused: Vec<Published>,
+    /// Whether the last use of a publication has ended under the lock.
+    pub(super) has_released: bool,
 }
 
 /// What a step leaves to do once the lock is released, since it runs foreign code.
@@ -122,8 +125,8 @@ struct AfterUnlock {
     launch: Option<(Arc<Job>, JobKind, JobSpec)>,
     /// For receivers and subscribers.
     events: Vec<Event>,
-    /// Wake the tasks that wait for the end of a use.
-    unused: Vec<Published>,
+    /// Whether to wake the tasks that wait for the end of a use.
+    has_released: bool,
     /// The errors before the step: those that it has replaced drop with them.
     errors: Vec<Error>,
 }
@@ -159,7 +162,7 @@ impl DriverState {
 
     /// Ends one use of a publication under the lock.
     fn release(&mut self, published: Lease) {
-        self.unused.extend(Lease::into_inner(published));
+        self.has_released |= Published::release(published);
     }
 
     /// Counts the events and queues them for receivers, in order.
@@ -225,7 +228,7 @@ impl Driver {
                 challenge: None,
                 timer: Timer::default(),
                 counters: Counters::default(),
-                unused: Vec::new(),
+                has_released: false,
             }),
             emitter: Emitter::default(),
             timer_task: LiveTask::default(),
@@ -262,11 +265,11 @@ impl Driver {
         let launch = self.publish(&mut state);
         let wait = state.job.clone().map(Wait::on);
         let events = state.emit(&self.emitter);
-        let unused = std::mem::take(&mut state.unused);
+        let has_released = std::mem::take(&mut state.has_released);
         let after = AfterUnlock {
             launch,
             events,
-            unused,
+            has_released,
             errors,
         };
         (answer, wait, after)
@@ -280,8 +283,10 @@ impl Driver {
             self.launch(job, kind, spec);
         }
         self.emitter.send();
+        if after.has_released {
+            contained(|| self.usage.changed.notify_waiters());
+        }
         drop_each(after.events);
-        drop_each(after.unused);
         drop_each(after.errors);
     }
 
@@ -302,7 +307,7 @@ impl Driver {
         self.set_signal(state);
         let kind = kind?;
         let spec = self.spec(state, kind);
-        let job = Arc::new(Job::default());
+        let job = Arc::new(Job::new(self.clock.suspended()));
         state.job = Some(job.clone());
         Some((job, kind, spec))
     }
@@ -364,19 +369,25 @@ impl Driver {
     /// callers.
     fn launch(self: &Arc<Self>, job: Arc<Job>, kind: JobKind, spec: JobSpec) {
         let runner = self.runner.clone();
-        let mut guard = LandOnDrop {
-            driver: Arc::downgrade(self),
+        let driver = Arc::downgrade(self);
+        let interval = runner.login_timeout.clamp(GRACE, RETIRE_TIMEOUT);
+        // Before the job's task, which may block this thread: another one takes it over.
+        let watch = loom::spawn(watch(driver.clone(), job.clone(), kind, interval));
+        let guard = LandOnDrop {
+            driver,
             job,
             kind: Some(kind),
-            sent: None,
-            suspended: self.clock.suspended(),
+            watch,
         };
         let task = async move {
             let job = guard.job.clone();
-            let result = run::run(&runner, &job, spec, &mut guard.sent).await;
-            match guard.driver.upgrade() {
+            let result = run::run(&runner, &job, spec).await;
+            let late = match guard.driver.upgrade() {
                 Some(driver) => guard.land(&driver, result),
-                None => run::end_unused(&runner, result).await,
+                None => Some((result, LogoutReason::Closed)),
+            };
+            if let Some((result, reason)) = late {
+                run::end_unused(&runner, &job, result, reason).await;
             }
         };
         let task = trace::in_span(self.name(), kind, task);
@@ -386,19 +397,63 @@ impl Driver {
         drop(loom::spawn(task));
     }
 
-    /// Applies the result of a job, and wakes its waiters. `suspended` is how long
-    /// the machine had been suspended when the job was launched.
-    fn land(self: &Arc<Self>, job: &Arc<Job>, result: JobResult, suspended: Duration) {
+    /// Applies the result of a job, and wakes its waiters. If the job has landed before,
+    /// returns the late result, and why its token is of no use.
+    fn land(
+        self: &Arc<Self>,
+        job: &Arc<Job>,
+        result: JobResult,
+    ) -> Option<(JobResult, LogoutReason)> {
         let now = self.now();
         let (ended, _, after) = self.step_locked(|state, published| {
-            state.job = None;
-            self.apply(state, published, &result, suspended, now)
+            let running = state.job.take_if(|running| Arc::ptr_eq(running, job));
+            match running {
+                Some(_) => Ok(self.apply(state, published, &result, job.suspended(), now)),
+                None => Err(match state.rules.state() {
+                    State::Closed => LogoutReason::Closed,
+                    State::LoggedOut => LogoutReason::LoggedOut,
+                    State::Idle
+                    | State::LoggingIn
+                    | State::Live
+                    | State::Renewing
+                    | State::BackingOff
+                    | State::Refused => LogoutReason::Replaced,
+                }),
+            }
         });
-        // After publication: a woken waiter always observes the new state.
-        contained(|| job.finish(ended));
-        contained(|| self.usage.changed.notify_waiters());
+        let late = ended.map(|ended| {
+            // After publication: a woken waiter always observes the new state.
+            contained(|| job.finish(ended));
+            contained(|| self.usage.changed.notify_waiters());
+        });
         self.after_unlock(after);
-        contained(|| drop(result));
+        match late {
+            Ok(()) => {
+                contained(|| drop(result));
+                None
+            }
+            Err(reason) => Some((result, reason)),
+        }
+    }
+
+    /// Returns the result of a job whose task is lost or given up.
+    fn lost(&self, job: &Job, kind: JobKind, error: ErrorKind) -> JobResult {
+        let lost = Error::new(error);
+        match kind {
+            JobKind::Login { .. } => JobResult::Login {
+                sent: job.sent(),
+                token: Err(lost),
+            },
+            JobKind::Logout => JobResult::Logout {
+                left: self.lock().rules.ending(),
+                lost: Vec::new(),
+                outcome: Err(lost),
+            },
+            JobKind::Retire { .. } => JobResult::Retire(LogoutOutcome::Postponed(None)),
+            JobKind::ChangePassword => {
+                JobResult::ChangePassword(Err(run::lost_change(lost, job.sent()).into()))
+            }
+        }
     }
 
     fn apply(
@@ -690,47 +745,61 @@ pub(super) fn on_timer(driver: &Weak<Driver>, number: u64) {
     });
 }
 
+/// Lands a job whose call does not end at its deadline. As a task of its own, since the
+/// call may block the thread of the job's.
+async fn watch(driver: Weak<Driver>, job: Arc<Job>, kind: JobKind, interval: Duration) {
+    loop {
+        let now = Instant::now();
+        let due = job.deadline().map(|deadline| deadline + GRACE);
+        if due.is_some_and(|due| due <= now) {
+            break;
+        }
+        // The next call may have an earlier deadline.
+        let look = now + interval;
+        loom::sleep_until(due.map_or(look, |due| due.min(look))).await;
+    }
+    if let Some(driver) = driver.upgrade() {
+        let result = driver.lost(&job, kind, ErrorKind::DeadlineExceeded);
+        driver.land(&job, result);
+        // Its task must not send another password.
+        job.call_off();
+    }
+}
+
 /// Lands a job when its task is dropped before it has ended.
 struct LandOnDrop {
     driver: Weak<Driver>,
     job: Arc<Job>,
     /// `None` once the job has landed.
     kind: Option<JobKind>,
-    /// When the provider was called last; `None` if it was not called yet.
-    sent: Option<Instant>,
-    /// How long the machine had been suspended at the launch.
-    suspended: Duration,
+    watch: Option<AbortHandle>,
 }
 
 impl LandOnDrop {
-    fn land(mut self, driver: &Arc<Driver>, result: JobResult) {
+    fn land(
+        mut self,
+        driver: &Arc<Driver>,
+        result: JobResult,
+    ) -> Option<(JobResult, LogoutReason)> {
         self.kind = None;
-        driver.land(&self.job, result, self.suspended);
+        driver.land(&self.job, result)
     }
 }
 
 impl Drop for LandOnDrop {
     fn drop(&mut self) {
+        if let Some(watch) = &self.watch {
+            watch.abort();
+        }
         let (Some(kind), Some(driver)) = (self.kind.take(), self.driver.upgrade()) else {
             return;
         };
-        let lost = Error::new(ErrorKind::NoRuntime);
-        let result = match kind {
-            JobKind::Login { .. } => JobResult::Login {
-                sent: self.sent,
-                token: Err(lost),
-            },
-            JobKind::Logout => JobResult::Logout {
-                left: driver.lock().rules.ending(),
-                lost: Vec::new(),
-                outcome: Err(lost),
-            },
-            JobKind::Retire { .. } => JobResult::Retire(LogoutOutcome::Postponed(None)),
-            JobKind::ChangePassword => {
-                JobResult::ChangePassword(Err(run::lost_change(lost, self.sent).into()))
-            }
+        let error = match std::thread::panicking() {
+            true => ErrorKind::ProviderPanicked,
+            false => ErrorKind::NoRuntime,
         };
-        driver.land(&self.job, result, self.suspended);
+        let result = driver.lost(&self.job, kind, error);
+        driver.land(&self.job, result);
     }
 }
 

@@ -20,7 +20,8 @@ pub(super) type WeakLeases = loom::Weak<Published>;
 pub(crate) struct Published {
     token: Token,
     signal: AtomicU8,
-    usage: Arc<Usage>,
+    /// Notified when this drops.
+    usage: Option<Arc<Usage>>,
 }
 
 impl Published {
@@ -28,7 +29,7 @@ impl Published {
         Self {
             token,
             signal: AtomicU8::new(signal as u8),
-            usage,
+            usage: Some(usage),
         }
     }
 
@@ -62,6 +63,16 @@ impl Published {
             .compare_exchange(live, reported, order.0, order.1);
     }
 
+    /// Ends one use without a notification. Returns whether it was the last one.
+    pub(super) fn release(lease: Lease) -> bool {
+        let last = Lease::into_inner(lease);
+        let is_last = last.is_some();
+        if let Some(mut published) = last {
+            published.usage = None;
+        }
+        is_last
+    }
+
     pub(crate) fn token(&self) -> &Token {
         &self.token
     }
@@ -78,7 +89,9 @@ impl Published {
 
 impl Drop for Published {
     fn drop(&mut self) {
-        self.usage.changed.notify_waiters();
+        if let Some(usage) = &self.usage {
+            usage.changed.notify_waiters();
+        }
     }
 }
 

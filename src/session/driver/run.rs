@@ -3,9 +3,7 @@
 //! This module does not use the session. Each job yields a [`JobResult`], also after
 //! a panic or a timeout of the provider.
 
-use std::future::Future;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
+use std::future::{Future, poll_fn};
 use std::sync::{Arc, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
@@ -13,6 +11,7 @@ use std::time::Duration;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::time::Instant;
 
+use super::foreign::contained;
 use super::job::Job;
 use super::{nesting, trace};
 use crate::credentials::account::{Answer, Password, Settings, Verdict, Wanted};
@@ -33,7 +32,7 @@ const NEVER: Duration = Duration::from_secs(1_000_000_000);
 
 /// The timeout for the logout of a replaced token: a login that is needed in the
 /// meantime waits for it.
-const RETIRE_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const RETIRE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How soon it is checked whether somebody has corrected a password whose next login is
 /// delayed.
@@ -135,13 +134,8 @@ impl Runner {
     }
 }
 
-/// Runs a job. `sent` is set to the time of the provider's last call.
-pub(super) async fn run(
-    runner: &Arc<Runner>,
-    job: &Job,
-    spec: JobSpec,
-    sent: &mut Option<Instant>,
-) -> JobResult {
+/// Runs a job.
+pub(super) async fn run(runner: &Arc<Runner>, job: &Job, spec: JobSpec) -> JobResult {
     match spec {
         JobSpec::Login {
             reason,
@@ -152,31 +146,42 @@ pub(super) async fn run(
             let context = LoginContext::new(reason)
                 .forced(kind == LoginKind::Forced)
                 .with_challenge(challenge);
-            let token = login(runner, job, context, previous, sent).await;
-            JobResult::Login { sent: *sent, token }
+            let token = login(runner, job, context, previous).await;
+            let sent = job.sent();
+            JobResult::Login { sent, token }
         }
-        JobSpec::Logout { tokens, reason } => logout_all(runner, tokens, reason).await,
+        JobSpec::Logout { tokens, reason } => logout_all(runner, job, tokens, reason).await,
         JobSpec::Retire { token } => {
             let deadline = Instant::now() + runner.login_timeout.min(RETIRE_TIMEOUT);
-            let outcome = logout(runner, token, LogoutReason::Replaced, deadline).await;
+            let outcome = logout(runner, job, token, LogoutReason::Replaced, deadline).await;
             JobResult::Retire(logout_outcome(&outcome))
         }
         JobSpec::ChangePassword { token, change } => {
-            JobResult::ChangePassword(change_password(runner, job, token, change, sent).await)
+            JobResult::ChangePassword(change_password(runner, job, token, change).await)
         }
     }
 }
 
-/// Logs out the token of a login that ended after the session was dropped.
-pub(super) async fn end_unused(runner: &Arc<Runner>, result: JobResult) {
-    if runner.logout_ends == LogoutEnds::Nothing {
-        return;
-    }
+/// Logs out the token of a login that ended after the session was dropped, or after
+/// its callers had been given its timeout as an error.
+pub(super) async fn end_unused(
+    runner: &Arc<Runner>,
+    job: &Job,
+    result: JobResult,
+    reason: LogoutReason,
+) {
+    let may_end = match runner.logout_ends {
+        LogoutEnds::Nothing => false,
+        LogoutEnds::Token => true,
+        // It would end the tokens that are in use.
+        LogoutEnds::User => reason != LogoutReason::Replaced,
+    };
     if let JobResult::Login {
         token: Ok(token), ..
     } = result
+        && may_end
     {
-        let _ = logout(runner, token, LogoutReason::Closed, runner.deadline()).await;
+        let _ = logout(runner, job, token, reason, runner.deadline()).await;
     }
 }
 
@@ -189,30 +194,54 @@ pub(super) fn lost_change(lost: Error, sent: Option<Instant>) -> Error {
     }
 }
 
-/// Runs `call` until `deadline`. A panic counts as an error.
-async fn guarded<T, E: Into<Error>>(
+/// Runs `call` until `deadline`, and `then` with its result. A panic counts as an error.
+async fn guarded<T, E: Into<Error>, F: Future>(
+    job: &Job,
     deadline: Instant,
-    call: impl Future<Output = Result<T, E>>,
+    call: impl FnOnce() -> F,
+    then: impl FnOnce(F::Output) -> Result<T, E>,
 ) -> Result<T, Error> {
-    let mut call = pin!(call);
-    let unwinding = std::future::poll_fn(|cx| {
-        // A call that has panicked is not polled again, so its state does not matter.
-        match catch_unwind(AssertUnwindSafe(|| call.as_mut().poll(cx))) {
-            Ok(poll) => poll.map(|result| result.map_err(Into::into)),
-            Err(_) => Poll::Ready(Err(Error::new(ErrorKind::ProviderPanicked))),
+    job.set_deadline(Some(deadline));
+    let panicked = || Error::new(ErrorKind::ProviderPanicked);
+    let mut call = contained(|| Box::pin(call())).ok_or_else(panicked)?;
+    // A call that has panicked is not polled again, so its state does not matter.
+    let polled = poll_fn(|cx| {
+        // It may block this one.
+        loom::wake_another_worker();
+        match contained(|| call.as_mut().poll(cx)) {
+            Some(poll) => poll.map(Some),
+            None => Poll::Ready(None),
         }
     });
-    match loom::timeout_at(deadline, unwinding).await {
-        Ok(result) => result,
-        Err(_) => Err(Error::new(ErrorKind::DeadlineExceeded)),
-    }
+    let ended = loom::timeout_at(deadline, polled).await;
+    // Its result is safe from a panic of its `Drop`.
+    contained(|| drop(call));
+    let Ok(ended) = ended else {
+        return Err(Error::new(ErrorKind::DeadlineExceeded));
+    };
+    let result = ended.and_then(|output| contained(|| then(output)));
+    result.ok_or_else(panicked)?.map_err(Into::into)
+}
+
+async fn open<'a>(
+    runner: &'a Runner,
+    job: &Job,
+    source: &'a Source,
+) -> Result<OpenAccount<'a>, Error> {
+    guarded(
+        job,
+        runner.deadline(),
+        || runner.open(source),
+        |opened| opened,
+    )
+    .await
 }
 
 /// Stores an outcome. If that fails, the account keeps the outcome in memory and
 /// stores it with its next record, so the failure changes nothing here.
-async fn store(runner: &Runner, stored: impl Future<Output = Result<(), SourceError>>) {
-    let stored = async { stored.await.map_err(ProviderError::from) };
-    if let Err(error) = guarded(runner.store_deadline(), stored).await {
+async fn store(runner: &Runner, job: &Job, stored: impl Future<Output = Result<(), SourceError>>) {
+    let then = |stored: Result<_, _>| stored.map_err(ProviderError::from);
+    if let Err(error) = guarded(job, runner.store_deadline(), || stored, then).await {
         trace::not_stored(&error);
     }
 }
@@ -223,19 +252,16 @@ async fn login(
     job: &Job,
     context: LoginContext,
     previous: Option<Token>,
-    sent: &mut Option<Instant>,
 ) -> Result<Token, Error> {
     let Some(source) = runner.provider.source() else {
         let secrets = previous.as_ref().map(Token::secrets).unwrap_or_default();
         let context = replacing(context, previous);
-        *sent = Some(Instant::now());
-        let login = async {
-            let login = runner.provider.login(context).await;
-            login.map_err(|error| error.without(&secrets))
-        };
-        return guarded(runner.deadline(), login).await;
+        job.on_send();
+        let call = || runner.provider.login(context);
+        let then = |login: Result<_, ProviderError>| login.map_err(|error| error.without(&secrets));
+        return guarded(job, runner.deadline(), call, then).await;
     };
-    login_with_password(runner, job, source, context, previous, sent).await
+    login_with_password(runner, job, source, context, previous).await
 }
 
 /// Logs in with the passwords of the account, one after the other, until one is
@@ -246,26 +272,21 @@ async fn login_with_password(
     source: &Source,
     context: LoginContext,
     previous: Option<Token>,
-    sent: &mut Option<Instant>,
 ) -> Result<Token, Error> {
     let mut wanted = match context.is_forced() {
         true => Wanted::Forced,
         false => Wanted::Usual,
     };
-    let mut account = guarded(runner.deadline(), runner.open(source)).await?;
+    let mut account = open(runner, job, source).await?;
     let mut has_sent = false;
     if nesting::is_nested(account.identity()) {
         return Err(Error::new(ErrorKind::Recursive));
     }
     loop {
         job.is_wanted()?;
-        let step = async {
-            account
-                .begin_login(wanted)
-                .await
-                .map_err(ProviderError::from)
-        };
-        let mut login = match guarded(runner.store_deadline(), step).await? {
+        let step = account.begin_login(wanted);
+        let then = |step: Result<_, _>| step.map_err(ProviderError::from);
+        let mut login = match guarded(job, runner.store_deadline(), || step, then).await? {
             LoginStep::Send(login) => login,
             LoginStep::Wait(blocker) => {
                 // Not against the login timeout, which is for this session's login.
@@ -297,17 +318,18 @@ async fn login_with_password(
         job.is_wanted()?;
         has_sent = true;
         // A lifetime counts from the login that yielded the token.
-        *sent = Some(Instant::now());
+        job.on_send();
         login.on_send();
-        let call = async {
-            let login = runner.provider.login(context).await;
-            Ok::<_, ProviderError>(login.map_err(|error| error.without(&secrets)))
+        let call = || runner.provider.login(context);
+        // Not an error yet: its kind is the verdict on the password.
+        let then = |login: Result<_, ProviderError>| {
+            Ok::<_, Error>(login.map_err(|error| error.without(&secrets)))
         };
-        let call = nesting::scope(account.identity(), call);
+        let call = guarded(job, login.deadline(), call, then);
         // Without the password the outcome says nothing about it, unless there was
         // nothing else to be refused.
         let is_about_it = || has_asked() || !offers_previous;
-        let outcome = guarded(login.deadline(), call).await;
+        let outcome = nesting::scope(account.identity(), call).await;
         let verdict = match &outcome {
             Ok(Ok(_)) if has_asked() => Verdict::Accepted,
             Ok(Err(error)) if is_about_it() => verdict_on(error),
@@ -326,7 +348,7 @@ async fn login_with_password(
             (_, Verdict::Unknown | Verdict::NotSent | Verdict::Locked)
             | (Ok(_), Verdict::Refused) => {}
         }
-        store(runner, account.land_login(login, verdict)).await;
+        store(runner, job, account.land_login(login, verdict)).await;
         match verdict {
             Verdict::Refused => wanted = Wanted::Usual,
             Verdict::Accepted | Verdict::Unknown | Verdict::NotSent | Verdict::Locked => {
@@ -381,11 +403,16 @@ fn refused_before() -> Error {
     ProviderError::refused(why).into()
 }
 
-async fn logout_all(runner: &Arc<Runner>, tokens: Vec<Token>, reason: LogoutReason) -> JobResult {
+async fn logout_all(
+    runner: &Arc<Runner>,
+    job: &Job,
+    tokens: Vec<Token>,
+    reason: LogoutReason,
+) -> JobResult {
     let (mut left, mut lost, mut first) = (Vec::new(), Vec::new(), Ok(()));
     for token in tokens {
         let generation = token.generation();
-        let outcome = logout(runner, token, reason, runner.deadline()).await;
+        let outcome = logout(runner, job, token, reason, runner.deadline()).await;
         match logout_outcome(&outcome) {
             LogoutOutcome::Done => {}
             LogoutOutcome::Postponed(_) => left.push(generation),
@@ -403,6 +430,7 @@ async fn logout_all(runner: &Arc<Runner>, tokens: Vec<Token>, reason: LogoutReas
 /// Logs `token` out. A dead token counts as logged out.
 async fn logout(
     runner: &Arc<Runner>,
+    job: &Job,
     token: Token,
     reason: LogoutReason,
     deadline: Instant,
@@ -423,12 +451,12 @@ async fn logout(
             }
         })
     };
-    let call = async {
-        let logout = runner.provider.logout(context).await;
+    let call = || runner.provider.logout(context);
+    let then = |logout: Result<_, ProviderError>| {
         secrets.extend(sent.take());
         logout.map_err(|error| error.without(&secrets))
     };
-    match guarded(deadline, call).await {
+    match guarded(job, deadline, call, then).await {
         Err(error) if error.kind() == ErrorKind::TokenRejected => Ok(()),
         outcome => outcome,
     }
@@ -502,15 +530,14 @@ async fn change_password(
     job: &Job,
     token: Option<Token>,
     change: PasswordChange,
-    sent: &mut Option<Instant>,
 ) -> Result<(), ChangeFailure> {
     let Some(source) = runner.provider.source() else {
-        *sent = Some(Instant::now());
+        job.on_send();
         let context = PasswordContext::of(&change);
-        ask(runner, context, token.as_ref(), runner.deadline()).await?;
+        ask(runner, job, context, token.as_ref(), runner.deadline()).await?;
         return Ok(());
     };
-    let mut account = guarded(runner.deadline(), runner.open(source)).await?;
+    let mut account = open(runner, job, source).await?;
     may_keep(&account, &change)?;
     if nesting::is_nested(account.identity()) {
         return Err(Error::new(ErrorKind::Recursive).into());
@@ -518,11 +545,10 @@ async fn change_password(
     let new = Password::from(change.new_password().clone());
     let mut has_sent = false;
     loop {
-        let step = async {
-            let step = account.begin_change(&new).await;
-            step.map_err(ProviderError::from)
-        };
-        let (mut claimed, is_again) = match guarded(runner.store_deadline(), step).await? {
+        let step = account.begin_change(&new);
+        let then = |step: Result<_, _>| step.map_err(ProviderError::from);
+        let step = guarded(job, runner.store_deadline(), || step, then).await?;
+        let (mut claimed, is_again) = match step {
             ChangeStep::Ask(claimed) => (claimed, false),
             ChangeStep::AskAgain(claimed) => (claimed, true),
             ChangeStep::Wait(blocker) => {
@@ -540,9 +566,9 @@ async fn change_password(
             Some(current) if !is_again => context.with_current_password(current.clone()),
             Some(_) | None => context,
         };
-        *sent = Some(Instant::now());
+        job.on_send();
         claimed.on_send();
-        let asked = ask(runner, context, token.as_ref(), claimed.deadline());
+        let asked = ask(runner, job, context, token.as_ref(), claimed.deadline());
         let outcome = nesting::scope(account.identity(), asked).await;
         let answer = match &outcome {
             Ok(()) => Answer::Yes,
@@ -551,7 +577,7 @@ async fn change_password(
         if answer == Answer::Yes {
             account.on_success();
         }
-        store(runner, account.land_change(claimed, answer)).await;
+        store(runner, job, account.land_change(claimed, answer)).await;
         match outcome {
             Ok(()) if is_again => has_sent = true,
             Ok(()) => return Ok(()),
@@ -567,6 +593,7 @@ async fn change_password(
 /// Asks the server to change the password.
 async fn ask(
     runner: &Runner,
+    job: &Job,
     context: PasswordContext,
     token: Option<&Token>,
     deadline: Instant,
@@ -578,12 +605,12 @@ async fn ask(
         Some(token) => context.with_token(token.clone()),
         None => context,
     };
-    let call = async {
-        let changed = runner.provider.change_password(context).await;
-        // Not an error yet: its kind decides which password stays in use.
-        Ok::<_, ProviderError>(changed.map_err(|error| error.without(&secrets)))
+    let call = || runner.provider.change_password(context);
+    // Not an error yet: its kind decides which password stays in use.
+    let then = |changed: Result<_, ProviderError>| {
+        Ok::<_, Error>(changed.map_err(|error| error.without(&secrets)))
     };
-    match guarded(deadline, call).await {
+    match guarded(job, deadline, call, then).await {
         Ok(changed) => changed,
         // The request may have been sent.
         Err(lost) => Err(ProviderError::uncertain(lost)),
