@@ -710,3 +710,38 @@ async fn an_error_whose_drop_panics_delays_nobody() {
     }
     std::mem::forget(session);
 }
+
+/// An error that is its own cause.
+#[derive(Debug)]
+struct Cycle;
+
+impl std::fmt::Display for Cycle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("no answer")
+    }
+}
+
+impl std::error::Error for Cycle {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(self)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_that_is_its_own_cause_is_reported_and_searched() {
+    let _subscribed =
+        tracing::subscriber::set_default(tracing_subscriber::fmt().with_writer(io::sink).finish());
+    let errors: [fn(Cycle) -> ProviderError; 2] = [
+        |cause| ProviderError::unavailable(cause),
+        |cause| ProviderError::lost(cause),
+    ];
+    for lost in errors {
+        let provider = provider_fn(Profile::default(), move |_: LoginContext| async move {
+            Err::<Token, _>(lost(Cycle))
+        });
+        let session = Session::new(provider.with_source(Credentials::new("emuser", "pw-1")));
+        let error = session.token().await.unwrap_err();
+        assert!(tower_reauth::Error::find(&error).is_some());
+        assert!(tower_reauth::Error::find(&Cycle).is_none());
+    }
+}
