@@ -13,8 +13,8 @@ use http_body_util::{BodyExt, Full};
 use tower::util::BoxCloneSyncService;
 use tower_reauth::provider::{Answer, Api, segment};
 use tower_reauth::{
-    BoxError, CredentialProvider, Credentials, ExposeSecret, LoginContext, LogoutContext, Profile,
-    ProviderError, ProviderErrorKind, Session, Source, Token,
+    BoxError, CredentialProvider, Credentials, ErrorKind, ExposeSecret, LoginContext,
+    LogoutContext, Profile, ProviderError, ProviderErrorKind, Session, Source, Token, provider_fn,
 };
 
 type Http = BoxCloneSyncService<Request<Full<Bytes>>, Response<Full<Bytes>>, BoxError>;
@@ -783,4 +783,39 @@ async fn a_provider_of_calls_serves_a_session() -> Result<(), BoxError> {
         "Bearer t"
     );
     Ok(())
+}
+
+/// A body that always has one more empty frame.
+struct Endless;
+
+impl http_body::Body for Endless {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<http_body::Frame<Bytes>, Infallible>>> {
+        let frame = http_body::Frame::data(Bytes::new());
+        std::task::Poll::Ready(Some(Ok(frame)))
+    }
+}
+
+/// On real time: a runtime that always has something to run has no virtual time.
+#[tokio::test]
+async fn an_answer_whose_body_never_ends_is_given_up_at_the_login_timeout() {
+    let http = tower::service_fn(|_: Request<Full<Bytes>>| async {
+        Ok::<_, Infallible>(Response::new(Endless))
+    });
+    let api = Api::new(http, "https://api.example.com/v1".parse().unwrap()).unwrap();
+    let profile = Profile::default().login_timeout(Duration::from_millis(50));
+    let session = Session::new(provider_fn(profile, move |_: LoginContext| {
+        let api = api.clone();
+        async move {
+            api.post("login").login().await?;
+            Ok::<_, ProviderError>(Token::bearer("3f9a")?)
+        }
+    }));
+    let error = session.token().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::DeadlineExceeded);
 }

@@ -7,6 +7,7 @@ use bytes::Buf;
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body::Body;
 use http_body_util::BodyExt;
+use tokio::task::consume_budget;
 use tower_service::Service;
 use zeroize::Zeroizing;
 
@@ -77,6 +78,8 @@ where
     let room = exact.and_then(|exact| usize::try_from(exact).ok());
     let mut read = Zeroizing::new(Vec::with_capacity(room.unwrap_or(ROOM).min(limit)));
     let end = loop {
+        // Empty frames count against no limit: the caller's timeout must end them.
+        consume_budget().await;
         let frame = match body.as_mut().frame().await {
             None => break End::Whole,
             Some(Err(error)) => break End::Broken(error.into()),
