@@ -137,7 +137,7 @@ impl Rules {
     pub(crate) fn retire_landed(&mut self, logout: LogoutOutcome, now: Timestamp) {
         self.job = None;
         if std::mem::take(&mut self.held_up) {
-            self.rested = now + REST;
+            self.rested = Some(Box::new(now + REST));
         }
         if let Some(generation) = self.retirement.landed(logout, now, &mut self.rng) {
             self.ended(

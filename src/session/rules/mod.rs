@@ -140,7 +140,8 @@ pub(crate) struct Rules {
     /// Whether a caller waits for the logout of a replaced token.
     held_up: bool,
     /// When the next replaced token may be logged out.
-    rested: Timestamp,
+    // Boxed: seldom set.
+    rested: Option<Box<Timestamp>>,
     events: Vec<Event>,
 }
 
@@ -234,7 +235,7 @@ impl Rules {
             ending: Vec::new(),
             retirement: Retirement::default(),
             held_up: false,
-            rested: Timestamp::ZERO,
+            rested: None,
             events: Vec::new(),
         }
     }
@@ -314,7 +315,7 @@ impl Rules {
             .zip(allowed)
             .map(|((at, action), allowed)| (at.max(allowed), action));
         let retires = self.retirement.next().filter(|_| self.job.is_none());
-        let retires = retires.map(|at| at.max(self.rested));
+        let retires = retires.map(|at| at.max(self.rested.as_deref().copied().unwrap_or_default()));
         let actions = [
             expires.map(|at| (at, TimedAction::Expire)),
             samples.map(|at| (at, TimedAction::SampleUse)),

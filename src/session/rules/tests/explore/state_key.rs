@@ -240,7 +240,7 @@ impl WriteState for Rules {
         to.each(ending, |to, token| token.write(to));
         retirement.write(to);
         to.flag(*held_up);
-        to.moment(*rested);
+        to.moment(rested.as_deref().copied().unwrap_or_default());
     }
 }
 
