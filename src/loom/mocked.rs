@@ -357,10 +357,7 @@ pub(crate) async fn timeout<F: Future>(_: Duration, call: F) -> Option<F::Output
     Some(call.await)
 }
 
-pub(crate) async fn timeout_at<F: Future>(
-    _: Instant,
-    call: F,
-) -> Result<F::Output, std::convert::Infallible> {
+pub(crate) async fn timeout_at<F: Future>(_: Instant, call: F) -> Result<F::Output, ()> {
     Ok(call.await)
 }
 

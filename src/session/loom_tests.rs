@@ -252,6 +252,7 @@ fn a_replaced_token_is_logged_out_after_its_last_use() {
         });
         run(async {
             session.renew().await.unwrap();
+            session.accept(&session.token().await.unwrap());
             server.has_ended_one(&[1]).await;
         });
         request.join().unwrap();
@@ -273,6 +274,7 @@ fn a_token_that_was_handed_out_is_in_use_until_its_last_copy_drops() {
         });
         run(async {
             session.renew().await.unwrap();
+            session.accept(&session.token().await.unwrap());
             server.has_ended_one(&[1]).await;
         });
         holder.join().unwrap();
@@ -290,6 +292,7 @@ fn a_token_that_a_login_repeats_keeps_its_users() {
         run(async {
             session.renew().await.unwrap();
             session.renew().await.unwrap();
+            session.accept(&session.token().await.unwrap());
             server.has_ended_one(&[1]).await;
         });
         request.join().unwrap();
@@ -307,8 +310,8 @@ fn rejected_requests_share_one_login_and_each_is_replayed() {
         });
         let response = run(get(&session, &server, crate::IfEmpty)).unwrap();
         assert_eq!(response.status(), StatusCode::OK);
+        drop(other.join().unwrap());
         assert_eq!(server.new_token(), 2);
-        drop(other);
     });
 }
 
@@ -318,6 +321,7 @@ fn a_renewal_that_somebody_asks_for_is_one_login() {
         let (session, server) = session();
         let other = meanwhile(&session, &server, |session, _| {
             block_on(session.renew()).unwrap();
+            session.accept(&block_on(session.token()).unwrap());
         });
         run(server.has_ended_one(&[1]));
         other.join().unwrap();
@@ -434,6 +438,7 @@ fn a_value_from_a_response_does_not_replace_a_newer_token() {
             session.renew().await.unwrap();
             let live = session.driver.usable().expect("there is one at all times");
             assert_eq!(live.token().generation(), 2);
+            session.accept(live.token());
             drop(live);
             server.has_ended_one(&[1, 9]).await;
         });
