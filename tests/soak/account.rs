@@ -32,6 +32,8 @@ pub(crate) struct Terms {
 const TRIES: u32 = 8;
 
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
+/// How long a token that was accepted may be sent once more after a rejection.
+const RECENTLY: Duration = Duration::from_secs(10);
 
 pub(crate) const USERS: [Terms; 4] = [
     Terms {
@@ -149,6 +151,8 @@ struct Issued {
     is_delivered: bool,
     /// Whether the session was told that it is dead.
     is_denied: bool,
+    /// When it was last good for a job.
+    accepted: Option<Instant>,
     logouts: u32,
     /// How many hold it, or a response body that came with it.
     held: usize,

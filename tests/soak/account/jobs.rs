@@ -1,10 +1,12 @@
 //! Jobs, as their callers and the server know them.
 
+use std::time::Instant;
+
 use bytes::Bytes;
 use http::Method;
 use tower_reauth::{Reauth, ReauthFailure};
 
-use super::{Account, Ended, Job, Outcome};
+use super::{Account, Ended, Job, Outcome, RECENTLY};
 
 impl Account {
     // As their callers know them.
@@ -90,11 +92,15 @@ impl Account {
         let Some(token) = token else {
             return self.violated(format_args!("job {job} came without a token"));
         };
+        // One bad node of several may have rejected it.
+        let accepted = self.tokens.get(&token).and_then(|issued| issued.accepted);
+        let is_good = accepted.is_some_and(|at| at.elapsed() <= RECENTLY);
         let known = self.jobs.get_mut(&job).expect("ordered");
         let is_first = known.arrivals.is_empty();
         let is_allowed = is_first || known.is_replayable && known.arrivals.len() == 1;
         let was_rejected = known.arrivals == known.rejections;
-        let is_newer = known.arrivals.iter().all(|before| *before < token);
+        let is_newer = |before: &u64| *before < token || *before == token && is_good;
+        let is_newer = known.arrivals.iter().all(is_newer);
         known.arrivals.push(token);
         let arrivals = known.arrivals.clone();
         let (user, least, renewal) = (known.user, known.least, known.renewal);
@@ -136,6 +142,7 @@ impl Account {
         if let Some(ended) = self.ended(token) {
             return Err(ended);
         }
+        self.tokens.get_mut(&token).expect("issued").accepted = Some(Instant::now());
         let is_whole = self.body(job) == *body;
         let known = self.jobs.get_mut(&job).expect("ordered");
         known.executed += 1;

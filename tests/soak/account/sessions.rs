@@ -147,6 +147,7 @@ impl Account {
             ended: None,
             is_delivered: false,
             is_denied: false,
+            accepted: None,
             logouts: 0,
             held: 0,
         };
