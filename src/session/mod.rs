@@ -37,7 +37,7 @@ pub(crate) use driver::{
 };
 pub(crate) use rules::Timestamp;
 
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::token::Token;
 use driver::{Wait, WaitResult};
 use rules::{Rules, Start};
@@ -135,7 +135,8 @@ impl Session {
     }
 
     /// Logs in once, even after a logout and even with refused credentials. For
-    /// operators.
+    /// operators. If another login is running, waits for it first, and shares its
+    /// refusal.
     ///
     /// # Errors
     ///
@@ -302,19 +303,24 @@ impl Session {
                     }
                 }
                 (Start::Busy | Start::Started | Start::Join | Start::NeedsToken, wait) => {
-                    self.wait_for_another(wait).await?;
+                    // A refusal is shared: the same password is not sent once more.
+                    if let Some(WaitResult::Failed(error)) = self.wait_for_another(wait).await?
+                        && error.kind() == ErrorKind::Refused
+                    {
+                        return Err(error);
+                    }
                 }
                 (Start::Fail(error), _) => return Err(error),
             }
         }
     }
 
-    async fn wait_for_another(&self, wait: Option<Wait>) -> Result<(), Error> {
+    async fn wait_for_another(&self, wait: Option<Wait>) -> Result<Option<WaitResult>, Error> {
         self.driver.not_nested()?;
-        if let Some(wait) = wait {
-            wait.await;
-        }
-        Ok(())
+        Ok(match wait {
+            Some(wait) => wait.await,
+            None => None,
+        })
     }
 }
 
