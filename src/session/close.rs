@@ -62,16 +62,20 @@ impl Session {
             self.driver.republish(state);
         });
         let is_quiet = loom::timeout(timeout, self.quiet()).await.is_some();
+        let in_use = match is_quiet {
+            // No request was admitted since: a remaining lease belongs to a
+            // request that has read the token and is being turned away.
+            true => 0,
+            // Before the logout, which they may not outlast.
+            false => {
+                self.driver.step(|state, _| self.driver.republish(state));
+                self.driver.lock().users() + self.driver.usage().admitted()
+            }
+        };
         let logout = self.logout().await.err();
-        let state = self.driver.lock();
         let error = CloseError {
-            in_use: match is_quiet {
-                // No request was admitted since: a remaining lease belongs to a
-                // request that has read the token and is being turned away.
-                true => 0,
-                false => state.users() + self.driver.usage().admitted(),
-            },
-            tokens: state.rules.ending().len(),
+            in_use,
+            tokens: self.driver.lock().rules.ending().len(),
             logout,
         };
         match error {
