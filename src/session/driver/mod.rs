@@ -186,6 +186,12 @@ impl DriverState {
             .clone()
     }
 
+    /// Returns whether `token` is the newest one that a logout is to end.
+    fn is_ending(&self, token: &Token) -> bool {
+        let newest = self.rules.ending().into_iter().max();
+        newest.is_some_and(|newest| self.retired(newest).sends_the_same_as(token))
+    }
+
     /// Returns the tokens that a logout is to end.
     fn ending(&self) -> Vec<Token> {
         let ending = self.rules.ending().into_iter();
@@ -472,8 +478,10 @@ impl Driver {
                 let new = NewToken {
                     lifetimes: lifetimes(token, &self.config),
                     sent: sent.map_or(now, |sent| self.clock.timestamp(sent, suspended)),
-                    same: published
-                        .is_some_and(|published| published.token().sends_the_same_as(token)),
+                    same: match published {
+                        Some(published) => published.token().sends_the_same_as(token),
+                        None => state.is_ending(token),
+                    },
                     continues: token.is_continuation(),
                 };
                 let token = token.clone();
@@ -490,8 +498,15 @@ impl Driver {
                     }
                     LoginOutcome::End { generation } => {
                         let token = token.of_generation(generation);
-                        let leases = Vec::new();
-                        state.retired.push(Retired { token, leases });
+                        let mut retired = state.retired.iter_mut();
+                        match retired.find(|old| old.token.generation() == generation) {
+                            // Its data may have changed.
+                            Some(old) => old.token = token,
+                            None => {
+                                let leases = Vec::new();
+                                state.retired.push(Retired { token, leases });
+                            }
+                        }
                         WaitResult::Failed(Error::new(ErrorKind::LoggedOut))
                     }
                 }

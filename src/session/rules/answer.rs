@@ -86,7 +86,8 @@ pub(crate) struct NewToken {
     pub(crate) lifetimes: Lifetimes,
     /// The time just before the login request was sent.
     pub(crate) sent: Timestamp,
-    /// Whether it has the same headers as the current token.
+    /// Whether it has the same headers as the current token; after a logout, as the
+    /// newest token that is to be logged out.
     pub(crate) same: bool,
     /// Whether it continues the server's session of the current token.
     pub(crate) continues: bool,

@@ -171,7 +171,8 @@ impl Rules {
         outcome
     }
 
-    /// A login has yielded a token after the session was logged out.
+    /// A login has yielded a token after the session was logged out. It may be the
+    /// newest one that is still to be logged out.
     fn end_late_login(
         &mut self,
         new: NewToken,
@@ -179,16 +180,23 @@ impl Rules {
         elapsed: Duration,
         now: Timestamp,
     ) -> LoginOutcome {
-        self.newest += 1;
-        let generation = self.newest;
         let lifetime = new.lifetimes.absolute;
         let ends = lifetime.and_then(|lifetime| end_of(lifetime, new.sent, now));
+        let newest = self.ending.iter_mut().max_by_key(|token| token.generation);
+        let same = newest.filter(|_| new.same).map(|same| {
+            same.ends = ends;
+            same.generation
+        });
+        let generation = same.unwrap_or(self.newest + 1);
+        self.newest = self.newest.max(generation);
         self.events.push(Event::LoggedIn {
             reason,
             generation,
             elapsed,
         });
-        self.end_at_logout(TokenRef { generation, ends });
+        if same.is_none() {
+            self.end_at_logout(TokenRef { generation, ends });
+        }
         self.end_leftovers(now);
         LoginOutcome::End { generation }
     }
