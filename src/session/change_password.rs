@@ -8,7 +8,6 @@ use super::rules::Start;
 use crate::error::{Error, ErrorKind};
 use crate::provider::PasswordChange;
 use crate::reauth::ReauthFailure;
-use crate::token::Token;
 
 /// How many earlier changes may have to be resolved before a password change.
 const MOST_EARLIER: u32 = 3;
@@ -51,11 +50,8 @@ impl Session {
         let mut refreshed = false;
         let mut log_in_first = LogInFirst::default();
         loop {
-            let token = match self.token().await {
-                Ok(token) => Some(token),
-                Err(error) if error.kind() == ErrorKind::PasswordExpired => None,
-                Err(error) => return Err(error),
-            };
+            // Not a use of it: the change may fail before the server is asked.
+            let generation = self.driver.usable().map(|lease| lease.token().generation());
             let result = match self.start_change(&change) {
                 (Start::Started, Some(wait)) => match result_of(wait).await {
                     ChangeResult::Ended(result) => result,
@@ -69,15 +65,22 @@ impl Session {
                     self.wait_for_another(wait).await?;
                     continue;
                 }
-                (Start::NeedsToken, _) => continue,
+                (Start::NeedsToken, _) => {
+                    match self.token().await {
+                        Ok(_) => {}
+                        Err(error) if error.kind() == ErrorKind::PasswordExpired => {}
+                        Err(error) => return Err(error),
+                    }
+                    continue;
+                }
                 (Start::Fail(error), _) => return Err(error),
             };
-            match (result, token) {
-                (Err(error), Some(token))
+            match (result, generation) {
+                (Err(error), Some(generation))
                     if error.kind() == ErrorKind::TokenRejected && !refreshed =>
                 {
                     refreshed = true;
-                    self.refresh_for_change(&token, error).await?;
+                    self.refresh_for_change(generation, error).await?;
                 }
                 (result, _) => return result,
             }
@@ -95,9 +98,9 @@ impl Session {
         })
     }
 
-    /// Gets a new token after the server rejected `token` with `error`.
-    async fn refresh_for_change(&self, token: &Token, error: Error) -> Result<(), Error> {
-        let refreshed = match self.driver.rejected(token.generation(), None, None) {
+    /// Gets a new token after the server rejected that of `generation` with `error`.
+    async fn refresh_for_change(&self, generation: u64, error: Error) -> Result<(), Error> {
+        let refreshed = match self.driver.rejected(generation, None, None) {
             Ok(mut refresh) => poll_fn(|cx| refresh.poll(&self.driver, cx)).await,
             Err(failure) => Err(failure),
         };

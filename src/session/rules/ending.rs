@@ -26,6 +26,7 @@ impl Rules {
         if self.job.is_some() {
             return self.busy();
         }
+        self.expire(now);
         // After an expired password there is no token: the provider may change the
         // password without one.
         let has_expired = self
@@ -41,6 +42,11 @@ impl Rules {
     /// The running password change has ended.
     pub(crate) fn password_change_landed(&mut self, outcome: Result<(), Error>, now: Timestamp) {
         let (_, elapsed) = self.finish_job(now);
+        // Not a use of the token if the server was not asked.
+        let is_unasked = matches!(&outcome, Err(error) if error.kind() == ErrorKind::Unsupported);
+        if let Some(current) = self.current.as_mut().filter(|_| !is_unasked) {
+            current.lifespan.used();
+        }
         let has_expired = self
             .last_error()
             .is_some_and(|error| error.kind() == ErrorKind::PasswordExpired);
