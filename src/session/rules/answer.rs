@@ -38,9 +38,6 @@ pub(crate) enum JobKind {
 pub(crate) enum LoginKind {
     /// Credentials that were not refused.
     Usual,
-    /// Credentials that were not refused. The source is asked because the last
-    /// ones were.
-    Recheck,
     /// Refused credentials too, once, because an operator called `login()`.
     Forced,
 }

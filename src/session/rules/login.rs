@@ -46,8 +46,9 @@ impl Rules {
             self.login_block.as_deref(),
             Some(LoginBlock::Refused { .. })
         );
-        if is_due && is_refused {
-            let _ = self.blocked(Reason::Expiring, now);
+        let may_ask = is_due && is_refused && self.job.is_none() && !self.closed;
+        if may_ask && self.blocked(now).is_none() {
+            self.start_login(Reason::Expiring, LoginKind::Usual, now);
         }
         self.tick(now);
     }
@@ -63,10 +64,10 @@ impl Rules {
             return Acquire::Use;
         }
         let is_retiring = self.is_retiring();
-        if self.job.is_some() && !self.is_rechecking() && !is_retiring {
+        if self.job.is_some() && !is_retiring {
             return Acquire::Wait;
         }
-        if let Some(error) = self.blocked(self.next_login_reason, now) {
+        if let Some(error) = self.blocked(now) {
             return Acquire::Fail(error);
         }
         if is_retiring {
@@ -118,7 +119,7 @@ impl Rules {
             Some(JobKind::Logout | JobKind::ChangePassword) => return Start::Busy,
             Some(JobKind::Retire { .. }) | None => {}
         }
-        if let Some(error) = self.blocked(Reason::Requested, now) {
+        if let Some(error) = self.blocked(now) {
             return Start::Fail(error);
         }
         if self.is_retiring() {
@@ -280,20 +281,19 @@ impl Rules {
         error
     }
 
-    /// Returns the error that forbids a login now. After a refusal, starts the
-    /// login for `reason` that asks the source again, if that is due.
-    pub(super) fn blocked(&mut self, reason: Reason, now: Timestamp) -> Option<Error> {
-        let (error, recheck) = match self.login_block.as_deref()? {
-            LoginBlock::BackingOff { until, .. } if *until <= now => return None,
+    /// Returns the error that forbids a login now. After a refusal a login may start
+    /// from time to time, to ask the source for other credentials.
+    pub(super) fn blocked(&self, now: Timestamp) -> Option<Error> {
+        match self.login_block.as_deref()? {
+            LoginBlock::BackingOff { until, .. } if *until <= now => None,
             LoginBlock::BackingOff { error, until } => {
-                return Some(error.clone().with_retry_after(*until - now));
+                Some(error.clone().with_retry_after(*until - now))
             }
-            LoginBlock::Refused { error, recheck } => (error.clone(), *recheck),
-        };
-        if recheck <= now && self.settings.has_source && self.job.is_none() {
-            self.start_login(reason, LoginKind::Recheck, now);
+            LoginBlock::Refused { recheck, .. } if self.settings.has_source && *recheck <= now => {
+                None
+            }
+            LoginBlock::Refused { error, .. } => Some(error.clone()),
         }
-        Some(error)
     }
 
     pub(super) fn start_login(&mut self, reason: Reason, kind: LoginKind, now: Timestamp) {

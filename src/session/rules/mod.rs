@@ -492,9 +492,9 @@ impl Rules {
         matches!(self.job_kind(), Some(JobKind::Retire { .. }))
     }
 
-    /// Returns whether a login is running, other than a recheck of the source.
+    /// Returns whether a login is running.
     pub(crate) fn is_logging_in(&self) -> bool {
-        matches!(self.job_kind(), Some(JobKind::Login { .. })) && !self.is_rechecking()
+        matches!(self.job_kind(), Some(JobKind::Login { .. }))
     }
 
     /// Returns when the running login started, if a rejection of a token did.
@@ -506,10 +506,5 @@ impl Rules {
             kind: login,
         };
         (kind == refresh).then_some(since)
-    }
-
-    fn is_rechecking(&self) -> bool {
-        let kind = LoginKind::Recheck;
-        matches!(self.job_kind(), Some(JobKind::Login { kind: running, .. }) if running == kind)
     }
 }

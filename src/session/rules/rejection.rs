@@ -54,7 +54,7 @@ impl Rules {
             return OnRejection::Return(ReauthFailure::CoolingDown);
         }
         match self.job_kind() {
-            Some(JobKind::Login { kind, .. }) if kind != LoginKind::Recheck => {
+            Some(JobKind::Login { .. }) => {
                 self.suspend(target);
                 return OnRejection::Wait;
             }
@@ -65,16 +65,16 @@ impl Rules {
                 return OnRejection::Wait;
             }
             Some(JobKind::Retire { .. }) => {
-                if let Some(error) = self.blocked(Reason::Rejected, now) {
+                if let Some(error) = self.blocked(now) {
                     return OnRejection::Return(ReauthFailure::RenewalFailed(error));
                 }
                 self.defer_rejection(generation, target);
                 return OnRejection::Wait;
             }
             Some(JobKind::Logout) => return OnRejection::Wait,
-            Some(JobKind::Login { .. }) | None => {}
+            None => {}
         }
-        if let Some(error) = self.blocked(Reason::Rejected, now) {
+        if let Some(error) = self.blocked(now) {
             return OnRejection::Return(ReauthFailure::RenewalFailed(error));
         }
         let accepted = self.current.as_ref().and_then(|current| current.accepted);

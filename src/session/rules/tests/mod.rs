@@ -264,19 +264,13 @@ fn refused_credentials_latch_and_only_the_source_is_asked_again() {
     assert_eq!(launched(&mut rules), None);
 
     let later = NOW + RECHECK_EVERY;
-    assert!(
-        matches!(rules.acquire(later), Acquire::Fail(_)),
-        "off the request's path"
-    );
+    assert!(matches!(rules.acquire(later), Acquire::Wait));
     assert_eq!(
         launched(&mut rules),
-        Some((Reason::Initial, LoginKind::Recheck))
+        Some((Reason::Initial, LoginKind::Usual))
     );
-    assert_eq!(rules.state(), State::Refused);
-    assert!(
-        matches!(rules.acquire(later), Acquire::Fail(_)),
-        "nobody waits for it"
-    );
+    assert!(matches!(rules.acquire(later), Acquire::Wait));
+    assert_eq!(launched(&mut rules), None);
     rules.login_failed(fails(ErrorKind::Refused), later);
     assert!(matches!(rules.acquire(later), Acquire::Fail(_)));
     assert_eq!(launched(&mut rules), None);
@@ -300,19 +294,25 @@ fn a_question_to_the_source_that_fails_is_asked_again_after_ten_seconds() {
 }
 
 #[test]
-fn a_rejection_waits_for_no_question_to_the_source() {
+fn a_rejection_asks_the_source_from_time_to_time_and_waits_for_the_answer() {
     let mut rules = live();
-    rules.rejected(1, None, NOW);
+    let rejected = |rules: &mut Rules, at| rules.rejected(1, Some(target("/a")), at);
+    rejected(&mut rules, NOW);
     rules.login_failed(fails(ErrorKind::Refused), NOW);
     let later = NOW + RECHECK_EVERY;
+    assert!(matches!(
+        rejected(&mut rules, later - Duration::from_nanos(1)),
+        OnRejection::Return(ReauthFailure::RenewalFailed(_))
+    ));
+    rules.take_launch();
     for _ in 0..2 {
-        // The first starts it.
-        assert!(matches!(
-            rules.rejected(1, None, later),
-            OnRejection::Return(ReauthFailure::RenewalFailed(_))
-        ));
-        assert_eq!(rules.signal(), Some(Signal::Reported));
+        assert!(matches!(rejected(&mut rules, later), OnRejection::Wait));
+        assert_eq!(rules.signal(), Some(Signal::Suspended));
     }
+    assert_eq!(
+        launched(&mut rules),
+        Some((Reason::Rejected, LoginKind::Usual))
+    );
 }
 
 #[test]
@@ -851,7 +851,7 @@ fn after_a_refusal_only_requests_ask_the_source_of_a_token_that_is_due() {
     rules.on_use(due + RECHECK_EVERY);
     assert_eq!(
         launched(&mut rules),
-        Some((Reason::Expiring, LoginKind::Recheck))
+        Some((Reason::Expiring, LoginKind::Usual))
     );
 }
 

@@ -488,22 +488,18 @@ impl World {
         match kind {
             LoginKind::Forced => self.fail(16, format!("{cause:?} may send refused credentials")),
             LoginKind::Usual => {
-                if self.refused.is_some() {
-                    self.fail(16, format!("{cause:?} sends refused credentials again"));
+                if let Some(at) = self.refused {
+                    let is_time = now >= at + RECHECK_EVERY;
+                    if !is_time || !settings.has_source {
+                        self.fail(16, format!("{cause:?} asks the source too early"));
+                    }
+                    if let Cause::Timer = cause {
+                        self.fail(16, "the source is asked though no request comes".into());
+                    }
                 }
                 if self.backs_off.is_some_and(|until| now < until) {
                     self.fail(15, format!("{cause:?} logs in while backing off"));
                 }
-            }
-            LoginKind::Recheck => {
-                let is_time = self.refused.is_some_and(|at| now >= at + RECHECK_EVERY);
-                if !is_time || !settings.has_source {
-                    self.fail(16, format!("{cause:?} asks the source too early"));
-                }
-                if let Cause::Timer = cause {
-                    self.fail(16, "the source is asked though no request comes".into());
-                }
-                return;
             }
         }
         if let Cause::Accepted { .. } | Cause::ReplayRejected { .. } | Cause::Rolled { .. } = cause
@@ -854,7 +850,7 @@ impl World {
         {
             self.fail(19, format!("token {generation} is logged out twice"));
         }
-        let renews = matches!(job, Some(JobKind::Login { kind, .. }) if kind != LoginKind::Recheck);
+        let renews = matches!(job, Some(JobKind::Login { .. }));
         if self.rules.signal() == Some(Signal::Suspended) && !renews {
             self.fail(5, "a token is suspended, and not being renewed".into());
         }

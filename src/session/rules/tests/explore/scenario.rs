@@ -14,7 +14,7 @@ use crate::provider::{LogoutEnds, Reason};
 use crate::session::State;
 use crate::session::rules::Lifetimes;
 use crate::session::rules::LogoutOutcome;
-use crate::session::rules::{JobKind, LoginKind, Timestamp};
+use crate::session::rules::{JobKind, Timestamp};
 
 /// When what is under way at the end of a path is answered.
 const SOON_AFTER: Duration = Duration::from_secs(1);
@@ -477,8 +477,8 @@ impl Writer<'_> {
         };
         let landing = landing.map(|(_, landing)| landing);
         match under_way.job {
-            JobKind::Login { reason, kind } => {
-                if kind == LoginKind::Recheck {
+            JobKind::Login { reason, .. } => {
+                if under_way.asks_source {
                     if let Some(Landing::Failed(ErrorKind::Refused, _)) = landing {
                         return self.miss("how long the source takes");
                     }

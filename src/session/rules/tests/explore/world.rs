@@ -166,6 +166,8 @@ pub(super) struct UnderWay {
     pub(super) tokens: Vec<u64>,
     /// How many logouts came before.
     pub(super) logouts: u64,
+    /// Whether the credentials were refused before.
+    pub(super) asks_source: bool,
 }
 
 /// A token that the server has issued, as the server knows it.
@@ -1169,6 +1171,7 @@ impl World {
                 JobKind::Login { .. } | JobKind::ChangePassword => Vec::new(),
             },
             logouts: self.logouts + u64::from(matches!(cause, Cause::Logout)),
+            asks_source: self.refused.is_some() && !matches!(cause, Cause::Login),
         });
         if let Some(under_way) = &launched {
             self.note(Entry::Launched(under_way.clone()));
