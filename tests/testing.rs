@@ -117,6 +117,7 @@ async fn what_a_script_keeps_holds_no_logout_back() {
         .await
         .unwrap();
     session.renew().await.unwrap();
+    session.accept(&session.token().await.unwrap());
     // The replaced token is logged out although its copies are in `calls`.
     gate.reached(1).await;
     assert_eq!((provider.calls().len(), provider.logouts()), (4, 1));
