@@ -27,7 +27,7 @@ enum Pending<R: Replay<B>, B, RB: Body> {
     },
     Replay {
         request: Request<R::Body>,
-        /// The response to return if there is no newer token after all.
+        /// The rejected response, which is returned if no replay is sent.
         // Boxed: a request that waits for its first token needs no space for it.
         rejected: Box<RejectedResponse<RB>>,
     },

@@ -128,9 +128,9 @@ impl<S, K, RB: Body> Rejected<S, K, RB> {
     }
 }
 
-/// Returns whether a request that is not replayed should cause a refresh. Not if it has
-/// the last handle of the session, since there is no next request, nor if there is no
-/// token, since the next request logs in anyway.
+/// Returns whether a rejection should cause a refresh although its request is not
+/// replayed. Not if the request has the last handle of the session: no other request can
+/// follow. Not if there is no token: the next request logs in anyway.
 fn is_refresh_needed(driver: &Arc<Driver>) -> bool {
     Arc::strong_count(driver) > 1 && !driver.is_without_token()
 }

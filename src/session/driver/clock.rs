@@ -16,7 +16,7 @@ use crate::session::rules::Timestamp;
 pub(super) struct Clock {
     created: Instant,
     // Not `loom`'s: no token is published by them.
-    /// What the wall clock had gained at its last jump.
+    /// How far the wall clock had run ahead of the monotonic one after its last jump.
     gained_ms: AtomicI64,
     suspended_ms: AtomicU64,
 }

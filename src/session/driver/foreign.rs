@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Runs foreign code. Returns `None` if it panics.
 pub(super) fn contained<T>(run: impl FnOnce() -> T) -> Option<T> {
-    // Whatever it leaves behind is not used after a panic.
+    // After a panic, callers only drop or forget the values that `run` has used.
     let caught = catch_unwind(AssertUnwindSafe(run));
     caught.map_err(drop_payload).ok()
 }

@@ -119,7 +119,7 @@ pub(super) struct DriverState {
     pub(super) has_released: bool,
 }
 
-/// What a step leaves to do once the lock is released, since it runs foreign code.
+/// The work of a step that runs foreign code. It is done after the lock is released.
 struct AfterUnlock {
     /// Without a runtime a job ends at once.
     launch: Option<(Arc<Job>, JobKind, JobSpec)>,

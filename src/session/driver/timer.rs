@@ -84,7 +84,7 @@ impl Timer {
             return;
         }
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        // First: `spawn` drops the task if there is no runtime.
+        // Set before `spawn`, which drops the task if there is no runtime.
         live.set(number);
         self.armed = Some((wake, spawn(number)));
     }

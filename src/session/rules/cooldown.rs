@@ -28,7 +28,7 @@ pub(super) const FORGET_AFTER: Duration = Duration::from_secs(600);
 #[derive(Clone, Debug, Default)]
 pub(super) struct Cooldowns {
     /// The targets that have accepted or rejected a token lately. The newest is last.
-    pub(super) targets: Vec<Known>,
+    pub(super) targets: Vec<TargetState>,
     pub(super) bucket: Bucket,
     /// The refreshes of unproven tokens, since a token was accepted.
     // Boxed, as the next one: most sessions have none.
@@ -45,9 +45,9 @@ pub(super) struct Window {
     pub(super) sampled: Option<Timestamp>,
 }
 
-/// What is known of a target.
+/// The last outcomes of a target.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Known {
+pub(super) struct TargetState {
     pub(super) target: Target,
     pub(super) accepted: Option<Timestamp>,
     pub(super) cooling: Option<Cooling>,
@@ -77,7 +77,7 @@ impl Cooldowns {
     /// Returns whether a rejection by `target` is to be returned as it is.
     pub(super) fn is_cooling(&self, target: Target, now: Timestamp) -> bool {
         let mut targets = self.targets.iter();
-        targets.any(|known| known.target == target && known.is_cooling(now))
+        targets.any(|state| state.target == target && state.is_cooling(now))
     }
 
     /// A token was rejected: whether the next ones are accepted is of interest.
@@ -121,23 +121,23 @@ impl Cooldowns {
     /// `target` has rejected a token, and then its successor or the same one again.
     pub(super) fn unhelpful(&mut self, target: Target, now: Timestamp) {
         self.watch(now);
-        let mut known = self.take(target);
-        if known.accepted.is_none_or(|at| at + RECENTLY < now) {
-            let before = known.cooling.filter(|cooling| !cooling.is_forgotten(now));
+        let mut state = self.take(target);
+        if state.accepted.is_none_or(|at| at + RECENTLY < now) {
+            let before = state.cooling.filter(|cooling| !cooling.is_forgotten(now));
             let delay = match before {
                 Some(before) => (before.delay * 2).min(LONGEST),
                 None => SHORTEST,
             };
             let until = now + delay;
-            known.cooling = Some(Cooling { delay, until });
+            state.cooling = Some(Cooling { delay, until });
         }
-        self.put(known);
+        self.put(state);
     }
 
     /// `target` has accepted a token.
     pub(super) fn accepted(&mut self, target: Target, now: Timestamp) {
         self.take(target);
-        self.put(Known {
+        self.put(TargetState {
             target,
             accepted: Some(now),
             cooling: None,
@@ -172,12 +172,12 @@ impl Cooldowns {
         }
     }
 
-    /// Removes what is known of `target`, to put it to the end.
-    fn take(&mut self, target: Target) -> Known {
+    /// Removes the state of `target`, or creates it, to add it at the end.
+    fn take(&mut self, target: Target) -> TargetState {
         let mut targets = self.targets.iter();
-        match targets.position(|known| known.target == target) {
+        match targets.position(|state| state.target == target) {
             Some(place) => self.targets.remove(place),
-            None => Known {
+            None => TargetState {
                 target,
                 accepted: None,
                 cooling: None,
@@ -185,17 +185,17 @@ impl Cooldowns {
         }
     }
 
-    fn put(&mut self, known: Known) {
+    fn put(&mut self, state: TargetState) {
         if self.targets.len() == MAX_TARGETS {
             self.targets.remove(0);
         }
-        // Most sessions know one.
+        // Most sessions have one target here.
         self.targets.reserve_exact(1);
-        self.targets.push(known);
+        self.targets.push(state);
     }
 }
 
-impl Known {
+impl TargetState {
     fn is_cooling(self, now: Timestamp) -> bool {
         self.cooling.is_some_and(|cooling| now < cooling.until)
     }

@@ -271,7 +271,7 @@ impl Rules {
                     for expired in self.retirement.expire(now) {
                         self.ended(expired, TokenEnd::Expired);
                     }
-                    for dead in self.retirement.bury(now) {
+                    for dead in self.retirement.take_dead(now) {
                         self.ended(dead, TokenEnd::Rejected);
                     }
                 }

@@ -37,7 +37,7 @@ pub(super) struct TokenRef {
     pub(super) ends: Option<Timestamp>,
 }
 
-/// Who rejected a proven token: a target, or a caller by hand.
+/// The target that rejected a proven token; `None` if `Session::reject` did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct RejectedBy(pub(super) Option<Target>);
 
@@ -138,7 +138,13 @@ impl Retirement {
     /// good.
     pub(super) fn unhelpful(&mut self, target: Target) {
         for replaced in &mut self.replaced {
-            replaced.rejection.take_if(|by| by.0 == Some(target));
+            if replaced
+                .rejection
+                .take_if(|by| by.0 == Some(target))
+                .is_some()
+            {
+                replaced.next = Timestamp::ZERO;
+            }
         }
     }
 
@@ -162,9 +168,9 @@ impl Retirement {
         })
     }
 
-    /// Removes the tokens that count as dead by now.
-    pub(super) fn bury(&mut self, now: Timestamp) -> Vec<u64> {
-        self.take(|replaced| replaced.is_doomed() && replaced.next <= now)
+    /// Removes the rejected tokens whose successor was not rejected in time.
+    pub(super) fn take_dead(&mut self, now: Timestamp) -> Vec<u64> {
+        self.take(|replaced| replaced.is_presumed_dead() && replaced.next <= now)
     }
 
     /// Returns when the next token expires, or counts as dead.
@@ -172,7 +178,7 @@ impl Retirement {
         let replaced = self.replaced.iter();
         let kept = replaced.filter(|replaced| !replaced.logging_out);
         let ends = kept.clone().filter_map(|replaced| replaced.token.ends);
-        let deaths = kept.filter(|replaced| replaced.is_doomed());
+        let deaths = kept.filter(|replaced| replaced.is_presumed_dead());
         ends.chain(deaths.map(|replaced| replaced.next)).min()
     }
 
@@ -284,8 +290,8 @@ impl Retirement {
 }
 
 impl Replaced {
-    /// Returns whether it counts as dead soon.
-    fn is_doomed(&self) -> bool {
+    /// Returns whether it is dead unless its target rejects a newer token in time.
+    fn is_presumed_dead(&self) -> bool {
         self.succeeded && self.rejection.is_some()
     }
 }

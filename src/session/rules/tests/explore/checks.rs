@@ -23,7 +23,7 @@ const BRIEFLY: Duration = Duration::from_secs(1);
 /// What a token has left at most that counts as over when it arrives.
 const ALL_BUT_OVER: Duration = Duration::from_millis(100);
 
-/// What one refresh by rejection costs, and how much there is at most.
+/// The cost of one refresh by rejection, and the most credit for it, in time.
 const COST: Duration = Duration::from_secs(10);
 const CREDIT: Duration = Duration::from_secs(50);
 

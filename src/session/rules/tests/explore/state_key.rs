@@ -10,8 +10,8 @@ use std::time::Duration;
 use crate::origin::Target;
 use crate::session::rules::backoff::Backoff;
 use crate::session::rules::cooldown::{
-    Bucket, CAPACITY, Cooldowns, Cooling, FORGET_AFTER, Known, RECENTLY, REFILL_EVERY, Spacing,
-    Window,
+    Bucket, CAPACITY, Cooldowns, Cooling, FORGET_AFTER, RECENTLY, REFILL_EVERY, Spacing,
+    TargetState, Window,
 };
 use crate::session::rules::lifespan::{Idle, Lifespan};
 use crate::session::rules::retirement::{Replaced, Retirement, TokenRef};
@@ -320,7 +320,7 @@ impl WriteState for Cooldowns {
             spacing,
             window,
         } = self;
-        to.each(targets, |to, known| known.write(to));
+        to.each(targets, |to, state| state.write(to));
         // When the next one may be taken.
         to.moment(full.saturating_sub(REFILL_EVERY * (CAPACITY - 1)));
         to.quiet_moment(*full);
@@ -340,7 +340,7 @@ impl WriteState for Spacing {
     }
 }
 
-impl WriteState for Known {
+impl WriteState for TargetState {
     fn write(&self, to: &mut StateKey) {
         let Self {
             target,

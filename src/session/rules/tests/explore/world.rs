@@ -185,11 +185,12 @@ pub(super) struct Known {
     /// When it was last reported to be accepted, unless a login has yielded it again
     /// after a rejection.
     pub(super) accepted: Option<Timestamp>,
-    /// Who has rejected it, although it was proven, unless that was about the request.
+    /// The path that rejected it after it was proven; `Some(None)` by hand. `None` again
+    /// if the path rejects a newer token too.
     pub(super) rejected_by: Option<Option<Path>>,
     /// Whether a later one was proven, or a login has failed, since it was replaced.
     pub(super) succeeded: bool,
-    /// From when on it counts as dead, whatever its target says of a later one.
+    /// When it is dead, unless its path rejects a newer token before.
     pub(super) dead_at: Option<Timestamp>,
     /// Whether a logout of the session was to end it.
     pub(super) was_to_end: bool,
@@ -304,7 +305,7 @@ pub(super) struct World {
     /// When a token was rejected last, and when an acceptance was reported since.
     pub(super) rejected: Option<Timestamp>,
     pub(super) reported: Option<Timestamp>,
-    /// What each target has done.
+    /// The last outcomes of each path.
     pub(super) targets: [TargetSeen; 2],
     /// A rejection that waits for the end of a job.
     pub(super) deferred_rejection: Option<(u64, Option<Path>)>,
