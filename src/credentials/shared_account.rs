@@ -443,7 +443,12 @@ impl<'a> OpenAccount<'a> {
                 asked,
                 if_dropped: Some(Answer::NotSent),
             };
-            match self.save(record, loaded).await? {
+            let saved = self.save(record, loaded).await?;
+            // The store took so long that the claim is over.
+            if Instant::now() >= claimed.deadline {
+                return Err(timed_out());
+            }
+            match saved {
                 Saved::Yes if is_again => return Ok(ChangeStep::AskAgain(claimed)),
                 Saved::Yes => return Ok(ChangeStep::Ask(claimed)),
                 Saved::Conflict => claimed.done(),

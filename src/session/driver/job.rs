@@ -16,8 +16,8 @@ use crate::loom::{Notify, OnceLock, OwnedNotified};
 pub(crate) struct Job {
     result: OnceLock<WaitResult>,
     wake: Arc<Notify>,
-    /// Set by a logout, or when the last handle is dropped. The task must not send
-    /// another login or password change.
+    /// Set by a logout, when the last handle is dropped, and when the job is given up.
+    /// The task must not send another login or password change.
     called_off: OnceLock<()>,
     /// How long the machine had been suspended at the launch.
     suspended: Duration,
@@ -88,6 +88,17 @@ impl Job {
     /// Returns when the provider was called last; `None` if it was not called yet.
     pub(super) fn sent(&self) -> Option<Instant> {
         self.progress().sent
+    }
+
+    /// Calls the job off if its call still has this deadline. Returns whether it has.
+    pub(super) fn give_up(&self, deadline: Instant) -> bool {
+        let progress = self.progress();
+        let is_running = progress.deadline == Some(deadline);
+        if is_running {
+            let _ = self.called_off.set(());
+        }
+        drop(progress);
+        is_running
     }
 
     /// Returns the deadline of the running call, if there is one.

@@ -67,7 +67,7 @@ use published::{Retired, Usage, WeakLeases, users};
 use run::{ChangeFailure, JobResult, JobSpec, RETIRE_TIMEOUT};
 use timer::{LiveTask, Timer, Wake, changed_before};
 
-/// How long after its deadline a job lands whose call does not end: it blocks its thread.
+/// How long after the deadline of a call that blocks its thread its job is ended.
 const GRACE: Duration = Duration::from_millis(100);
 
 /// The state behind all handles of a session.
@@ -415,7 +415,11 @@ impl Driver {
             let running = state.job.take_if(|running| Arc::ptr_eq(running, job));
             match running {
                 Some(_) => Ok(self.apply(state, published, &result, job.suspended(), now)),
-                None => Err(match state.rules.state() {
+                // Its logout would end the token in use.
+                None if published.is_some_and(|published| result.extends(published.token())) => {
+                    Err(None)
+                }
+                None => Err(Some(match state.rules.state() {
                     State::Closed => LogoutReason::Closed,
                     State::LoggedOut => LogoutReason::LoggedOut,
                     State::Idle
@@ -424,7 +428,7 @@ impl Driver {
                     | State::Renewing
                     | State::BackingOff
                     | State::Refused => LogoutReason::Replaced,
-                }),
+                })),
             }
         });
         let late = ended.map(|ended| {
@@ -438,7 +442,7 @@ impl Driver {
                 contained(|| drop(result));
                 None
             }
-            Err(reason) => Some((result, reason)),
+            Err(reason) => reason.map(|reason| (result, reason)),
         }
     }
 
@@ -625,7 +629,12 @@ impl Driver {
     fn arm_timer(self: &Arc<Self>, state: &mut DriverState) {
         let wake = Wake {
             // A time that the clock cannot represent never comes.
-            at: state.rules.wake().and_then(|at| self.clock.instant(at)),
+            at: state
+                .rules
+                .wake()
+                .and_then(|at| self.clock.instant(at))
+                // An action that was due earlier is not a late task.
+                .map(|at| at.max(Instant::now())),
             on_release: state.rules.is_waiting_for_release(),
         };
         state.timer.arm(wake, &self.timer_task, |number| {
@@ -765,19 +774,19 @@ pub(super) fn on_timer(driver: &Weak<Driver>, number: u64) {
 async fn watch(driver: Weak<Driver>, job: Arc<Job>, kind: JobKind, interval: Duration) {
     loop {
         let now = Instant::now();
-        let due = job.deadline().map(|deadline| deadline + GRACE);
-        if due.is_some_and(|due| due <= now) {
+        let deadline = job.deadline();
+        let due = deadline.map(|deadline| deadline + GRACE);
+        // First called off: its task must not send another password.
+        if due.is_some_and(|due| due <= now) && deadline.is_some_and(|at| job.give_up(at)) {
             break;
         }
         // The next call may have an earlier deadline.
         let look = now + interval;
-        loom::sleep_until(due.map_or(look, |due| due.min(look))).await;
+        loom::sleep_until(due.map_or(look, |due| due.clamp(now, look))).await;
     }
     if let Some(driver) = driver.upgrade() {
         let result = driver.lost(&job, kind, ErrorKind::DeadlineExceeded);
         driver.land(&job, result);
-        // Its task must not send another password.
-        job.call_off();
     }
 }
 

@@ -88,6 +88,21 @@ pub(super) enum JobResult {
     ChangePassword(Result<(), ChangeFailure>),
 }
 
+impl JobResult {
+    /// Returns whether the logout of the login's token would end `current` too.
+    pub(super) fn extends(&self, current: &Token) -> bool {
+        match self {
+            Self::Login {
+                token: Ok(token), ..
+            } => token.is_continuation() || token.sends_the_same_as(current),
+            Self::Login { .. }
+            | Self::Logout { .. }
+            | Self::Retire(_)
+            | Self::ChangePassword(_) => false,
+        }
+    }
+}
+
 /// Why a password was not changed.
 #[derive(Debug)]
 pub(super) enum ChangeFailure {
@@ -566,6 +581,8 @@ async fn change_password(
             Some(current) if !is_again => context.with_current_password(current.clone()),
             Some(_) | None => context,
         };
+        // Dropping the claim frees it.
+        job.is_wanted()?;
         job.on_send();
         claimed.on_send();
         let asked = ask(runner, job, context, token.as_ref(), claimed.deadline());
