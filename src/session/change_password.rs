@@ -105,14 +105,12 @@ impl Session {
             Err(failure) => Err(failure),
         };
         match refreshed {
-            Ok(()) => Ok(()),
+            // Without a token, which has expired since, nothing is to be refreshed.
+            Ok(()) | Err(ReauthFailure::NotReplayable) => Ok(()),
             Err(ReauthFailure::RenewalFailed(failed)) => Err(failed),
             Err(ReauthFailure::LoggedOut) => Err(Error::new(ErrorKind::LoggedOut)),
             Err(
-                ReauthFailure::NotReplayable
-                | ReauthFailure::Unsure
-                | ReauthFailure::CoolingDown
-                | ReauthFailure::StillRejected,
+                ReauthFailure::Unsure | ReauthFailure::CoolingDown | ReauthFailure::StillRejected,
             ) => Err(error),
         }
     }
