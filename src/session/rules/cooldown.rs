@@ -41,7 +41,7 @@ pub(super) struct Cooldowns {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Window {
     pub(super) until: Timestamp,
-    /// Until when none is, since one was.
+    /// When the next acceptance is reported. `None` if it is now.
     pub(super) sampled: Option<Timestamp>,
 }
 
@@ -80,7 +80,7 @@ impl Cooldowns {
         targets.any(|state| state.target == target && state.is_cooling(now))
     }
 
-    /// A token was rejected: whether the next ones are accepted is of interest.
+    /// A token was rejected: reports acceptances for the next ten seconds.
     pub(super) fn watch(&mut self, now: Timestamp) {
         let until = now + RECENTLY;
         match &mut self.window {
@@ -100,15 +100,14 @@ impl Cooldowns {
         spacing.is_none_or(|spacing| spacing.until <= now) && self.bucket.take(now)
     }
 
-    /// A refresh that started at `since` has yielded a token, in place of one that is
-    /// `proven` or not.
-    pub(super) fn refreshed(&mut self, proven: bool, since: Timestamp) {
+    /// A refresh has yielded a token, in place of one that is `proven` or not.
+    pub(super) fn refreshed(&mut self, proven: bool, now: Timestamp) {
         if !proven {
             let before = self.spacing.as_ref();
             let before = before.map_or(0, |spacing| spacing.refreshes);
             self.spacing = Some(Box::new(Spacing {
                 refreshes: before + 1,
-                until: since + doubled(before),
+                until: now + doubled(before),
             }));
         }
     }
@@ -187,7 +186,9 @@ impl Cooldowns {
 
     fn put(&mut self, state: TargetState) {
         if self.targets.len() == MAX_TARGETS {
-            self.targets.remove(0);
+            let mut targets = self.targets.iter();
+            let oldest = targets.position(|state| state.cooling.is_none());
+            self.targets.remove(oldest.unwrap_or(0));
         }
         // Most sessions have one target here.
         self.targets.reserve_exact(1);
@@ -222,7 +223,7 @@ impl Bucket {
     }
 }
 
-/// Returns one second, doubled so often, and five minutes at most.
+/// Returns one second, doubled `times` times, at most five minutes.
 fn doubled(times: u32) -> Duration {
     SHORTEST.saturating_mul(1 << times.min(16)).min(LONGEST)
 }
@@ -332,6 +333,17 @@ mod tests {
         }
         assert!(!cooldowns.is_cooling(target(0), NOW));
         assert!((1..=64).all(|number| cooldowns.is_cooling(target(number), NOW)));
+    }
+
+    #[test]
+    fn acceptances_push_no_target_out_that_cools_down() {
+        let mut cooldowns = Cooldowns::default();
+        cooldowns.unhelpful(target(0), NOW);
+        for number in 1..=200 {
+            cooldowns.accepted(target(number), NOW);
+        }
+        assert!(cooldowns.is_cooling(target(0), NOW));
+        assert_eq!(cooldowns.targets.len(), MAX_TARGETS);
     }
 
     #[test]

@@ -131,18 +131,18 @@ impl Rules {
 
     /// The running login has yielded a token.
     pub(crate) fn login_landed(&mut self, new: NewToken, now: Timestamp) -> LoginOutcome {
-        let refreshing = self.refreshing_since();
+        let is_refresh = self.is_refreshing();
         let (reason, elapsed) = self.finish_job(now);
         if !self.is_open() {
-            if refreshing.is_some() {
+            if is_refresh {
                 self.cooldowns.refresh_failed();
             }
             return self.end_late_login(new, reason, elapsed, now);
         }
-        if let Some(since) = refreshing {
+        if is_refresh {
             let replaced = self.current.as_ref();
             let proven = replaced.is_some_and(|replaced| replaced.accepted.is_some());
-            self.cooldowns.refreshed(proven, since);
+            self.cooldowns.refreshed(proven, now);
         }
         self.login_block = None;
         self.backoff.reset();
@@ -204,7 +204,7 @@ impl Rules {
 
     /// The running login has failed. Returns the error for its waiters.
     pub(crate) fn login_failed(&mut self, error: Error, now: Timestamp) -> Error {
-        if self.refreshing_since().is_some() {
+        if self.is_refreshing() {
             self.cooldowns.refresh_failed();
         }
         let (reason, elapsed) = self.finish_job(now);

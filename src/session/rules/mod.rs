@@ -497,14 +497,9 @@ impl Rules {
         matches!(self.job_kind(), Some(JobKind::Login { .. }))
     }
 
-    /// Returns when the running login started, if a rejection of a token did.
-    fn refreshing_since(&self) -> Option<Timestamp> {
-        let RunningJob { kind, since } = self.job?;
-        let (reason, login) = (Reason::Rejected, LoginKind::Usual);
-        let refresh = JobKind::Login {
-            reason,
-            kind: login,
-        };
-        (kind == refresh).then_some(since)
+    /// Returns whether a login is running that a rejection has started.
+    fn is_refreshing(&self) -> bool {
+        let reason = Reason::Rejected;
+        matches!(self.job_kind(), Some(JobKind::Login { reason: why, .. }) if why == reason)
     }
 }

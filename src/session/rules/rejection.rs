@@ -34,7 +34,7 @@ impl Rules {
                 self.cooldowns.watch(now);
                 self.current_rejected(generation, target, now)
             }
-            // By hand: nobody waits for a token.
+            // `Session::reject`: no request waits for a token.
             None if target.is_none() => OnRejection::Return(ReauthFailure::NotReplayable),
             None => match self.acquire(now) {
                 Acquire::Use => OnRejection::Replay,
@@ -86,7 +86,7 @@ impl Rules {
             self.suspend(target);
             return OnRejection::Wait;
         }
-        // One bad node of several.
+        // One server of several may reject a token that the others accept.
         match accepted.is_some_and(|at| now <= at + RECENTLY) {
             true => OnRejection::Replay,
             false => OnRejection::Return(ReauthFailure::CoolingDown),
@@ -138,6 +138,8 @@ impl Rules {
     fn proven(&mut self, generation: u64, target: Option<Target>, now: Timestamp) {
         if let Some(current) = &mut self.current
             && current.generation == generation
+            // Accepted after its rejection, it may still be one that some servers reject.
+            && current.state == TokenState::Good
         {
             current.accepted = Some(now);
             self.cooldowns.proven();

@@ -21,7 +21,7 @@ const MAX_REPLACED: usize = 64;
 
 /// How many of them wait for a later token to be proven. Beyond that, the oldest is
 /// logged out: a session that is kept alive and not used proves none.
-const MAX_WAITING: usize = 4;
+const MAX_UNPROVEN: usize = 4;
 
 /// The replaced tokens, oldest first.
 #[derive(Clone, Debug, Default)]
@@ -46,8 +46,8 @@ pub(super) struct Replaced {
     pub(super) token: TokenRef,
     /// The rejection that shows that it is dead, unless it was about the request.
     pub(super) rejection: Option<RejectedBy>,
-    /// Whether a later token is proven, or a login has failed if it may be good.
-    pub(super) succeeded: bool,
+    /// Whether nothing waits for a later token to be proven any more.
+    pub(super) may_end: bool,
     /// Whether its last use has ended.
     pub(super) released: bool,
     /// Whether its logout is running.
@@ -80,21 +80,24 @@ impl Retirement {
             })
             .flatten();
         let given_up = oldest.map(|oldest| self.replaced.remove(oldest).token.generation);
-        let waits = |replaced: &Replaced| !replaced.succeeded && replaced.rejection.is_none();
+        let is_waiting = |replaced: &Replaced| !replaced.may_end && replaced.rejection.is_none();
         if self
             .replaced
             .iter()
-            .filter(|replaced| waits(replaced))
+            .filter(|replaced| is_waiting(replaced))
             .count()
-            == MAX_WAITING
-            && let Some(oldest) = self.replaced.iter_mut().find(|replaced| waits(replaced))
+            == MAX_UNPROVEN
+            && let Some(oldest) = self
+                .replaced
+                .iter_mut()
+                .find(|replaced| is_waiting(replaced))
         {
-            oldest.succeeded = true;
+            oldest.may_end = true;
         }
         self.replaced.push(Replaced {
             token,
             rejection,
-            succeeded: false,
+            may_end: false,
             released: false,
             logging_out: false,
             backoff: Backoff::default(),
@@ -121,8 +124,8 @@ impl Retirement {
     ) -> Vec<u64> {
         let is_earlier = |replaced: &Replaced| replaced.token.generation < generation;
         for replaced in &mut self.replaced {
-            if is_earlier(replaced) && !replaced.succeeded {
-                replaced.succeeded = true;
+            if is_earlier(replaced) && !replaced.may_end {
+                replaced.may_end = true;
                 if replaced.rejection.is_some() {
                     replaced.next = now + RECENTLY;
                 }
@@ -151,7 +154,7 @@ impl Retirement {
     /// A login has failed, perhaps since the server allows no more sessions.
     pub(super) fn login_failed(&mut self) {
         for replaced in &mut self.replaced {
-            replaced.succeeded |= replaced.rejection.is_none();
+            replaced.may_end |= replaced.rejection.is_none();
         }
     }
 
@@ -254,12 +257,12 @@ impl Retirement {
     /// Returns whether no token is left that may be logged out.
     pub(super) fn is_done(&self) -> bool {
         let mut replaced = self.replaced.iter();
-        replaced.all(|replaced| replaced.rejection.is_some() || !replaced.succeeded)
+        replaced.all(|replaced| replaced.rejection.is_some() || !replaced.may_end)
     }
 
     fn ready(&self) -> impl Iterator<Item = &Replaced> {
         self.replaced.iter().filter(|replaced| {
-            replaced.succeeded
+            replaced.may_end
                 && replaced.released
                 && !replaced.logging_out
                 && replaced.rejection.is_none()
@@ -292,6 +295,6 @@ impl Retirement {
 impl Replaced {
     /// Returns whether it is dead unless its target rejects a newer token in time.
     fn is_presumed_dead(&self) -> bool {
-        self.succeeded && self.rejection.is_some()
+        self.may_end && self.rejection.is_some()
     }
 }

@@ -528,6 +528,16 @@ fn a_token_is_proven_by_the_first_acceptance_and_reported_until_then() {
 }
 
 #[test]
+fn an_acceptance_after_its_rejection_does_not_prove_a_token() {
+    let mut rules = live_for_an_hour(RETIRING);
+    rules.rejected(1, Some(target("/a")), NOW);
+    rules.accepted(1, target("/b"), NOW, NOW);
+    rules.login_landed(new_token(None), NOW);
+    rules.accepted(2, target("/a"), NOW, NOW);
+    assert_eq!(ends(&mut rules), [], "some servers may accept it still");
+}
+
+#[test]
 fn one_bad_node_of_several_is_asked_again_once_the_bucket_is_empty() {
     let mut rules = live();
     for generation in 1..=5 {

@@ -270,12 +270,14 @@ impl World {
                 sent,
             } => {
                 let sampled = if path.is_some() { sent } else { now };
-                let is_in_use = before.generation == Some(generation);
+                // A token that is rejected already may still be one that some accept.
+                let is_good = before.generation == Some(generation)
+                    && before.signal != Some(Signal::Suspended);
                 if let Some(token) = self.known(generation) {
                     token.sampled = token.sampled.max(sampled);
-                    token.accepted = Some(now);
+                    token.accepted = Some(now).filter(|_| is_good).or(token.accepted);
                 }
-                if is_in_use {
+                if is_good {
                     self.bounds.unproven = 0;
                 }
                 if let Some(path) = path {
@@ -312,19 +314,32 @@ impl World {
             Cause::Close => self.closed = true,
             Cause::Landed(ref under_way, landing) => {
                 let was_suspended = before.signal == Some(Signal::Suspended);
-                self.note_landing(under_way, landing, was_suspended);
+                let replaced = before.generation.and_then(|token| self.known(token));
+                let was_proven = replaced.is_some_and(|token| token.accepted.is_some());
+                self.note_landing(under_way, landing, was_suspended, was_proven);
             }
             Cause::Start | Cause::Timer | Cause::Login | Cause::Renew | Cause::ChangePassword => {}
         }
     }
 
-    fn note_landing(&mut self, under_way: &UnderWay, landing: Landing, was_suspended: bool) {
-        let paying = self.paying.take();
+    fn note_landing(
+        &mut self,
+        under_way: &UnderWay,
+        landing: Landing,
+        was_suspended: bool,
+        was_proven: bool,
+    ) {
+        let paying = std::mem::take(&mut self.paying);
         match landing {
             Landing::NewToken { .. } | Landing::Same { .. } | Landing::Earlier => {
                 if self.logged_out {
                     self.pay_back(paying);
                     return;
+                }
+                if paying && !was_proven {
+                    let delay = Duration::from_secs(1 << self.bounds.unproven.min(16));
+                    self.bounds.spaced_until = self.now + delay.min(LONGEST_COOLDOWN);
+                    self.bounds.unproven += 1;
                 }
                 self.refused = None;
                 self.backs_off = None;
@@ -393,14 +408,11 @@ impl World {
     }
 
     /// A refresh that failed counts for nothing.
-    fn pay_back(&mut self, paying: Option<Bounds>) {
-        let Some(before) = paying else {
-            return;
-        };
-        self.bounds.credit = (self.credit() + COST).min(CREDIT);
-        self.bounds.counted = self.now;
-        self.bounds.unproven = before.unproven;
-        self.bounds.spaced_until = before.spaced_until;
+    fn pay_back(&mut self, paying: bool) {
+        if paying {
+            self.bounds.credit = (self.credit() + COST).min(CREDIT);
+            self.bounds.counted = self.now;
+        }
     }
 
     fn check_launch(
@@ -574,17 +586,9 @@ impl World {
         if let Some(path) = path {
             self.settle_doubts(path);
         }
-        self.paying = Some(self.bounds);
+        self.paying = true;
         self.bounds.credit = self.credit().saturating_sub(COST);
         self.bounds.counted = now;
-        if self
-            .known(generation)
-            .is_none_or(|token| token.accepted.is_none())
-        {
-            let delay = Duration::from_secs(1 << self.bounds.unproven.min(16));
-            self.bounds.spaced_until = now + delay.min(LONGEST_COOLDOWN);
-            self.bounds.unproven += 1;
-        }
     }
 
     /// A target rejects newer tokens, too: the older ones may be good.

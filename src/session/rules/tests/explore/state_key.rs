@@ -265,7 +265,7 @@ impl WriteState for Retirement {
             let Replaced {
                 token,
                 rejection,
-                succeeded,
+                may_end,
                 released,
                 logging_out,
                 backoff,
@@ -273,7 +273,7 @@ impl WriteState for Retirement {
             } = replaced;
             token.write(to);
             to.option(*rejection, |to, by| to.option(by.0, StateKey::target));
-            to.flag(*succeeded);
+            to.flag(*may_end);
             to.flag(*released);
             to.flag(*logging_out);
             backoff.write(to);

@@ -300,8 +300,8 @@ pub(super) struct World {
     pub(super) renewed: Option<Timestamp>,
     /// The refreshes by rejection, as far as they may start.
     pub(super) bounds: Bounds,
-    /// The same before the running login.
-    pub(super) paying: Option<Bounds>,
+    /// Whether the running login is one of them.
+    pub(super) paying: bool,
     /// When a token was rejected last, and when an acceptance was reported since.
     pub(super) rejected: Option<Timestamp>,
     pub(super) reported: Option<Timestamp>,
@@ -386,7 +386,7 @@ impl World {
                 unproven: 0,
                 spaced_until: Timestamp::ZERO,
             },
-            paying: None,
+            paying: false,
             rejected: None,
             reported: None,
             targets: Default::default(),
