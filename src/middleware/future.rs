@@ -70,7 +70,7 @@ pin_project! {
         },
         /// Polling a rejected body, to read it into memory.
         Buffering { rejected: Option<Box<Rejected<S, R::Kept, RB>>> },
-        /// Polling for a newer token. Holds no readied service and no inner future.
+        /// Polling until a replay may be sent. Holds no readied service and no inner future.
         Refreshing { rejected: Option<Box<Rejected<S, R::Kept, RB>>> },
         /// Polling the inner future of a request that passes without a token.
         Passthrough {

@@ -16,7 +16,7 @@
 //!
 //! A rejected request passes through three types: an [`Attempt`](attempt) under
 //! way becomes [`Rejected`](rejected) when its response is a rejection and it can
-//! be replayed, and a [`PendingRequest`](pending) once there is a newer token.
+//! be replayed, and a [`PendingRequest`](pending) once its replay may be sent.
 //!
 //! | file | contents |
 //! |---|---|
@@ -24,7 +24,7 @@
 //! | `service` | `SessionService::call`: the fast path, and the start of the slow path |
 //! | `attempt` | a sent request, and the parts kept for its replay |
 //! | `future` | `ResponseFuture` and its states |
-//! | `rejected` | a rejected request that waits for a newer token |
+//! | `rejected` | a rejected request that waits for its replay |
 //! | `pending` | a request that waits to be sent |
 //! | `body` | `SessionBody`; reads the start of a body into memory |
 //! | `replay` | how a rejected request gets its body a second time |

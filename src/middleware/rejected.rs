@@ -1,4 +1,4 @@
-//! A rejected request that can be replayed, until there is a newer token.
+//! A rejected request that can be replayed, until its replay may be sent.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -93,7 +93,7 @@ impl<S, K, RB: Body> Rejected<S, K, RB> {
         self.response.body.poll_up_to(MAX_BUFFERED, cx)
     }
 
-    /// Waits for a newer token.
+    /// Waits until the replay may be sent.
     pub(super) fn poll_refreshed(
         &mut self,
         driver: &Arc<Driver>,

@@ -12,7 +12,8 @@ use crate::session::rules::Timestamp;
 /// the machine was suspended.
 ///
 /// Time never goes back, so no lifetime becomes longer. A wall clock that somebody
-/// sets ahead looks like a suspension, and costs at most an early refresh.
+/// sets ahead looks like a suspension: tokens that would have expired by then are not
+/// used, and replaced ones are not logged out.
 pub(super) struct Clock {
     created: Instant,
     // Not `loom`'s: no token is published by them.

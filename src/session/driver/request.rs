@@ -109,7 +109,7 @@ impl Driver {
         }
     }
 
-    /// Reports a rejection. `None` means that there is a newer token; otherwise
+    /// Reports a rejection. `None` means that a replay may be sent now; otherwise
     /// wait, and report again. `Err` is the reason to return the response.
     ///
     /// `challenge` is the `WWW-Authenticate` of the response.

@@ -69,7 +69,7 @@ impl AcquireToken {
     }
 }
 
-/// Waits for a newer token than the rejected one.
+/// Waits until a rejected request may be replayed.
 #[derive(Debug)]
 pub(crate) struct AwaitRefresh {
     generation: u64,
@@ -80,7 +80,7 @@ pub(crate) struct AwaitRefresh {
 }
 
 impl AwaitRefresh {
-    /// Returns `Ok` once there is a newer token, or the reason why there will be none.
+    /// Returns `Ok` once a replay may be sent, or the reason why none will be.
     pub(crate) fn poll(
         &mut self,
         driver: &Arc<Driver>,

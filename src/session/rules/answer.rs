@@ -55,7 +55,7 @@ pub(crate) enum Acquire {
 /// The answer to a request whose token was rejected.
 #[derive(Debug)]
 pub(crate) enum OnRejection {
-    /// Replay the request: there is a newer token.
+    /// Replay the request with the token in use.
     Replay,
     /// Wait for the running job, then ask again.
     Wait,
@@ -112,8 +112,9 @@ pub(crate) enum LoginOutcome {
 pub(crate) enum Signal {
     /// Any request may use it, and reports nothing.
     Live = 0,
-    /// Any request may use it, and reports its outcome: for the first use of the
-    /// token, its idle lifetime, a cool-down, a refusal, or the token's next value.
+    /// Any request may use it, and reports its outcome: until the token is proven, for
+    /// ten seconds after a rejection, for its idle lifetime, after a refusal, or for the
+    /// token's next value.
     /// The driver also answers this while the session's timer is lost.
     Reported = 1,
     /// Only requests that were admitted before `close()` may use it.
