@@ -78,9 +78,9 @@ pub trait CredentialProvider: Send + Sync + 'static {
     /// Ends [`LogoutContext::token`] on the server.
     ///
     /// Called when the session is logged out and, if [`Profile::logout_ends`]
-    /// permits it, in the background for each replaced token after its last use.
-    /// Such a call is dropped after 5 s, since a login that is needed in the
-    /// meantime waits for it, and repeated later.
+    /// permits it, in the background for each replaced token after its last use: one
+    /// at a time, perhaps while a login or a password change is running. A call that
+    /// fails, or takes longer than the login timeout, is repeated later.
     ///
     /// The default reports that this login system has no logout.
     ///

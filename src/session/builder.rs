@@ -101,8 +101,7 @@ impl SessionBuilder {
     /// After it, waiting callers get
     /// [`ErrorKind::DeadlineExceeded`](crate::ErrorKind::DeadlineExceeded), or
     /// [`ErrorKind::Uncertain`](crate::ErrorKind::Uncertain) if the server was
-    /// asked to change the password. The logout of a replaced token in the
-    /// background takes 5 s at most.
+    /// asked to change the password.
     pub fn login_timeout(mut self, timeout: Duration) -> Self {
         self.login_timeout = Some(timeout);
         self

@@ -161,7 +161,7 @@ async fn result_of(mut wait: Wait) -> ChangeResult {
                 | WaitResult::Unchanged
                 | WaitResult::Failed(_)
                 | WaitResult::LoggedOut(_)
-                | WaitResult::Retired,
+                | WaitResult::Retired(_),
             )
             | None => {}
         }

@@ -295,7 +295,7 @@ impl Session {
                         // event returns the error, or logs in anew.
                         Some(
                             WaitResult::LoggedOut(_)
-                            | WaitResult::Retired
+                            | WaitResult::Retired(_)
                             | WaitResult::PasswordChange(_)
                             | WaitResult::LogInFirst { .. },
                         )

@@ -52,8 +52,9 @@ pub(crate) struct Book {
     /// What `login` has answered with and no event has told yet.
     delivered: VecDeque<u64>,
     pub(crate) view: View,
-    /// The provider's call under way.
+    /// The provider's call under way, and the logout of a replaced token beside it.
     call: Option<&'static str>,
+    is_retiring: bool,
     /// How many calls of the store are.
     pub(crate) in_store: u32,
     pub(crate) replays: u64,
@@ -188,6 +189,7 @@ impl Book {
             delivered: VecDeque::new(),
             view: View::default(),
             call: None,
+            is_retiring: false,
             in_store: 0,
             replays: 0,
             closing: None,
@@ -500,8 +502,21 @@ impl Book {
         }
     }
 
-    pub(crate) fn ends(&mut self) {
-        self.call = None;
+    /// The logout of a replaced token begins.
+    fn retires(&mut self) {
+        self.hear();
+        let is_beside = std::mem::replace(&mut self.is_retiring, true);
+        self.must(
+            !is_beside && self.call != Some("logout"),
+            "two logouts are under way",
+        );
+    }
+
+    pub(crate) fn ends(&mut self, is_beside: bool) {
+        match is_beside {
+            true => self.is_retiring = false,
+            false => self.call = None,
+        }
     }
 
     /// Whether it fails.
@@ -698,8 +713,15 @@ impl Book {
         }
     }
 
-    pub(crate) fn logout_begins(&mut self, number: u64) {
-        self.begins("logout");
+    pub(crate) fn logout_begins(&mut self, number: u64, is_beside: bool) {
+        match is_beside {
+            true => self.retires(),
+            false => self.begins("logout"),
+        }
+        self.must(
+            is_beside || !self.is_retiring,
+            "a logout of the session does not wait for that of a replaced token",
+        );
         self.note(format_args!("logout of {number}"));
         self.must(
             self.world.logout_ends != LogoutEnds::Nothing,
@@ -1047,7 +1069,7 @@ impl Book {
             );
         }
         self.must(
-            self.call.is_none(),
+            self.call.is_none() && !self.is_retiring,
             "a call of the provider is still under way",
         );
         for number in self.tokens.keys().copied().collect::<Vec<_>>() {

@@ -21,8 +21,8 @@ use tower_reauth::SourceError;
 use tower_reauth::credentials::{Record, Version};
 use tower_reauth::{
     CredentialProvider, CredentialSource, CredentialStore, Credentials, ExposeSecret, LoginContext,
-    LogoutContext, LogoutEnds, PasswordContext, Profile, ProviderError, ProviderErrorKind,
-    Rejection, Rolling, Source, Token,
+    LogoutContext, LogoutEnds, LogoutReason, PasswordContext, Profile, ProviderError,
+    ProviderErrorKind, Rejection, Rolling, Source, Token,
 };
 
 use super::book::{Answer, Book, Stored, Verdict, number_in, password, value};
@@ -78,6 +78,8 @@ struct Call<'a> {
     server: &'a Server,
     /// What a call means that is given up, or panics.
     lost: Option<Lost>,
+    /// Whether it is the logout of a replaced token.
+    is_beside: bool,
 }
 
 enum Lost {
@@ -107,7 +109,7 @@ impl Drop for Call<'_> {
             Some(Lost::Change) => book.change_ends(Answer::Lost),
             Some(Lost::Logout) | None => {}
         }
-        book.ends();
+        book.ends(self.is_beside);
     }
 }
 
@@ -190,6 +192,7 @@ impl CredentialProvider for Provider {
                 previous,
                 sends_password: password.is_some(),
             }),
+            is_beside: false,
         };
         let takes = match answer {
             Some(LoginAnswer::Slow(takes)) => takes,
@@ -284,15 +287,17 @@ impl CredentialProvider for Provider {
 
     async fn logout(&self, cx: LogoutContext) -> Result<(), ProviderError> {
         let number = number_of(cx.token());
+        let is_beside = cx.reason() == LogoutReason::Replaced;
         drop(cx);
         let answer = {
             let mut book = self.server.book();
-            book.logout_begins(number);
+            book.logout_begins(number, is_beside);
             book.logouts.pop_front()
         };
         let mut call = Call {
             server: &self.server,
             lost: Some(Lost::Logout),
+            is_beside,
         };
         let is_good = match answer {
             None => self.server.book().log_out(number),
@@ -344,6 +349,7 @@ impl CredentialProvider for Provider {
         let mut call = Call {
             server: &self.server,
             lost: Some(Lost::Change),
+            is_beside: false,
         };
         if let Some(ChangeAnswer::Slow(takes)) = answer {
             pause(takes).await;

@@ -103,6 +103,8 @@ struct User {
     password: u64,
     /// The calls of the provider under way, of which there is one at a time.
     under_way: BTreeSet<u64>,
+    /// How many logouts of replaced tokens are under way.
+    retiring: usize,
     /// The one of them that renews a token which was rejected.
     renewal: Option<u64>,
     /// The passwords that the session knows to be refused.
@@ -209,9 +211,21 @@ pub(crate) enum Outcome {
 /// What a call of the provider is for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Purpose {
-    Login { password: u64, reason: Reason },
-    Logout { token: u64 },
-    Change { new: u64, current: Option<u64> },
+    Login {
+        password: u64,
+        reason: Reason,
+    },
+    Logout {
+        token: u64,
+    },
+    /// Beside the others.
+    Retire {
+        token: u64,
+    },
+    Change {
+        new: u64,
+        current: Option<u64>,
+    },
 }
 
 impl Account {
@@ -249,6 +263,7 @@ impl Account {
             terms,
             password: self.passwords,
             under_way: BTreeSet::new(),
+            retiring: 0,
             renewal: None,
             refused: BTreeSet::new(),
             is_uncertain: false,

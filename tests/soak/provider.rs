@@ -12,7 +12,7 @@ use tower::util::BoxCloneSyncService;
 use tower_reauth::provider::Api;
 use tower_reauth::{
     BoxError, CredentialProvider, ExposeSecret, LoginContext, LogoutContext, LogoutEnds,
-    PasswordContext, Profile, ProviderError, Rejection, Source, Token,
+    LogoutReason, PasswordContext, Profile, ProviderError, Rejection, Source, Token,
 };
 
 use super::account::{Purpose, Terms};
@@ -146,8 +146,10 @@ impl CredentialProvider for Provider {
 
     async fn logout(&self, cx: LogoutContext) -> Result<(), ProviderError> {
         let token = cx.token();
-        let mut call = self.call(Purpose::Logout {
-            token: number_of(token),
+        let number = number_of(token);
+        let mut call = self.call(match cx.reason() {
+            LogoutReason::Replaced => Purpose::Retire { token: number },
+            _ => Purpose::Logout { token: number },
         });
         let answer = self.api.delete("/login").token(token).logout().await;
         call.yields(answer.as_ref().map(|_| None));

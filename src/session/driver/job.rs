@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use crate::error::{Error, ErrorKind};
 use crate::loom::{Notify, OnceLock, OwnedNotified};
+use crate::session::rules::LogoutOutcome;
 
 /// A job that is running or has ended, as its waiters see it.
 #[derive(Debug, Default)]
@@ -43,7 +44,7 @@ pub(crate) enum WaitResult {
     /// A logout ended, with this result.
     LoggedOut(Result<(), Error>),
     /// The logout of a replaced token ended.
-    Retired,
+    Retired(LogoutOutcome),
     /// A password change ended, with this result.
     PasswordChange(Result<(), Error>),
     /// A login must come before a password change.
@@ -119,6 +120,19 @@ impl Job {
         match self.called_off.get() {
             Some(()) => Err(Error::new(ErrorKind::LoggedOut)),
             None => Ok(()),
+        }
+    }
+
+    /// Waits for the end of the logout of a replaced token. Returns whether it may be
+    /// tried again.
+    pub(super) async fn is_retire_postponed(self: &Arc<Self>) -> bool {
+        loop {
+            let postponed = |logout| matches!(logout, LogoutOutcome::Postponed(_));
+            match Wait::on(self.clone()).await {
+                Some(WaitResult::Retired(logout)) => return postponed(logout),
+                Some(_) => return false,
+                None => {}
+            }
         }
     }
 

@@ -7,7 +7,7 @@
 //! | `wait` | waits for a token: before a request is sent, and after its rejection |
 //! | `published` | the published token, its leases and its users |
 //! | `job` | a running job and how it is waited for |
-//! | `run` | runs one job: login, logout, password change |
+//! | `run` | runs one job: login, logout, password change; or the logout of a replaced token |
 //! | `timer` | when the timer is armed anew; its tasks are in `mod` |
 //! | `clock` | the time of the session |
 //! | `nesting` | detects a provider that calls through its own session |
@@ -56,19 +56,22 @@ use crate::provider::{Challenge, LogoutReason, PasswordChange, Reason};
 use crate::rejection::Rejection;
 use crate::rolling::Rolling;
 use crate::session::rules::{
-    Event, JobKind, Lifetimes, LoginOutcome, LogoutOutcome, NewToken, Rules, Settings, Signal,
-    State, Timestamp,
+    Event, JobKind, Launch, Lifetimes, LoginOutcome, LogoutOutcome, NewToken, Rules, Settings,
+    Signal, State, Timestamp,
 };
 use crate::token::Token;
 use clock::Clock;
 use events::Emitter;
 use foreign::{contained, drop_each};
 use published::{Retired, Usage, WeakLeases, users};
-use run::{ChangeFailure, JobResult, JobSpec, RETIRE_TIMEOUT};
+use run::{ChangeFailure, JobResult, JobSpec};
 use timer::{LiveTask, Timer, Wake, changed_before};
 
 /// How long after the deadline of a call that blocks its thread its job is ended.
 const GRACE: Duration = Duration::from_millis(100);
+
+/// How often a job is watched at least.
+const WATCH_EVERY: Duration = Duration::from_secs(60);
 
 /// The state behind all handles of a session.
 pub(crate) struct Driver {
@@ -99,6 +102,8 @@ pub(super) struct Config {
 pub(super) struct DriverState {
     pub(super) rules: Rules,
     pub(super) job: Option<Arc<Job>>,
+    /// The running logout of a replaced token, beside the job.
+    pub(super) retire: Option<Arc<Job>>,
     /// The token of the newest login, for providers that extend or exchange it.
     pub(super) previous: Option<Token>,
     /// Earlier publications of the current token that may still be in use.
@@ -122,7 +127,7 @@ pub(super) struct DriverState {
 /// The work of a step that runs foreign code. It is done after the lock is released.
 struct AfterUnlock {
     /// Without a runtime a job ends at once.
-    launch: Option<(Arc<Job>, JobKind, JobSpec)>,
+    launches: Vec<(Arc<Job>, Launch, JobSpec)>,
     /// For receivers and subscribers.
     events: Vec<Event>,
     /// Whether to wake the tasks that wait for the end of a use.
@@ -175,6 +180,20 @@ impl DriverState {
         events
     }
 
+    /// Returns the place of the running job, or of the logout beside it.
+    fn running(&mut self, launch: Launch) -> &mut Option<Arc<Job>> {
+        match launch {
+            Launch::Job(_) => &mut self.job,
+            Launch::Retire { .. } => &mut self.retire,
+        }
+    }
+
+    /// Returns the replaced token whose logout is running.
+    fn retiring(&self) -> Option<(Arc<Job>, Token)> {
+        let (job, generation) = self.retire.clone().zip(self.rules.retiring())?;
+        Some((job, self.retired(generation)))
+    }
+
     fn retired(&self, generation: u64) -> Token {
         let retired = self
             .retired
@@ -192,9 +211,12 @@ impl DriverState {
         newest.is_some_and(|newest| self.retired(newest).sends_the_same_as(token))
     }
 
-    /// Returns the tokens that a logout is to end.
+    /// Returns the tokens that a logout is to end, without the one whose logout is
+    /// running.
     fn ending(&self) -> Vec<Token> {
+        let retiring = self.rules.retiring();
         let ending = self.rules.ending().into_iter();
+        let ending = ending.filter(|generation| Some(*generation) != retiring);
         ending.map(|generation| self.retired(generation)).collect()
     }
 }
@@ -226,6 +248,7 @@ impl Driver {
             state: Mutex::new(DriverState {
                 rules,
                 job: None,
+                retire: None,
                 previous: initial,
                 leases: Vec::new(),
                 retired: Vec::new(),
@@ -268,12 +291,12 @@ impl Driver {
         if let Some(published) = published {
             state.release(published);
         }
-        let launch = self.publish(&mut state);
+        let launches = self.publish(&mut state);
         let wait = state.job.clone().map(Wait::on);
         let events = state.emit(&self.emitter);
         let has_released = std::mem::take(&mut state.has_released);
         let after = AfterUnlock {
-            launch,
+            launches,
             events,
             has_released,
             errors,
@@ -285,8 +308,8 @@ impl Driver {
         for event in &after.events {
             trace::event(self.name(), event);
         }
-        if let Some((job, kind, spec)) = after.launch {
-            self.launch(job, kind, spec);
+        for (job, launch, spec) in after.launches {
+            self.launch(job, launch, spec);
         }
         self.emitter.send();
         if after.has_released {
@@ -296,9 +319,8 @@ impl Driver {
         drop_each(after.errors);
     }
 
-    /// Updates the published token, and prepares the job that the rules have
-    /// started.
-    fn publish(self: &Arc<Self>, state: &mut DriverState) -> Option<(Arc<Job>, JobKind, JobSpec)> {
+    /// Updates the published token, and prepares what the rules have started.
+    fn publish(self: &Arc<Self>, state: &mut DriverState) -> Vec<(Arc<Job>, Launch, JobSpec)> {
         if state.rules.signal().is_none() && self.published.load().is_some() {
             self.unpublish(state);
         }
@@ -308,14 +330,16 @@ impl Driver {
                 state.rules.released(retired.token.generation());
             }
         }
-        let kind = state.rules.take_launch();
+        let mut launches = Vec::new();
+        while let Some(launch) = state.rules.take_launch() {
+            let spec = self.spec(state, launch);
+            let job = Arc::new(Job::new(self.clock.suspended()));
+            *state.running(launch) = Some(job.clone());
+            launches.push((job, launch, spec));
+        }
         self.arm_timer(state);
         self.set_signal(state);
-        let kind = kind?;
-        let spec = self.spec(state, kind);
-        let job = Arc::new(Job::new(self.clock.suspended()));
-        state.job = Some(job.clone());
-        Some((job, kind, spec))
+        launches
     }
 
     /// Sets how requests may use the published token.
@@ -335,9 +359,9 @@ impl Driver {
         }
     }
 
-    fn spec(&self, state: &mut DriverState, kind: JobKind) -> JobSpec {
-        match kind {
-            JobKind::Login { reason, kind } => JobSpec::Login {
+    fn spec(&self, state: &mut DriverState, launch: Launch) -> JobSpec {
+        match launch {
+            Launch::Job(JobKind::Login { reason, kind }) => JobSpec::Login {
                 reason,
                 kind,
                 previous: state.previous.clone(),
@@ -347,17 +371,18 @@ impl Driver {
                     .take()
                     .filter(|_| reason == Reason::Rejected),
             },
-            JobKind::Logout => JobSpec::Logout {
+            Launch::Job(JobKind::Logout) => JobSpec::Logout {
                 tokens: state.ending(),
+                retiring: state.retiring(),
                 reason: match state.rules.state() == State::Closed {
                     true => LogoutReason::Closed,
                     false => LogoutReason::LoggedOut,
                 },
             },
-            JobKind::Retire { generation } => JobSpec::Retire {
+            Launch::Retire { generation } => JobSpec::Retire {
                 token: state.retired(generation),
             },
-            JobKind::ChangePassword => {
+            Launch::Job(JobKind::ChangePassword) => {
                 let published = self.published.load();
                 let token = published
                     .as_ref()
@@ -373,16 +398,16 @@ impl Driver {
 
     /// Starts a job on the current runtime, in a task of its own: it outlives its
     /// callers.
-    fn launch(self: &Arc<Self>, job: Arc<Job>, kind: JobKind, spec: JobSpec) {
+    fn launch(self: &Arc<Self>, job: Arc<Job>, launch: Launch, spec: JobSpec) {
         let runner = self.runner.clone();
         let driver = Arc::downgrade(self);
-        let interval = runner.login_timeout.clamp(GRACE, RETIRE_TIMEOUT);
+        let interval = runner.login_timeout.clamp(GRACE, WATCH_EVERY);
         // Before the job's task, which may block this thread: another one takes it over.
-        let watch = loom::spawn(watch(driver.clone(), job.clone(), kind, interval));
+        let watch = loom::spawn(watch(driver.clone(), job.clone(), launch, interval));
         let guard = LandOnDrop {
             driver,
             job,
-            kind: Some(kind),
+            launch: Some(launch),
             watch,
         };
         let task = async move {
@@ -396,7 +421,7 @@ impl Driver {
                 run::end_unused(&runner, &job, result, reason).await;
             }
         };
-        let task = trace::in_span(self.name(), kind, task);
+        let task = trace::in_span(self.name(), launch, task);
         let task = nesting::scope(self.identity(), task);
         // Without a runtime, or when it shuts down, the task is dropped, and its
         // guard lands the job.
@@ -412,7 +437,11 @@ impl Driver {
     ) -> Option<(JobResult, LogoutReason)> {
         let now = self.now();
         let (ended, _, after) = self.step_locked(|state, published| {
-            let running = state.job.take_if(|running| Arc::ptr_eq(running, job));
+            let is_it = |running: &mut Arc<Job>| Arc::ptr_eq(running, job);
+            let (job_slot, retire_slot) = (&mut state.job, &mut state.retire);
+            let running = job_slot
+                .take_if(is_it)
+                .or_else(|| retire_slot.take_if(is_it));
             match running {
                 Some(_) => Ok(self.apply(state, published, &result, job.suspended(), now)),
                 // Its logout would end the token in use.
@@ -447,20 +476,20 @@ impl Driver {
     }
 
     /// Returns the result of a job whose task is lost or given up.
-    fn lost(&self, job: &Job, kind: JobKind, error: ErrorKind) -> JobResult {
+    fn lost(&self, job: &Job, launch: Launch, error: ErrorKind) -> JobResult {
         let lost = Error::new(error);
-        match kind {
-            JobKind::Login { .. } => JobResult::Login {
+        match launch {
+            Launch::Job(JobKind::Login { .. }) => JobResult::Login {
                 sent: job.sent(),
                 token: Err(lost),
             },
-            JobKind::Logout => JobResult::Logout {
+            Launch::Job(JobKind::Logout) => JobResult::Logout {
                 left: self.lock().rules.ending(),
                 lost: Vec::new(),
                 outcome: Err(lost),
             },
-            JobKind::Retire { .. } => JobResult::Retire(LogoutOutcome::Postponed(None)),
-            JobKind::ChangePassword => {
+            Launch::Retire { .. } => JobResult::Retire(LogoutOutcome::Postponed(None)),
+            Launch::Job(JobKind::ChangePassword) => {
                 JobResult::ChangePassword(Err(run::lost_change(lost, job.sent()).into()))
             }
         }
@@ -534,7 +563,7 @@ impl Driver {
             }
             JobResult::Retire(logout) => {
                 state.rules.retire_landed(*logout, now);
-                WaitResult::Retired
+                WaitResult::Retired(*logout)
             }
             JobResult::ChangePassword(Ok(())) => {
                 state.rules.password_change_landed(Ok(()), now);
@@ -771,7 +800,7 @@ pub(super) fn on_timer(driver: &Weak<Driver>, number: u64) {
 
 /// Lands a job whose call does not end at its deadline. As a task of its own, since the
 /// call may block the thread of the job's.
-async fn watch(driver: Weak<Driver>, job: Arc<Job>, kind: JobKind, interval: Duration) {
+async fn watch(driver: Weak<Driver>, job: Arc<Job>, launch: Launch, interval: Duration) {
     loop {
         let now = Instant::now();
         let deadline = job.deadline();
@@ -785,7 +814,7 @@ async fn watch(driver: Weak<Driver>, job: Arc<Job>, kind: JobKind, interval: Dur
         loom::sleep_until(due.map_or(look, |due| due.clamp(now, look))).await;
     }
     if let Some(driver) = driver.upgrade() {
-        let result = driver.lost(&job, kind, ErrorKind::DeadlineExceeded);
+        let result = driver.lost(&job, launch, ErrorKind::DeadlineExceeded);
         driver.land(&job, result);
     }
 }
@@ -795,7 +824,7 @@ struct LandOnDrop {
     driver: Weak<Driver>,
     job: Arc<Job>,
     /// `None` once the job has landed.
-    kind: Option<JobKind>,
+    launch: Option<Launch>,
     watch: Option<AbortHandle>,
 }
 
@@ -805,7 +834,7 @@ impl LandOnDrop {
         driver: &Arc<Driver>,
         result: JobResult,
     ) -> Option<(JobResult, LogoutReason)> {
-        self.kind = None;
+        self.launch = None;
         driver.land(&self.job, result)
     }
 }
@@ -815,14 +844,14 @@ impl Drop for LandOnDrop {
         if let Some(watch) = &self.watch {
             watch.abort();
         }
-        let (Some(kind), Some(driver)) = (self.kind.take(), self.driver.upgrade()) else {
+        let (Some(launch), Some(driver)) = (self.launch.take(), self.driver.upgrade()) else {
             return;
         };
         let error = match std::thread::panicking() {
             true => ErrorKind::ProviderPanicked,
             false => ErrorKind::NoRuntime,
         };
-        let result = driver.lost(&self.job, kind, error);
+        let result = driver.lost(&self.job, launch, error);
         driver.land(&self.job, result);
     }
 }

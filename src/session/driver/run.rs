@@ -1,4 +1,4 @@
-//! Runs one job: a login, a logout or a password change.
+//! Runs one job, or the logout of a replaced token beside it.
 //!
 //! This module does not use the session. Each job yields a [`JobResult`], also after
 //! a panic or a timeout of the provider.
@@ -30,10 +30,6 @@ use crate::token::Token;
 /// Replaces a timeout that the clock cannot represent: about 30 years.
 const NEVER: Duration = Duration::from_secs(1_000_000_000);
 
-/// The timeout for the logout of a replaced token: a login that is needed in the
-/// meantime waits for it.
-pub(super) const RETIRE_TIMEOUT: Duration = Duration::from_secs(5);
-
 /// How soon it is checked whether somebody has corrected a password whose next login is
 /// delayed.
 const RECHECK_EVERY: Duration = Duration::from_secs(10);
@@ -58,6 +54,8 @@ pub(super) enum JobSpec {
     },
     Logout {
         tokens: Vec<Token>,
+        /// A replaced token whose logout is running. If that fails, it is tried again.
+        retiring: Option<(Arc<Job>, Token)>,
         reason: LogoutReason,
     },
     Retire {
@@ -165,10 +163,20 @@ pub(super) async fn run(runner: &Arc<Runner>, job: &Job, spec: JobSpec) -> JobRe
             let sent = job.sent();
             JobResult::Login { sent, token }
         }
-        JobSpec::Logout { tokens, reason } => logout_all(runner, job, tokens, reason).await,
+        JobSpec::Logout {
+            mut tokens,
+            retiring,
+            reason,
+        } => {
+            if let Some((retire, token)) = retiring
+                && retire.is_retire_postponed().await
+            {
+                tokens.push(token);
+            }
+            logout_all(runner, job, tokens, reason).await
+        }
         JobSpec::Retire { token } => {
-            let deadline = Instant::now() + runner.login_timeout.min(RETIRE_TIMEOUT);
-            let outcome = logout(runner, job, token, LogoutReason::Replaced, deadline).await;
+            let outcome = logout(runner, job, token, LogoutReason::Replaced).await;
             JobResult::Retire(logout_outcome(&outcome))
         }
         JobSpec::ChangePassword { token, change } => {
@@ -196,7 +204,7 @@ pub(super) async fn end_unused(
     } = result
         && may_end
     {
-        let _ = logout(runner, job, token, reason, runner.deadline()).await;
+        let _ = logout(runner, job, token, reason).await;
     }
 }
 
@@ -427,7 +435,7 @@ async fn logout_all(
     let (mut left, mut lost, mut first) = (Vec::new(), Vec::new(), Ok(()));
     for token in tokens {
         let generation = token.generation();
-        let outcome = logout(runner, job, token, reason, runner.deadline()).await;
+        let outcome = logout(runner, job, token, reason).await;
         match logout_outcome(&outcome) {
             LogoutOutcome::Done => {}
             LogoutOutcome::Postponed(_) => left.push(generation),
@@ -448,7 +456,6 @@ async fn logout(
     job: &Job,
     token: Token,
     reason: LogoutReason,
-    deadline: Instant,
 ) -> Result<(), Error> {
     let mut secrets = token.secrets();
     let sent = Arc::new(SentPasswords::default());
@@ -471,7 +478,7 @@ async fn logout(
         secrets.extend(sent.take());
         logout.map_err(|error| error.without(&secrets))
     };
-    match guarded(job, deadline, call, then).await {
+    match guarded(job, runner.deadline(), call, then).await {
         Err(error) if error.kind() == ErrorKind::TokenRejected => Ok(()),
         outcome => outcome,
     }

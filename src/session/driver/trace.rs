@@ -14,19 +14,19 @@ mod on {
 
     use crate::error::{Error, ErrorChain};
     use crate::session::driver::foreign::contained;
-    use crate::session::rules::{Event, JobKind};
+    use crate::session::rules::{Event, JobKind, Launch};
 
-    /// Runs a job in a span of its own. The provider's own events are in it too.
+    /// Runs a task in a span of its own. The provider's own events are in it too.
     pub(in crate::session::driver) fn in_span<F: Future>(
         session: Option<&str>,
-        job: JobKind,
+        launch: Launch,
         task: F,
     ) -> impl Future<Output = F::Output> + use<F> {
-        let span = contained(|| match job {
-            JobKind::Login { reason, .. } => debug_span!("login", session, ?reason),
-            JobKind::Logout => debug_span!("logout", session),
-            JobKind::Retire { generation } => debug_span!("retire", session, generation),
-            JobKind::ChangePassword => debug_span!("change_password", session),
+        let span = contained(|| match launch {
+            Launch::Job(JobKind::Login { reason, .. }) => debug_span!("login", session, ?reason),
+            Launch::Job(JobKind::Logout) => debug_span!("logout", session),
+            Launch::Job(JobKind::ChangePassword) => debug_span!("change_password", session),
+            Launch::Retire { generation } => debug_span!("retire", session, generation),
         });
         task.instrument(span.unwrap_or_else(Span::none))
     }
@@ -91,13 +91,9 @@ mod on {
 #[cfg(not(feature = "tracing"))]
 mod off {
     use crate::error::Error;
-    use crate::session::rules::{Event, JobKind};
+    use crate::session::rules::{Event, Launch};
 
-    pub(in crate::session::driver) fn in_span<F: Future>(
-        _: Option<&str>,
-        _: JobKind,
-        task: F,
-    ) -> F {
+    pub(in crate::session::driver) fn in_span<F: Future>(_: Option<&str>, _: Launch, task: F) -> F {
         task
     }
 

@@ -50,7 +50,7 @@ impl AcquireToken {
                             WaitResult::Refreshed
                             | WaitResult::Unchanged
                             | WaitResult::LoggedOut(_)
-                            | WaitResult::Retired
+                            | WaitResult::Retired(_)
                             | WaitResult::PasswordChange(_)
                             | WaitResult::LogInFirst { .. },
                         )
@@ -102,7 +102,7 @@ impl AwaitRefresh {
                 Some(
                     WaitResult::Refreshed
                     | WaitResult::LoggedOut(_)
-                    | WaitResult::Retired
+                    | WaitResult::Retired(_)
                     | WaitResult::PasswordChange(_)
                     | WaitResult::LogInFirst { .. },
                 )

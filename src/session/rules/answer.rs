@@ -21,16 +21,19 @@ pub(crate) struct Settings {
 /// A job: a session runs one at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum JobKind {
-    Login {
-        reason: Reason,
-        kind: LoginKind,
-    },
+    Login { reason: Reason, kind: LoginKind },
     Logout,
-    /// The logout of one replaced token.
+    ChangePassword,
+}
+
+/// Work for the driver to launch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Launch {
+    Job(JobKind),
+    /// The logout of one replaced token. It runs beside the jobs, one at a time.
     Retire {
         generation: u64,
     },
-    ChangePassword,
 }
 
 /// Which credentials a login may send.

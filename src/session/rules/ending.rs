@@ -1,7 +1,5 @@
 //! Logout, close, password change, and the logouts of replaced tokens.
 
-use std::time::Duration;
-
 use super::answer::{JobKind, Start};
 use super::event::{Event, TokenEnd};
 use super::retirement::{LogoutOutcome, RejectedBy, TokenRef};
@@ -9,10 +7,6 @@ use super::time::Timestamp;
 use super::{Phase, Rules, TokenState};
 use crate::error::{Error, ErrorKind};
 use crate::provider::{LogoutEnds, Reason};
-
-/// How long no replaced token is logged out after a caller had to wait for the
-/// logout of another: callers come first.
-const REST: Duration = Duration::from_secs(1);
 
 /// How many tokens are kept whose logout failed and may be tried again.
 const MAX_ENDING: usize = 64;
@@ -24,7 +18,7 @@ impl Rules {
             return Start::Fail(self.session_over());
         }
         if self.job.is_some() {
-            return self.busy();
+            return Start::Busy;
         }
         self.expire(now);
         // After an expired password there is no token: the provider may change the
@@ -74,11 +68,6 @@ impl Rules {
         self.resume(now);
     }
 
-    /// A caller waits for the end of the running job.
-    pub(crate) fn hold_up(&mut self) {
-        self.held_up |= self.is_retiring();
-    }
-
     /// A caller asks for a logout. The driver keeps the current token and those
     /// that it replaced until their logout has ended.
     pub(crate) fn logout(&mut self, now: Timestamp) {
@@ -89,12 +78,9 @@ impl Rules {
         self.logouts += 1;
         self.next_login_reason = Reason::Initial;
         if let Some(current) = self.current.take() {
-            self.end_at_logout(TokenRef {
-                generation: current.generation,
-                ends: current.lifespan.absolute_end(),
-            });
+            self.end_at_logout(current.to_ref());
         }
-        self.end_replaced();
+        self.ending.extend(self.retirement.end());
         self.end_leftovers(now);
     }
 
@@ -122,10 +108,11 @@ impl Rules {
     pub(crate) fn logout_landed(&mut self, left: &[u64], lost: &[u64], outcome: Result<(), Error>) {
         self.job = None;
         for token in std::mem::take(&mut self.ending) {
-            if lost.contains(&token.generation) {
-                self.ended(token.generation, TokenEnd::Abandoned);
-            } else if left.contains(&token.generation) {
+            // The end of its own logout decides.
+            if left.contains(&token.generation) || token.logging_out {
                 self.ending.push(token);
+            } else if lost.contains(&token.generation) {
+                self.ended(token.generation, TokenEnd::Abandoned);
             } else {
                 self.ended(token.generation, TokenEnd::LoggedOut);
             }
@@ -139,25 +126,36 @@ impl Rules {
         }
     }
 
-    /// The logout of a replaced token has ended.
+    /// The running logout of a replaced token has ended.
     pub(crate) fn retire_landed(&mut self, logout: LogoutOutcome, now: Timestamp) {
-        self.job = None;
-        if std::mem::take(&mut self.held_up) {
-            self.rested = Some(Box::new(now + REST));
+        let mut ending = self.ending.iter();
+        let ended = match ending.position(|token| token.logging_out) {
+            // The session was logged out meanwhile.
+            Some(place) => match logout {
+                LogoutOutcome::Done => {
+                    Some((self.ending.remove(place).generation, TokenEnd::LoggedOut))
+                }
+                LogoutOutcome::Failed => {
+                    Some((self.ending.remove(place).generation, TokenEnd::Abandoned))
+                }
+                // That logout tries it again.
+                LogoutOutcome::Postponed(_) => {
+                    self.ending[place].logging_out = false;
+                    None
+                }
+            },
+            None => self.retirement.landed(logout, now, &mut self.rng),
+        };
+        if let Some((generation, end)) = ended {
+            self.ended(generation, end);
         }
-        if let Some(generation) = self.retirement.landed(logout, now, &mut self.rng) {
-            self.ended(
-                generation,
-                match logout {
-                    LogoutOutcome::Done => TokenEnd::LoggedOut,
-                    LogoutOutcome::Postponed(_) | LogoutOutcome::Failed => TokenEnd::Abandoned,
-                },
-            );
-        }
-        if !self.is_open() {
-            self.end_replaced();
-        }
-        self.resume(now);
+    }
+
+    /// Returns the replaced token whose logout is running.
+    pub(crate) fn retiring(&self) -> Option<u64> {
+        let ending = self.ending.iter().find(|token| token.logging_out);
+        let ending = ending.map(|token| token.generation);
+        ending.or_else(|| self.retirement.logging_out())
     }
 
     /// No user of the replaced token of this generation is left.
@@ -167,7 +165,7 @@ impl Rules {
 
     /// A login has yielded the replaced token of this generation again.
     pub(crate) fn reused(&mut self, generation: u64) {
-        if self.retirement.remove(generation) {
+        if self.retirement.reused(generation) {
             self.ended(generation, TokenEnd::Continued);
         }
     }
@@ -242,10 +240,7 @@ impl Rules {
         let Some(current) = self.current.take() else {
             return;
         };
-        let token = TokenRef {
-            generation: current.generation,
-            ends: current.lifespan.absolute_end(),
-        };
+        let token = current.to_ref();
         let end = match (current.state, self.settings.logout_ends) {
             _ if continues => TokenEnd::Continued,
             (TokenState::Suspended(_), LogoutEnds::Nothing | LogoutEnds::User) => {
@@ -269,18 +264,13 @@ impl Rules {
         }
     }
 
-    /// The replaced tokens are to be logged out together with the current one.
-    fn end_replaced(&mut self) {
-        self.ending.extend(self.retirement.end());
-    }
-
     /// Starts the logout of the tokens that are left, unless a job is running.
     pub(super) fn end_leftovers(&mut self, now: Timestamp) {
         if self.job.is_some() {
             return;
         }
         let ending = std::mem::take(&mut self.ending).into_iter();
-        let is_over = |token: &TokenRef| token.ends.is_some_and(|ends| ends <= now);
+        let is_over = |token: &TokenRef| token.is_over(now);
         let (over, left): (Vec<_>, Vec<_>) = ending.partition(is_over);
         self.ending = left;
         let was_left = !over.is_empty();

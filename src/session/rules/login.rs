@@ -63,16 +63,11 @@ impl Rules {
             self.on_use(now);
             return Acquire::Use;
         }
-        let is_retiring = self.is_retiring();
-        if self.job.is_some() && !is_retiring {
+        if self.job.is_some() {
             return Acquire::Wait;
         }
         if let Some(error) = self.blocked(now) {
             return Acquire::Fail(error);
-        }
-        if is_retiring {
-            self.held_up = true;
-            return Acquire::Wait;
         }
         self.start_login(self.next_login_reason, LoginKind::Usual, now);
         Acquire::Wait
@@ -95,12 +90,7 @@ impl Rules {
                 kind: LoginKind::Forced,
                 ..
             }) if self.is_open() => Start::Join,
-            Some(
-                JobKind::Login { .. }
-                | JobKind::Logout
-                | JobKind::Retire { .. }
-                | JobKind::ChangePassword,
-            ) => self.busy(),
+            Some(JobKind::Login { .. } | JobKind::Logout | JobKind::ChangePassword) => Start::Busy,
             None => {
                 self.reopen();
                 self.start_login(Reason::Requested, LoginKind::Forced, now);
@@ -117,13 +107,10 @@ impl Rules {
         match self.job_kind() {
             Some(JobKind::Login { .. }) => return Start::Join,
             Some(JobKind::Logout | JobKind::ChangePassword) => return Start::Busy,
-            Some(JobKind::Retire { .. }) | None => {}
+            None => {}
         }
         if let Some(error) = self.blocked(now) {
             return Start::Fail(error);
-        }
-        if self.is_retiring() {
-            return self.busy();
         }
         self.start_login(Reason::Requested, LoginKind::Usual, now);
         Start::Started
@@ -196,7 +183,7 @@ impl Rules {
             elapsed,
         });
         if same.is_none() {
-            self.end_at_logout(TokenRef { generation, ends });
+            self.end_at_logout(TokenRef::new(generation, ends));
         }
         self.end_leftovers(now);
         LoginOutcome::End { generation }
@@ -323,11 +310,5 @@ impl Rules {
                 }
             }
         }
-    }
-
-    /// Another job is running.
-    pub(super) fn busy(&mut self) -> Start {
-        self.hold_up();
-        Start::Busy
     }
 }

@@ -30,7 +30,8 @@ use std::time::Duration;
 
 pub use answer::State;
 pub(super) use answer::{
-    Acquire, JobKind, LoginKind, LoginOutcome, NewToken, OnRejection, Settings, Signal, Start,
+    Acquire, JobKind, Launch, LoginKind, LoginOutcome, NewToken, OnRejection, Settings, Signal,
+    Start,
 };
 pub use event::{Event, TokenEnd};
 pub(super) use lifespan::Lifetimes;
@@ -66,14 +67,13 @@ use time::BRIEFLY;
 ///   [`rolled`](Rules::rolled);
 /// - an operation: [`login`](Rules::login), [`renew`](Rules::renew),
 ///   [`change_password`](Rules::change_password), [`logout`](Rules::logout),
-///   [`close`](Rules::close), [`hold_up`](Rules::hold_up) if it waits for the logout
-///   of a replaced token, and [`abandon`](Rules::abandon) with the last handle;
+///   [`close`](Rules::close), and [`abandon`](Rules::abandon) with the last handle;
 /// - the end of a job: [`login_landed`](Rules::login_landed),
 ///   [`login_failed`](Rules::login_failed),
 ///   [`logout_landed`](Rules::logout_landed),
-///   [`retire_landed`](Rules::retire_landed),
 ///   [`password_change_landed`](Rules::password_change_landed),
 ///   [`password_change_put_off`](Rules::password_change_put_off);
+/// - the end of the logout of a replaced token: [`retire_landed`](Rules::retire_landed);
 /// - the last use of a replaced token: [`released`](Rules::released), and
 ///   [`reused`](Rules::reused) if a login yields it again;
 /// - time: [`tick`](Rules::tick).
@@ -82,7 +82,7 @@ use time::BRIEFLY;
 ///
 /// 1. [`is_retired`](Rules::is_retired): which replaced tokens to keep, and
 ///    [`released`](Rules::released) for those without users;
-/// 2. [`take_launch`](Rules::take_launch): the job to launch, if any;
+/// 2. [`take_launch`](Rules::take_launch): what to launch, until there is nothing;
 /// 3. [`wake`](Rules::wake) and
 ///    [`is_waiting_for_release`](Rules::is_waiting_for_release): when to call
 ///    [`tick`](Rules::tick);
@@ -101,8 +101,9 @@ use time::BRIEFLY;
 ///
 /// # Invariants
 ///
-/// - At most one job is running, and `job` names it. The event that starts it
-///   leaves it for `take_launch`, once.
+/// - At most one job is running, and `job` names it. Beside it, the logout of at most
+///   one replaced token is running. The event that starts one of them leaves it for
+///   `take_launch`, once.
 /// - A token is suspended only while the login that may replace it is running.
 /// - Every action that time triggers is listed in `timed_actions` and nowhere else.
 ///   Both `wake` and `tick` derive from that list, so one timer is enough.
@@ -116,6 +117,8 @@ pub(crate) struct Rules {
     job: Option<RunningJob>,
     /// Whether the job is still to be launched.
     launch: bool,
+    /// Whether the logout of a replaced token is still to be launched.
+    retire: bool,
     /// The newest generation.
     newest: u64,
     /// The reason of the next login, if there is no token.
@@ -137,11 +140,6 @@ pub(crate) struct Rules {
     ending: Vec<TokenRef>,
     /// Tokens that were replaced.
     retirement: Retirement,
-    /// Whether a caller waits for the logout of a replaced token.
-    held_up: bool,
-    /// When the next replaced token may be logged out.
-    // Boxed: seldom set.
-    rested: Option<Box<Timestamp>>,
     events: Vec<Event>,
 }
 
@@ -167,6 +165,12 @@ struct Current {
     state: TokenState,
     /// When an acceptance was last reported. `None` until the token is proven.
     accepted: Option<Timestamp>,
+}
+
+impl Current {
+    fn to_ref(&self) -> TokenRef {
+        TokenRef::new(self.generation, self.lifespan.absolute_end())
+    }
 }
 
 /// Whether new requests may use the current token.
@@ -223,6 +227,7 @@ impl Rules {
             current: None,
             job: None,
             launch: false,
+            retire: false,
             newest: 0,
             next_login_reason: Reason::Initial,
             login_block: None,
@@ -234,8 +239,6 @@ impl Rules {
             logouts: 0,
             ending: Vec::new(),
             retirement: Retirement::default(),
-            held_up: false,
-            rested: None,
             events: Vec::new(),
         }
     }
@@ -244,7 +247,7 @@ impl Rules {
     pub(crate) fn tick(&mut self, now: Timestamp) {
         // First: an expired token is not refreshed ahead of its expiry.
         self.expire(now);
-        // A login goes before a logout that no caller waits for.
+        // A token that has expired is not logged out.
         while let Some((_, action)) = self
             .timed_actions()
             .filter(|(at, _)| *at <= now)
@@ -275,11 +278,7 @@ impl Rules {
                         self.ended(dead, TokenEnd::Rejected);
                     }
                 }
-                TimedAction::Retire => {
-                    if let Some(generation) = self.retirement.begin(now) {
-                        self.start(JobKind::Retire { generation }, now);
-                    }
-                }
+                TimedAction::Retire => self.retire = self.retirement.begin(now),
             }
         }
     }
@@ -314,8 +313,7 @@ impl Rules {
         let refreshes = wanted
             .zip(allowed)
             .map(|((at, action), allowed)| (at.max(allowed), action));
-        let retires = self.retirement.next().filter(|_| self.job.is_none());
-        let retires = retires.map(|at| at.max(self.rested.as_deref().copied().unwrap_or_default()));
+        let retires = self.retirement.next().filter(|_| self.retiring().is_none());
         let actions = [
             expires.map(|at| (at, TimedAction::Expire)),
             samples.map(|at| (at, TimedAction::SampleUse)),
@@ -329,11 +327,16 @@ impl Rules {
         actions.into_iter().flatten()
     }
 
-    /// Takes the job that the last event started, for the driver to launch.
-    pub(crate) fn take_launch(&mut self) -> Option<JobKind> {
+    /// Takes one job, or one logout of a replaced token, that the last event started,
+    /// for the driver to launch.
+    pub(crate) fn take_launch(&mut self) -> Option<Launch> {
         let is_new = std::mem::take(&mut self.launch);
-        let job = self.job.filter(|_| is_new)?;
-        Some(job.kind)
+        if let Some(job) = self.job.filter(|_| is_new) {
+            return Some(Launch::Job(job.kind));
+        }
+        let is_new = std::mem::take(&mut self.retire);
+        let generation = self.retiring().filter(|_| is_new)?;
+        Some(Launch::Retire { generation })
     }
 
     /// Takes the events since the last call.
@@ -450,7 +453,7 @@ impl Rules {
         self.launch = true;
         match kind {
             JobKind::Login { reason, .. } => self.events.push(Event::LoginStarted { reason }),
-            JobKind::Logout | JobKind::Retire { .. } | JobKind::ChangePassword => {}
+            JobKind::Logout | JobKind::ChangePassword => {}
         }
     }
 
@@ -486,10 +489,6 @@ impl Rules {
 
     fn job_kind(&self) -> Option<JobKind> {
         self.job.map(|job| job.kind)
-    }
-
-    fn is_retiring(&self) -> bool {
-        matches!(self.job_kind(), Some(JobKind::Retire { .. }))
     }
 
     /// Returns whether a login is running.

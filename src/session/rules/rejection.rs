@@ -58,17 +58,11 @@ impl Rules {
                 self.suspend(target);
                 return OnRejection::Wait;
             }
-            // These jobs yield no token. A waiting request asks again once they
-            // have ended, but there may be no waiting request.
+            // It yields no token. A waiting request asks again once it has ended, but
+            // there may be no waiting request.
             Some(JobKind::ChangePassword) => {
-                self.defer_rejection(generation, target);
-                return OnRejection::Wait;
-            }
-            Some(JobKind::Retire { .. }) => {
-                if let Some(error) = self.blocked(now) {
-                    return OnRejection::Return(ReauthFailure::RenewalFailed(error));
-                }
-                self.defer_rejection(generation, target);
+                let deferred = DeferredRejection { generation, target };
+                self.deferred_rejection = Some(Box::new(deferred));
                 return OnRejection::Wait;
             }
             Some(JobKind::Logout) => return OnRejection::Wait,
@@ -91,11 +85,6 @@ impl Rules {
             true => OnRejection::Replay,
             false => OnRejection::Return(ReauthFailure::CoolingDown),
         }
-    }
-
-    fn defer_rejection(&mut self, generation: u64, target: Option<Target>) {
-        let deferred = DeferredRejection { generation, target };
-        self.deferred_rejection = Some(Box::new(deferred));
     }
 
     fn suspend(&mut self, target: Option<Target>) {

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::backoff::Backoff;
 use super::cooldown::RECENTLY;
+use super::event::TokenEnd;
 use super::rng::Rng;
 use super::time::Timestamp;
 use crate::origin::Target;
@@ -35,6 +36,8 @@ pub(super) struct TokenRef {
     pub(super) generation: u64,
     /// When it expires.
     pub(super) ends: Option<Timestamp>,
+    /// Whether its logout as a replaced token is running.
+    pub(super) logging_out: bool,
 }
 
 /// The target that rejected a proven token; `None` if `Session::reject` did.
@@ -50,8 +53,8 @@ pub(super) struct Replaced {
     pub(super) may_end: bool,
     /// Whether its last use has ended.
     pub(super) released: bool,
-    /// Whether its logout is running.
-    pub(super) logging_out: bool,
+    /// Whether a login has yielded it again while its logout is running.
+    pub(super) reused: bool,
     pub(super) backoff: Backoff,
     /// When its next logout may start; if it was rejected, when it counts as dead.
     pub(super) next: Timestamp,
@@ -76,7 +79,7 @@ impl Retirement {
             .then(|| {
                 self.replaced
                     .iter()
-                    .position(|replaced| !replaced.logging_out)
+                    .position(|replaced| !replaced.token.logging_out)
             })
             .flatten();
         let given_up = oldest.map(|oldest| self.replaced.remove(oldest).token.generation);
@@ -99,7 +102,7 @@ impl Retirement {
             rejection,
             may_end: false,
             released: false,
-            logging_out: false,
+            reused: false,
             backoff: Backoff::default(),
             next: Timestamp::ZERO,
         });
@@ -158,17 +161,19 @@ impl Retirement {
         }
     }
 
-    /// Removes a token that is current again. Returns whether it was there.
-    pub(super) fn remove(&mut self, generation: u64) -> bool {
-        let forgotten = self.take(|replaced| replaced.token.generation == generation);
-        !forgotten.is_empty()
+    /// A login has yielded that token again. Returns whether it has ended with that: not
+    /// if its logout is running.
+    pub(super) fn reused(&mut self, generation: u64) -> bool {
+        if let Some(replaced) = self.find(generation) {
+            replaced.reused = true;
+        }
+        let is_reused = |replaced: &Replaced| replaced.reused && !replaced.token.logging_out;
+        !self.take(is_reused).is_empty()
     }
 
     /// Removes the tokens that have expired.
     pub(super) fn expire(&mut self, now: Timestamp) -> Vec<u64> {
-        self.take(|replaced| {
-            !replaced.logging_out && replaced.token.ends.is_some_and(|ends| ends <= now)
-        })
+        self.take(|replaced| replaced.token.is_over(now))
     }
 
     /// Removes the rejected tokens whose successor was not rejected in time.
@@ -179,7 +184,7 @@ impl Retirement {
     /// Returns when the next token expires, or counts as dead.
     pub(super) fn next_end(&self) -> Option<Timestamp> {
         let replaced = self.replaced.iter();
-        let kept = replaced.filter(|replaced| !replaced.logging_out);
+        let kept = replaced.filter(|replaced| !replaced.token.logging_out);
         let ends = kept.clone().filter_map(|replaced| replaced.token.ends);
         let deaths = kept.filter(|replaced| replaced.is_presumed_dead());
         ends.chain(deaths.map(|replaced| replaced.next)).min()
@@ -187,49 +192,64 @@ impl Retirement {
 
     /// Returns when the next logout may start.
     pub(super) fn next(&self) -> Option<Timestamp> {
-        self.ready().map(|replaced| replaced.next).min()
+        let replaced = self.replaced.iter();
+        let ready = replaced.filter(|replaced| replaced.is_ready());
+        ready.map(|replaced| replaced.next).min()
     }
 
-    /// Starts the next logout and returns its token.
-    pub(super) fn begin(&mut self, now: Timestamp) -> Option<u64> {
-        let generation = self
-            .ready()
-            .find(|replaced| replaced.next <= now)?
-            .token
-            .generation;
-        let replaced = self.find(generation)?;
-        replaced.logging_out = true;
-        Some(generation)
+    /// Starts the next logout. Returns whether there is one.
+    pub(super) fn begin(&mut self, now: Timestamp) -> bool {
+        let mut replaced = self.replaced.iter_mut();
+        let next = replaced.find(|replaced| replaced.is_ready() && replaced.next <= now);
+        let is_found = next.is_some();
+        if let Some(next) = next {
+            next.token.logging_out = true;
+        }
+        is_found
     }
 
-    /// The running logout has ended. Returns its token unless the logout is tried
-    /// again.
+    /// Returns the token whose logout is running.
+    pub(super) fn logging_out(&self) -> Option<u64> {
+        let mut replaced = self.replaced.iter();
+        let logging_out = replaced.find(|replaced| replaced.token.logging_out)?;
+        Some(logging_out.token.generation)
+    }
+
+    /// The running logout has ended. Returns its token, and how that has ended, unless
+    /// the logout is tried again.
     pub(super) fn landed(
         &mut self,
         logout: LogoutOutcome,
         now: Timestamp,
         rng: &mut Rng,
-    ) -> Option<u64> {
+    ) -> Option<(u64, TokenEnd)> {
         let place = self
             .replaced
             .iter()
-            .position(|replaced| replaced.logging_out)?;
+            .position(|replaced| replaced.token.logging_out)?;
         let replaced = &mut self.replaced[place];
-        replaced.logging_out = false;
-        let is_over = match logout {
-            LogoutOutcome::Done | LogoutOutcome::Failed => true,
+        replaced.token.logging_out = false;
+        let end = match logout {
+            LogoutOutcome::Done => TokenEnd::LoggedOut,
+            LogoutOutcome::Postponed(_) | LogoutOutcome::Failed if replaced.reused => {
+                TokenEnd::Continued
+            }
+            LogoutOutcome::Failed => TokenEnd::Abandoned,
             LogoutOutcome::Postponed(retry_after) => {
                 replaced.next = now + replaced.backoff.next(retry_after, rng);
-                replaced.backoff.failures() >= MAX_TRIES
+                if replaced.backoff.failures() < MAX_TRIES {
+                    return None;
+                }
+                TokenEnd::Abandoned
             }
         };
-        is_over.then(|| self.replaced.remove(place).token.generation)
+        Some((self.replaced.remove(place).token.generation, end))
     }
 
     /// Removes all tokens, in use or not, that a logout of the session is to end.
     /// Rejected ones are among them, since they may not be dead.
     pub(super) fn end(&mut self) -> Vec<TokenRef> {
-        self.take_tokens(|replaced| !replaced.logging_out)
+        self.take_tokens(|_| true)
     }
 
     /// Removes all tokens.
@@ -260,15 +280,6 @@ impl Retirement {
         replaced.all(|replaced| replaced.rejection.is_some() || !replaced.may_end)
     }
 
-    fn ready(&self) -> impl Iterator<Item = &Replaced> {
-        self.replaced.iter().filter(|replaced| {
-            replaced.may_end
-                && replaced.released
-                && !replaced.logging_out
-                && replaced.rejection.is_none()
-        })
-    }
-
     fn find(&mut self, generation: u64) -> Option<&mut Replaced> {
         self.replaced
             .iter_mut()
@@ -292,7 +303,27 @@ impl Retirement {
     }
 }
 
+impl TokenRef {
+    pub(super) fn new(generation: u64, ends: Option<Timestamp>) -> Self {
+        Self {
+            generation,
+            ends,
+            logging_out: false,
+        }
+    }
+
+    /// Returns whether it has expired. Not while its logout is running, which decides.
+    pub(super) fn is_over(&self, now: Timestamp) -> bool {
+        !self.logging_out && self.ends.is_some_and(|ends| ends <= now)
+    }
+}
+
 impl Replaced {
+    /// Returns whether its logout may start once its time has come.
+    fn is_ready(&self) -> bool {
+        self.may_end && self.released && !self.token.logging_out && self.rejection.is_none()
+    }
+
     /// Returns whether it is dead unless its target rejects a newer token in time.
     fn is_presumed_dead(&self) -> bool {
         self.may_end && self.rejection.is_some()

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use http::StatusCode;
 use tower_reauth::TokenEnd;
 
 use super::check::rejects;
 use super::format::{Ends, Scenario};
-use super::record::{Brought, Login, Logout, Moment, Over, Record};
+use super::record::{Answered, Brought, Login, Logout, Moment, Over, Record};
 use super::values::show_time;
 
 /// A renewal ahead comes this soon before the end at the earliest.
@@ -116,7 +117,7 @@ impl Book<'_> {
         }
     }
 
-    fn rejects(&self, answer: &super::record::Answered) -> bool {
+    fn rejects(&self, answer: &Answered) -> bool {
         rejects(&self.scenario.given.profile.rejection, answer)
     }
 
@@ -319,6 +320,22 @@ impl Book<'_> {
         by_service || by_provider || self.record.rejected.contains(&token)
     }
 
+    /// Whether a later token was proven, or a login has failed.
+    fn is_succeeded(&self, token: u64) -> bool {
+        let proves = |answer: &Answered| {
+            let says_nothing =
+                answer.status.is_server_error() || answer.status == StatusCode::TOO_MANY_REQUESTS;
+            !self.rejects(answer) && !says_nothing
+        };
+        let is_proven = self.record.arrivals.iter().any(|arrival| {
+            let is_later = arrival.token.is_some_and(|later| later > token);
+            is_later && arrival.answer.as_ref().is_some_and(proves)
+        });
+        let has_failed =
+            |login: &Login| matches!(login.brought, Brought::Nothing | Brought::Refusal);
+        is_proven || self.record.logins.iter().any(has_failed)
+    }
+
     /// What the session says of a token's end must be so.
     fn ended(&self, at: Moment, token: u64, end: TokenEnd) -> Option<String> {
         let what = format!(
@@ -396,7 +413,7 @@ impl Book<'_> {
         let is_tried = logouts.next().is_some();
         let waits_its_turn = self.record.until.under_way > 0;
         // Whether it was dead shows only when that request is made again.
-        let waits_for_a_verdict = self.was_rejected(token);
+        let waits_for_a_verdict = self.was_rejected(token) || !self.is_succeeded(token);
         (!is_waited_for && !is_tried && !waits_its_turn && !waits_for_a_verdict)
             .then(|| format!("{what}: it was replaced, and nothing became of it"))
     }

@@ -9,8 +9,8 @@ use tower::ServiceExt;
 use tower_reauth::credentials::{Record, Version};
 use tower_reauth::{
     Anonymous, CredentialProvider, CredentialSource, CredentialStore, Credentials, LoginContext,
-    LogoutContext, LogoutEnds, PasswordChange, PasswordContext, Profile, ProviderError, Rejection,
-    Rolling, Session, Source, SourceError, Token,
+    LogoutContext, LogoutEnds, LogoutReason, PasswordChange, PasswordContext, Profile,
+    ProviderError, Rejection, Rolling, Session, Source, SourceError, Token,
 };
 
 use super::format::{Answer, Asks, Condition, Ends, Given, Kind, Line, Reading};
@@ -426,7 +426,10 @@ impl CredentialProvider for ScriptedProvider {
     }
 
     async fn logout(&self, cx: LogoutContext) -> Result<(), ProviderError> {
-        let under_way = self.recorder.enter_provider("logout");
+        let under_way = match cx.reason() {
+            LogoutReason::Replaced => self.recorder.enter_beside(),
+            _ => self.recorder.enter_provider("logout"),
+        };
         let began = self.recorder.now();
         let token = number_of_token(cx.token());
         let number = {

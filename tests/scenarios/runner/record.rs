@@ -54,6 +54,8 @@ pub(crate) struct Record {
     pub(crate) source: Option<String>,
     /// How many calls of the provider are under way.
     pub(crate) under_way: usize,
+    /// Those among them that log out a replaced token.
+    pub(crate) beside: usize,
     order: usize,
 }
 
@@ -241,10 +243,27 @@ impl Recorder {
 
     /// One call of the provider, until what it returns is dropped.
     pub(crate) fn enter_provider(&self, what: &'static str) -> UnderWay {
+        self.enter(what, false)
+    }
+
+    /// The logout of a replaced token, which may run beside another call but not beside
+    /// another logout.
+    pub(crate) fn enter_beside(&self) -> UnderWay {
+        self.enter("logout", true)
+    }
+
+    fn enter(&self, what: &'static str, beside: bool) -> UnderWay {
         let already = {
             let mut record = self.record();
+            let is_logout = what == "logout";
+            let others = match beside {
+                true => record.beside,
+                false if is_logout => record.under_way,
+                false => record.under_way - record.beside,
+            };
             record.under_way += 1;
-            record.under_way > 1
+            record.beside += usize::from(beside);
+            others > 0
         };
         if already {
             self.wrong(&format!(
@@ -254,6 +273,7 @@ impl Recorder {
         UnderWay {
             recorder: self.clone(),
             what,
+            beside,
             answered: false,
         }
     }
@@ -347,6 +367,7 @@ impl Record {
 pub(crate) struct UnderWay {
     recorder: Recorder,
     what: &'static str,
+    beside: bool,
     answered: bool,
 }
 
@@ -361,7 +382,11 @@ impl UnderWay {
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.recorder.record().under_way -= 1;
+        {
+            let mut record = self.recorder.record();
+            record.under_way -= 1;
+            record.beside -= usize::from(self.beside);
+        }
         if !self.answered {
             self.recorder
                 .note(format!("the provider's {} ends without answer", self.what));

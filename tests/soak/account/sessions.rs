@@ -15,8 +15,17 @@ impl Account {
         self.calls += 1;
         let call = self.calls;
         let known = &mut self.users[user];
-        known.under_way.insert(call);
-        let flights = known.under_way.len();
+        let retiring = known.retiring;
+        let flights = match purpose {
+            Purpose::Retire { .. } => {
+                known.retiring += 1;
+                known.retiring
+            }
+            Purpose::Login { .. } | Purpose::Logout { .. } | Purpose::Change { .. } => {
+                known.under_way.insert(call);
+                known.under_way.len()
+            }
+        };
         self.most_flights = self.most_flights.max(flights);
         match purpose {
             Purpose::Login { password, reason } => {
@@ -32,8 +41,13 @@ impl Account {
                     format_args!("{name}: refused password {password} was sent again: {reason:?}"),
                 );
             }
-            Purpose::Logout { token } => {
-                known.may_be_forced = false;
+            Purpose::Logout { token } | Purpose::Retire { token } => {
+                let is_beside = matches!(purpose, Purpose::Retire { .. });
+                known.may_be_forced &= is_beside;
+                self.must(
+                    is_beside || retiring == 0,
+                    format_args!("{name}: a logout beside that of a replaced token"),
+                );
                 let issued = self.tokens.get_mut(&token).expect("issued");
                 issued.logouts += 1;
                 let held = issued.held;
@@ -75,6 +89,10 @@ impl Account {
         outcome: Option<Result<Option<u64>, &ProviderError>>,
     ) {
         let known = &mut self.users[user];
+        if let Purpose::Retire { .. } = purpose {
+            known.retiring -= 1;
+            return;
+        }
         known.under_way.remove(&call);
         known.renewal = None;
         match (purpose, outcome) {
@@ -112,7 +130,7 @@ impl Account {
                     self.uncertain_changes += 1;
                 }
             }
-            (Purpose::Login { .. } | Purpose::Logout { .. }, _) => {}
+            (Purpose::Login { .. } | Purpose::Logout { .. } | Purpose::Retire { .. }, _) => {}
         }
     }
 

@@ -20,6 +20,7 @@ const SETTINGS: Settings = Settings {
     logout_ends: LogoutEnds::User,
     rolls: false,
 };
+const LOGOUT: Launch = Launch::Job(JobKind::Logout);
 const HOUR: Duration = Duration::from_secs(3600);
 
 fn target(path: &str) -> Target {
@@ -74,8 +75,8 @@ fn failed(kind: ErrorKind) -> Rules {
 
 fn launched(rules: &mut Rules) -> Option<(Reason, LoginKind)> {
     match rules.take_launch()? {
-        JobKind::Login { reason, kind } => Some((reason, kind)),
-        JobKind::Logout | JobKind::Retire { .. } | JobKind::ChangePassword => None,
+        Launch::Job(JobKind::Login { reason, kind }) => Some((reason, kind)),
+        Launch::Job(JobKind::Logout | JobKind::ChangePassword) | Launch::Retire { .. } => None,
     }
 }
 
@@ -316,45 +317,17 @@ fn a_rejection_asks_the_source_from_time_to_time_and_waits_for_the_answer() {
 }
 
 #[test]
-fn while_no_login_may_be_made_a_rejection_waits_for_a_password_change_and_for_no_retirement() {
+fn while_no_login_may_start_a_rejection_waits_for_a_password_change() {
     let mut rules = live();
     rules.rejected(1, None, NOW);
     rules.login_failed(fails(ErrorKind::Refused), NOW);
     assert!(matches!(rules.change_password(NOW), Start::Started));
     assert!(matches!(rules.rejected(1, None, NOW), OnRejection::Wait));
-
-    let mut rules = renewed(
-        Settings {
-            logout_ends: LogoutEnds::Token,
-            ..SETTINGS
-        },
-        false,
-    );
-    rules.rejected(2, None, NOW);
-    rules.login_failed(fails(ErrorKind::Unavailable), NOW);
-    rules.released(1);
-    rules.tick(NOW);
-    assert!(matches!(rules.take_launch(), Some(JobKind::Retire { .. })));
-    assert!(matches!(
-        rules.rejected(2, None, NOW),
-        OnRejection::Return(ReauthFailure::RenewalFailed(_))
-    ));
 }
 
 #[test]
 fn only_a_login_is_told_as_one() {
-    // The token is over while a job is under way that brings none.
-    let mut rules = live_for_an_hour(RETIRING);
-    rules.renew(NOW);
-    rules.login_landed(new_token(Some(HOUR)), NOW);
-    rules.accepted(2, target("/"), NOW, NOW);
-    rules.released(1);
-    rules.take_launch();
-    rules.tick(NOW);
-    assert_eq!(rules.take_launch(), Some(JobKind::Retire { generation: 1 }));
-    rules.tick(NOW + HOUR);
-    assert_eq!(rules.state(), State::Idle);
-
+    // The token expires while a job is running that yields none.
     let mut rules = live_for_an_hour(SETTINGS);
     rules.renew(NOW);
     rules.login_failed(fails(ErrorKind::Unavailable), NOW);
@@ -643,7 +616,7 @@ fn a_logout_ends_the_token_at_once_and_on_the_server() {
     rules.logout(NOW);
     assert_eq!(rules.ending(), [1]);
     assert_eq!(rules.signal(), None);
-    assert_eq!(rules.take_launch(), Some(JobKind::Logout));
+    assert_eq!(rules.take_launch(), Some(LOGOUT));
     assert!(matches!(rules.acquire(NOW), Acquire::Fail(_)));
     let rejected = rules.rejected(1, Some(target("/a")), NOW);
     assert!(matches!(
@@ -666,7 +639,7 @@ fn a_login_that_lands_after_a_logout_is_logged_out() {
         rules.login_landed(new_token(None), NOW),
         LoginOutcome::End { generation: 1 }
     );
-    assert_eq!(rules.take_launch(), Some(JobKind::Logout));
+    assert_eq!(rules.take_launch(), Some(LOGOUT));
     assert!(matches!(rules.acquire(NOW), Acquire::Fail(_)));
 }
 
@@ -678,7 +651,7 @@ fn what_a_logout_could_not_end_is_tried_again_by_the_next() {
     rules.logout_landed(&[1], &[], Err(fails(ErrorKind::Unavailable)));
     assert!(rules.logout_result().unwrap().is_err());
     rules.logout(NOW);
-    assert_eq!(rules.take_launch(), Some(JobKind::Logout));
+    assert_eq!(rules.take_launch(), Some(LOGOUT));
     rules.logout_landed(&[], &[], Ok(()));
     assert!(rules.logout_result().unwrap().is_ok());
 }
@@ -935,7 +908,7 @@ fn a_replaced_token_is_logged_out_once_nobody_uses_it() {
     assert!(rules.is_waiting_for(1));
     rules.released(1);
     rules.tick(NOW);
-    assert_eq!(rules.take_launch(), Some(JobKind::Retire { generation: 1 }));
+    assert_eq!(rules.take_launch(), Some(Launch::Retire { generation: 1 }));
     assert!(!rules.has_retired_all());
     rules.retire_landed(LogoutOutcome::Done, NOW);
     assert_eq!(ends(&mut rules), [(1, TokenEnd::LoggedOut)]);
@@ -975,7 +948,7 @@ fn a_logout_that_fails_for_now_is_tried_again_and_at_last_given_up() {
     while let Some(at) = rules.wake() {
         now = now.max(at);
         rules.tick(now);
-        assert_eq!(rules.take_launch(), Some(JobKind::Retire { generation: 1 }));
+        assert_eq!(rules.take_launch(), Some(Launch::Retire { generation: 1 }));
         rules.retire_landed(LogoutOutcome::Postponed(None), now);
         tries += 1;
     }
@@ -994,17 +967,97 @@ fn a_logout_that_fails_for_good_is_not_tried_again() {
     assert_eq!(rules.wake(), None);
 }
 
-#[test]
-fn a_logout_under_way_of_a_replaced_token_is_the_sessions_own_once_that_is_logged_out() {
+/// A session whose replaced token 1 is being logged out, and that is logged out itself.
+fn logged_out_while_retiring() -> Rules {
     let mut rules = renewed(RETIRING, false);
     rules.released(1);
     rules.tick(NOW);
-    assert_eq!(rules.take_launch(), Some(JobKind::Retire { generation: 1 }));
+    assert_eq!(rules.take_launch(), Some(Launch::Retire { generation: 1 }));
     rules.logout(NOW);
-    assert_eq!(rules.ending(), [2]);
-    rules.retire_landed(LogoutOutcome::Postponed(None), NOW);
+    assert_eq!(rules.take_launch(), Some(LOGOUT));
     assert_eq!(rules.ending(), [2, 1]);
-    assert_eq!(rules.take_launch(), Some(JobKind::Logout));
+    assert_eq!(rules.retiring(), Some(1));
+    rules
+}
+
+#[test]
+fn a_logout_takes_over_a_replaced_token_that_could_not_be_logged_out() {
+    let mut rules = logged_out_while_retiring();
+    rules.retire_landed(LogoutOutcome::Postponed(None), NOW);
+    assert_eq!((rules.ending(), rules.retiring()), (vec![2, 1], None));
+    rules.logout_landed(&[], &[], Ok(()));
+    let logged_out = TokenEnd::LoggedOut;
+    assert_eq!(ends(&mut rules), [(2, logged_out), (1, logged_out)]);
+}
+
+#[test]
+fn a_logout_counts_a_replaced_token_once_that_is_being_logged_out() {
+    for (logout, end) in [
+        (LogoutOutcome::Done, TokenEnd::LoggedOut),
+        (LogoutOutcome::Failed, TokenEnd::Abandoned),
+    ] {
+        let mut rules = logged_out_while_retiring();
+        rules.retire_landed(logout, NOW);
+        assert_eq!(ends(&mut rules), [(1, end)]);
+        assert_eq!(rules.ending(), [2]);
+        rules.logout_landed(&[], &[], Ok(()));
+        assert_eq!(ends(&mut rules), [(2, TokenEnd::LoggedOut)]);
+    }
+}
+
+#[test]
+fn a_replaced_token_that_is_being_logged_out_is_waited_for_in_a_session_without_another() {
+    let mut rules = renewed(RETIRING, false);
+    rules.released(1);
+    rules.tick(NOW);
+    assert_eq!(rules.take_launch(), Some(Launch::Retire { generation: 1 }));
+    rules.logout(NOW);
+    rules.take_launch();
+    rules.logout_landed(&[1], &[], Err(fails(ErrorKind::NoRuntime)));
+    rules.take_events();
+    // Nothing but that one is left.
+    rules.logout(NOW);
+    assert_eq!(rules.take_launch(), Some(LOGOUT));
+    assert!(rules.logout_result().is_none());
+}
+
+#[test]
+fn a_login_after_a_logout_logs_no_replaced_token_out_twice() {
+    let mut rules = logged_out_while_retiring();
+    rules.logout_landed(&[2, 1], &[], Err(fails(ErrorKind::NoRuntime)));
+    rules.login(rules.logouts(), NOW);
+    rules.take_launch();
+    rules.login_landed(new_token(None), NOW);
+    rules.accepted(3, target("/"), NOW, NOW);
+    rules.released(2);
+    rules.tick(NOW);
+    assert_eq!(rules.take_launch(), None, "one logout at a time");
+    rules.retire_landed(LogoutOutcome::Done, NOW);
+    rules.tick(NOW);
+    assert_eq!(rules.take_launch(), Some(Launch::Retire { generation: 2 }));
+}
+
+#[test]
+fn jobs_run_beside_the_logout_of_a_replaced_token() {
+    let mut rules = renewed(RETIRING, false);
+    rules.released(1);
+    rules.tick(NOW);
+    assert_eq!(rules.take_launch(), Some(Launch::Retire { generation: 1 }));
+    assert!(matches!(rules.change_password(NOW), Start::Started));
+    rules.take_launch();
+    rules.password_change_landed(Ok(()), NOW);
+    assert!(matches!(
+        rules.rejected(2, Some(target("/a")), NOW),
+        OnRejection::Wait
+    ));
+    assert_eq!(
+        launched(&mut rules),
+        Some((Reason::Rejected, LoginKind::Usual))
+    );
+    rules.take_events();
+    rules.retire_landed(LogoutOutcome::Done, NOW);
+    assert_eq!(ends(&mut rules), [(1, TokenEnd::LoggedOut)]);
+    assert!(rules.is_logging_in());
 }
 
 #[test]
@@ -1083,7 +1136,7 @@ fn a_token_is_logged_out_if_its_target_rejects_the_successor_that_another_has_pr
     rules.accepted(2, target("/b"), NOW, NOW);
     rules.replay_rejected(target("/a"), NOW);
     rules.tick(NOW);
-    assert_eq!(rules.take_launch(), Some(JobKind::Retire { generation: 1 }));
+    assert_eq!(rules.take_launch(), Some(Launch::Retire { generation: 1 }));
     rules.retire_landed(LogoutOutcome::Done, NOW);
     assert_eq!(ends(&mut rules), [(1, TokenEnd::LoggedOut)]);
 }
@@ -1099,7 +1152,7 @@ fn four_tokens_wait_for_a_proven_one_and_the_oldest_of_more_is_logged_out() {
         rules.released(generation - 1);
         rules.tick(NOW);
     }
-    assert_eq!(rules.take_launch(), Some(JobKind::Retire { generation: 1 }));
+    assert_eq!(rules.take_launch(), Some(Launch::Retire { generation: 1 }));
     rules.retire_landed(LogoutOutcome::Done, NOW);
     rules.tick(NOW);
     assert_eq!(rules.take_launch(), None);
@@ -1122,7 +1175,7 @@ fn a_rejected_token_is_logged_out_if_its_successor_is_rejected_too() {
     assert_eq!(rules.take_launch(), None, "which nothing has accepted yet");
     rules.accepted(2, target("/b"), NOW, NOW);
     rules.tick(NOW);
-    assert_eq!(rules.take_launch(), Some(JobKind::Retire { generation: 1 }));
+    assert_eq!(rules.take_launch(), Some(Launch::Retire { generation: 1 }));
 }
 
 #[test]
@@ -1134,7 +1187,7 @@ fn a_later_rejection_by_the_same_target_says_so_too() {
     rules.login_landed(new_token(None), later);
     rules.accepted(3, target("/b"), later, later);
     rules.tick(later);
-    assert_eq!(rules.take_launch(), Some(JobKind::Retire { generation: 1 }));
+    assert_eq!(rules.take_launch(), Some(Launch::Retire { generation: 1 }));
 }
 
 #[test]
@@ -1146,7 +1199,7 @@ fn a_token_that_nothing_has_accepted_is_logged_out_although_it_was_rejected() {
     rules.released(1);
     rules.accepted(2, target("/a"), NOW, NOW);
     rules.tick(NOW);
-    assert_eq!(rules.take_launch(), Some(JobKind::Retire { generation: 1 }));
+    assert_eq!(rules.take_launch(), Some(Launch::Retire { generation: 1 }));
 }
 
 #[test]
@@ -1159,7 +1212,7 @@ fn a_replaced_token_is_logged_out_after_a_login_that_failed() {
     rules.take_launch();
     rules.login_failed(fails(ErrorKind::Unavailable), NOW);
     rules.tick(NOW);
-    assert_eq!(rules.take_launch(), Some(JobKind::Retire { generation: 1 }));
+    assert_eq!(rules.take_launch(), Some(Launch::Retire { generation: 1 }));
 }
 
 #[test]
@@ -1283,6 +1336,7 @@ fn whatever_happens_there_is_one_flight_and_no_token_is_lost() {
         let mut rules = Rules::new(settings, round);
         let mut now = NOW;
         let mut flying = None;
+        let mut retiring = None;
         let mut ended = std::collections::BTreeMap::new();
         for _ in 0..200 {
             now += Duration::from_millis(roll(3000));
@@ -1303,6 +1357,14 @@ fn whatever_happens_there_is_one_flight_and_no_token_is_lost() {
                 12 => rules.tick(now),
                 13 => rules.released(generation),
                 9 | 14 if roll(50) == 0 => rules.close(),
+                15 if retiring.take().is_some() => {
+                    let logouts = [
+                        LogoutOutcome::Done,
+                        LogoutOutcome::Postponed(None),
+                        LogoutOutcome::Failed,
+                    ];
+                    rules.retire_landed(logouts[roll(3) as usize], now);
+                }
                 _ => match flying.take() {
                     None => {}
                     Some(JobKind::Login { .. }) if roll(3) > 0 => {
@@ -1338,24 +1400,21 @@ fn whatever_happens_there_is_one_flight_and_no_token_is_lost() {
                         let lost: Vec<u64> = left.pop().into_iter().collect();
                         rules.logout_landed(&left, &lost, Ok(()));
                     }
-                    Some(JobKind::Retire { .. }) => {
-                        let logouts = [
-                            LogoutOutcome::Done,
-                            LogoutOutcome::Postponed(None),
-                            LogoutOutcome::Failed,
-                        ];
-                        rules.retire_landed(logouts[roll(3) as usize], now);
-                    }
                     Some(JobKind::ChangePassword) => {
                         let outcomes = [Ok(()), Err(fails(ErrorKind::Uncertain))];
                         rules.password_change_landed(outcomes[roll(2) as usize].clone(), now);
                     }
                 },
             }
-            if let Some(launched) = rules.take_launch() {
-                assert_eq!(flying.replace(launched), None, "two jobs at once");
+            while let Some(launched) = rules.take_launch() {
+                let before = match launched {
+                    Launch::Job(job) => flying.replace(job).is_some(),
+                    Launch::Retire { generation } => retiring.replace(generation).is_some(),
+                };
+                assert!(!before, "two at once: {launched:?}");
             }
             assert_eq!(flying, rules.job_kind());
+            assert_eq!(retiring, rules.retiring());
             let renewing = matches!(flying, Some(JobKind::Login { .. }));
             assert!(renewing || rules.signal() != Some(Signal::Suspended));
             if let Phase::LoggedOut(_) = rules.phase {
@@ -1388,31 +1447,11 @@ fn the_last_handles_end_accounts_for_a_token_whose_logout_is_under_way_too() {
     let mut rules = renewed(RETIRING, false);
     rules.released(1);
     rules.tick(NOW);
-    assert_eq!(rules.take_launch(), Some(JobKind::Retire { generation: 1 }));
+    assert_eq!(rules.take_launch(), Some(Launch::Retire { generation: 1 }));
     rules.abandon();
     let mut ended: Vec<u64> = ends(&mut rules).into_iter().map(|(one, _)| one).collect();
     ended.sort_unstable();
     assert_eq!(ended, [1, 2]);
-}
-
-/// Rule 15, where the job under way is not a login.
-#[test]
-fn a_renewal_that_is_due_goes_before_a_retirement() {
-    let mut rules = Rules::new(RETIRING, 1);
-    for _ in 0..2 {
-        rules.renew(NOW);
-        rules.take_launch();
-        rules.login_landed(new_token(Some(HOUR)), NOW);
-    }
-    rules.on_use(NOW);
-    rules.take_events();
-    let due = due(&rules);
-    rules.released(1);
-    rules.tick(due);
-    assert_eq!(
-        launched(&mut rules),
-        Some((Reason::Expiring, LoginKind::Usual))
-    );
 }
 
 /// A session whose tokens 1 and 2 were replaced by token 3, which is proven.
@@ -1445,11 +1484,11 @@ fn while_one_logout_is_backed_off_from_another_token_is_logged_out_and_not_that_
     let mut rules = renewed_twice();
     rules.released(1);
     rules.tick(NOW);
-    assert_eq!(rules.take_launch(), Some(JobKind::Retire { generation: 1 }));
+    assert_eq!(rules.take_launch(), Some(Launch::Retire { generation: 1 }));
     rules.retire_landed(LogoutOutcome::Postponed(None), NOW);
     rules.released(2);
     rules.tick(NOW);
-    assert_eq!(rules.take_launch(), Some(JobKind::Retire { generation: 2 }));
+    assert_eq!(rules.take_launch(), Some(Launch::Retire { generation: 2 }));
 }
 
 #[test]
@@ -1473,12 +1512,9 @@ fn a_replaced_token_whose_logout_is_under_way_is_not_the_one_given_up() {
     rules.accepted(65, target("/"), NOW, NOW);
     rules.released(1);
     rules.tick(NOW);
-    assert_eq!(rules.take_launch(), Some(JobKind::Retire { generation: 1 }));
+    assert_eq!(rules.take_launch(), Some(Launch::Retire { generation: 1 }));
     let mut retirement = std::mem::take(&mut rules.retirement);
-    let token = TokenRef {
-        generation: 66,
-        ends: None,
-    };
+    let token = TokenRef::new(66, None);
     assert_eq!(retirement.add(token, None), Some(2));
 }
 
@@ -1607,7 +1643,7 @@ fn a_replaced_token_is_logged_out_though_its_idle_time_may_be_over() {
     rules.accepted(2, target("/"), NOW, NOW);
     rules.released(1);
     rules.tick(NOW + HOUR);
-    assert_eq!(rules.take_launch(), Some(JobKind::Retire { generation: 1 }));
+    assert_eq!(rules.take_launch(), Some(Launch::Retire { generation: 1 }));
 }
 
 #[test]

@@ -11,7 +11,7 @@ use crate::error::{Error, ErrorKind};
 use crate::provider::{LogoutEnds, Reason};
 use crate::session::rules::LogoutOutcome;
 use crate::session::rules::{Event, TokenEnd};
-use crate::session::rules::{JobKind, LoginKind, LoginOutcome, Signal, Timestamp};
+use crate::session::rules::{JobKind, Launch, LoginKind, LoginOutcome, Signal, Timestamp};
 
 /// How often the source is asked after a refusal.
 pub(super) const RECHECK_EVERY: Duration = Duration::from_secs(10);
@@ -55,7 +55,7 @@ pub(super) enum By {
     /// By what the last act did.
     Act,
     /// By this job, which the last act has launched.
-    Launch(JobKind),
+    Launch(Launch),
     /// By what comes of this, which is promised to go well.
     Promise(Option<Act>),
 }
@@ -67,6 +67,7 @@ pub(super) struct Before {
     generation: Option<u64>,
     ends: Option<Timestamp>,
     job: Option<UnderWay>,
+    retire: Option<UnderWay>,
 }
 
 impl Known {
@@ -121,6 +122,7 @@ impl World {
             generation: self.rules.generation(),
             ends: self.rules.ends(),
             job: self.job.clone(),
+            retire: self.retire.clone(),
         }
     }
 
@@ -134,17 +136,21 @@ impl World {
         &mut self,
         cause: &Cause,
         before: &Before,
-        launched: Option<UnderWay>,
+        launched: Vec<UnderWay>,
         events: &[Event],
     ) {
         self.take_note(cause, before);
-        let was_broken = self.broken.is_some();
-        self.check_launch(cause, before, launched.as_ref(), events);
-        if let Some(under_way) = launched {
+        self.check_started(&launched, events);
+        for under_way in launched {
+            let was_broken = self.broken.is_some();
+            self.check_launch(cause, before, &under_way);
             if let Some(broken) = self.broken.as_mut().filter(|_| !was_broken) {
-                broken.by = By::Launch(under_way.job);
+                broken.by = By::Launch(under_way.launch);
             }
-            self.job = Some(under_way);
+            match under_way.launch {
+                Launch::Job(_) => self.job = Some(under_way),
+                Launch::Retire { .. } => self.retire = Some(under_way),
+            }
         }
         self.check_events(cause, before, events);
         self.check_flight();
@@ -156,22 +162,17 @@ impl World {
 
     /// A rejection that came while no login could start is acted on after that.
     fn check_owed(&mut self, cause: &Cause) {
-        let job = self.job.as_ref().map(|under_way| under_way.job);
+        let job = self.job.as_ref().map(|under_way| under_way.launch);
         match (cause, job) {
-            (
-                Cause::Rejected { generation, path },
-                Some(job @ (JobKind::ChangePassword | JobKind::Retire { .. })),
-            ) => {
+            (Cause::Rejected { generation, path }, Some(Launch::Job(JobKind::ChangePassword))) => {
                 let is_late = self.rules.generation().is_some_and(|new| new > *generation);
                 let cools_down = path.is_some_and(|path| self.cools_down(path));
-                // A change may end whatever login_block there is.
-                let may = job == JobKind::ChangePassword || !self.is_in_trouble();
                 let is_in_use = self.rules.generation().is_some();
-                if may && is_in_use && !is_late && !cools_down {
+                if is_in_use && !is_late && !cools_down {
                     self.deferred_rejection = Some((*generation, *path));
                 }
             }
-            (Cause::Landed(..), _) => {
+            (Cause::Landed(under_way, _), _) if matches!(under_way.launch, Launch::Job(_)) => {
                 let Some((generation, path)) = self.deferred_rejection.take() else {
                     return;
                 };
@@ -398,7 +399,7 @@ impl World {
             | Landing::PutOff
             | Landing::NotChanged(_) => {}
         }
-        if let JobKind::Logout | JobKind::Retire { .. } = under_way.job {
+        if let Launch::Job(JobKind::Logout) | Launch::Retire { .. } = under_way.launch {
             for generation in &under_way.tokens {
                 if let Some(token) = self.known(*generation) {
                     token.tries += 1;
@@ -415,13 +416,7 @@ impl World {
         }
     }
 
-    fn check_launch(
-        &mut self,
-        cause: &Cause,
-        before: &Before,
-        launched: Option<&UnderWay>,
-        events: &[Event],
-    ) {
+    fn check_started(&mut self, launched: &[UnderWay], events: &[Event]) {
         let said: Vec<Reason> = events
             .iter()
             .filter_map(|event| match event {
@@ -431,8 +426,8 @@ impl World {
             .collect();
         let started: Vec<Reason> = launched
             .iter()
-            .filter_map(|under_way| match under_way.job {
-                JobKind::Login { reason, .. } => Some(reason),
+            .filter_map(|under_way| match under_way.launch {
+                Launch::Job(JobKind::Login { reason, .. }) => Some(reason),
                 _ => None,
             })
             .collect();
@@ -442,19 +437,25 @@ impl World {
                 format!("said to start {said:?}, and started {started:?}"),
             );
         }
-        let Some(under_way) = launched else {
-            return;
+    }
+
+    fn check_launch(&mut self, cause: &Cause, before: &Before, under_way: &UnderWay) {
+        let beside = match under_way.launch {
+            Launch::Job(_) => &before.job,
+            Launch::Retire { .. } => &before.retire,
         };
-        if before.job.is_some() {
-            self.fail(1, format!("{:?} beside another job", under_way.job));
+        if beside.is_some() {
+            self.fail(1, format!("{:?} beside {beside:?}", under_way.launch));
         }
-        match under_way.job {
-            JobKind::Login { reason, kind } => self.check_login(cause, before, reason, kind),
-            JobKind::Logout => {
+        match under_way.launch {
+            Launch::Job(JobKind::Login { reason, kind }) => {
+                self.check_login(cause, before, reason, kind);
+            }
+            Launch::Job(JobKind::Logout) => {
                 if !self.logged_out {
                     self.fail(20, "a logout that nobody asked for".into());
                 }
-                if under_way.tokens.is_empty() {
+                if under_way.tokens.is_empty() && self.retire.is_none() {
                     self.fail(20, "a logout of nothing".into());
                 }
                 let mut tokens = under_way.tokens.clone();
@@ -467,16 +468,8 @@ impl World {
                     self.check_is_not_over(generation);
                 }
             }
-            JobKind::Retire { generation } => {
-                if self.rests.is_some_and(|until| self.now < until) {
-                    self.fail(
-                        2,
-                        "who waited for a logout is made to wait for the next".into(),
-                    );
-                }
-                self.check_retirement(generation);
-            }
-            JobKind::ChangePassword => {
+            Launch::Retire { generation } => self.check_retirement(generation),
+            Launch::Job(JobKind::ChangePassword) => {
                 if !matches!(cause, Cause::ChangePassword) {
                     self.fail(21, format!("{cause:?} has started a password change"));
                 }
@@ -643,13 +636,13 @@ impl World {
     fn check_events(&mut self, cause: &Cause, before: &Before, events: &[Event]) {
         for event in events {
             let landed = match cause {
-                Cause::Landed(under_way, landing) => Some((under_way.job, *landing)),
+                Cause::Landed(under_way, landing) => Some((under_way.launch, *landing)),
                 _ => None,
             };
             match event {
                 Event::LoginStarted { .. } => {}
                 Event::LoggedIn { generation, .. } => {
-                    let Some((JobKind::Login { .. }, landing)) = landed else {
+                    let Some((Launch::Job(JobKind::Login { .. }), landing)) = landed else {
                         self.fail(1, "logged in without a login".into());
                         continue;
                     };
@@ -677,7 +670,10 @@ impl World {
                     }
                 }
                 Event::LoginFailed { .. } => {
-                    if !matches!(landed, Some((JobKind::Login { .. }, Landing::Failed(..)))) {
+                    if !matches!(
+                        landed,
+                        Some((Launch::Job(JobKind::Login { .. }), Landing::Failed(..)))
+                    ) {
                         self.fail(1, "a login failed that was none".into());
                     }
                 }
@@ -730,7 +726,10 @@ impl World {
             return;
         };
         let said = |is_it: fn(&Event) -> bool| events.iter().any(is_it);
-        let is_said = match (under_way.job, landing) {
+        let Launch::Job(job) = under_way.launch else {
+            return;
+        };
+        let is_said = match (job, landing) {
             (JobKind::Login { .. }, Landing::Failed(..)) => {
                 said(|event| matches!(event, Event::LoginFailed { .. }))
             }
@@ -743,10 +742,10 @@ impl World {
             (JobKind::ChangePassword, _) => {
                 said(|event| matches!(event, Event::PasswordChangeFailed { .. }))
             }
-            (JobKind::Logout | JobKind::Retire { .. }, _) => true,
+            (JobKind::Logout, _) => true,
         };
         if !is_said {
-            self.fail(2, format!("nobody hears of the end of {:?}", under_way.job));
+            self.fail(2, format!("nobody hears of the end of {job:?}"));
         }
     }
 
@@ -808,6 +807,10 @@ impl World {
             TokenEnd::Continued => match cause {
                 Cause::Landed(_, Landing::NewToken { continues, .. }) => *continues && was_in_use,
                 Cause::Landed(_, Landing::Earlier) => !was_in_use,
+                // A login has yielded it again while it was being logged out.
+                Cause::Landed(_, Landing::Retired(logout)) => {
+                    token.was_reused && *logout != LogoutOutcome::Done
+                }
                 _ => false,
             },
             TokenEnd::Abandoned => match ended_here {
@@ -841,20 +844,27 @@ impl World {
     }
 
     fn check_flight(&mut self) {
-        let job = self.job.as_ref().map(|under_way| under_way.job);
-        let under_way = self.rules.running();
-        if job != under_way {
+        let job = self.job.as_ref().map(|under_way| under_way.launch);
+        let running = self.rules.running();
+        if job != running.map(Launch::Job) {
             self.fail(
                 1,
-                format!("{job:?} was launched, and {under_way:?} is under way"),
+                format!("{job:?} was launched, and {running:?} is running"),
             );
         }
-        if let Some(JobKind::Retire { generation }) = job
-            && !self.rules.is_replaced(generation)
-        {
-            self.fail(19, format!("token {generation} is logged out twice"));
+        let retire = self.retire.as_ref().map(|under_way| under_way.launch);
+        let retiring = self.rules.retiring();
+        if retire != retiring.map(|generation| Launch::Retire { generation }) {
+            self.fail(
+                19,
+                format!("{retire:?} was launched, and {retiring:?} is being logged out"),
+            );
         }
-        let renews = matches!(job, Some(JobKind::Login { .. }));
+        let given = self.job.as_ref().map(|under_way| &under_way.tokens[..]);
+        if retiring.is_some_and(|token| given.unwrap_or_default().contains(&token)) {
+            self.fail(19, format!("token {retiring:?} is logged out twice"));
+        }
+        let renews = matches!(job, Some(Launch::Job(JobKind::Login { .. })));
         if self.rules.signal() == Some(Signal::Suspended) && !renews {
             self.fail(5, "a token is suspended, and not being renewed".into());
         }
@@ -930,8 +940,7 @@ impl World {
                 self.fail(20, "there is a token after a logout".into());
             }
             let is_left = !self.rules.ending().is_empty();
-            let was_tried =
-                matches!(cause, Cause::Landed(under_way, _) if under_way.job == JobKind::Logout);
+            let was_tried = matches!(cause, Cause::Landed(under_way, _) if under_way.launch == Launch::Job(JobKind::Logout));
             if is_left
                 && self.job.is_none()
                 && !was_tried

@@ -4,9 +4,8 @@ use super::checks::{Broken, By};
 use super::world::{Act, Known, Landing, TokenState, World};
 use crate::error::ErrorKind;
 use crate::provider::LogoutEnds;
-use crate::session::rules::JobKind;
-use crate::session::rules::LogoutOutcome;
 use crate::session::rules::{Event, TokenEnd};
+use crate::session::rules::{JobKind, Launch, LogoutOutcome};
 
 /// How many jobs it takes at most.
 const JOBS: usize = 8;
@@ -54,7 +53,7 @@ fn unlucky_waiters(world: &mut World) {
         }
         match &world.job {
             None => return world.fail(2, "somebody waits for nothing".into()),
-            Some(under_way) if matches!(under_way.job, JobKind::Login { .. }) => {
+            Some(under_way) if matches!(under_way.launch, Launch::Job(JobKind::Login { .. })) => {
                 world.act(Act::Land(Landing::Failed(ErrorKind::Unavailable, None)));
             }
             Some(_) => land_well(world),
@@ -101,7 +100,7 @@ fn recovery(world: &mut World) {
 fn logout(world: &mut World) {
     world.act(Act::Logout);
     for _ in 0..JOBS {
-        if world.job.is_none() || world.broken.is_some() {
+        if world.job.is_none() && world.retire.is_none() || world.broken.is_some() {
             break;
         }
         land_well(world);
@@ -121,13 +120,14 @@ fn close(world: &mut World) {
     world.users.clear();
     for _ in 0..3 * JOBS {
         world.timer();
-        if world.broken.is_some() || world.job.is_none() && world.rules.has_retired_all() {
+        let is_busy = world.job.is_some() || world.retire.is_some();
+        if world.broken.is_some() || !is_busy && world.rules.has_retired_all() {
             break;
         }
-        match (&world.job, world.rules.wake()) {
-            (Some(_), _) => land_well(world),
-            (None, Some(wake)) => world.now = world.now.max(wake),
-            (None, None) => break,
+        match world.rules.wake() {
+            _ if is_busy => land_well(world),
+            Some(wake) => world.now = world.now.max(wake),
+            None => break,
         }
     }
     let waits_for_nothing =
@@ -170,19 +170,19 @@ fn all_ended(world: &mut World) {
     }
 }
 
-/// The good end of each job.
+/// The good end of what is running. A logout of the session waits for the one beside it.
 fn land_well(world: &mut World) {
-    let Some(under_way) = &world.job else {
+    let Some(under_way) = world.retire.as_ref().or(world.job.as_ref()) else {
         return;
     };
-    let landing = match under_way.job {
-        JobKind::Login { .. } => Landing::NewToken {
+    let landing = match under_way.launch {
+        Launch::Job(JobKind::Login { .. }) => Landing::NewToken {
             lives: 0,
             continues: false,
         },
-        JobKind::Logout => Landing::Ended,
-        JobKind::Retire { .. } => Landing::Retired(LogoutOutcome::Done),
-        JobKind::ChangePassword => Landing::Changed,
+        Launch::Job(JobKind::Logout) => Landing::Ended,
+        Launch::Retire { .. } => Landing::Retired(LogoutOutcome::Done),
+        Launch::Job(JobKind::ChangePassword) => Landing::Changed,
     };
     world.act(Act::Land(landing));
 }

@@ -37,7 +37,7 @@ use setups::{
 use world::{Act, Path, Setup, Stage, User, World};
 
 use crate::provider::Reason;
-use crate::session::rules::{JobKind, LoginKind};
+use crate::session::rules::{JobKind, Launch, LoginKind};
 
 /// How far an exploration went.
 #[derive(Debug, Default)]
@@ -269,7 +269,7 @@ fn a_counter_example_says_which_flight_is_one_too_many() {
     let acts = [Act::Request(Path::A), REJECTED];
     let reason = Reason::Rejected;
     let kind = LoginKind::Usual;
-    let login = By::Launch(JobKind::Login { reason, kind });
+    let login = By::Launch(Launch::Job(JobKind::Login { reason, kind }));
     let scenario = written(&TOKENS, &acts, 9, "As if it cooled down.", Then::Not(login)).text;
     let scenario: serde_json::Value = serde_json::from_str(&scenario).expect("JSON");
     assert_eq!(scenario["rule"], 9);

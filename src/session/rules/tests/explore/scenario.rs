@@ -14,16 +14,13 @@ use crate::provider::{LogoutEnds, Reason};
 use crate::session::State;
 use crate::session::rules::Lifetimes;
 use crate::session::rules::LogoutOutcome;
-use crate::session::rules::{JobKind, Timestamp};
+use crate::session::rules::{JobKind, Launch, Timestamp};
 
 /// When what is under way at the end of a path is answered.
 const SOON_AFTER: Duration = Duration::from_secs(1);
 
 /// How long a scenario goes on that is to show what is wrong.
 const A_WHILE: Duration = Duration::from_secs(10);
-
-/// How long a session lets the logout of a replaced token take.
-const RETIREMENT: Duration = Duration::from_secs(5);
 
 /// What the file says that must be true.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -168,9 +165,6 @@ pub(super) fn written(
         before_last = (writer.seen_logins.len(), writer.seen_logouts.len());
     }
     let mut until = writer.end + TICK;
-    if world.rests.is_some_and(|until| world.now < until) {
-        writer.miss("that the next logout of a replaced token waits a second");
-    }
     let mut story = what.to_owned();
     for next_login_reason in &writer.next_login_reason {
         let _ = write!(story, " Not said here: {next_login_reason}.");
@@ -193,13 +187,13 @@ pub(super) fn written(
                 .if_any("logouts", logouts)
                 .with("status", status.inline())
         }
-        Then::Not(By::Launch(JobKind::Login { .. })) => {
+        Then::Not(By::Launch(Launch::Job(JobKind::Login { .. }))) => {
             Object::default().with("logins", before_last.0.to_string())
         }
-        Then::Not(By::Launch(JobKind::Logout | JobKind::Retire { .. })) => {
+        Then::Not(By::Launch(Launch::Job(JobKind::Logout) | Launch::Retire { .. })) => {
             Object::default().with("logouts", before_last.1.to_string())
         }
-        Then::Not(By::Act | By::Promise(_) | By::Launch(JobKind::ChangePassword)) => {
+        Then::Not(By::Act | By::Promise(_) | By::Launch(Launch::Job(JobKind::ChangePassword))) => {
             until += A_WHILE;
             // This request may not use a token that it must not use.
             let probe = Object::default()
@@ -314,7 +308,8 @@ impl Writer<'_> {
                 self.steps.push(late);
             }
             Entry::Launched(under_way) => {
-                let (under_way, landing) = (under_way.clone(), self.landing(place));
+                let under_way = under_way.clone();
+                let landing = self.landing(under_way.launch, place);
                 self.launched(&under_way, landing, place);
             }
             // Said where they began.
@@ -456,12 +451,27 @@ impl Writer<'_> {
     }
 
     /// How the job ends that was launched there.
-    fn landing(&self, place: usize) -> Option<(Timestamp, Landing)> {
+    fn landing(&self, launch: Launch, place: usize) -> Option<(Timestamp, Landing)> {
+        let is_retire = |landing| matches!(landing, Landing::Retired(_));
+        let is_beside = matches!(launch, Launch::Retire { .. });
         let mut landings = self.log[place..].iter();
         landings.find_map(|(at, entry)| match entry {
-            Entry::Landed(landing) => Some((*at, *landing)),
+            Entry::Landed(landing) if is_retire(*landing) == is_beside => Some((*at, *landing)),
             _ => None,
         })
+    }
+
+    /// Whether the logout of a replaced token is running there.
+    fn is_retiring(&self, place: usize) -> bool {
+        let before = self.log[..place].iter().rev();
+        let mut changes = before.filter_map(|(_, entry)| match entry {
+            Entry::Landed(Landing::Retired(_)) => Some(false),
+            Entry::Launched(under_way) => {
+                matches!(under_way.launch, Launch::Retire { .. }).then_some(true)
+            }
+            _ => None,
+        });
+        changes.next().unwrap_or(false)
     }
 
     fn launched(
@@ -476,8 +486,8 @@ impl Writer<'_> {
             None => self.end + SOON_AFTER - at,
         };
         let landing = landing.map(|(_, landing)| landing);
-        match under_way.job {
-            JobKind::Login { reason, .. } => {
+        match under_way.launch {
+            Launch::Job(JobKind::Login { reason, .. }) => {
                 if under_way.asks_source {
                     if let Some(Landing::Failed(ErrorKind::Refused, _)) = landing {
                         return self.miss("how long the source takes");
@@ -510,15 +520,14 @@ impl Writer<'_> {
                         .with("reason", text(reason.as_str())),
                 );
             }
-            JobKind::Logout | JobKind::Retire { .. } => {
-                let is_replaced = under_way.job != JobKind::Logout;
-                if is_replaced && after > RETIREMENT {
-                    self.miss("that the logout of a replaced token takes so long");
+            Launch::Job(JobKind::Logout) | Launch::Retire { .. } => {
+                if under_way.launch == Launch::Job(JobKind::Logout) && self.is_retiring(place) {
+                    self.miss("that a logout waits for that of a replaced token");
                 }
                 // The later ones come when those before have ended.
                 let tokens = match landing {
                     Some(_) => &under_way.tokens[..],
-                    None => &under_way.tokens[..1],
+                    None => &under_way.tokens[..under_way.tokens.len().min(1)],
                 };
                 for (nth, token) in tokens.iter().enumerate() {
                     let call = self.count("logout");
@@ -535,7 +544,7 @@ impl Writer<'_> {
                     );
                 }
             }
-            JobKind::ChangePassword => {
+            Launch::Job(JobKind::ChangePassword) => {
                 let call = self.count("change_password");
                 let answer = match landing {
                     Some(Landing::NotChanged(kind)) => Some(text(kind.as_str())),

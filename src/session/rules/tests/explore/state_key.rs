@@ -162,6 +162,7 @@ impl WriteState for Rules {
             current,
             job,
             launch,
+            retire,
             newest,
             next_login_reason,
             login_block,
@@ -173,11 +174,9 @@ impl WriteState for Rules {
             logouts: _,
             ending,
             retirement,
-            held_up,
-            rested,
             events: _,
         } = self;
-        assert!(!launch, "taken by the event that left it");
+        assert!(!launch && !retire, "taken by the event that left it");
         to.number(match phase {
             Phase::Open => 0,
             Phase::LoggedOut(Ok(())) => 1,
@@ -207,10 +206,6 @@ impl WriteState for Rules {
                 to.number(kind as u64);
             }
             JobKind::Logout => to.number(0),
-            JobKind::Retire { generation } => {
-                to.number(1);
-                to.generation(generation);
-            }
             JobKind::ChangePassword => to.number(2),
         });
         to.generation(*newest);
@@ -239,16 +234,19 @@ impl WriteState for Rules {
         });
         to.each(ending, |to, token| token.write(to));
         retirement.write(to);
-        to.flag(*held_up);
-        to.moment(rested.as_deref().copied().unwrap_or_default());
     }
 }
 
 impl WriteState for TokenRef {
     fn write(&self, to: &mut StateKey) {
-        let Self { generation, ends } = self;
+        let Self {
+            generation,
+            ends,
+            logging_out,
+        } = self;
         to.generation(*generation);
         to.option(*ends, StateKey::moment);
+        to.flag(*logging_out);
     }
 }
 
@@ -267,7 +265,7 @@ impl WriteState for Retirement {
                 rejection,
                 may_end,
                 released,
-                logging_out,
+                reused,
                 backoff,
                 next,
             } = replaced;
@@ -275,7 +273,7 @@ impl WriteState for Retirement {
             to.option(*rejection, |to, by| to.option(by.0, StateKey::target));
             to.flag(*may_end);
             to.flag(*released);
-            to.flag(*logging_out);
+            to.flag(*reused);
             backoff.write(to);
             to.moment(*next);
         });

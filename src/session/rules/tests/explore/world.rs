@@ -20,7 +20,7 @@ use crate::session::rules::Lifetimes;
 use crate::session::rules::LogoutOutcome;
 use crate::session::rules::TokenEnd;
 use crate::session::rules::{
-    Acquire, JobKind, LoginOutcome, NewToken, OnRejection, Rules, Settings, Signal, Start,
+    Acquire, JobKind, Launch, LoginOutcome, NewToken, OnRejection, Rules, Settings, Signal, Start,
     Timestamp,
 };
 
@@ -160,7 +160,7 @@ pub(super) enum Asking {
 /// What is under way.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct UnderWay {
-    pub(super) job: JobKind,
+    pub(super) launch: Launch,
     pub(super) since: Timestamp,
     /// What a logout was given.
     pub(super) tokens: Vec<u64>,
@@ -192,6 +192,8 @@ pub(super) struct Known {
     pub(super) succeeded: bool,
     /// When it is dead, unless its path rejects a newer token before.
     pub(super) dead_at: Option<Timestamp>,
+    /// Whether a login has yielded it again while it was being logged out.
+    pub(super) was_reused: bool,
     /// Whether a logout of the session was to end it.
     pub(super) was_to_end: bool,
     /// How often its logout was tried.
@@ -285,6 +287,8 @@ pub(super) struct World {
     pub(super) setup: &'static Setup,
     pub(super) now: Timestamp,
     pub(super) job: Option<UnderWay>,
+    /// The logout of a replaced token, beside the job.
+    pub(super) retire: Option<UnderWay>,
     pub(super) tokens: Vec<Known>,
     pub(super) users: Vec<User>,
     pub(super) asking: Option<Asking>,
@@ -309,8 +313,6 @@ pub(super) struct World {
     pub(super) targets: [TargetSeen; 2],
     /// A rejection that waits for the end of a job.
     pub(super) deferred_rejection: Option<(u64, Option<Path>)>,
-    /// Until when no replaced token is logged out, since somebody waited.
-    pub(super) rests: Option<Timestamp>,
     /// The first rule that was broken.
     pub(super) broken: Option<Broken>,
     /// How many users there were.
@@ -371,6 +373,7 @@ impl World {
             setup,
             now: Timestamp::ZERO,
             job: None,
+            retire: None,
             tokens: Vec::new(),
             users: Vec::new(),
             asking: None,
@@ -391,7 +394,6 @@ impl World {
             reported: None,
             targets: Default::default(),
             deferred_rejection: None,
-            rests: None,
             broken: None,
             arrived: 0,
             log: logging.then(Vec::new),
@@ -433,6 +435,7 @@ impl World {
             rejected_by: None,
             succeeded: false,
             dead_at: None,
+            was_reused: false,
             was_to_end: self.logged_out,
             tries: 0,
             state,
@@ -465,7 +468,7 @@ impl World {
             acts.extend([Act::Login, Act::Renew, Act::ChangePassword]);
         }
         acts.extend([Act::Logout, Act::Close]);
-        if let Some(under_way) = &self.job {
+        for under_way in self.job.iter().chain(&self.retire) {
             acts.extend(self.landings(under_way).into_iter().map(Act::Land));
         }
         if let Some(next) = self.next() {
@@ -478,8 +481,8 @@ impl World {
     }
 
     fn landings(&self, under_way: &UnderWay) -> Vec<Landing> {
-        match under_way.job {
-            JobKind::Login { .. } => {
+        match under_way.launch {
+            Launch::Job(JobKind::Login { .. }) => {
                 let lives = 0..self.setup.lives.len();
                 let mut landings: Vec<_> = lives
                     .clone()
@@ -508,14 +511,17 @@ impl World {
                 ]);
                 landings
             }
-            JobKind::Logout => {
+            // It waits for the logout beside it.
+            Launch::Job(JobKind::Logout) if self.retire.is_some() => Vec::new(),
+            Launch::Job(JobKind::Logout) if under_way.tokens.is_empty() => vec![Landing::Ended],
+            Launch::Job(JobKind::Logout) => {
                 let mut landings = vec![Landing::Ended, Landing::Left, Landing::Lost];
                 if under_way.tokens.len() > 1 {
                     landings.push(Landing::Some);
                 }
                 landings
             }
-            JobKind::Retire { .. } => [
+            Launch::Retire { .. } => [
                 LogoutOutcome::Done,
                 LogoutOutcome::Postponed(None),
                 LogoutOutcome::Postponed(Some(Duration::from_secs(5))),
@@ -523,7 +529,7 @@ impl World {
             ]
             .map(Landing::Retired)
             .into(),
-            JobKind::ChangePassword => vec![
+            Launch::Job(JobKind::ChangePassword) => vec![
                 Landing::Changed,
                 Landing::NotChanged(ErrorKind::Refused),
                 Landing::NotChanged(ErrorKind::Uncertain),
@@ -904,7 +910,7 @@ impl World {
                 let is_login = matches!(
                     self.job,
                     Some(UnderWay {
-                        job: JobKind::Login { .. },
+                        launch: Launch::Job(JobKind::Login { .. }),
                         ..
                     })
                 );
@@ -970,12 +976,14 @@ impl World {
                 (cause, begin)
             }
         };
-        let job = self.job.as_ref().map(|under_way| under_way.job);
+        let job = self.job.as_ref().map(|under_way| under_way.launch);
         match begin {
             Start::Started => {
                 let fits = match (asking, job) {
-                    (Asking::ChangePassword, Some(JobKind::ChangePassword)) => true,
-                    (_, Some(JobKind::Login { .. })) => asking != Asking::ChangePassword,
+                    (Asking::ChangePassword, Some(Launch::Job(JobKind::ChangePassword))) => true,
+                    (_, Some(Launch::Job(JobKind::Login { .. }))) => {
+                        asking != Asking::ChangePassword
+                    }
                     _ => false,
                 };
                 if !fits {
@@ -987,7 +995,7 @@ impl World {
                     .job
                     .as_ref()
                     .is_some_and(|job| job.logouts == self.logouts);
-                if !matches!(job, Some(JobKind::Login { .. })) || !is_newer {
+                if !matches!(job, Some(Launch::Job(JobKind::Login { .. }))) || !is_newer {
                     self.fail(1, format!("{cause:?} joins {job:?}"));
                 }
             }
@@ -1003,7 +1011,11 @@ impl World {
 
     /// As `Driver::land` does.
     fn land(&mut self, landing: Landing) {
-        let Some(under_way) = self.job.take() else {
+        let place = match landing {
+            Landing::Retired(_) => &mut self.retire,
+            _ => &mut self.job,
+        };
+        let Some(under_way) = place.take() else {
             return;
         };
         self.note(Entry::Landed(landing));
@@ -1038,6 +1050,9 @@ impl World {
                     }
                     fate
                 });
+                if let Some(token) = earlier.and_then(|earlier| self.known(earlier)) {
+                    token.was_reused |= matches!(fate, LoginOutcome::Publish { .. });
+                }
                 self.check_fate(fate, issued.same, under_way.logouts);
                 match fate {
                     LoginOutcome::Publish { .. } => Word::Other,
@@ -1077,8 +1092,15 @@ impl World {
                 Word::Other
             }
             Landing::Retired(logout) => {
+                if let LogoutOutcome::Postponed(_) = logout
+                    && let Some(job) = &mut self.job
+                    && job.launch == Launch::Job(JobKind::Logout)
+                {
+                    job.tokens.extend(&under_way.tokens);
+                }
                 self.step(&cause, |rules, now| rules.retire_landed(logout, now));
-                Word::Other
+                // Nobody waits for it but a logout of the session.
+                return self.timer();
             }
             Landing::Changed => {
                 self.step(&cause, |rules, now| {
@@ -1098,12 +1120,6 @@ impl World {
                 Word::Other
             }
         };
-        // Whose rejection had to wait has a login by now.
-        let acquires = |user: &User| matches!(user.stage, Stage::Acquiring { .. });
-        let is_waited_for = self.asking.is_some() || self.users.iter().any(acquires);
-        if matches!(under_way.job, JobKind::Retire { .. }) && is_waited_for {
-            self.rests = Some(self.now + Duration::from_secs(1));
-        }
         // What is due by now was set before anybody was woken.
         self.timer();
         self.wake(word);
@@ -1163,18 +1179,24 @@ impl World {
                 self.rules.released(generation);
             }
         }
-        let launched = self.rules.take_launch().map(|job| UnderWay {
-            job,
-            since: self.now,
-            tokens: match job {
-                JobKind::Logout => self.rules.ending(),
-                JobKind::Retire { generation } => vec![generation],
-                JobKind::Login { .. } | JobKind::ChangePassword => Vec::new(),
-            },
-            logouts: self.logouts + u64::from(matches!(cause, Cause::Logout)),
-            asks_source: self.refused.is_some() && !matches!(cause, Cause::Login),
-        });
-        if let Some(under_way) = &launched {
+        let mut launched = Vec::new();
+        while let Some(launch) = self.rules.take_launch() {
+            let retiring = self.rules.retiring();
+            let mut ending = self.rules.ending();
+            ending.retain(|token| Some(*token) != retiring);
+            launched.push(UnderWay {
+                launch,
+                since: self.now,
+                tokens: match launch {
+                    Launch::Job(JobKind::Logout) => ending,
+                    Launch::Retire { generation } => vec![generation],
+                    Launch::Job(JobKind::Login { .. } | JobKind::ChangePassword) => Vec::new(),
+                },
+                logouts: self.logouts + u64::from(matches!(cause, Cause::Logout)),
+                asks_source: self.refused.is_some() && !matches!(cause, Cause::Login),
+            });
+        }
+        for under_way in &launched {
             self.note(Entry::Launched(under_way.clone()));
         }
         let events = self.rules.take_events();
@@ -1227,11 +1249,12 @@ impl WriteState for World {
                 Asking::ChangePassword => 3,
             });
         });
-        let job = self.job.as_ref();
-        to.option(job, |to, job| {
-            to.each(&job.tokens, |to, token| to.generation(*token));
-            to.flag(job.logouts == self.logouts);
-        });
+        for under_way in [&self.job, &self.retire] {
+            to.option(under_way.as_ref(), |to, under_way| {
+                to.each(&under_way.tokens, |to, token| to.generation(*token));
+                to.flag(under_way.logouts == self.logouts);
+            });
+        }
         to.flag(self.logged_out);
         to.option(self.refused, |to, at| {
             to.quiet_moment(at + super::checks::RECHECK_EVERY);
@@ -1241,7 +1264,6 @@ impl WriteState for World {
             to.quiet_moment(at + Duration::from_secs(1));
         });
         to.flag(self.deferred_rejection.is_some());
-        to.option(self.rests, StateKey::quiet_moment);
         let alive = self.tokens.iter().filter(|token| {
             !matches!(token.state, TokenState::Ended(_)) || self.is_held(token.generation)
         });
@@ -1254,6 +1276,7 @@ impl WriteState for World {
                 to.option(by, |to, path| to.number(path as u64));
             });
             to.flag(token.succeeded);
+            to.flag(token.was_reused);
             to.option(token.dead_at, StateKey::quiet_moment);
             to.quiet_moment(token.ends_by().unwrap_or_default());
             to.flag(matches!(token.state, TokenState::Ended(_)));
