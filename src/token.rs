@@ -249,7 +249,10 @@ impl Token {
     /// Keeps something of the provider's own with the token, such as a refresh
     /// token or the address to log out at.
     ///
-    /// It is never sent, and read with [`Token::data`].
+    /// It is never sent, and read with [`Token::data`]. It may outlive the token: an
+    /// expired token with data is logged out once a login yields one that does not
+    /// continue it, or with the session. A login that yields the same headers with
+    /// other data yields another token.
     #[must_use]
     pub fn with_data(mut self, data: impl Into<SecretString>) -> Self {
         Arc::make_mut(&mut self.inner).data = Some(data.into());
@@ -342,6 +345,14 @@ impl Token {
     /// Whether both tokens put the same into a request.
     pub(crate) fn sends_the_same_as(&self, other: &Token) -> bool {
         self.headers().eq(other.headers()) && self.inner.cookies == other.inner.cookies
+    }
+
+    /// Returns whether it is `earlier` once more. With other data it is another token,
+    /// unless it continues the one before it.
+    pub(crate) fn repeats(&self, earlier: &Token) -> bool {
+        let data = self.data().map(ExposeSecret::expose_secret);
+        let has_same_data = || data == earlier.data().map(ExposeSecret::expose_secret);
+        self.sends_the_same_as(earlier) && (self.is_continuation() || has_same_data())
     }
 
     /// What must not be quoted of it: the values without what stands before
@@ -665,5 +676,19 @@ mod tests {
         let token = Token::bearer("a").unwrap();
         assert!(token.sends_the_same_as(&Token::bearer("a").unwrap().lives_for(Duration::ZERO)));
         assert!(!token.sends_the_same_as(&Token::bearer("b").unwrap()));
+    }
+
+    #[test]
+    fn the_same_headers_with_other_data_are_another_token_unless_it_continues() {
+        let token = |data| Token::bearer("a").unwrap().with_data(data);
+        assert!(token("r-1").repeats(&token("r-1")));
+        assert!(!token("r-2").repeats(&token("r-1")));
+        assert!(!token("r-2").repeats(&Token::bearer("a").unwrap()));
+        assert!(
+            !Token::bearer("b")
+                .unwrap()
+                .repeats(&Token::bearer("a").unwrap())
+        );
+        assert!(token("r-2").continues_previous().repeats(&token("r-1")));
     }
 }

@@ -13,10 +13,10 @@ use tokio::runtime::{Handle, Runtime};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 use tower::{BoxError, Layer, ServiceExt, service_fn, util::BoxCloneSyncService};
-use tower_reauth::testing::{Answer, Gate, ScriptedProvider, ScriptedService};
+use tower_reauth::testing::{Answer, Call, Gate, ScriptedProvider, ScriptedService};
 use tower_reauth::{
-    CredentialProvider, Error, ErrorKind, Event, LoginContext, LogoutContext, LogoutEnds, Never,
-    Profile, ProviderError, Reason, Reauth, Session, State, Token, TokenEnd,
+    CredentialProvider, Error, ErrorKind, Event, ExposeSecret, LoginContext, LogoutContext,
+    LogoutEnds, Never, Profile, ProviderError, Reason, Reauth, Session, State, Token, TokenEnd,
 };
 
 const HOME: &str = "https://api.test/x";
@@ -541,6 +541,40 @@ async fn a_forbidden_endpoint_leaves_no_session_behind() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_same_headers_with_other_data_are_another_token() {
+    let profile = Profile::at("https://api.test".parse().unwrap());
+    let provider = ScriptedProvider::new(profile.logout_ends(LogoutEnds::Token));
+    let provider = provider.issuing(|number| {
+        let data = ["first", "second", "second"][number - 1];
+        Token::bearer("same").unwrap().with_data(data)
+    });
+    let session = Session::new(provider.clone());
+    prove(&session).await;
+    let logged_out = || -> Vec<String> {
+        let data = |cx: &LogoutContext| {
+            let data = cx.token().data().expect("each has some");
+            data.expose_secret().to_owned()
+        };
+        let calls = provider.calls().into_iter();
+        let logouts = calls.filter_map(|call| match call {
+            Call::Logout(cx) => Some(data(&cx)),
+            _ => None,
+        });
+        logouts.collect()
+    };
+    session.renew().await.unwrap();
+    assert_eq!(session.token().await.unwrap().generation(), 2);
+    prove(&session).await;
+    settle().await;
+    assert_eq!(logged_out(), ["first"]);
+    // The same data, too: the same token.
+    session.renew().await.unwrap();
+    assert_eq!(session.token().await.unwrap().generation(), 2);
+    session.close(MINUTE).await.unwrap();
+    assert_eq!(logged_out(), ["first", "second"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_logout_that_fails_in_the_background_is_tried_again() {
     let server = Server::new(Desk {
         failing_logouts: Mutex::new(3),
@@ -557,7 +591,7 @@ async fn a_logout_that_fails_in_the_background_is_tried_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_background_logout_that_hangs_holds_a_login_up_for_five_seconds_at_most() {
+async fn a_background_logout_that_hangs_holds_up_nobody() {
     let server = Server::new(Desk {
         logout_takes: HOUR,
         ..Desk::default()
@@ -572,7 +606,8 @@ async fn a_background_logout_that_hangs_holds_a_login_up_for_five_seconds_at_mos
     server.revoke_all();
     let since = Instant::now();
     assert_eq!(ask(&client, "/x").await.unwrap(), 200);
-    assert!(since.elapsed() <= Duration::from_secs(5), "{since:?}");
+    // The request and its replay.
+    assert_eq!(since.elapsed(), Duration::from_millis(2));
 }
 
 #[tokio::test(start_paused = true)]

@@ -205,10 +205,11 @@ impl DriverState {
             .clone()
     }
 
-    /// Returns whether `token` is the newest one that a logout is to end.
-    fn is_ending(&self, token: &Token) -> bool {
-        let newest = self.rules.ending().into_iter().max();
-        newest.is_some_and(|newest| self.retired(newest).sends_the_same_as(token))
+    /// Returns whether `token` is the newest one of those that are no longer current.
+    fn is_newest_retired(&self, token: &Token) -> bool {
+        let retired = self.retired.iter().map(|retired| &retired.token);
+        let newest = retired.max_by_key(|token| token.generation());
+        newest.is_some_and(|newest| token.repeats(newest))
     }
 
     /// Returns the tokens that a logout is to end, without the one whose logout is
@@ -512,8 +513,8 @@ impl Driver {
                     lifetimes: lifetimes(token, &self.config),
                     sent: sent.map_or(now, |sent| self.clock.timestamp(sent, suspended)),
                     same: match published {
-                        Some(published) => published.token().sends_the_same_as(token),
-                        None => state.is_ending(token),
+                        Some(published) => token.repeats(published.token()),
+                        None => state.is_newest_retired(token),
                     },
                     continues: token.is_continuation(),
                 };
@@ -593,7 +594,7 @@ impl Driver {
         // A replaced token that becomes current again must not be logged out. Its
         // users since then still use it.
         for retired in &mut state.retired {
-            if retired.token.sends_the_same_as(&token) {
+            if token.repeats(&retired.token) {
                 state.rules.reused(retired.token.generation());
                 state.leases.append(&mut retired.leases);
             }
@@ -604,7 +605,7 @@ impl Driver {
                 let Some(published) = lease.upgrade() else {
                     return false;
                 };
-                let is_same = published.token().sends_the_same_as(&token);
+                let is_same = token.repeats(published.token());
                 state.release(published);
                 is_same
             });
@@ -862,6 +863,7 @@ fn lifetimes(token: &Token, config: &Config) -> Lifetimes {
         absolute: token.lifetime(),
         idle: token.idle_lifetime(),
         refresh_in: token.refresh_delay(),
+        has_data: token.data().is_some(),
     }
 }
 

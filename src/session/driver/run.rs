@@ -92,7 +92,7 @@ impl JobResult {
         match self {
             Self::Login {
                 token: Ok(token), ..
-            } => token.is_continuation() || token.sends_the_same_as(current),
+            } => token.is_continuation() || token.repeats(current),
             Self::Login { .. }
             | Self::Logout { .. }
             | Self::Retire(_)

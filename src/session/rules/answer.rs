@@ -86,10 +86,9 @@ pub(crate) struct NewToken {
     pub(crate) lifetimes: Lifetimes,
     /// The time just before the login request was sent.
     pub(crate) sent: Timestamp,
-    /// Whether it has the same headers as the current token; after a logout, as the
-    /// newest token that is to be logged out.
+    /// Whether it is the current token once more, or the newest one if none is current.
     pub(crate) same: bool,
-    /// Whether it continues the server's session of the current token.
+    /// Whether it continues the server's session of the newest token.
     pub(crate) continues: bool,
 }
 

@@ -259,9 +259,8 @@ impl Rules {
     }
 
     pub(super) fn retire(&mut self, token: TokenRef, rejection: Option<RejectedBy>) {
-        if let Some(given_up) = self.retirement.add(token, rejection) {
-            self.ended(given_up, TokenEnd::Abandoned);
-        }
+        let given_up = self.retirement.add(token, rejection);
+        self.give_up(given_up);
     }
 
     /// Starts the logout of the tokens that are left, unless a job is running.

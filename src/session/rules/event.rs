@@ -88,7 +88,9 @@ pub enum TokenEnd {
     LoggedOut,
     /// The server rejected it.
     Rejected,
-    /// Its lifetime or its idle lifetime is over.
+    /// Its lifetime or its idle lifetime is over. A token with data
+    /// ([`Token::with_data`](crate::Token::with_data)), which may outlive it, ends
+    /// otherwise if logouts end anything.
     Expired,
     /// The token that replaced it continues its server session.
     Continued,

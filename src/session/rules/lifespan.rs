@@ -24,6 +24,8 @@ pub(crate) struct Lifetimes {
     pub(crate) refresh_in: Option<Duration>,
     /// How long before its end to refresh it, if that is set.
     pub(crate) refresh_before: Option<Duration>,
+    /// Whether it has data of the provider, which outlives it: a refresh token, say.
+    pub(crate) has_data: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -32,6 +34,8 @@ pub(super) struct Lifespan {
     pub(super) due: Option<Timestamp>,
     /// Whether any request has used the token.
     pub(super) used: bool,
+    /// Whether something is left on the server when it has expired.
+    pub(super) has_data: bool,
     // Boxed: most tokens have none.
     pub(super) idle: Option<Box<Idle>>,
 }
@@ -62,6 +66,7 @@ impl Lifespan {
             ends: None,
             due: None,
             used: false,
+            has_data: lifetimes.has_data,
             idle: None,
         };
         if let Some(lifetime) = lifetimes.absolute {
@@ -115,9 +120,10 @@ impl Lifespan {
         }
     }
 
-    /// Returns when the token expires even if it is used.
+    /// Returns when the token expires even if it is used, if that leaves nothing on the
+    /// server.
     pub(super) fn absolute_end(&self) -> Option<Timestamp> {
-        self.ends
+        self.ends.filter(|_| !self.has_data)
     }
 
     /// Returns when to refresh the token ahead of its expiry, if it is used. Only
@@ -210,6 +216,7 @@ mod tests {
             idle: idle.map(seconds),
             refresh_in: None,
             refresh_before: None,
+            has_data: false,
         };
         let mut lifespan = Lifespan::new(lifetimes, NOW, NOW, &mut Rng::new(7));
         lifespan.used();
@@ -234,6 +241,7 @@ mod tests {
                 idle: None,
                 refresh_in: refresh_in.map(seconds),
                 refresh_before: before.map(seconds),
+                has_data: false,
             };
             let mut lifespan = Lifespan::new(lifetimes, NOW, NOW, &mut Rng::new(7));
             lifespan.used();
@@ -258,6 +266,7 @@ mod tests {
                 idle: None,
                 refresh_in: None,
                 refresh_before: None,
+                has_data: false,
             };
             let mut lifespan = Lifespan::new(lifetimes, NOW, NOW, &mut Rng::new(seed));
             lifespan.used();

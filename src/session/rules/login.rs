@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::answer::{Acquire, JobKind, LoginKind, LoginOutcome, NewToken, Start};
 use super::backoff::LONGEST_RETRY_AFTER;
-use super::event::Event;
+use super::event::{Event, TokenEnd};
 use super::lifespan::{Lifespan, Lifetimes, end_of};
 use super::retirement::TokenRef;
 use super::time::Timestamp;
@@ -146,6 +146,7 @@ impl Rules {
                 (generation, LoginOutcome::Unchanged { generation })
             }
             Some(_) | None => {
+                self.settle_expired(new.continues || new.same);
                 self.replace_current(new.continues);
                 let generation = self.set_current(new.lifetimes, new.sent, now);
                 (generation, LoginOutcome::Publish { generation })
@@ -168,7 +169,7 @@ impl Rules {
         elapsed: Duration,
         now: Timestamp,
     ) -> LoginOutcome {
-        let lifetime = new.lifetimes.absolute;
+        let lifetime = new.lifetimes.absolute.filter(|_| !new.lifetimes.has_data);
         let ends = lifetime.and_then(|lifetime| end_of(lifetime, new.sent, now));
         let newest = self.ending.iter_mut().max_by_key(|token| token.generation);
         let same = newest.filter(|_| new.same).map(|same| {
@@ -296,6 +297,28 @@ impl Rules {
             accepted: None,
         });
         self.newest
+    }
+
+    /// A login has yielded a token while none was current. If that does not continue the
+    /// newest one, which has expired, the data of that is of no use any more.
+    fn settle_expired(&mut self, continues: bool) {
+        let newest = self.newest;
+        let ends_by_token = match self.settings.logout_ends {
+            LogoutEnds::Token => true,
+            LogoutEnds::Nothing | LogoutEnds::User => false,
+        };
+        let settled = self.retirement.settle_expired(ends_by_token, |generation| {
+            continues && generation == newest
+        });
+        for generation in settled {
+            self.ended(
+                generation,
+                match continues && generation == newest {
+                    true => TokenEnd::Continued,
+                    false => TokenEnd::Abandoned,
+                },
+            );
+        }
     }
 
     fn reopen(&mut self) {

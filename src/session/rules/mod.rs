@@ -40,7 +40,7 @@ pub(crate) use time::Timestamp;
 
 use crate::error::{Error, ErrorKind};
 use crate::origin::Target;
-use crate::provider::Reason;
+use crate::provider::{LogoutEnds, Reason};
 use backoff::Backoff;
 use cooldown::Cooldowns;
 use lifespan::Lifespan;
@@ -255,7 +255,7 @@ impl Rules {
         {
             // Each action changes what is due next, so the loop ends.
             match action {
-                TimedAction::Expire => self.end_current(TokenEnd::Expired),
+                TimedAction::Expire => self.expire_current(),
                 TimedAction::SampleUse => {
                     if let Some(current) = &mut self.current {
                         current.lifespan.sample_use();
@@ -436,14 +436,31 @@ impl Rules {
                 && current.lifespan.ends().is_some_and(|ends| ends <= now)
         });
         if is_over {
-            self.end_current(TokenEnd::Expired);
+            self.expire_current();
         }
     }
 
-    fn end_current(&mut self, end: TokenEnd) {
-        if let Some(current) = self.current.take() {
-            self.next_login_reason = Reason::Expired;
-            self.ended(current.generation, end);
+    /// The current token has expired. Its data may still be good for the next login, and
+    /// is logged out otherwise.
+    fn expire_current(&mut self) {
+        let Some(current) = self.current.take() else {
+            return;
+        };
+        self.next_login_reason = Reason::Expired;
+        match self.settings.logout_ends {
+            LogoutEnds::Token | LogoutEnds::User if current.lifespan.has_data => {
+                let given_up = self.retirement.add_expired(current.to_ref());
+                self.give_up(given_up);
+            }
+            LogoutEnds::Nothing | LogoutEnds::Token | LogoutEnds::User => {
+                self.ended(current.generation, TokenEnd::Expired);
+            }
+        }
+    }
+
+    fn give_up(&mut self, generation: Option<u64>) {
+        if let Some(generation) = generation {
+            self.ended(generation, TokenEnd::Abandoned);
         }
     }
 

@@ -49,6 +49,8 @@ pub(super) struct Replaced {
     pub(super) token: TokenRef,
     /// The rejection that shows that it is dead, unless it was about the request.
     pub(super) rejection: Option<RejectedBy>,
+    /// Whether only its data is left. It waits for a login that does not continue it.
+    pub(super) expired: bool,
     /// Whether nothing waits for a later token to be proven any more.
     pub(super) may_end: bool,
     /// Whether its last use has ended.
@@ -75,6 +77,32 @@ impl Retirement {
     /// Adds a replaced token that may be good. Returns the token to abandon
     /// instead, if there are too many.
     pub(super) fn add(&mut self, token: TokenRef, rejection: Option<RejectedBy>) -> Option<u64> {
+        self.let_oldest_unproven_end();
+        self.push(token, rejection, false)
+    }
+
+    /// Adds an expired token with data.
+    pub(super) fn add_expired(&mut self, token: TokenRef) -> Option<u64> {
+        self.push(token, None, true)
+    }
+
+    fn let_oldest_unproven_end(&mut self) {
+        let mut unproven = self.replaced.iter_mut().filter(|replaced| {
+            !replaced.may_end && !replaced.expired && replaced.rejection.is_none()
+        });
+        if let Some(oldest) = unproven.next()
+            && unproven.count() + 1 == MAX_UNPROVEN
+        {
+            oldest.may_end = true;
+        }
+    }
+
+    fn push(
+        &mut self,
+        token: TokenRef,
+        rejection: Option<RejectedBy>,
+        expired: bool,
+    ) -> Option<u64> {
         let oldest = (self.replaced.len() == MAX_REPLACED)
             .then(|| {
                 self.replaced
@@ -83,23 +111,10 @@ impl Retirement {
             })
             .flatten();
         let given_up = oldest.map(|oldest| self.replaced.remove(oldest).token.generation);
-        let is_waiting = |replaced: &Replaced| !replaced.may_end && replaced.rejection.is_none();
-        if self
-            .replaced
-            .iter()
-            .filter(|replaced| is_waiting(replaced))
-            .count()
-            == MAX_UNPROVEN
-            && let Some(oldest) = self
-                .replaced
-                .iter_mut()
-                .find(|replaced| is_waiting(replaced))
-        {
-            oldest.may_end = true;
-        }
         self.replaced.push(Replaced {
             token,
             rejection,
+            expired,
             may_end: false,
             released: false,
             reused: false,
@@ -107,6 +122,23 @@ impl Retirement {
             next: Timestamp::ZERO,
         });
         given_up
+    }
+
+    /// A login has yielded a token. Returns the expired tokens that have ended with that:
+    /// those that it continues, and all if a logout ends more than one token.
+    pub(super) fn settle_expired(
+        &mut self,
+        ends_by_token: bool,
+        is_continued: impl Fn(u64) -> bool,
+    ) -> Vec<u64> {
+        let settled = self.take(|replaced| {
+            let waits = replaced.expired && !replaced.may_end;
+            waits && (!ends_by_token || is_continued(replaced.token.generation))
+        });
+        for replaced in &mut self.replaced {
+            replaced.may_end |= replaced.expired;
+        }
+        settled
     }
 
     /// The last use of that token has ended.
@@ -157,7 +189,7 @@ impl Retirement {
     /// A login has failed, perhaps since the server allows no more sessions.
     pub(super) fn login_failed(&mut self) {
         for replaced in &mut self.replaced {
-            replaced.may_end |= replaced.rejection.is_none();
+            replaced.may_end |= replaced.rejection.is_none() && !replaced.expired;
         }
     }
 

@@ -262,6 +262,7 @@ impl Book<'_> {
             .and_then(|login| login.ended)
             .map_or(Duration::ZERO, |landed| landed.at);
         let end = self.life(token, at).and_then(|life| life.absolute());
+        let end = end.filter(|_| !self.has_data(token));
         if end.is_some_and(|end| landed < end && end < at.at) {
             return Some(format!("{what}, and has expired"));
         }
@@ -270,6 +271,14 @@ impl Book<'_> {
         }
         self.user_of(token, at)
             .map(|user| format!("{what}, and {user} uses it still"))
+    }
+
+    /// Whether it may be alive on the server when it has expired.
+    fn has_data(&self, token: u64) -> bool {
+        let initial = self.scenario.given.session.initial.as_ref();
+        let is_initial = token == 1 && initial.is_some_and(|token| token.with_data.is_some());
+        let mut logins = self.record.logins.iter();
+        is_initial || logins.any(|login| login.brought == Brought::Token(token) && login.has_data)
     }
 
     fn is_continued(&self, token: u64) -> bool {
@@ -356,7 +365,7 @@ impl Book<'_> {
             TokenEnd::Rejected => self.was_rejected(token),
             TokenEnd::Continued => self.is_continued(token),
             TokenEnd::Expired => {
-                let life = self.life(token, at);
+                let life = self.life(token, at).filter(|_| !self.has_data(token));
                 life.is_some_and(|life| {
                     let absolute = life.absolute().is_some_and(|end| end <= at.at);
                     let early = life.idles_out_after.unwrap_or_default() / 20;
@@ -414,7 +423,9 @@ impl Book<'_> {
         let waits_its_turn = self.record.until.under_way > 0;
         // Whether it was dead shows only when that request is made again.
         let waits_for_a_verdict = self.was_rejected(token) || !self.is_succeeded(token);
-        (!is_waited_for && !is_tried && !waits_its_turn && !waits_for_a_verdict)
+        let is_newest = self.record.ends.iter().all(|(_, other, _)| *other <= token);
+        let is_spent = self.has_data(token) && is_newest && status.generation.is_none();
+        (!is_waited_for && !is_tried && !waits_its_turn && !waits_for_a_verdict && !is_spent)
             .then(|| format!("{what}: it was replaced, and nothing became of it"))
     }
 }

@@ -157,6 +157,7 @@ pub(crate) struct GivenSession {
 pub(crate) struct Initial {
     pub(crate) lives_for: Option<Time>,
     pub(crate) idles_out_after: Option<Time>,
+    pub(crate) with_data: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -184,6 +185,7 @@ pub(crate) struct Answer {
     pub(crate) retry_after: Option<Time>,
     pub(crate) lives_for: Option<Time>,
     pub(crate) idles_out_after: Option<Time>,
+    pub(crate) with_data: Option<String>,
     #[serde(default)]
     pub(crate) continues_previous: bool,
     pub(crate) takes_effect: Option<bool>,
@@ -1006,6 +1008,7 @@ impl TryFrom<Answer> for LogoutAnswer {
             ("password", answer.password.is_some()),
             ("lives_for", answer.lives_for.is_some()),
             ("idles_out_after", answer.idles_out_after.is_some()),
+            ("with_data", answer.with_data.is_some()),
             ("continues_previous", answer.continues_previous),
             ("takes_effect", answer.takes_effect.is_some()),
             ("same_token", answer.answer == Kind::SameToken),
@@ -1021,6 +1024,7 @@ impl TryFrom<Answer> for ChangeAnswer {
         let fields = [
             ("lives_for", answer.lives_for.is_some()),
             ("idles_out_after", answer.idles_out_after.is_some()),
+            ("with_data", answer.with_data.is_some()),
             ("continues_previous", answer.continues_previous),
             ("same_token", answer.answer == Kind::SameToken),
         ];

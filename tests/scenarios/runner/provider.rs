@@ -361,6 +361,7 @@ impl CredentialProvider for ScriptedProvider {
                 lives_for: None,
                 idles_out_after: None,
                 continues: false,
+                has_data: false,
             });
             record.logins.len() - 1
         };
@@ -402,6 +403,9 @@ impl CredentialProvider for ScriptedProvider {
                 }
                 let token = token(server.issued);
                 let mut token = with_lifetimes(token, answer.lives_for, answer.idles_out_after);
+                if let Some(data) = &answer.with_data {
+                    token = token.with_data(data.as_str());
+                }
                 if answer.continues_previous {
                     token = token.continues_previous();
                 }
@@ -420,6 +424,7 @@ impl CredentialProvider for ScriptedProvider {
             login.lives_for = answer.lives_for.map(|lifetime| lifetime.0);
             login.idles_out_after = answer.idles_out_after.map(|idle| idle.0);
             login.continues = answer.continues_previous;
+            login.has_data = answer.with_data.is_some();
         }
         drop(ended);
         outcome

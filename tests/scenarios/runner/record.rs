@@ -98,6 +98,8 @@ pub(crate) struct Login {
     pub(crate) idles_out_after: Option<Duration>,
     /// Whether it goes on with the session of the one before.
     pub(crate) continues: bool,
+    /// Whether the token has data of the provider's.
+    pub(crate) has_data: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

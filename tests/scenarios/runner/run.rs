@@ -68,7 +68,10 @@ async fn play(scenario: &Scenario) -> Record {
     }
     if let Some(initial) = &given.session.initial {
         let token = super::provider::token(1);
-        let token = with_lifetimes(token, initial.lives_for, initial.idles_out_after);
+        let mut token = with_lifetimes(token, initial.lives_for, initial.idles_out_after);
+        if let Some(data) = &initial.with_data {
+            token = token.with_data(data.as_str());
+        }
         builder = builder.initial_token(token);
     }
     if given.session.keep_alive {

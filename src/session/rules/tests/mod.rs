@@ -34,6 +34,7 @@ fn new_token(lifetime: Option<Duration>) -> NewToken {
             idle: None,
             refresh_in: None,
             refresh_before: None,
+            has_data: false,
         },
         sent: NOW,
         same: false,
@@ -1141,6 +1142,76 @@ fn a_token_is_logged_out_if_its_target_rejects_the_successor_that_another_has_pr
     assert_eq!(ends(&mut rules), [(1, TokenEnd::LoggedOut)]);
 }
 
+/// A session whose token 1 has expired and has data.
+fn spent(logout_ends: LogoutEnds) -> Rules {
+    let mut rules = Rules::new(
+        Settings {
+            logout_ends,
+            ..SETTINGS
+        },
+        1,
+    );
+    let mut lifetimes = new_token(Some(HOUR)).lifetimes;
+    lifetimes.has_data = true;
+    rules.set_initial(lifetimes);
+    rules.tick(NOW + HOUR);
+    rules
+}
+
+/// Lands a login of a session that has no token.
+fn logs_in(rules: &mut Rules, continues: bool) {
+    assert!(matches!(rules.acquire(NOW + HOUR), Acquire::Wait));
+    rules.take_launch();
+    let new = NewToken {
+        continues,
+        ..new_token(None)
+    };
+    rules.login_landed(new, NOW + HOUR);
+    rules.released(1);
+    rules.tick(NOW + HOUR);
+}
+
+#[test]
+fn an_expired_token_with_data_ends_with_the_next_login() {
+    let mut rules = spent(LogoutEnds::Token);
+    assert_eq!(ends(&mut rules), []);
+    logs_in(&mut rules, false);
+    assert_eq!(rules.take_launch(), Some(Launch::Retire { generation: 1 }));
+
+    let mut rules = spent(LogoutEnds::User);
+    assert_eq!(ends(&mut rules), []);
+    logs_in(&mut rules, false);
+    assert_eq!(rules.take_launch(), None);
+    assert_eq!(ends(&mut rules), [(1, TokenEnd::Abandoned)]);
+
+    for logout_ends in [LogoutEnds::Token, LogoutEnds::User] {
+        let mut rules = spent(logout_ends);
+        logs_in(&mut rules, true);
+        assert_eq!(rules.take_launch(), None);
+        assert_eq!(ends(&mut rules), [(1, TokenEnd::Continued)]);
+    }
+}
+
+#[test]
+fn an_expired_token_with_data_is_over_where_a_logout_ends_nothing() {
+    let mut rules = spent(LogoutEnds::Nothing);
+    assert_eq!(ends(&mut rules), [(1, TokenEnd::Expired)]);
+}
+
+#[test]
+fn a_login_that_fails_leaves_an_expired_token_its_data() {
+    let mut rules = spent(LogoutEnds::Token);
+    rules.acquire(NOW + HOUR);
+    rules.take_launch();
+    rules.login_failed(fails(ErrorKind::Unavailable), NOW + HOUR);
+    rules.released(1);
+    rules.tick(NOW + HOUR);
+    assert_eq!(rules.take_launch(), None);
+    rules.logout(NOW + HOUR);
+    assert_eq!(rules.take_launch(), Some(LOGOUT));
+    assert_eq!(rules.ending(), [1]);
+}
+
 #[test]
 fn four_tokens_wait_for_a_proven_one_and_the_oldest_of_more_is_logged_out() {
     let mut rules = live_for_an_hour(RETIRING);
@@ -1292,6 +1363,7 @@ fn an_accepted_request_starts_the_idle_time_anew_and_no_other_does() {
             idle: Some(HOUR),
             refresh_in: None,
             refresh_before: None,
+            has_data: false,
         },
         ..new_token(None)
     };
@@ -1375,6 +1447,7 @@ fn whatever_happens_there_is_one_flight_and_no_token_is_lost() {
                             idle: lifetime(),
                             refresh_in: None,
                             refresh_before: None,
+                            has_data: false,
                         };
                         rules.login_landed(
                             NewToken {
@@ -1533,6 +1606,7 @@ fn a_token_kept_alive_is_renewed_ahead_of_whichever_end_is_sooner() {
             idle: Some(idle),
             refresh_in: None,
             refresh_before: None,
+            has_data: false,
         };
         let issued = NewToken {
             lifetimes,
@@ -1633,6 +1707,7 @@ fn a_replaced_token_is_logged_out_though_its_idle_time_may_be_over() {
             idle: Some(HOUR),
             refresh_in: None,
             refresh_before: None,
+            has_data: false,
         };
         let issued = NewToken {
             lifetimes,

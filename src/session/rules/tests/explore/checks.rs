@@ -360,11 +360,11 @@ impl World {
             }
             Landing::Failed(kind, asked_for) => {
                 self.pay_back(paying);
-                let in_use = self.rules.generation();
                 for token in &mut self.tokens {
-                    token.succeeded |=
-                        token.state == TokenState::Retired && token.rejected_by.is_none();
-                    if in_use == Some(token.generation) {
+                    token.succeeded |= token.state == TokenState::Retired
+                        && token.rejected_by.is_none()
+                        && !token.is_spent;
+                    if token.state == TokenState::InUse {
                         token.rejected_by = None;
                     }
                 }
@@ -607,7 +607,10 @@ impl World {
             self.fail(19, "the token in use is logged out as replaced".into());
         }
         let waiting = self.tokens.iter().filter(|token| {
-            token.state == TokenState::Retired && !token.succeeded && token.rejected_by.is_none()
+            token.state == TokenState::Retired
+                && !token.succeeded
+                && token.rejected_by.is_none()
+                && !token.is_spent
         });
         let are_too_many = waiting.count() > 4;
         let token = self.known(generation);
@@ -625,7 +628,9 @@ impl World {
     fn check_is_not_over(&mut self, generation: u64) {
         let now = self.now;
         let is_over = self.known(generation).is_some_and(|token| {
-            let over = token.over_in_any_case();
+            let over = token
+                .over_in_any_case()
+                .filter(|_| !token.lifetimes.has_data);
             over.is_some_and(|over| over.max(token.arrived + BRIEFLY) <= now)
         });
         if is_over {
@@ -660,6 +665,7 @@ impl World {
                             if token.state == TokenState::InUse {
                                 token.state = TokenState::Retired;
                             }
+                            token.succeeded |= token.is_spent;
                         }
                         let lifetimes = self.lifetimes(landing);
                         self.learn(*generation, lifetimes, under_way.since, state);
@@ -794,6 +800,7 @@ impl World {
                     || !retires && replaced && was_suspended
             }
             TokenEnd::Expired => {
+                let ends_nothing = self.setup.settings.logout_ends == LogoutEnds::Nothing;
                 let over = match was_in_use {
                     true => token.over(),
                     false => token.over_in_any_case(),
@@ -802,10 +809,14 @@ impl World {
                 let is_renewed = was_in_use
                     && before.signal == Some(Signal::Suspended)
                     && !matches!(cause, Cause::Landed(..));
-                over.is_some_and(|over| over <= now) && !is_renewed
+                over.is_some_and(|over| over <= now)
+                    && !is_renewed
+                    && (ends_nothing || !token.lifetimes.has_data)
             }
             TokenEnd::Continued => match cause {
-                Cause::Landed(_, Landing::NewToken { continues, .. }) => *continues && was_in_use,
+                Cause::Landed(_, Landing::NewToken { continues, .. }) => {
+                    *continues && (was_in_use || token.is_spent)
+                }
                 Cause::Landed(_, Landing::Earlier) => !was_in_use,
                 // A login has yielded it again while it was being logged out.
                 Cause::Landed(_, Landing::Retired(logout)) => {
@@ -817,9 +828,9 @@ impl World {
                 Some((_, Landing::Lost | Landing::Retired(LogoutOutcome::Failed))) => true,
                 Some((_, Landing::Retired(LogoutOutcome::Postponed(_)))) => token.tries == TRIES,
                 _ => {
-                    replaced
-                        && self.setup.settings.logout_ends == LogoutEnds::User
-                        && before.signal != Some(Signal::Suspended)
+                    let is_left = replaced && before.signal != Some(Signal::Suspended);
+                    let is_spent = token.is_spent && matches!(cause, Cause::Landed(..));
+                    self.setup.settings.logout_ends == LogoutEnds::User && (is_left || is_spent)
                 }
             },
             TokenEnd::Discarded => {
@@ -902,6 +913,7 @@ impl World {
                 self.fail(5, format!("token {generation} was replaced, and is in use"));
             }
             if !has_ended && !is_in_use {
+                self.tokens[place].is_spent |= state == TokenState::InUse && !self.logged_out;
                 self.tokens[place].state = TokenState::Retired;
             }
         }

@@ -32,7 +32,7 @@ use checks::{Broken, By};
 use scenario::{Then, written};
 use setups::{
     BACKING_OFF, EXHAUSTED, IDLE, KEPT_ALIVE, LEFT, POSTPONED, REFUSING, REJECTED, RETIRING,
-    ROLLING, STATELESS, TOKENS, TWO_RETIRING, UNSURE, USERS, WORN,
+    ROLLING, STATELESS, TOKENS, TWO_RETIRING, UNSURE, USERS, USERS_WITH_DATA, WITH_DATA, WORN,
 };
 use world::{Act, Path, Setup, Stage, User, World};
 
@@ -185,6 +185,16 @@ fn the_rules_hold_for_a_session_that_is_kept_alive() {
 #[test]
 fn the_rules_hold_for_tokens_that_idle_out() {
     check(&IDLE, 4);
+}
+
+#[test]
+fn the_rules_hold_for_tokens_whose_data_outlives_them() {
+    check(&WITH_DATA, 5);
+}
+
+#[test]
+fn the_rules_hold_for_data_where_a_logout_ends_all_of_the_user() {
+    check(&USERS_WITH_DATA, 4);
 }
 
 #[test]

@@ -22,6 +22,7 @@ const fn lives(absolute: Option<u64>, idle: Option<u64>) -> Lifetimes {
         idle: length(idle),
         refresh_in: None,
         refresh_before: None,
+        has_data: false,
     }
 }
 
@@ -63,6 +64,23 @@ const ACCEPTED: Act = Act::Answer(0, Response::Accepted);
 
 pub(super) static USERS: Setup = BY_USER;
 pub(super) static TOKENS: Setup = BY_TOKEN;
+/// Tokens that expire and have data, such as a refresh token.
+pub(super) static WITH_DATA: Setup = Setup {
+    name: "tokens have data that outlives them",
+    lives: &[WITH_REFRESH_TOKEN],
+    initial: Some(WITH_REFRESH_TOKEN),
+    ..BY_TOKEN
+};
+pub(super) static USERS_WITH_DATA: Setup = Setup {
+    name: "tokens have data, and a logout ends all of the user",
+    lives: &[WITH_REFRESH_TOKEN],
+    initial: Some(WITH_REFRESH_TOKEN),
+    ..BY_USER
+};
+const WITH_REFRESH_TOKEN: Lifetimes = Lifetimes {
+    has_data: true,
+    ..lives(Some(100_000), None)
+};
 pub(super) static STATELESS: Setup = Setup {
     name: "a logout ends nothing",
     settings: Settings {

@@ -263,6 +263,7 @@ impl WriteState for Retirement {
             let Replaced {
                 token,
                 rejection,
+                expired,
                 may_end,
                 released,
                 reused,
@@ -271,6 +272,7 @@ impl WriteState for Retirement {
             } = replaced;
             token.write(to);
             to.option(*rejection, |to, by| to.option(by.0, StateKey::target));
+            to.flag(*expired);
             to.flag(*may_end);
             to.flag(*released);
             to.flag(*reused);
@@ -286,6 +288,7 @@ impl WriteState for Lifespan {
             ends,
             due,
             used,
+            has_data: _,
             idle,
         } = self;
         to.option(*ends, StateKey::moment);

@@ -188,7 +188,10 @@ pub(super) struct Known {
     /// The path that rejected it after it was proven; `Some(None)` by hand. `None` again
     /// if the path rejects a newer token too.
     pub(super) rejected_by: Option<Option<Path>>,
-    /// Whether a later one was proven, or a login has failed, since it was replaced.
+    /// Whether it has expired, and its data may not have.
+    pub(super) is_spent: bool,
+    /// Whether a later one was proven, or a login has failed, since it was replaced. If
+    /// it is spent, whether a login has yielded one since.
     pub(super) succeeded: bool,
     /// When it is dead, unless its path rejects a newer token before.
     pub(super) dead_at: Option<Timestamp>,
@@ -433,6 +436,7 @@ impl World {
             used: false,
             accepted: None,
             rejected_by: None,
+            is_spent: false,
             succeeded: false,
             dead_at: None,
             was_reused: false,
@@ -491,8 +495,12 @@ impl World {
                         continues: false,
                     })
                     .collect();
+                let newest = self.tokens.last();
+                let is_spent = newest.is_some_and(|newest| newest.is_spent);
                 if self.rules.generation().is_some() {
                     landings.extend(lives.map(|lives| Landing::Same { lives }));
+                }
+                if self.rules.generation().is_some() || is_spent {
                     landings.push(Landing::NewToken {
                         lives: 0,
                         continues: true,
@@ -1275,6 +1283,7 @@ impl WriteState for World {
             to.option(token.rejected_by, |to, by| {
                 to.option(by, |to, path| to.number(path as u64));
             });
+            to.flag(token.is_spent);
             to.flag(token.succeeded);
             to.flag(token.was_reused);
             to.option(token.dead_at, StateKey::quiet_moment);
