@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -15,8 +16,9 @@ use tokio::time::{Instant, sleep, timeout};
 use tower::{BoxError, Layer, ServiceExt, service_fn, util::BoxCloneSyncService};
 use tower_reauth::testing::{Answer, Call, Gate, ScriptedProvider, ScriptedService};
 use tower_reauth::{
-    CredentialProvider, Error, ErrorKind, Event, ExposeSecret, LoginContext, LogoutContext,
-    LogoutEnds, Never, Profile, ProviderError, Reason, Reauth, Session, State, Token, TokenEnd,
+    CredentialProvider, Error, ErrorKind, Event, ExposeSecret, FixedToken, LoginContext,
+    LogoutContext, LogoutEnds, Never, Profile, ProviderError, Reason, Reauth, Session, State,
+    Token, TokenEnd, provider_fn,
 };
 
 const HOME: &str = "https://api.test/x";
@@ -783,6 +785,38 @@ async fn closing_says_which_logout_failed_and_may_be_repeated() {
     assert_eq!(server.live(), [1]);
     session.close(MINUTE).await.unwrap();
     assert_eq!(server.live(), NONE);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_closes_well_where_there_is_nothing_to_end_on_the_server() {
+    for logout_ends in [LogoutEnds::User, LogoutEnds::Token, LogoutEnds::Nothing] {
+        let profile = || {
+            let profile = Profile::at("https://api.test".parse().unwrap());
+            profile.logout_ends(logout_ends)
+        };
+        // Neither has a logout.
+        let api_key = Session::new(FixedToken::api_key(profile(), "3f9a"));
+        let issued = AtomicU64::new(0);
+        let provider = provider_fn(profile(), move |_: LoginContext| {
+            let number = issued.fetch_add(1, Ordering::Relaxed);
+            async move { Ok::<_, ProviderError>(Token::bearer(number.to_string())?) }
+        });
+        let logging_in = Session::new(provider);
+        for session in [api_key, logging_in.clone()] {
+            session.token().await.unwrap();
+            session.logout().await.unwrap();
+            session.login().await.unwrap();
+            session.renew().await.unwrap();
+            prove(&session).await;
+            settle().await;
+            session.close(MINUTE).await.unwrap();
+            session.close(MINUTE).await.unwrap();
+        }
+        let stats = logging_in.stats();
+        let of_replaced = u64::from(logout_ends == LogoutEnds::User);
+        assert_eq!(stats.ended(TokenEnd::Abandoned), of_replaced);
+        assert_eq!(stats.ended(TokenEnd::Discarded), 3 - of_replaced);
+    }
 }
 
 #[tokio::test(start_paused = true)]

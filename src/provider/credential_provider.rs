@@ -82,7 +82,8 @@ pub trait CredentialProvider: Send + Sync + 'static {
     /// at a time, perhaps while a login or a password change is running. A call that
     /// fails, or takes longer than the login timeout, is repeated later.
     ///
-    /// The default reports that this login system has no logout.
+    /// The default reports that this login system has no logout. `Session::logout` and
+    /// `Session::close` then succeed, since there is nothing to end.
     ///
     /// # Errors
     ///
@@ -90,9 +91,7 @@ pub trait CredentialProvider: Send + Sync + 'static {
     /// as success.
     fn logout(&self, cx: LogoutContext) -> impl Future<Output = Result<(), ProviderError>> + Send {
         drop(cx);
-        ready(Err(ProviderError::unsupported(
-            "this provider has no logout",
-        )))
+        ready(Err(ProviderError::no_logout()))
     }
 
     /// Changes the password of the user.

@@ -161,6 +161,17 @@ impl ProviderError {
         }
     }
 
+    /// The default of `CredentialProvider::logout`.
+    pub(crate) fn no_logout() -> Self {
+        Self::unsupported(NoLogout)
+    }
+
+    /// Returns whether the provider has no logout at all.
+    pub(crate) fn is_no_logout(&self) -> bool {
+        let cause = self.source.as_deref();
+        cause.is_some_and(|cause| cause.is::<NoLogout>())
+    }
+
     /// The provider names no source of credentials.
     pub(crate) fn no_source() -> Self {
         Self::unsupported(
@@ -211,6 +222,17 @@ impl ProviderError {
         }
     }
 }
+
+#[derive(Debug)]
+struct NoLogout;
+
+impl fmt::Display for NoLogout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("this provider has no logout")
+    }
+}
+
+impl Error for NoLogout {}
 
 /// Returns whether no byte of the request was sent: the connection was refused,
 /// or hyper's client failed to connect (with the feature `hyper-client`).

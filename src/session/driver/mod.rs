@@ -477,7 +477,7 @@ impl Driver {
     }
 
     /// Returns the result of a job whose task is lost or given up.
-    fn lost(&self, job: &Job, launch: Launch, error: ErrorKind) -> JobResult {
+    fn lost(job: &Job, launch: Launch, error: ErrorKind) -> JobResult {
         let lost = Error::new(error);
         match launch {
             Launch::Job(JobKind::Login { .. }) => JobResult::Login {
@@ -485,8 +485,7 @@ impl Driver {
                 token: Err(lost),
             },
             Launch::Job(JobKind::Logout) => JobResult::Logout {
-                left: self.lock().rules.ending(),
-                lost: Vec::new(),
+                ended: Vec::new(),
                 outcome: Err(lost),
             },
             Launch::Retire { .. } => JobResult::Retire(LogoutOutcome::Postponed(None)),
@@ -554,12 +553,8 @@ impl Driver {
                 }
                 WaitResult::Failed(state.rules.login_failed(error.clone(), now))
             }
-            JobResult::Logout {
-                left,
-                lost,
-                outcome,
-            } => {
-                state.rules.logout_landed(left, lost, outcome.clone());
+            JobResult::Logout { ended, outcome } => {
+                state.rules.logout_landed(ended, outcome.clone());
                 WaitResult::LoggedOut(outcome.clone())
             }
             JobResult::Retire(logout) => {
@@ -815,7 +810,7 @@ async fn watch(driver: Weak<Driver>, job: Arc<Job>, launch: Launch, interval: Du
         loom::sleep_until(due.map_or(look, |due| due.clamp(now, look))).await;
     }
     if let Some(driver) = driver.upgrade() {
-        let result = driver.lost(&job, launch, ErrorKind::DeadlineExceeded);
+        let result = Driver::lost(&job, launch, ErrorKind::DeadlineExceeded);
         driver.land(&job, result);
     }
 }
@@ -852,7 +847,7 @@ impl Drop for LandOnDrop {
             true => ErrorKind::ProviderPanicked,
             false => ErrorKind::NoRuntime,
         };
-        let result = driver.lost(&self.job, launch, error);
+        let result = Driver::lost(&self.job, launch, error);
         driver.land(&self.job, result);
     }
 }

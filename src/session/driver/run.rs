@@ -24,7 +24,7 @@ use crate::provider::{
     Challenge, ErasedProvider, LoginContext, LogoutContext, LogoutEnds, LogoutReason,
     PasswordChange, PasswordContext, ProviderError, ProviderErrorKind, Reason, Storage,
 };
-use crate::session::rules::{LoginKind, LogoutOutcome};
+use crate::session::rules::{LoginKind, LogoutOutcome, TokenEnd};
 use crate::token::Token;
 
 /// Replaces a timeout that the clock cannot represent: about 30 years.
@@ -76,10 +76,8 @@ pub(super) enum JobResult {
         token: Result<Token, Error>,
     },
     Logout {
-        /// The tokens that may be tried again.
-        left: Vec<u64>,
-        /// The tokens whose logout failed for good.
-        lost: Vec<u64>,
+        /// The tokens that have ended, and how. The others may be tried again.
+        ended: Vec<(u64, TokenEnd)>,
         outcome: Result<(), Error>,
     },
     Retire(LogoutOutcome),
@@ -432,20 +430,17 @@ async fn logout_all(
     tokens: Vec<Token>,
     reason: LogoutReason,
 ) -> JobResult {
-    let (mut left, mut lost, mut first) = (Vec::new(), Vec::new(), Ok(()));
+    let (mut ended, mut first) = (Vec::new(), Ok(()));
     for token in tokens {
         let generation = token.generation();
         let outcome = logout(runner, job, token, reason).await;
-        match logout_outcome(&outcome) {
-            LogoutOutcome::Done => {}
-            LogoutOutcome::Postponed(_) => left.push(generation),
-            LogoutOutcome::Failed => lost.push(generation),
+        if let Some(end) = logout_outcome(&outcome).end() {
+            ended.push((generation, end));
         }
-        first = first.and(outcome);
+        first = first.and(outcome.map(drop));
     }
     JobResult::Logout {
-        left,
-        lost,
+        ended,
         outcome: first,
     }
 }
@@ -456,7 +451,7 @@ async fn logout(
     job: &Job,
     token: Token,
     reason: LogoutReason,
-) -> Result<(), Error> {
+) -> Result<LogoutOutcome, Error> {
     let mut secrets = token.secrets();
     let sent = Arc::new(SentPasswords::default());
     let context = {
@@ -474,14 +469,18 @@ async fn logout(
         })
     };
     let call = || runner.provider.logout(context);
-    let then = |logout: Result<_, ProviderError>| {
+    let then = |logout: Result<(), ProviderError>| {
         secrets.extend(sent.take());
-        logout.map_err(|error| error.without(&secrets))
+        match logout {
+            Ok(()) => Ok(LogoutOutcome::Done),
+            Err(error) if error.kind() == ProviderErrorKind::TokenRejected => {
+                Ok(LogoutOutcome::Done)
+            }
+            Err(error) if error.is_no_logout() => Ok(LogoutOutcome::Nothing),
+            Err(error) => Err(error.without(&secrets)),
+        }
     };
-    match guarded(job, runner.deadline(), call, then).await {
-        Err(error) if error.kind() == ErrorKind::TokenRejected => Ok(()),
-        outcome => outcome,
-    }
+    guarded(job, runner.deadline(), call, then).await
 }
 
 /// The passwords that a logout was given, to redact them from its error.
@@ -521,9 +520,10 @@ async fn current_credentials(runner: &Runner) -> Result<Credentials, ProviderErr
 }
 
 /// Converts the outcome of a logout for the rules.
-fn logout_outcome(outcome: &Result<(), Error>) -> LogoutOutcome {
-    let Err(error) = outcome else {
-        return LogoutOutcome::Done;
+fn logout_outcome(outcome: &Result<LogoutOutcome, Error>) -> LogoutOutcome {
+    let error = match outcome {
+        Ok(outcome) => return *outcome,
+        Err(error) => error,
     };
     match error.kind() {
         ErrorKind::Unavailable | ErrorKind::DeadlineExceeded | ErrorKind::Uncertain => {

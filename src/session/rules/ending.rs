@@ -103,18 +103,15 @@ impl Rules {
         }
     }
 
-    /// The running logout has ended. The tokens in `left` may be tried again,
-    /// those in `lost` may not.
-    pub(crate) fn logout_landed(&mut self, left: &[u64], lost: &[u64], outcome: Result<(), Error>) {
+    /// The running logout has ended, and these tokens with it. The others may be tried
+    /// again.
+    pub(crate) fn logout_landed(&mut self, ended: &[(u64, TokenEnd)], outcome: Result<(), Error>) {
         self.job = None;
-        for token in std::mem::take(&mut self.ending) {
-            // The end of its own logout decides.
-            if left.contains(&token.generation) || token.logging_out {
-                self.ending.push(token);
-            } else if lost.contains(&token.generation) {
-                self.ended(token.generation, TokenEnd::Abandoned);
-            } else {
-                self.ended(token.generation, TokenEnd::LoggedOut);
+        for (generation, end) in ended {
+            let mut ending = self.ending.iter();
+            if let Some(place) = ending.position(|token| token.generation == *generation) {
+                self.ending.remove(place);
+                self.ended(*generation, *end);
             }
         }
         while self.ending.len() > MAX_ENDING {
@@ -131,15 +128,10 @@ impl Rules {
         let mut ending = self.ending.iter();
         let ended = match ending.position(|token| token.logging_out) {
             // The session was logged out meanwhile.
-            Some(place) => match logout {
-                LogoutOutcome::Done => {
-                    Some((self.ending.remove(place).generation, TokenEnd::LoggedOut))
-                }
-                LogoutOutcome::Failed => {
-                    Some((self.ending.remove(place).generation, TokenEnd::Abandoned))
-                }
+            Some(place) => match logout.end() {
+                Some(end) => Some((self.ending.remove(place).generation, end)),
                 // That logout tries it again.
-                LogoutOutcome::Postponed(_) => {
+                None => {
                     self.ending[place].logging_out = false;
                     None
                 }

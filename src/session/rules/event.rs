@@ -99,7 +99,8 @@ pub enum TokenEnd {
     /// session's last handle was dropped.
     Abandoned,
     /// The session no longer needs it, and the server has nothing to end
-    /// ([`LogoutEnds::Nothing`](crate::LogoutEnds::Nothing)).
+    /// ([`LogoutEnds::Nothing`](crate::LogoutEnds::Nothing), or a provider without a
+    /// logout).
     Discarded,
 }
 

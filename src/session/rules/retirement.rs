@@ -66,11 +66,25 @@ pub(super) struct Replaced {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LogoutOutcome {
     Done,
+    /// The login system has no logout.
+    Nothing,
     /// It failed and may be tried again, not before this time if the server asks
     /// for one.
     Postponed(Option<Duration>),
     /// It failed for good.
     Failed,
+}
+
+impl LogoutOutcome {
+    /// Returns how the token has ended, unless its logout may be tried again.
+    pub(crate) fn end(self) -> Option<TokenEnd> {
+        match self {
+            Self::Done => Some(TokenEnd::LoggedOut),
+            Self::Nothing => Some(TokenEnd::Discarded),
+            Self::Postponed(_) => None,
+            Self::Failed => Some(TokenEnd::Abandoned),
+        }
+    }
 }
 
 impl Retirement {
@@ -263,9 +277,8 @@ impl Retirement {
         replaced.token.logging_out = false;
         let end = match logout {
             LogoutOutcome::Done => TokenEnd::LoggedOut,
-            LogoutOutcome::Postponed(_) | LogoutOutcome::Failed if replaced.reused => {
-                TokenEnd::Continued
-            }
+            _ if replaced.reused => TokenEnd::Continued,
+            LogoutOutcome::Nothing => TokenEnd::Discarded,
             LogoutOutcome::Failed => TokenEnd::Abandoned,
             LogoutOutcome::Postponed(retry_after) => {
                 replaced.next = now + replaced.backoff.next(retry_after, rng);

@@ -23,6 +23,19 @@ const SETTINGS: Settings = Settings {
 const LOGOUT: Launch = Launch::Job(JobKind::Logout);
 const HOUR: Duration = Duration::from_secs(3600);
 
+/// Lands a logout. The tokens in `left` may be tried again, those in `lost` may not, and
+/// the others are logged out.
+fn logout_lands(rules: &mut Rules, left: &[u64], lost: &[u64], outcome: Result<(), Error>) {
+    let retiring = rules.retiring();
+    let ending = rules.ending().into_iter();
+    let ended = ending.filter(|token| !left.contains(token) && retiring != Some(*token));
+    let ended = ended.map(|token| match lost.contains(&token) {
+        true => (token, TokenEnd::Abandoned),
+        false => (token, TokenEnd::LoggedOut),
+    });
+    rules.logout_landed(&ended.collect::<Vec<_>>(), outcome);
+}
+
 fn target(path: &str) -> Target {
     Target::of(&Method::GET, path)
 }
@@ -214,7 +227,7 @@ fn a_login_that_was_asked_for_before_a_logout_does_not_undo_it() {
     assert!(matches!(rules.login(before, NOW), Start::Busy));
     rules.logout(NOW);
     rules.password_change_landed(Ok(()), NOW);
-    rules.logout_landed(&[], &[], Ok(()));
+    logout_lands(&mut rules, &[], &[], Ok(()));
     assert!(matches!(rules.login(before, NOW), Start::Fail(_)));
     assert!(matches!(rules.login(rules.logouts(), NOW), Start::Started));
 }
@@ -624,7 +637,7 @@ fn a_logout_ends_the_token_at_once_and_on_the_server() {
         rejected,
         OnRejection::Return(ReauthFailure::LoggedOut)
     ));
-    rules.logout_landed(&[], &[], Ok(()));
+    logout_lands(&mut rules, &[], &[], Ok(()));
     rules.logout(NOW);
     assert_eq!(rules.take_launch(), None, "twice is once");
 }
@@ -649,11 +662,11 @@ fn what_a_logout_could_not_end_is_tried_again_by_the_next() {
     let mut rules = live();
     rules.logout(NOW);
     rules.take_launch();
-    rules.logout_landed(&[1], &[], Err(fails(ErrorKind::Unavailable)));
+    logout_lands(&mut rules, &[1], &[], Err(fails(ErrorKind::Unavailable)));
     assert!(rules.logout_result().unwrap().is_err());
     rules.logout(NOW);
     assert_eq!(rules.take_launch(), Some(LOGOUT));
-    rules.logout_landed(&[], &[], Ok(()));
+    logout_lands(&mut rules, &[], &[], Ok(()));
     assert!(rules.logout_result().unwrap().is_ok());
 }
 
@@ -666,7 +679,7 @@ fn a_login_opens_the_session_again() {
         matches!(rules.login(rules.logouts(), NOW), Start::Busy),
         "not beside the logout"
     );
-    rules.logout_landed(&[], &[], Ok(()));
+    logout_lands(&mut rules, &[], &[], Ok(()));
     assert!(
         matches!(rules.renew(NOW), Start::Fail(_)),
         "a renewal does not"
@@ -986,7 +999,7 @@ fn a_logout_takes_over_a_replaced_token_that_could_not_be_logged_out() {
     let mut rules = logged_out_while_retiring();
     rules.retire_landed(LogoutOutcome::Postponed(None), NOW);
     assert_eq!((rules.ending(), rules.retiring()), (vec![2, 1], None));
-    rules.logout_landed(&[], &[], Ok(()));
+    logout_lands(&mut rules, &[], &[], Ok(()));
     let logged_out = TokenEnd::LoggedOut;
     assert_eq!(ends(&mut rules), [(2, logged_out), (1, logged_out)]);
 }
@@ -1001,7 +1014,7 @@ fn a_logout_counts_a_replaced_token_once_that_is_being_logged_out() {
         rules.retire_landed(logout, NOW);
         assert_eq!(ends(&mut rules), [(1, end)]);
         assert_eq!(rules.ending(), [2]);
-        rules.logout_landed(&[], &[], Ok(()));
+        logout_lands(&mut rules, &[], &[], Ok(()));
         assert_eq!(ends(&mut rules), [(2, TokenEnd::LoggedOut)]);
     }
 }
@@ -1014,7 +1027,7 @@ fn a_replaced_token_that_is_being_logged_out_is_waited_for_in_a_session_without_
     assert_eq!(rules.take_launch(), Some(Launch::Retire { generation: 1 }));
     rules.logout(NOW);
     rules.take_launch();
-    rules.logout_landed(&[1], &[], Err(fails(ErrorKind::NoRuntime)));
+    logout_lands(&mut rules, &[1], &[], Err(fails(ErrorKind::NoRuntime)));
     rules.take_events();
     // Nothing but that one is left.
     rules.logout(NOW);
@@ -1025,7 +1038,7 @@ fn a_replaced_token_that_is_being_logged_out_is_waited_for_in_a_session_without_
 #[test]
 fn a_login_after_a_logout_logs_no_replaced_token_out_twice() {
     let mut rules = logged_out_while_retiring();
-    rules.logout_landed(&[2, 1], &[], Err(fails(ErrorKind::NoRuntime)));
+    logout_lands(&mut rules, &[2, 1], &[], Err(fails(ErrorKind::NoRuntime)));
     rules.login(rules.logouts(), NOW);
     rules.take_launch();
     rules.login_landed(new_token(None), NOW);
@@ -1086,7 +1099,7 @@ fn sixty_four_failed_logouts_are_remembered_and_the_oldest_is_given_up() {
         rules.logout(NOW);
         rules.take_launch();
         let left = rules.ending();
-        rules.logout_landed(&left, &[], Err(fails(ErrorKind::Unavailable)));
+        logout_lands(&mut rules, &left, &[], Err(fails(ErrorKind::Unavailable)));
         let given_up = ends(&mut rules);
         match generation {
             65 => assert_eq!(given_up, [(1, TokenEnd::Abandoned)]),
@@ -1471,7 +1484,7 @@ fn whatever_happens_there_is_one_flight_and_no_token_is_lost() {
                         let mut left = rules.ending();
                         left.truncate(roll(3) as usize);
                         let lost: Vec<u64> = left.pop().into_iter().collect();
-                        rules.logout_landed(&left, &lost, Ok(()));
+                        logout_lands(&mut rules, &left, &lost, Ok(()));
                     }
                     Some(JobKind::ChangePassword) => {
                         let outcomes = [Ok(()), Err(fails(ErrorKind::Uncertain))];

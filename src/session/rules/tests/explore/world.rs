@@ -1083,20 +1083,27 @@ impl World {
             }
             Landing::Ended | Landing::Left | Landing::Lost | Landing::Some => {
                 let tokens = under_way.tokens.clone();
-                let (left, lost, outcome) = match landing {
-                    Landing::Left => (tokens, Vec::new(), Err(ErrorKind::Unavailable)),
-                    Landing::Lost => (Vec::new(), tokens, Err(ErrorKind::Unsupported)),
-                    Landing::Some => (
-                        tokens[..1].to_vec(),
-                        Vec::new(),
+                let (ended, end, outcome) = match landing {
+                    Landing::Left => (
+                        &tokens[..0],
+                        TokenEnd::LoggedOut,
                         Err(ErrorKind::Unavailable),
                     ),
-                    _ => (Vec::new(), Vec::new(), Ok(())),
+                    Landing::Lost => (
+                        &tokens[..],
+                        TokenEnd::Abandoned,
+                        Err(ErrorKind::Unsupported),
+                    ),
+                    Landing::Some => (
+                        &tokens[1..],
+                        TokenEnd::LoggedOut,
+                        Err(ErrorKind::Unavailable),
+                    ),
+                    _ => (&tokens[..], TokenEnd::LoggedOut, Ok(())),
                 };
                 let outcome = outcome.map_err(Error::new);
-                self.step(&cause, |rules, _| {
-                    rules.logout_landed(&left, &lost, outcome);
-                });
+                let ended: Vec<_> = ended.iter().map(|token| (*token, end)).collect();
+                self.step(&cause, |rules, _| rules.logout_landed(&ended, outcome));
                 Word::Other
             }
             Landing::Retired(logout) => {
