@@ -44,6 +44,22 @@ pub struct ProviderFn<F> {
 impl<F> ProviderFn<F> {
     /// Reads the credentials for each login from `source`; the function finds
     /// them in [`LoginContext::credentials`].
+    ///
+    /// After a refusal the source is asked for others, while requests come. Without a
+    /// source, only [`Session::login`](crate::Session::login) ends a refusal.
+    ///
+    /// ```
+    /// use tower_reauth::{Credentials, LoginContext, Profile, Source, Token, provider_fn};
+    ///
+    /// # let profile = Profile::at("https://api.example.com".parse()?);
+    /// let read = || async { Ok(Credentials::new("ops", std::env::var("OPS_PASSWORD")?)) };
+    /// let provider = provider_fn(profile, |cx: LoginContext| async move {
+    ///     let _sent = cx.credentials()?;
+    ///     Ok(Token::bearer("A3F5")?)
+    /// })
+    /// .with_source(Source::from_fn(read));
+    /// # Ok::<(), tower_reauth::BoxError>(())
+    /// ```
     #[must_use]
     pub fn with_source(mut self, source: impl Into<Source>) -> Self {
         self.source = Some(source.into());
