@@ -46,7 +46,8 @@
 //! # Guarantees
 //!
 //! - All requests that need a token share one login, and its failure.
-//! - A token in use is refreshed ahead of its expiry, and no request waits for that.
+//! - A token in use is refreshed ahead of its expiry, and no request waits for that. The
+//!   new one is used once a request has shown that the API accepts it.
 //!   The replaced token is logged out after its last use, if a logout ends no other
 //!   token: see [`LogoutEnds`].
 //! - A late rejection of an old token does not discard a newer one.

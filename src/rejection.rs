@@ -173,6 +173,20 @@ impl Rejection {
         })
     }
 
+    /// Returns whether no rejection is unsure.
+    pub(crate) fn is_sure(&self) -> bool {
+        self.clauses.iter().all(|clause| {
+            let is_5xx = match &clause.condition {
+                Condition::Status(status) | Condition::BodyContains { status, .. } => {
+                    status.is_server_error()
+                }
+                // Whatever the status.
+                Condition::Header(..) | Condition::When(_) => true,
+            };
+            clause.sure || !is_5xx
+        })
+    }
+
     /// Classifies a response by its head.
     #[inline]
     pub(crate) fn classify(&self, head: &Parts) -> Verdict {

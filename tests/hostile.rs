@@ -118,34 +118,32 @@ async fn with_ten_hanging_logouts(desk: &Desk, lives_for: Option<Duration>) -> S
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_operators_login_waits_for_one_hanging_logout_and_not_for_all() {
+async fn an_operators_login_waits_for_no_hanging_logout() {
     let desk = Desk::default();
     let session = with_ten_hanging_logouts(&desk, None).await;
     let since = Instant::now();
     session.login().await.unwrap();
-    let waited = since.elapsed();
-    assert!(waited <= 6 * SECOND, "{waited:?}: {:?}", desk.log());
+    assert_eq!(since.elapsed(), Duration::ZERO, "{:?}", desk.log());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_without_a_token_waits_for_one_hanging_logout_and_not_for_all() {
+async fn a_request_without_a_token_waits_for_no_hanging_logout() {
     let desk = Desk::default();
     let session = with_ten_hanging_logouts(&desk, Some(SECOND)).await;
     sleep(2 * SECOND).await;
     let since = Instant::now();
     session.token().await.unwrap();
-    let waited = since.elapsed();
-    assert!(waited <= 6 * SECOND, "{waited:?}: {:?}", desk.log());
+    assert_eq!(since.elapsed(), Duration::ZERO, "{:?}", desk.log());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_renewal_ahead_waits_for_one_hanging_logout_and_not_for_all() {
+async fn a_refresh_ahead_waits_for_no_hanging_logout() {
     let desk = Desk::default();
     // Due after 80 to 85 s.
-    let session = with_ten_hanging_logouts(&desk, Some(100 * SECOND)).await;
-    sleep(92 * SECOND).await;
+    let _session = with_ten_hanging_logouts(&desk, Some(100 * SECOND)).await;
+    sleep(86 * SECOND).await;
     let log = desk.log();
-    assert_eq!(session.status().generation, Some(12), "{log:?}");
+    assert!(log.contains(&"login 12".to_owned()), "{log:?}");
 }
 
 #[tokio::test(start_paused = true)]

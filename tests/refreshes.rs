@@ -72,6 +72,16 @@ async fn run(
     path: impl Fn(u64) -> String,
     accepts: impl FnMut(Asked<'_>) -> bool + Send + 'static,
 ) -> Row {
+    run_with(None, lasts, path, accepts).await
+}
+
+/// The same, with tokens of this lifetime.
+async fn run_with(
+    lives_for: Option<Duration>,
+    lasts: Duration,
+    path: impl Fn(u64) -> String,
+    accepts: impl FnMut(Asked<'_>) -> bool + Send + 'static,
+) -> Row {
     let start = Instant::now();
     let issued = Arc::new(Mutex::new(Vec::new()));
     let provider = {
@@ -80,8 +90,14 @@ async fn run(
         provider_fn(profile, move |_: LoginContext| {
             let mut issued = issued.lock().unwrap();
             issued.push(start.elapsed());
-            let number = issued.len();
-            async move { Ok::<_, ProviderError>(Token::bearer(number.to_string())?) }
+            let token = Token::bearer(issued.len().to_string());
+            async move {
+                let token = token?;
+                Ok::<_, ProviderError>(match lives_for {
+                    Some(lives_for) => token.lives_for(lives_for),
+                    None => token,
+                })
+            }
         })
     };
     let service = {
@@ -174,6 +190,26 @@ async fn a_login_system_that_is_ahead_of_the_api_is_waited_for() {
             );
             assert!(row.logins as f64 <= 3.0 + lag.log2(), "{lag}: {row:?}");
         }
+    }
+}
+
+/// Rule 13.
+#[tokio::test(start_paused = true)]
+async fn a_refresh_ahead_of_time_is_no_outage_of_an_api_that_lags() {
+    const LIFETIME: Duration = Duration::from_secs(300);
+    for lag in [0.0, 0.3, 1.0, 2.0, 5.0, 8.5, 12.0, 20.0, 30.0, 40.0] {
+        let time = Duration::from_secs_f64(lag);
+        let good = |_| "/good".to_owned();
+        let row = run_with(Some(LIFETIME), HOUR, good, move |asked| {
+            let age = asked.at - asked.issued;
+            // The first token is known from the start.
+            age < LIFETIME && (age >= time || asked.issued.is_zero())
+        })
+        .await;
+        say(&format!("a lag of {lag} s, refreshed ahead"), &row);
+        assert_eq!(row.bad, 0, "{lag}: {row:?}");
+        // Each is due 45 to 60 s before its end.
+        assert!((14..=16).contains(&row.logins), "{lag}: {row:?}");
     }
 }
 

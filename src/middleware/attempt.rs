@@ -8,6 +8,7 @@ use tower_service::Service;
 
 use super::replay::Replay;
 use crate::origin::Target;
+use crate::rejection::is_idempotent;
 use crate::session::{Driver, Lease, Published, Timestamp};
 
 /// A request that was sent with a token.
@@ -71,9 +72,10 @@ impl<S, K> Attempt<S, K> {
         }
     }
 
-    /// Sends a request for the first time, off the fast path.
+    /// Sends a request for the first time, off the fast path. If it can be replayed
+    /// whatever its response, it may carry the candidate.
     pub(super) fn send<R, B>(
-        driver: &Driver,
+        driver: &Arc<Driver>,
         service: &mut S,
         replay: &R,
         request: Request<B>,
@@ -84,6 +86,12 @@ impl<S, K> Attempt<S, K> {
         R: Replay<B, Kept = K>,
     {
         let (mut request, kept) = replay.keep_request(request);
+        let is_kept = kept.as_ref().is_some_and(R::is_kept);
+        let is_safe = || is_idempotent(request.method()) || driver.rejection().is_sure();
+        let lease = match is_kept && is_safe() {
+            true => driver.candidate_or(lease),
+            false => lease,
+        };
         let reported = driver.report_time(&lease);
         let sent = SentRequest::new(service, &request, kept);
         lease.token().apply_to(request.headers_mut());

@@ -30,6 +30,7 @@ pub struct Profile {
     pub(crate) rolling: Option<Rolling>,
     pub(crate) login_timeout: Option<Duration>,
     pub(crate) realm: Option<Box<str>>,
+    pub(crate) single_session: bool,
 }
 
 /// Which tokens a successful logout ends on the server.
@@ -97,6 +98,17 @@ impl Profile {
     /// cookies do. By default no response does.
     pub fn rolling(mut self, rolling: Rolling) -> Self {
         self.rolling = Some(rolling);
+        self
+    }
+
+    /// Declares that a login ends the earlier sessions of the user.
+    ///
+    /// A token that is refreshed ahead of its expiry is otherwise published only once a
+    /// request has shown that the API accepts it: it may come to know a token later than
+    /// the login system that issued it. Until then, requests use the earlier token, which
+    /// such a login has ended. `testing::conformance` finds out whether it does.
+    pub fn single_session(mut self) -> Self {
+        self.single_session = true;
         self
     }
 

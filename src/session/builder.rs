@@ -193,6 +193,7 @@ impl SessionBuilder {
             keep_alive: self.keep_alive,
             logout_ends: self.profile.logout_ends,
             rolls: self.profile.rolling.is_some(),
+            single_session: self.profile.single_session,
         };
         let login_timeout = self.login_timeout.or(self.profile.login_timeout);
         let login_timeout = login_timeout.unwrap_or(LOGIN_TIMEOUT);

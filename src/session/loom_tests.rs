@@ -260,6 +260,33 @@ fn a_replaced_token_is_logged_out_after_its_last_use() {
     });
 }
 
+/// The token is refreshed ahead of its expiry. One request proves the new token, while
+/// another uses the old one.
+#[test]
+fn a_new_token_is_proven_while_the_old_one_is_used() {
+    check(|| {
+        let hour = Duration::from_secs(3600);
+        let (session, server) = session_of(false, Some(hour));
+        run(async {
+            let late = hour * 35 / 36;
+            let (_, login) = session.driver.step(|state, _| state.rules.tick(late));
+            login.expect("it is due").await;
+        });
+        let request = meanwhile(&session, &server, |session, server| {
+            use_a_token(&session, &server);
+        });
+        run(async {
+            let response = get(&session, &server, crate::IfEmpty).await.unwrap();
+            assert_eq!(number_of(&response.headers()["x-token"]), 2);
+            drop(response);
+            server.has_ended_one(&[1]).await;
+        });
+        request.join().unwrap();
+        let generation = session.driver.usable().unwrap().token().generation();
+        assert_eq!(generation, 2);
+    });
+}
+
 #[test]
 fn a_token_that_was_handed_out_is_in_use_until_its_last_copy_drops() {
     check(|| {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use tokio::time::Instant;
-use tower_reauth::{ErrorKind, Event, Events, LogoutEnds, Reason, TokenEnd};
+use tower_reauth::{ErrorKind, Event, Events, LogoutEnds, Reason, Session, TokenEnd};
 
 pub(crate) use account::{Answer, Verdict};
 pub(crate) use passwords::{Passwords, Stored, password};
@@ -36,6 +36,8 @@ pub(crate) struct Book {
     pub(crate) world: World,
     pub(crate) started: Instant,
     pub(crate) events: Option<Events>,
+    /// Whose status says whether a candidate was published. Events do not.
+    pub(crate) session: Option<Session>,
     /// The first thing that must not happen, and did.
     pub(crate) violation: Option<String>,
     pub(crate) log: Vec<String>,
@@ -103,6 +105,8 @@ pub(crate) struct Issued {
     /// The value that the session was told last.
     told: u32,
     is_delivered: bool,
+    /// A request with it was accepted.
+    is_proven: bool,
     is_carried: bool,
     is_rejected: bool,
     /// A rejection may have started a renewal.
@@ -139,11 +143,17 @@ pub(crate) struct Call {
 #[derive(Default)]
 pub(crate) struct View {
     pub(crate) current: Option<u64>,
+    /// A newer generation, which is not published yet.
+    candidate: Option<u64>,
+    /// The one that was current before a candidate was published.
+    former: Option<u64>,
     pub(crate) is_suspended: bool,
     is_logging_in: bool,
     login_started: Option<Instant>,
     /// After a rejection.
     is_renewing: bool,
+    /// Ahead of its end.
+    is_ahead: bool,
     /// The last login has.
     has_failed: bool,
     /// The credentials were, and nothing has come since that may be taken.
@@ -177,6 +187,7 @@ impl Book {
             world,
             started: now,
             events: None,
+            session: None,
             violation: None,
             log: Vec::new(),
             logins: VecDeque::new(),
@@ -247,6 +258,48 @@ impl Book {
             self.heard(&event);
         }
         self.events = Some(events);
+        self.looks_for_candidate();
+    }
+
+    /// The generation that the session uses now.
+    fn published(&self) -> Option<u64> {
+        self.session.as_ref()?.status().generation
+    }
+
+    /// Takes in whether the candidate was published.
+    fn looks_for_candidate(&mut self) {
+        let candidate = self.view.candidate;
+        if candidate.is_none() || self.published() != candidate {
+            return;
+        }
+        self.publishes_candidate();
+        let number = |generation: Option<u64>| {
+            let generations = &self.view.generations;
+            generation.and_then(|generation| generations.get(&generation).copied())
+        };
+        let is_proven = number(candidate).is_some_and(|number| self.tokens[&number].is_proven);
+        let is_over = number(self.view.former).is_none_or(|old| {
+            let token = &self.tokens[&old];
+            let ends = self.earliest_end(old, true);
+            let is_over = ends.is_some_and(|ends| ends <= Instant::now() + SLACK);
+            is_over || token.is_rejected || token.is_rejected_by_hand
+        });
+        self.must(
+            is_proven || is_over,
+            format_args!("generation {candidate:?} is published, and nothing has proven it"),
+        );
+    }
+
+    fn publishes_candidate(&mut self) {
+        self.view.former = self.view.current;
+        self.view.current = self.view.candidate.take();
+        self.view.is_suspended = false;
+    }
+
+    /// The token that a login has yielded and that is not published.
+    fn candidate(&self) -> Option<u64> {
+        let generation = self.view.candidate?;
+        self.view.generations.get(&generation).copied()
     }
 
     fn heard(&mut self, event: &Event) {
@@ -275,6 +328,9 @@ impl Book {
                     "a token was suspended that is not the current one",
                 );
                 self.view.is_suspended = true;
+                if self.view.candidate.is_some() {
+                    self.publishes_candidate();
+                }
             }
             Event::TokenEnded {
                 generation, end, ..
@@ -289,10 +345,14 @@ impl Book {
             }
             Event::LoggedOut => {
                 self.view.is_logged_out = true;
+                self.view.candidate = None;
                 self.view.current = None;
                 self.view.is_suspended = false;
             }
-            Event::Closed => self.view.is_closed = true,
+            Event::Closed => {
+                self.view.is_closed = true;
+                self.view.candidate = None;
+            }
             other => self.violated(format_args!("unexpected event {other:?}")),
         }
     }
@@ -307,6 +367,7 @@ impl Book {
         self.promised = None;
         // What asks the source anew after a refusal is no renewal yet.
         self.view.is_renewing = reason == Reason::Rejected && !self.view.is_refused;
+        self.view.is_ahead = reason == Reason::Expiring;
         match reason {
             Reason::Initial | Reason::Expired => {
                 self.must(
@@ -327,6 +388,10 @@ impl Book {
                 );
             }
             Reason::Expiring => {
+                self.must(
+                    self.view.candidate.is_none(),
+                    "a token was refreshed ahead that has a successor",
+                );
                 let used = current.is_some_and(|number| self.tokens[&number].is_carried);
                 self.must(
                     used || self.world.keep_alive || self.changing > 0,
@@ -375,6 +440,17 @@ impl Book {
         if self.view.is_logged_out {
             return;
         }
+        let is_new = self.view.current != Some(generation);
+        let is_kept_back = is_new && self.view.is_ahead && self.published() == self.view.current;
+        if is_kept_back && self.view.current.is_some() {
+            self.is_kept_back(generation, number);
+            return;
+        }
+        self.view.candidate = None;
+        if is_new {
+            // It may have been a candidate until the one before ended.
+            self.view.former = self.view.current;
+        }
         self.view.current = Some(generation);
         self.view.is_suspended = false;
         let token = self.tokens.get_mut(&number).expect("it was delivered");
@@ -392,6 +468,22 @@ impl Book {
         }
     }
 
+    /// The session goes on with the token before this one.
+    fn is_kept_back(&mut self, generation: u64, number: u64) {
+        let continues = self
+            .tokens
+            .values()
+            .any(|token| token.continued_by == Some(number));
+        let old = self.current();
+        let is_good = old.is_some_and(|old| self.tokens[&old].is_proven);
+        self.must(
+            is_good && !continues && !self.world.single_session && !self.view.is_closed,
+            format_args!("generation {generation} is kept back, and {old:?} is used"),
+        );
+        self.view.candidate = Some(generation);
+        self.view.logged_in_at = Some(self.tokens[&number].landed);
+    }
+
     fn token_ended(&mut self, generation: u64, end: TokenEnd) {
         if let Some(before) = self.view.ended.insert(generation, end) {
             self.violated(format_args!(
@@ -402,6 +494,8 @@ impl Book {
             return self.violated(format_args!("unknown generation {generation} ended"));
         };
         let is_current = self.view.current == Some(generation);
+        let is_candidate = self.view.candidate == Some(generation);
+        let may_idle = is_current || is_candidate || self.view.former == Some(generation);
         let ends_user = self.world.logout_ends == LogoutEnds::User;
         let ends_nothing = self.world.logout_ends == LogoutEnds::Nothing;
         let is_same = self.world.issues == Issues::Same;
@@ -410,7 +504,7 @@ impl Book {
             TokenEnd::LoggedOut => token.logouts_done > 0 || is_same,
             TokenEnd::Rejected => token.is_rejected || token.is_rejected_by_hand,
             TokenEnd::Expired => {
-                let earliest = self.earliest_end(number, is_current);
+                let earliest = self.earliest_end(number, may_idle);
                 // The same one given again has another end since.
                 is_same || earliest.is_some_and(|ends| ends <= Instant::now() + SLACK)
             }
@@ -426,9 +520,11 @@ impl Book {
             is_true,
             format_args!("token {number} did not end like this: {end:?}"),
         );
+        if is_candidate {
+            self.view.candidate = None;
+        }
         if is_current {
-            self.view.current = None;
-            self.view.is_suspended = false;
+            self.publishes_candidate();
         }
     }
 
@@ -675,6 +771,7 @@ impl Book {
                 roll: 0,
                 told: 0,
                 is_delivered: false,
+                is_proven: false,
                 is_carried: false,
                 is_rejected: false,
                 is_suspect: false,
@@ -764,6 +861,10 @@ impl Book {
             goes_on = self.tokens[&number].continued_by;
         }
         self.must(
+            self.candidate() != Some(number),
+            format_args!("token {number} was logged out, and is to be used next"),
+        );
+        self.must(
             self.world.logout_ends != LogoutEnds::User,
             "a replaced token was logged out with all of the user's",
         );
@@ -852,12 +953,18 @@ impl Book {
             return None;
         };
         let current = self.current();
+        let order = &self.requests[&number].order;
+        // It is sent once more in any case, if the candidate is rejected.
+        let may_try = self.requests[&number].calls.is_empty()
+            && order.is_replayable()
+            && (!order.post || self.world.rejects_by == RejectsBy::Status401);
+        let is_tried = may_try && self.candidate() == Some(token);
         self.must(
-            current == Some(token),
+            current == Some(token) || is_tried,
             format_args!("request {number} carries {token}, and {current:?} is in use"),
         );
         self.must(
-            !self.view.is_suspended,
+            !self.view.is_suspended || is_tried,
             format_args!("request {number} carries {token}, which is suspended"),
         );
         let is_renewing = self.view.is_logging_in && self.view.is_renewing;
@@ -937,6 +1044,7 @@ impl Book {
             self.accepted.insert(target, now);
             let issued = self.tokens.get_mut(&token).expect("it was issued");
             issued.used = issued.used.max(sent);
+            issued.is_proven = true;
             if is_accepted {
                 issued.surely_used = issued.surely_used.max(sent);
             }
@@ -971,7 +1079,8 @@ impl Book {
 
     /// The answer to it leaves, with the next value of its token.
     pub(crate) fn rolls(&mut self, token: u64) -> String {
-        let is_current = self.current() == Some(token);
+        // Once its answer arrives, the candidate is current.
+        let is_current = self.current() == Some(token) || self.candidate() == Some(token);
         let issued = self.tokens.get_mut(&token).expect("it was good");
         issued.roll += 1;
         if is_current {
@@ -984,6 +1093,7 @@ impl Book {
     pub(crate) fn is_promised(&mut self, generation: u64) {
         // Unless a login failed before, or too many helped nobody.
         let may_log_in = !self.view.has_failed && self.renewals == 0;
+        let may_log_in = may_log_in && self.view.candidate.is_none();
         if may_log_in && !self.view.is_logging_in && !self.view.is_logged_out {
             self.promised = Some(generation);
         }

@@ -124,6 +124,7 @@ impl Player {
         }
         let session = session.build();
         server.book().events = Some(session.events());
+        server.book().session = Some(session.clone());
         Self {
             server: server.clone(),
             client: Client::new(&session, &server.http()),
@@ -605,7 +606,11 @@ impl Player {
         }
         self.under_way.shutdown().await;
         self.server.book().hear();
-        self.server.book().is_dropped = true;
+        {
+            let mut book = self.server.book();
+            book.is_dropped = true;
+            book.session = None;
+        }
         drop(self.session);
         drop(self.client);
         // A login under way and the logout of its token, or a change.

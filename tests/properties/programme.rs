@@ -34,6 +34,8 @@ pub(crate) struct World {
     pub(crate) lifetime: Option<Duration>,
     pub(crate) idle: Option<Duration>,
     pub(crate) login_takes: Duration,
+    /// Whether the profile says that a login ends the earlier sessions.
+    pub(crate) single_session: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -497,7 +499,7 @@ fn world(focus: Focus) -> impl Strategy<Value = World> {
         keep_alive,
         lifetime(),
         lifetime(),
-        login_takes,
+        (login_takes, proptest::bool::weighted(0.3)),
     )
         .prop_map(
             |(
@@ -506,7 +508,7 @@ fn world(focus: Focus) -> impl Strategy<Value = World> {
                 keep_alive,
                 lifetime,
                 idle,
-                takes,
+                (login_takes, single_session),
             )| {
                 World {
                     source,
@@ -518,7 +520,8 @@ fn world(focus: Focus) -> impl Strategy<Value = World> {
                     keep_alive,
                     lifetime,
                     idle,
-                    login_takes: takes,
+                    login_takes,
+                    single_session,
                 }
             },
         )

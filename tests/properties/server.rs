@@ -153,6 +153,10 @@ impl CredentialProvider for Provider {
         let profile = Profile::at(HOME.parse().unwrap())
             .rejection(rejection)
             .logout_ends(world.logout_ends);
+        let profile = match world.single_session {
+            true => profile.single_session(),
+            false => profile,
+        };
         match world.rolls {
             true => profile.rolling(Rolling::by(|token, response| {
                 let next = response.headers.get(NEXT)?.to_str().ok()?.to_owned();

@@ -115,8 +115,10 @@ struct User {
     /// verdict is followed by one with it. An accepted login ends that only if the
     /// change was denied.
     open: Option<OpenChange>,
-    /// The latest token that any of its requests has come with.
+    /// The latest token that was surely published.
     latest: u64,
+    /// The call that renews a token ahead of its end.
+    ahead: Option<u64>,
     /// How many wait for a login whatever happened before.
     forced: usize,
     /// How many ever did.
@@ -149,6 +151,8 @@ struct Issued {
     /// What `logouts` was then.
     era: u64,
     ended: Option<Ended>,
+    /// Whether it renews another ahead of its end: it may not be published yet.
+    is_ahead: bool,
     /// Whether the session got it.
     is_delivered: bool,
     /// Whether the session was told that it is dead.
@@ -269,6 +273,7 @@ impl Account {
             is_uncertain: false,
             open: None,
             latest: 0,
+            ahead: None,
             forced: 0,
             forced_ever: 0,
             may_be_forced: false,

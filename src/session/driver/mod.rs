@@ -104,6 +104,8 @@ pub(super) struct DriverState {
     pub(super) job: Option<Arc<Job>>,
     /// The running logout of a replaced token, beside the job.
     pub(super) retire: Option<Arc<Job>>,
+    /// A newer token that is not published yet.
+    pub(super) candidate: Option<Lease>,
     /// The token of the newest login, for providers that extend or exchange it.
     pub(super) previous: Option<Token>,
     /// Earlier publications of the current token that may still be in use.
@@ -151,7 +153,8 @@ impl DriverState {
     /// longer published.
     pub(super) fn users(&self) -> usize {
         let retired: usize = self.retired.iter().map(Retired::users).sum();
-        retired + users(&self.leases) + users(&self.unlisted)
+        let candidate = self.candidate.as_ref().map_or(0, Lease::strong_count);
+        retired + users(&self.leases) + users(&self.unlisted) + candidate.saturating_sub(1)
     }
 
     /// Drops the tokens that the rules no longer refer to.
@@ -163,6 +166,14 @@ impl DriverState {
             }
         }
         self.unlisted.retain(|lease| lease.strong_count() > 0);
+    }
+
+    /// Keeps a token that is no longer published, while the rules refer to it.
+    fn retire(&mut self, published: Lease, mut leases: Vec<WeakLeases>) {
+        leases.push(Lease::downgrade(&published));
+        let token = published.token().clone();
+        self.release(published);
+        self.retired.push(Retired { token, leases });
     }
 
     /// Ends one use of a publication under the lock.
@@ -250,6 +261,7 @@ impl Driver {
                 rules,
                 job: None,
                 retire: None,
+                candidate: None,
                 previous: initial,
                 leases: Vec::new(),
                 retired: Vec::new(),
@@ -322,6 +334,7 @@ impl Driver {
 
     /// Updates the published token, and prepares what the rules have started.
     fn publish(self: &Arc<Self>, state: &mut DriverState) -> Vec<(Arc<Job>, Launch, JobSpec)> {
+        self.settle_candidate(state);
         if state.rules.signal().is_none() && self.published.load().is_some() {
             self.unpublish(state);
         }
@@ -519,7 +532,12 @@ impl Driver {
                 };
                 let token = token.clone();
                 match state.rules.login_landed(new, now) {
+                    LoginOutcome::Keep { generation } => {
+                        self.keep_back(state, token.of_generation(generation));
+                        WaitResult::Refreshed
+                    }
                     LoginOutcome::Publish { generation } => {
+                        self.settle_candidate(state);
                         self.unpublish(state);
                         self.publish_token(state, token.of_generation(generation));
                         WaitResult::Refreshed
@@ -583,6 +601,38 @@ impl Driver {
         }
     }
 
+    /// Keeps `token`, the candidate, unpublished.
+    fn keep_back(&self, state: &mut DriverState, token: Token) {
+        state.previous = Some(token.clone());
+        // A replaced token that a login yields again must not be logged out.
+        for retired in &mut state.retired {
+            if token.repeats(&retired.token) {
+                state.rules.reused(retired.token.generation());
+                state.unlisted.append(&mut retired.leases);
+            }
+        }
+        let published = Published::new(token, Signal::Reported, self.usage.clone());
+        state.candidate = Some(Lease::new(published));
+    }
+
+    /// Publishes the candidate if it is current now, and lets go of it if it is no longer
+    /// one.
+    fn settle_candidate(&self, state: &mut DriverState) {
+        let Some(candidate) = state.candidate.take() else {
+            return;
+        };
+        let generation = Some(candidate.token().generation());
+        if state.rules.candidate() == generation {
+            state.candidate = Some(candidate);
+        } else if state.rules.generation() == generation {
+            self.unpublish(state);
+            drop(self.published.swap(Some(candidate)));
+        } else {
+            candidate.set(Signal::Ended);
+            state.retire(candidate, Vec::new());
+        }
+    }
+
     /// Publishes `token`, the current one.
     pub(super) fn publish_token(&self, state: &mut DriverState, token: Token) {
         state.previous = Some(token.clone());
@@ -638,11 +688,8 @@ impl Driver {
             return;
         };
         published.set(Signal::Ended);
-        let mut leases = std::mem::take(&mut state.leases);
-        leases.push(Lease::downgrade(&published));
-        let token = published.token().clone();
-        state.release(published);
-        state.retired.push(Retired { token, leases });
+        let leases = std::mem::take(&mut state.leases);
+        state.retire(published, leases);
     }
 
     /// Returns whether a request, body or holder uses the published token.

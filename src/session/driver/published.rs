@@ -39,6 +39,11 @@ impl Published {
         self.signal() == Signal::Live as u8
     }
 
+    /// Returns whether a request may carry the candidate instead.
+    pub(super) fn is_offered(&self) -> bool {
+        self.signal() == Signal::Offered as u8
+    }
+
     /// Returns whether an admitted request may use the token.
     pub(crate) fn is_usable(&self) -> bool {
         self.signal() <= Signal::Closing as u8

@@ -27,6 +27,21 @@ impl Driver {
         published.is_live().then_some(published)
     }
 
+    /// Returns the token that a request is to carry that can be replayed: `lease`, or the
+    /// candidate.
+    pub(crate) fn candidate_or(self: &Arc<Self>, lease: Lease) -> Lease {
+        if !lease.is_offered() {
+            return lease;
+        }
+        let now = self.now();
+        let (candidate, _) = self.step(|state, _| {
+            let generation = state.rules.try_candidate(now)?;
+            let candidate = state.candidate.as_ref()?;
+            (candidate.token().generation() == generation).then(|| candidate.clone())
+        });
+        candidate.unwrap_or(lease)
+    }
+
     /// Returns the time if the outcome of a request that is about to use `lease` is to
     /// be reported.
     pub(crate) fn report_time(&self, lease: &Lease) -> Option<Timestamp> {

@@ -16,6 +16,8 @@ pub(crate) struct Settings {
     pub(crate) logout_ends: LogoutEnds,
     /// Whether responses may carry the token's next value.
     pub(crate) rolls: bool,
+    /// Whether a login ends the earlier sessions of the user.
+    pub(crate) single_session: bool,
 }
 
 /// A job: a session runs one at a time.
@@ -98,6 +100,10 @@ pub(crate) enum LoginOutcome {
     Publish {
         generation: u64,
     },
+    /// Keep it unpublished until a request has proven it: the current token is good.
+    Keep {
+        generation: u64,
+    },
     /// Log it out: the session was logged out in the meantime.
     End {
         generation: u64,
@@ -119,12 +125,14 @@ pub(crate) enum Signal {
     /// token's next value.
     /// The driver also answers this while the session's timer is lost.
     Reported = 1,
+    /// The same, and a request that can be replayed may carry the candidate instead.
+    Offered = 2,
     /// Only requests that were admitted before `close()` may use it.
-    Closing = 2,
+    Closing = 3,
     /// No new request may use it while the login that may replace it runs.
-    Suspended = 3,
+    Suspended = 4,
     /// No request may use it any more.
-    Ended = 4,
+    Ended = 5,
 }
 
 /// The state of a session.

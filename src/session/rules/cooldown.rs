@@ -224,7 +224,7 @@ impl Bucket {
 }
 
 /// Returns one second, doubled `times` times, at most five minutes.
-fn doubled(times: u32) -> Duration {
+pub(super) fn doubled(times: u32) -> Duration {
     SHORTEST.saturating_mul(1 << times.min(16)).min(LONGEST)
 }
 

@@ -1,10 +1,11 @@
 //! Logout, close, password change, and the logouts of replaced tokens.
 
 use super::answer::{JobKind, Start};
+use super::current::{Current, TokenState};
 use super::event::{Event, TokenEnd};
 use super::retirement::{LogoutOutcome, RejectedBy, TokenRef};
 use super::time::Timestamp;
-use super::{Phase, Rules, TokenState};
+use super::{Phase, Rules};
 use crate::error::{Error, ErrorKind};
 use crate::provider::{LogoutEnds, Reason};
 
@@ -36,7 +37,8 @@ impl Rules {
     /// The running password change has ended.
     pub(crate) fn password_change_landed(&mut self, outcome: Result<(), Error>, now: Timestamp) {
         let (_, elapsed) = self.finish_job(now);
-        // Not a use of the token if the server was not asked.
+        // Not a use of the token if the server was not asked. A candidate that was
+        // published meanwhile counts as used too.
         let is_unasked = matches!(&outcome, Err(error) if error.kind() == ErrorKind::Unsupported);
         if let Some(current) = self.current.as_mut().filter(|_| !is_unasked) {
             current.lifespan.used();
@@ -80,6 +82,7 @@ impl Rules {
         if let Some(current) = self.current.take() {
             self.end_at_logout(current.to_ref());
         }
+        self.end_candidate();
         self.ending.extend(self.retirement.end());
         self.end_leftovers(now);
     }
@@ -90,6 +93,8 @@ impl Rules {
             self.closed = true;
             self.events.push(Event::Closed);
         }
+        // No new request will prove it.
+        self.end_candidate();
     }
 
     /// Returns the result of the last logout, or `None` while its job, or the
@@ -165,7 +170,12 @@ impl Rules {
     /// No handle is left that could use or end any token.
     pub(crate) fn abandon(&mut self) {
         let current = self.current.take().map(|current| current.generation);
+        let candidate = self
+            .candidate
+            .take()
+            .map(|candidate| candidate.token.generation);
         let mut left = self.ending();
+        left.extend(candidate);
         self.ending.clear();
         left.extend(current);
         // Including one whose logout is running: its result will not be known.
@@ -227,11 +237,22 @@ impl Rules {
         }
     }
 
+    /// A logout of the session is to end the candidate.
+    fn end_candidate(&mut self) {
+        if let Some(candidate) = self.candidate.take() {
+            self.end_at_logout(candidate.token.to_ref());
+        }
+    }
+
     /// The current token is about to be replaced.
     pub(super) fn replace_current(&mut self, continues: bool) {
-        let Some(current) = self.current.take() else {
-            return;
-        };
+        if let Some(current) = self.current.take() {
+            self.replace(&current, continues);
+        }
+    }
+
+    /// A token is replaced by a newer one.
+    pub(super) fn replace(&mut self, current: &Current, continues: bool) {
         let token = current.to_ref();
         let end = match (current.state, self.settings.logout_ends) {
             _ if continues => TokenEnd::Continued,

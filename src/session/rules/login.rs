@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
-use super::answer::{Acquire, JobKind, LoginKind, LoginOutcome, NewToken, Start};
+use super::answer::{Acquire, JobKind, LoginKind, LoginOutcome, NewToken, Signal, Start};
 use super::backoff::LONGEST_RETRY_AFTER;
+use super::candidate::Candidate;
+use super::current::{Current, TokenState};
 use super::event::{Event, TokenEnd};
 use super::lifespan::{Lifespan, Lifetimes, end_of};
 use super::retirement::TokenRef;
 use super::time::Timestamp;
-use super::{Current, LoginBlock, Rules, TokenState};
+use super::{LoginBlock, Rules, RunningJob};
 use crate::error::{Error, ErrorKind};
 use crate::provider::{LogoutEnds, Reason};
 
@@ -74,13 +76,13 @@ impl Rules {
     }
 
     /// Returns how many times a logout was asked for.
-    pub(crate) fn logouts(&self) -> u64 {
+    pub(crate) fn logouts(&self) -> u32 {
         self.logouts
     }
 
     /// An operator asks for one login, whatever happened before. `logouts` is
     /// the number of logouts at the time of the call: a later one wins.
-    pub(crate) fn login(&mut self, logouts: u64, now: Timestamp) -> Start {
+    pub(crate) fn login(&mut self, logouts: u32, now: Timestamp) -> Start {
         if self.closed || logouts < self.logouts {
             return Start::Fail(self.session_over());
         }
@@ -104,9 +106,16 @@ impl Rules {
         if self.closed || !self.is_open() {
             return Start::Fail(self.session_over());
         }
-        match self.job_kind() {
-            Some(JobKind::Login { .. }) => return Start::Join,
-            Some(JobKind::Logout | JobKind::ChangePassword) => return Start::Busy,
+        match &mut self.job {
+            Some(RunningJob {
+                kind: JobKind::Login { .. },
+                is_requested,
+                ..
+            }) => {
+                *is_requested = true;
+                return Start::Join;
+            }
+            Some(_) => return Start::Busy,
             None => {}
         }
         if let Some(error) = self.blocked(now) {
@@ -116,9 +125,21 @@ impl Rules {
         Start::Started
     }
 
+    /// A request that can be replayed is about to be sent. Returns the candidate if the
+    /// request is to carry that instead of the current token.
+    pub(crate) fn try_candidate(&mut self, now: Timestamp) -> Option<u64> {
+        if self.signal() != Some(Signal::Offered) {
+            return None;
+        }
+        let candidate = self.candidate.as_deref_mut()?;
+        candidate.tried(now);
+        Some(candidate.token.generation)
+    }
+
     /// The running login has yielded a token.
     pub(crate) fn login_landed(&mut self, new: NewToken, now: Timestamp) -> LoginOutcome {
         let is_refresh = self.is_refreshing();
+        let is_requested = self.job.is_some_and(|job| job.is_requested);
         let (reason, elapsed) = self.finish_job(now);
         if !self.is_open() {
             if is_refresh {
@@ -134,6 +155,8 @@ impl Rules {
         self.login_block = None;
         self.backoff.reset();
         self.logged_in_at = now;
+        let is_ahead = reason == Reason::Expiring && !is_requested;
+        let is_kept_back = is_ahead && self.is_kept_back(new, now);
         let (generation, outcome) = match &mut self.current {
             Some(current) if new.same => {
                 // It was rejected: whether it is good now is not known.
@@ -145,9 +168,21 @@ impl Rules {
                 let generation = current.generation;
                 (generation, LoginOutcome::Unchanged { generation })
             }
+            Some(_) if is_kept_back => {
+                self.settle_expired(false);
+                let token = self.new_token(new.lifetimes, new.sent, now);
+                let generation = token.generation;
+                self.candidate = Some(Box::new(Candidate::new(token)));
+                (generation, LoginOutcome::Keep { generation })
+            }
             Some(_) | None => {
                 self.settle_expired(new.continues || new.same);
-                self.replace_current(new.continues);
+                // The newest token is the candidate, if there is one.
+                let candidate = self.candidate.take();
+                self.replace_current(new.continues && candidate.is_none());
+                if let Some(candidate) = candidate {
+                    self.replace(&candidate.token, new.continues);
+                }
                 let generation = self.set_current(new.lifetimes, new.sent, now);
                 (generation, LoginOutcome::Publish { generation })
             }
@@ -158,6 +193,17 @@ impl Rules {
             elapsed,
         });
         outcome
+    }
+
+    /// Returns whether a token that was refreshed ahead of time waits until it is proven,
+    /// since the current one is good.
+    fn is_kept_back(&self, new: NewToken, now: Timestamp) -> bool {
+        let is_good = |current: &Current| {
+            let is_over = current.lifespan.ends().is_some_and(|ends| ends <= now);
+            current.state == TokenState::Good && current.accepted.is_some() && !is_over
+        };
+        let may_both_live = !new.continues && !self.settings.single_session;
+        may_both_live && !self.closed && self.current.as_ref().is_some_and(is_good)
     }
 
     /// A login has yielded a token after the session was logged out. It may be the
@@ -289,19 +335,23 @@ impl Rules {
     }
 
     fn set_current(&mut self, lifetimes: Lifetimes, sent: Timestamp, now: Timestamp) -> u64 {
+        self.current = Some(self.new_token(lifetimes, sent, now));
+        self.newest
+    }
+
+    fn new_token(&mut self, lifetimes: Lifetimes, sent: Timestamp, now: Timestamp) -> Current {
         self.newest += 1;
-        self.current = Some(Current {
+        Current {
             generation: self.newest,
             lifespan: Lifespan::new(lifetimes, sent, now, &mut self.rng),
             state: TokenState::Good,
             accepted: None,
-        });
-        self.newest
+        }
     }
 
     /// A login has yielded a token while none was current. If that does not continue the
     /// newest one, which has expired, the data of that is of no use any more.
-    fn settle_expired(&mut self, continues: bool) {
+    pub(super) fn settle_expired(&mut self, continues: bool) {
         let newest = self.newest;
         let ends_by_token = match self.settings.logout_ends {
             LogoutEnds::Token => true,

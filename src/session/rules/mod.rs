@@ -5,6 +5,7 @@
 //! | `answer` | the types of inputs and answers |
 //! | `login` | which requests get a token, when a login starts, and its outcome |
 //! | `rejection` | the outcome of a request: rejected, accepted, rolled |
+//! | `current`, `candidate` | the token in use, and a new one that is not published yet |
 //! | `ending` | logout, close, password change, and the logouts of replaced tokens |
 //! | `time`, `lifespan` | when a token expires and when it is refreshed ahead of that |
 //! | `cooldown` | how refreshes by rejection are bounded |
@@ -14,7 +15,9 @@
 
 mod answer;
 mod backoff;
+mod candidate;
 mod cooldown;
+mod current;
 mod ending;
 mod event;
 mod lifespan;
@@ -42,8 +45,9 @@ use crate::error::{Error, ErrorKind};
 use crate::origin::Target;
 use crate::provider::{LogoutEnds, Reason};
 use backoff::Backoff;
+use candidate::Candidate;
 use cooldown::Cooldowns;
-use lifespan::Lifespan;
+use current::{Current, TokenState};
 use retirement::{Retirement, TokenRef};
 use rng::Rng;
 use time::BRIEFLY;
@@ -61,7 +65,8 @@ use time::BRIEFLY;
 ///
 /// - a session that starts with a token: [`set_initial`](Rules::set_initial);
 /// - a request: [`admit`](Rules::admit), [`acquire`](Rules::acquire),
-///   [`on_use`](Rules::on_use), [`rejected`](Rules::rejected),
+///   [`on_use`](Rules::on_use), [`try_candidate`](Rules::try_candidate),
+///   [`rejected`](Rules::rejected),
 ///   [`replay_rejected`](Rules::replay_rejected),
 ///   [`accepted`](Rules::accepted), [`accepted_by_hand`](Rules::accepted_by_hand),
 ///   [`rolled`](Rules::rolled);
@@ -80,6 +85,8 @@ use time::BRIEFLY;
 ///
 /// After each event the driver polls, in this order:
 ///
+/// 1. [`generation`](Rules::generation) and [`candidate`](Rules::candidate): whether the
+///    candidate is current now, and to be published;
 /// 1. [`is_retired`](Rules::is_retired): which replaced tokens to keep, and
 ///    [`released`](Rules::released) for those without users;
 /// 2. [`take_launch`](Rules::take_launch): what to launch, until there is nothing;
@@ -92,7 +99,8 @@ use time::BRIEFLY;
 /// Getters change nothing and may be called at any time: `signal` (also by an event
 /// that publishes a token), [`state`](Rules::state),
 /// [`is_open`](Rules::is_open), [`is_usable`](Rules::is_usable), [`is_logging_in`](Rules::is_logging_in),
-/// [`generation`](Rules::generation), [`ends`](Rules::ends),
+/// [`generation`](Rules::generation), [`candidate`](Rules::candidate),
+/// [`ends`](Rules::ends),
 /// [`last_error`](Rules::last_error), [`errors`](Rules::errors),
 /// [`next_attempt`](Rules::next_attempt),
 /// [`logouts`](Rules::logouts), [`logout_result`](Rules::logout_result),
@@ -114,9 +122,10 @@ pub(crate) struct Rules {
     /// Whether the session admits no new requests, for good.
     closed: bool,
     current: Option<Current>,
+    /// A newer token than the current one, which is not proven yet.
+    // Boxed: there is seldom one.
+    candidate: Option<Box<Candidate>>,
     job: Option<RunningJob>,
-    /// Whether the job is still to be launched.
-    launch: bool,
     /// Whether the logout of a replaced token is still to be launched.
     retire: bool,
     /// The newest generation.
@@ -135,7 +144,7 @@ pub(crate) struct Rules {
     // Boxed: there is seldom one.
     deferred_rejection: Option<Box<DeferredRejection>>,
     /// How many times a logout was asked for.
-    logouts: u64,
+    logouts: u32,
     /// Tokens that a logout of the session is to end.
     ending: Vec<TokenRef>,
     /// Tokens that were replaced.
@@ -157,34 +166,13 @@ struct DeferredRejection {
     target: Option<Target>,
 }
 
-/// The current token.
-#[derive(Clone, Debug)]
-struct Current {
-    generation: u64,
-    lifespan: Lifespan,
-    state: TokenState,
-    /// When an acceptance was last reported. `None` until the token is proven.
-    accepted: Option<Timestamp>,
-}
-
-impl Current {
-    fn to_ref(&self) -> TokenRef {
-        TokenRef::new(self.generation, self.lifespan.absolute_end())
-    }
-}
-
-/// Whether new requests may use the current token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum TokenState {
-    Good,
-    /// Not until the login that may replace it has ended. This target rejected
-    /// it, or `Session::reject` did.
-    Suspended(Option<Target>),
-}
-
 #[derive(Clone, Copy, Debug)]
 struct RunningJob {
     kind: JobKind,
+    /// Whether it is still to be launched.
+    is_new: bool,
+    /// Whether a caller waits for its token, and not for any.
+    is_requested: bool,
     since: Timestamp,
 }
 
@@ -193,6 +181,10 @@ struct RunningJob {
 enum TimedAction {
     /// The current token expires.
     Expire,
+    /// The candidate expires.
+    ExpireCandidate,
+    /// The next request may carry the candidate.
+    TryCandidate,
     /// The next accepted request is to be reported: it extends the idle lifetime.
     SampleUse,
     /// The current token is refreshed ahead of its expiry.
@@ -225,8 +217,8 @@ impl Rules {
             phase: Phase::Open,
             closed: false,
             current: None,
+            candidate: None,
             job: None,
-            launch: false,
             retire: false,
             newest: 0,
             next_login_reason: Reason::Initial,
@@ -256,6 +248,12 @@ impl Rules {
             // Each action changes what is due next, so the loop ends.
             match action {
                 TimedAction::Expire => self.expire_current(),
+                TimedAction::ExpireCandidate => self.expire_candidate(),
+                TimedAction::TryCandidate => {
+                    if let Some(candidate) = &mut self.candidate {
+                        candidate.tick(now);
+                    }
+                }
                 TimedAction::SampleUse => {
                     if let Some(current) = &mut self.current {
                         current.lifespan.sample_use();
@@ -294,6 +292,9 @@ impl Rules {
         // A suspended token stays until the login that may replace it has ended.
         let good = current.filter(|current| current.state == TokenState::Good);
         let expires = good.and_then(|good| good.lifespan.ends());
+        let candidate = self.candidate.as_deref();
+        let candidate_expires = candidate.and_then(|candidate| candidate.token.lifespan.ends());
+        let next_try = candidate.and_then(|candidate| candidate.next_try);
         let samples = current.and_then(|current| current.lifespan.next_sample());
         let may_log_in = self.is_open() && !self.closed && self.job.is_none();
         let allowed = match self.login_block.as_deref() {
@@ -316,6 +317,8 @@ impl Rules {
         let retires = self.retirement.next().filter(|_| self.retiring().is_none());
         let actions = [
             expires.map(|at| (at, TimedAction::Expire)),
+            candidate_expires.map(|at| (at, TimedAction::ExpireCandidate)),
+            next_try.map(|at| (at, TimedAction::TryCandidate)),
             samples.map(|at| (at, TimedAction::SampleUse)),
             refreshes.filter(|_| may_log_in),
             self.retirement
@@ -330,8 +333,8 @@ impl Rules {
     /// Takes one job, or one logout of a replaced token, that the last event started,
     /// for the driver to launch.
     pub(crate) fn take_launch(&mut self) -> Option<Launch> {
-        let is_new = std::mem::take(&mut self.launch);
-        if let Some(job) = self.job.filter(|_| is_new) {
+        if let Some(job) = self.job.as_mut().filter(|job| job.is_new) {
+            job.is_new = false;
             return Some(Launch::Job(job.kind));
         }
         let is_new = std::mem::take(&mut self.retire);
@@ -358,6 +361,7 @@ impl Rules {
         Some(match current.state {
             TokenState::Suspended(_) => Signal::Suspended,
             TokenState::Good if self.closed => Signal::Closing,
+            TokenState::Good if self.offers_candidate() => Signal::Offered,
             TokenState::Good if is_reported => Signal::Reported,
             TokenState::Good => Signal::Live,
         })
@@ -393,6 +397,18 @@ impl Rules {
         current.map(|current| current.generation)
     }
 
+    /// Returns the generation of the candidate.
+    pub(crate) fn candidate(&self) -> Option<u64> {
+        let candidate = self.candidate.as_deref();
+        candidate.map(|candidate| candidate.token.generation)
+    }
+
+    /// Returns whether the next request that can be replayed may carry the candidate.
+    fn offers_candidate(&self) -> bool {
+        let candidate = self.candidate.as_deref();
+        candidate.is_some_and(|candidate| candidate.next_try.is_none())
+    }
+
     /// Returns when the current token expires, if nothing else happens.
     pub(crate) fn ends(&self) -> Option<Timestamp> {
         self.current.as_ref()?.lifespan.ends()
@@ -425,12 +441,21 @@ impl Rules {
     }
 
     fn due(&self) -> Option<Timestamp> {
+        // A candidate is the next token already.
+        if self.candidate.is_some() {
+            return None;
+        }
         let current = self.current.as_ref()?;
         current.lifespan.due(self.settings.keep_alive)
     }
 
-    /// Ends the current token if its lifetime is over.
+    /// Ends the current token and the candidate if their lifetimes are over.
     fn expire(&mut self, now: Timestamp) {
+        let candidate = self.candidate.as_deref();
+        let ends = candidate.and_then(|candidate| candidate.token.lifespan.ends());
+        if ends.is_some_and(|ends| ends <= now) {
+            self.expire_candidate();
+        }
         let is_over = self.current.as_ref().is_some_and(|current| {
             current.state == TokenState::Good
                 && current.lifespan.ends().is_some_and(|ends| ends <= now)
@@ -440,21 +465,44 @@ impl Rules {
         }
     }
 
-    /// The current token has expired. Its data may still be good for the next login, and
-    /// is logged out otherwise.
     fn expire_current(&mut self) {
         let Some(current) = self.current.take() else {
             return;
         };
         self.next_login_reason = Reason::Expired;
+        self.expired(&current);
+        if let Some(candidate) = self.candidate.take() {
+            // A login that did not continue it.
+            self.settle_expired(false);
+            self.current = Some(candidate.token);
+        }
+    }
+
+    fn expire_candidate(&mut self) {
+        if let Some(candidate) = self.candidate.take() {
+            self.expired(&candidate.token);
+        }
+    }
+
+    /// A token has expired. Its data may still be good for the next login, and is logged
+    /// out otherwise.
+    fn expired(&mut self, token: &Current) {
         match self.settings.logout_ends {
-            LogoutEnds::Token | LogoutEnds::User if current.lifespan.has_data => {
-                let given_up = self.retirement.add_expired(current.to_ref());
+            LogoutEnds::Token | LogoutEnds::User if token.lifespan.has_data => {
+                let given_up = self.retirement.add_expired(token.to_ref());
                 self.give_up(given_up);
             }
             LogoutEnds::Nothing | LogoutEnds::Token | LogoutEnds::User => {
-                self.ended(current.generation, TokenEnd::Expired);
+                self.ended(token.generation, TokenEnd::Expired);
             }
+        }
+    }
+
+    /// Publishes the candidate in place of the current token.
+    fn publish_candidate(&mut self) {
+        if let Some(candidate) = self.candidate.take() {
+            self.replace_current(false);
+            self.current = Some(candidate.token);
         }
     }
 
@@ -466,8 +514,12 @@ impl Rules {
 
     fn start(&mut self, kind: JobKind, now: Timestamp) {
         debug_assert!(self.job.is_none(), "one job at a time");
-        self.job = Some(RunningJob { kind, since: now });
-        self.launch = true;
+        self.job = Some(RunningJob {
+            kind,
+            is_new: true,
+            is_requested: false,
+            since: now,
+        });
         match kind {
             JobKind::Login { reason, .. } => self.events.push(Event::LoginStarted { reason }),
             JobKind::Logout | JobKind::ChangePassword => {}
@@ -481,6 +533,7 @@ impl Rules {
             Some(RunningJob {
                 kind: JobKind::Login { reason, .. },
                 since,
+                ..
             }) => (reason, now.saturating_sub(since)),
             Some(RunningJob { since, .. }) => (self.next_login_reason, now.saturating_sub(since)),
             None => (self.next_login_reason, Duration::ZERO),

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use super::answer::{Acquire, JobKind, LoginKind, OnRejection};
 use super::cooldown::RECENTLY;
+use super::current::TokenState;
 use super::event::{Event, TokenEnd};
 use super::time::Timestamp;
-use super::{DeferredRejection, Rules, TokenState};
+use super::{DeferredRejection, Rules};
 use crate::origin::Target;
 use crate::provider::Reason;
 use crate::reauth::ReauthFailure;
@@ -30,6 +31,15 @@ impl Rules {
                 true => OnRejection::Replay,
                 false => OnRejection::Wait,
             },
+            Some(current) if current.generation < generation => {
+                if let Some(candidate) = &mut self.candidate {
+                    candidate.rejected(target, now);
+                }
+                match usable {
+                    true => OnRejection::Replay,
+                    false => OnRejection::Wait,
+                }
+            }
             Some(_) => {
                 self.cooldowns.watch(now);
                 self.current_rejected(generation, target, now)
@@ -52,6 +62,18 @@ impl Rules {
     ) -> OnRejection {
         if target.is_some_and(|target| self.cooldowns.is_cooling(target, now)) {
             return OnRejection::Return(ReauthFailure::CoolingDown);
+        }
+        let may_replace = match self.job_kind() {
+            Some(JobKind::Login { .. }) | None => true,
+            Some(JobKind::Logout | JobKind::ChangePassword) => false,
+        };
+        if may_replace && self.candidate.is_some() {
+            if let Some(target) = target {
+                self.retirement.unhelpful(target);
+            }
+            self.suspend(target);
+            self.publish_candidate();
+            return OnRejection::Replay;
         }
         match self.job_kind() {
             Some(JobKind::Login { .. }) => {
@@ -102,6 +124,9 @@ impl Rules {
     pub(crate) fn replay_rejected(&mut self, target: Target, now: Timestamp) {
         self.cooldowns.unhelpful(target, now);
         self.retirement.unhelpful(target);
+        if let Some(candidate) = &mut self.candidate {
+            candidate.unhelpful(target, now);
+        }
     }
 
     /// A response has accepted the token of this generation. Its request was
@@ -125,6 +150,9 @@ impl Rules {
     }
 
     fn proven(&mut self, generation: u64, target: Option<Target>, now: Timestamp) {
+        if self.candidate() == Some(generation) {
+            self.publish_candidate();
+        }
         if let Some(current) = &mut self.current
             && current.generation == generation
             // Accepted after its rejection, it may still be one that some servers reject.

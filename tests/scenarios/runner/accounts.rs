@@ -52,6 +52,27 @@ pub(super) fn end_of(
     }
 }
 
+/// Whether this token, which was refreshed ahead of time, is not published at `at`: the
+/// one before was proven, and it is not.
+pub(super) fn is_candidate(scenario: &Scenario, record: &Record, token: u64, at: Moment) -> bool {
+    let book = Book { scenario, record };
+    let brought = |login: &&Login| login.brought == Brought::Token(token);
+    let Some(login) = record.logins.iter().find(brought) else {
+        return false;
+    };
+    let may_wait =
+        login.reason == "Expiring" && !login.continues && !scenario.given.profile.single_session;
+    let is_proven = |token: u64, at: Moment| {
+        let mut arrivals = record.arrivals.iter();
+        arrivals.any(|arrival| {
+            let answer = arrival.answer.as_ref().filter(|answer| answer.at < at);
+            arrival.token == Some(token) && answer.is_some_and(|answer| book.proves(answer))
+        })
+    };
+    let landed = login.ended.unwrap_or(at);
+    may_wait && is_proven(token - 1, landed) && !is_proven(token, at)
+}
+
 struct Book<'a> {
     scenario: &'a Scenario,
     record: &'a Record,
@@ -329,16 +350,19 @@ impl Book<'_> {
         by_service || by_provider || self.record.rejected.contains(&token)
     }
 
+    /// Whether an answer shows that its token is good.
+    fn proves(&self, answer: &Answered) -> bool {
+        let says_nothing =
+            answer.status.is_server_error() || answer.status == StatusCode::TOO_MANY_REQUESTS;
+        !self.rejects(answer) && !says_nothing
+    }
+
     /// Whether a later token was proven, or a login has failed.
     fn is_succeeded(&self, token: u64) -> bool {
-        let proves = |answer: &Answered| {
-            let says_nothing =
-                answer.status.is_server_error() || answer.status == StatusCode::TOO_MANY_REQUESTS;
-            !self.rejects(answer) && !says_nothing
-        };
         let is_proven = self.record.arrivals.iter().any(|arrival| {
             let is_later = arrival.token.is_some_and(|later| later > token);
-            is_later && arrival.answer.as_ref().is_some_and(proves)
+            let answer = arrival.answer.as_ref();
+            is_later && answer.is_some_and(|answer| self.proves(answer))
         });
         let has_failed =
             |login: &Login| matches!(login.brought, Brought::Nothing | Brought::Refusal);
@@ -415,7 +439,8 @@ impl Book<'_> {
         };
         // A session that was dropped earlier told nothing more.
         let status = self.record.status.as_ref()?;
-        if status.generation == Some(token) || *ended < dropped {
+        // A newer one waits until it is proven.
+        if status.generation.is_some_and(|current| current <= token) || *ended < dropped {
             return None;
         }
         let is_waited_for = self.user_of(token, dropped).is_some();

@@ -671,11 +671,13 @@ fn stale(
             diff.wrong(format!("{what}: its lifetime ended at {}", show_time(end)));
         }
     }
+    let is_candidate = |newer| accounts::is_candidate(scenario, record, newer, when);
     let seen_before = record
         .arrivals
         .iter()
         .filter(|other| other.when < when)
         .filter_map(|other| other.token)
+        .filter(|newer| !is_candidate(*newer))
         .max();
     if seen_before.is_some_and(|newer| newer > token) {
         diff.wrong(format!("{what}: a newer token was in use already"));
@@ -686,6 +688,7 @@ fn stale(
         if let Brought::Token(newer) = login.brought
             && newer > token
             && ended < when.at
+            && !is_candidate(newer)
         {
             diff.wrong(format!("{what}: token {newer} has replaced it"));
         }

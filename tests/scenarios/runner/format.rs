@@ -71,6 +71,7 @@ pub(crate) struct GivenProfile {
     pub(crate) rejection: Vec<Clause>,
     pub(crate) logout_ends: Ends,
     pub(crate) rolling: bool,
+    pub(crate) single_session: bool,
 }
 
 /// Which tokens a logout ends.
@@ -95,6 +96,7 @@ impl Default for GivenProfile {
             }],
             logout_ends: Ends::default(),
             rolling: false,
+            single_session: false,
         }
     }
 }

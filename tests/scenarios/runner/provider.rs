@@ -557,6 +557,9 @@ fn profile(given: &Given) -> Profile {
         Ends::Token | Ends::Session => LogoutEnds::Token,
         Ends::User => LogoutEnds::User,
     });
+    if given.single_session {
+        profile = profile.single_session();
+    }
     if given.rolling {
         profile = profile.rolling(Rolling::header(http::header::AUTHORIZATION));
     }

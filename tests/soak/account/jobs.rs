@@ -44,7 +44,13 @@ impl Account {
     }
 
     pub(crate) fn settle(&mut self, job: u64, outcome: Outcome) {
-        self.jobs.get_mut(&job).expect("ordered").outcome = Some(outcome);
+        let known = self.jobs.get_mut(&job).expect("ordered");
+        known.outcome = Some(outcome);
+        // Whatever the token was before, it is published now.
+        if let (Outcome::Acknowledged, Some(token)) = (outcome, known.arrivals.last()) {
+            let latest = &mut self.users[known.user].latest;
+            *latest = (*latest).max(*token);
+        }
     }
 
     /// The token that a job came with last.
@@ -95,19 +101,30 @@ impl Account {
         // One bad node of several may have rejected it.
         let accepted = self.tokens.get(&token).and_then(|issued| issued.accepted);
         let is_good = accepted.is_some_and(|at| at.elapsed() <= RECENTLY);
+        // Or the rejected one was not published yet.
+        let was_ahead = |token: &u64| self.tokens.get(token).is_some_and(|issued| issued.is_ahead);
+        let before = self.jobs[&job].arrivals.iter().copied();
+        let ahead: Vec<u64> = before.filter(was_ahead).collect();
         let known = self.jobs.get_mut(&job).expect("ordered");
         let is_first = known.arrivals.is_empty();
         let is_allowed = is_first || known.is_replayable && known.arrivals.len() == 1;
         let was_rejected = known.arrivals == known.rejections;
-        let is_newer = |before: &u64| *before < token || *before == token && is_good;
+        let is_newer =
+            |before: &u64| *before < token || *before == token && is_good || ahead.contains(before);
         let is_newer = known.arrivals.iter().all(is_newer);
         known.arrivals.push(token);
         let arrivals = known.arrivals.clone();
         let (user, least, renewal) = (known.user, known.least, known.renewal);
         let under_way = &self.users[user].under_way;
         let has_waited = renewal.is_none_or(|renewal| !under_way.contains(&renewal));
-        let latest = &mut self.users[user].latest;
-        *latest = token.max(*latest);
+        if self
+            .tokens
+            .get(&token)
+            .is_some_and(|issued| !issued.is_ahead)
+        {
+            let latest = &mut self.users[user].latest;
+            *latest = token.max(*latest);
+        }
         self.must(
             has_waited,
             format_args!("job {job} came with token {token} while that was renewed"),

@@ -30,6 +30,7 @@ impl Account {
         match purpose {
             Purpose::Login { password, reason } => {
                 known.renewal = (reason == Reason::Rejected).then_some(call);
+                known.ahead = (reason == Reason::Expiring).then_some(call);
                 let is_refused = known.refused.contains(&password);
                 known.may_be_forced &= reason == Reason::Requested;
                 let is_forced = reason == Reason::Requested && known.forced > 0;
@@ -163,6 +164,7 @@ impl Account {
             at: Instant::now(),
             era: known.logouts,
             ended: None,
+            is_ahead: known.ahead == Some(call),
             is_delivered: false,
             is_denied: false,
             accepted: None,

@@ -19,6 +19,7 @@ const SETTINGS: Settings = Settings {
     keep_alive: false,
     logout_ends: LogoutEnds::User,
     rolls: false,
+    single_session: false,
 };
 const LOGOUT: Launch = Launch::Job(JobKind::Logout);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -1155,6 +1156,85 @@ fn a_token_is_logged_out_if_its_target_rejects_the_successor_that_another_has_pr
     assert_eq!(ends(&mut rules), [(1, TokenEnd::LoggedOut)]);
 }
 
+/// A session whose token 1 is being refreshed ahead of time, which no rejection spoils.
+fn refreshing_ahead(settings: Settings) -> Rules {
+    let mut rules = live_for_an_hour(settings);
+    rules.on_use(NOW);
+    rules.accepted(1, target("/"), NOW, NOW);
+    let due = due(&rules);
+    rules.tick(due);
+    assert_eq!(
+        launched(&mut rules),
+        Some((Reason::Expiring, LoginKind::Usual))
+    );
+    rules
+}
+
+#[test]
+fn a_token_that_was_refreshed_ahead_is_published_once_it_is_proven() {
+    let mut rules = refreshing_ahead(RETIRING);
+    let landed = rules.login_landed(new_token(None), NOW);
+    assert_eq!(landed, LoginOutcome::Keep { generation: 2 });
+    assert_eq!((rules.generation(), rules.candidate()), (Some(1), Some(2)));
+    assert_eq!(rules.signal(), Some(Signal::Offered));
+    assert_eq!(rules.try_candidate(NOW), Some(2));
+    assert_eq!(rules.try_candidate(NOW), None);
+    rules.accepted(2, target("/"), NOW, NOW);
+    assert_eq!((rules.generation(), rules.candidate()), (Some(2), None));
+    rules.released(1);
+    rules.tick(NOW);
+    assert_eq!(rules.take_launch(), Some(Launch::Retire { generation: 1 }));
+}
+
+#[test]
+fn a_rejected_candidate_is_tried_again_later_and_later() {
+    let mut rules = refreshing_ahead(RETIRING);
+    rules.login_landed(new_token(None), NOW);
+    let mut at = NOW;
+    for delay in [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300] {
+        assert_eq!(rules.try_candidate(at), Some(2), "{delay}");
+        let rejected = rules.rejected(2, Some(target("/")), at);
+        assert!(matches!(rejected, OnRejection::Replay));
+        at += Duration::from_secs(delay);
+        rules.tick(at - Duration::from_nanos(1));
+        assert_eq!(rules.try_candidate(at), None, "{delay}");
+        rules.tick(at);
+    }
+    assert_eq!(launched(&mut rules), None);
+}
+
+#[test]
+fn a_caller_who_asks_for_a_new_token_gets_it_at_once() {
+    let mut rules = refreshing_ahead(RETIRING);
+    assert!(matches!(rules.renew(NOW), Start::Join));
+    let landed = rules.login_landed(new_token(None), NOW);
+    assert_eq!(landed, LoginOutcome::Publish { generation: 2 });
+}
+
+#[test]
+fn a_token_is_published_at_once_if_the_one_before_may_be_dead_or_is_not_proven() {
+    let single = Settings {
+        single_session: true,
+        ..RETIRING
+    };
+    let mut rules = refreshing_ahead(single);
+    let landed = rules.login_landed(new_token(None), NOW);
+    assert_eq!(landed, LoginOutcome::Publish { generation: 2 });
+
+    let mut rules = refreshing_ahead(RETIRING);
+    let continuing = NewToken {
+        continues: true,
+        ..new_token(None)
+    };
+    let landed = rules.login_landed(continuing, NOW);
+    assert_eq!(landed, LoginOutcome::Publish { generation: 2 });
+
+    let mut rules = refreshing_ahead(RETIRING);
+    rules.rejected(1, Some(target("/")), NOW);
+    let landed = rules.login_landed(new_token(None), NOW);
+    assert_eq!(landed, LoginOutcome::Publish { generation: 2 });
+}
+
 /// A session whose token 1 has expired and has data.
 fn spent(logout_ends: LogoutEnds) -> Rules {
     let mut rules = Rules::new(
@@ -1417,6 +1497,7 @@ fn whatever_happens_there_is_one_flight_and_no_token_is_lost() {
             logout_ends: [LogoutEnds::Token, LogoutEnds::Nothing, LogoutEnds::User]
                 [roll(3) as usize],
             rolls: roll(2) == 0,
+            single_session: roll(4) == 0,
         };
         let mut rules = Rules::new(settings, round);
         let mut now = NOW;
@@ -1438,7 +1519,10 @@ fn whatever_happens_there_is_one_flight_and_no_token_is_lost() {
                 8 => drop(rules.change_password(now)),
                 9 if roll(4) == 0 => rules.logout(now),
                 10 => drop(rules.rejected(generation, None, now)),
-                11 => drop(rules.admit(now)),
+                11 => {
+                    drop(rules.admit(now));
+                    let _ = rules.try_candidate(now);
+                }
                 12 => rules.tick(now),
                 13 => rules.released(generation),
                 9 | 14 if roll(50) == 0 => rules.close(),
@@ -1518,6 +1602,7 @@ fn whatever_happens_there_is_one_flight_and_no_token_is_lost() {
                     .is_some_and(|current| current.generation == generation);
                 let places = [
                     is_current,
+                    rules.candidate() == Some(generation),
                     rules.is_retired(generation),
                     ended.contains_key(&generation),
                 ];

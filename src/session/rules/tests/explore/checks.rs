@@ -65,6 +65,7 @@ pub(super) enum By {
 pub(super) struct Before {
     signal: Option<Signal>,
     generation: Option<u64>,
+    candidate: Option<u64>,
     ends: Option<Timestamp>,
     job: Option<UnderWay>,
     retire: Option<UnderWay>,
@@ -120,6 +121,7 @@ impl World {
         Before {
             signal: self.rules.signal(),
             generation: self.rules.generation(),
+            candidate: self.rules.candidate(),
             ends: self.rules.ends(),
             job: self.job.clone(),
             retire: self.retire.clone(),
@@ -140,6 +142,7 @@ impl World {
         events: &[Event],
     ) {
         self.take_note(cause, before);
+        self.note_candidate(cause, before);
         self.check_started(&launched, events);
         for under_way in launched {
             let was_broken = self.broken.is_some();
@@ -165,10 +168,9 @@ impl World {
         let job = self.job.as_ref().map(|under_way| under_way.launch);
         match (cause, job) {
             (Cause::Rejected { generation, path }, Some(Launch::Job(JobKind::ChangePassword))) => {
-                let is_late = self.rules.generation().is_some_and(|new| new > *generation);
                 let cools_down = path.is_some_and(|path| self.cools_down(path));
-                let is_in_use = self.rules.generation().is_some();
-                if is_in_use && !is_late && !cools_down {
+                let is_in_use = self.rules.generation() == Some(*generation);
+                if is_in_use && !cools_down {
                     self.deferred_rejection = Some((*generation, *path));
                 }
             }
@@ -248,8 +250,7 @@ impl World {
                 }
             }
             Cause::Rejected { generation, .. } => {
-                let is_new = before.generation.is_some_and(|new| new > generation);
-                if before.generation.is_some() && !is_new && !self.logged_out {
+                if before.generation == Some(generation) && !self.logged_out {
                     self.rejected = Some(now);
                 }
             }
@@ -273,7 +274,8 @@ impl World {
                 let sampled = if path.is_some() { sent } else { now };
                 // A token that is rejected already may still be one that some accept.
                 let is_good = before.generation == Some(generation)
-                    && before.signal != Some(Signal::Suspended);
+                    && before.signal != Some(Signal::Suspended)
+                    || before.candidate == Some(generation);
                 if let Some(token) = self.known(generation) {
                     token.sampled = token.sampled.max(sampled);
                     token.accepted = Some(now).filter(|_| is_good).or(token.accepted);
@@ -319,7 +321,72 @@ impl World {
                 let was_proven = replaced.is_some_and(|token| token.accepted.is_some());
                 self.note_landing(under_way, landing, was_suspended, was_proven);
             }
-            Cause::Start | Cause::Timer | Cause::Login | Cause::Renew | Cause::ChangePassword => {}
+            Cause::Tried
+            | Cause::Start
+            | Cause::Timer
+            | Cause::Login
+            | Cause::Renew
+            | Cause::ChangePassword => {}
+        }
+    }
+
+    /// Whether the candidate has become the token in use.
+    fn is_promoted(&self, before: &Before) -> bool {
+        before.candidate.is_some() && before.candidate == self.rules.generation()
+    }
+
+    fn note_candidate(&mut self, cause: &Cause, before: &Before) {
+        let now = self.now;
+        match *cause {
+            Cause::Tried => {
+                let is_offered = before.candidate.is_some() && self.next_try <= now;
+                if !is_offered || self.closed {
+                    self.fail(13, "a candidate is tried too soon".into());
+                }
+                self.next_try = now + Duration::from_secs(1);
+            }
+            Cause::Rejected { generation, path } if before.candidate == Some(generation) => {
+                let delay = Duration::from_secs(1 << self.candidate_rejections.min(16));
+                self.next_try = now + delay.min(LONGEST_COOLDOWN);
+                self.candidate_rejections += 1;
+                self.candidate_rejected_by = path;
+            }
+            Cause::ReplayRejected { path }
+                if before.candidate.is_some() && self.candidate_rejected_by == Some(path) =>
+            {
+                self.candidate_rejected_by = None;
+                self.candidate_rejections -= 1;
+                self.next_try = now + Duration::from_secs(1);
+            }
+            _ => {}
+        }
+        if before.candidate.is_none() && self.rules.candidate().is_some() {
+            self.next_try = now;
+            self.candidate_rejections = 0;
+            self.candidate_rejected_by = None;
+        }
+        if !self.is_promoted(before) {
+            return;
+        }
+        let is_proven = matches!(*cause, Cause::Accepted { generation, .. } if before.candidate == Some(generation));
+        let is_rejected = matches!(*cause, Cause::Rejected { generation, .. } if before.generation == Some(generation))
+            || self.deferred_rejection.is_some() && matches!(cause, Cause::Landed(..));
+        let old = before.generation.and_then(|old| self.known(old).cloned());
+        let is_over = old
+            .as_ref()
+            .and_then(Known::over)
+            .is_some_and(|over| over <= now);
+        if !is_proven && !is_rejected && !is_over {
+            self.fail(13, format!("{cause:?} publishes a candidate"));
+        }
+        if let Some(old) = before.generation.and_then(|old| self.known(old)) {
+            old.state = TokenState::Retired;
+            old.is_spent = !is_proven && !is_rejected && old.lifetimes.has_data;
+            old.succeeded |= old.is_spent || is_proven;
+        }
+        if let Some(new) = before.candidate.and_then(|new| self.known(new)) {
+            new.state = TokenState::InUse;
+            new.used |= matches!(cause, Cause::Asked);
         }
     }
 
@@ -331,6 +398,12 @@ impl World {
         was_proven: bool,
     ) {
         let paying = std::mem::take(&mut self.paying);
+        // Also a candidate that was published meanwhile.
+        if let Landing::Changed | Landing::NotChanged(_) = landing
+            && let Some(token) = self.rules.generation().and_then(|it| self.known(it))
+        {
+            token.used = true;
+        }
         match landing {
             Landing::NewToken { .. } | Landing::Same { .. } | Landing::Earlier => {
                 if self.logged_out {
@@ -484,7 +557,13 @@ impl World {
             if kind != LoginKind::Forced {
                 self.fail(16, "login() sends no refused credentials".into());
             }
-            self.logged_out = false;
+            if std::mem::take(&mut self.logged_out) {
+                // A logout has failed to end them: they may be good.
+                for token in &mut self.tokens {
+                    token.rejected_by = None;
+                    token.dead_at = None;
+                }
+            }
             return;
         }
         if self.logged_out {
@@ -517,13 +596,18 @@ impl World {
                 if self.closed {
                     self.fail(13, "a closed session is renewed ahead".into());
                 }
+                if self.rules.candidate().is_some() {
+                    self.fail(13, "a token is renewed ahead that has a successor".into());
+                }
                 let early = self.renewed.is_some_and(|at| now < at + BRIEFLY);
                 if early {
                     self.fail(13, "two renewals ahead within a second".into());
                 }
-                let token = before
-                    .generation
-                    .and_then(|token| self.known(token).cloned());
+                let generation = match self.is_promoted(before) {
+                    true => before.candidate,
+                    false => before.generation,
+                };
+                let token = generation.and_then(|token| self.known(token).cloned());
                 let may = token.and_then(|token| token.renewal(settings.keep_alive).0);
                 if may.is_none_or(|may| now < may) {
                     self.fail(13, format!("{cause:?} renews a token before its time"));
@@ -655,14 +739,18 @@ impl World {
                         continue;
                     };
                     if self.known(*generation).is_none() {
+                        let is_kept_back = self.rules.candidate() == Some(*generation);
                         let state = match self.logged_out {
                             true => TokenState::Retired,
+                            false if is_kept_back => TokenState::Candidate,
                             false => TokenState::InUse,
                         };
                         // Whatever was in use is replaced, and said to have
                         // ended or still to be dealt with.
                         for token in &mut self.tokens {
-                            if token.state == TokenState::InUse {
+                            if let TokenState::InUse | TokenState::Candidate = token.state
+                                && !is_kept_back
+                            {
                                 token.state = TokenState::Retired;
                             }
                             token.succeeded |= token.is_spent;
@@ -758,7 +846,12 @@ impl World {
     fn check_end(&mut self, cause: &Cause, before: &Before, generation: u64, end: TokenEnd) {
         let now = self.now;
         let retires = self.retires();
-        let was_in_use = before.generation == Some(generation);
+        let was_candidate = before.candidate == Some(generation);
+        let was_in_use = before.generation == Some(generation) || was_candidate;
+        let is_promoted = self.is_promoted(before) && !was_candidate;
+        let is_rejected = matches!(*cause, Cause::Rejected { generation: it, .. } if it == generation)
+            || self.deferred_rejection.is_some() && matches!(cause, Cause::Landed(..));
+        let is_rejected = is_promoted && is_rejected;
         let Some(token) = self.known(generation).map(|token| token.clone()) else {
             return self.fail(19, format!("token {generation} has ended, and never was"));
         };
@@ -777,10 +870,11 @@ impl World {
             _ => None,
         };
         let replaced = was_in_use
-            && matches!(
-                cause,
-                Cause::Landed(_, Landing::NewToken { .. } | Landing::Earlier)
-            );
+            && (is_promoted
+                || matches!(
+                    cause,
+                    Cause::Landed(_, Landing::NewToken { .. } | Landing::Earlier)
+                ));
         let is_so = match end {
             TokenEnd::LoggedOut => {
                 matches!(
@@ -797,7 +891,7 @@ impl World {
                 ) || token.dead_at.is_some_and(|at| at <= now);
                 let was_suspended = before.signal == Some(Signal::Suspended);
                 retires && is_succeeded && token.rejected_by.is_some()
-                    || !retires && replaced && was_suspended
+                    || !retires && replaced && (was_suspended || is_rejected)
             }
             TokenEnd::Expired => {
                 let ends_nothing = self.setup.settings.logout_ends == LogoutEnds::Nothing;
@@ -815,7 +909,8 @@ impl World {
             }
             TokenEnd::Continued => match cause {
                 Cause::Landed(_, Landing::NewToken { continues, .. }) => {
-                    *continues && (was_in_use || token.is_spent)
+                    let is_newest = was_candidate || before.candidate.is_none();
+                    *continues && is_newest && (was_in_use || token.is_spent)
                 }
                 Cause::Landed(_, Landing::Earlier) => !was_in_use,
                 // A login has yielded it again while it was being logged out.
@@ -829,13 +924,16 @@ impl World {
                 Some((_, Landing::Retired(LogoutOutcome::Postponed(_)))) => token.tries == TRIES,
                 _ => {
                     let is_left = replaced && before.signal != Some(Signal::Suspended);
-                    let is_spent = token.is_spent && matches!(cause, Cause::Landed(..));
+                    let is_left = is_left && !is_rejected;
+                    let is_spent =
+                        token.is_spent && (is_promoted || matches!(cause, Cause::Landed(..)));
                     self.setup.settings.logout_ends == LogoutEnds::User && (is_left || is_spent)
                 }
             },
             TokenEnd::Discarded => {
                 let at_logout = match cause {
                     Cause::Logout => was_in_use,
+                    Cause::Close => was_candidate,
                     Cause::Landed(..) => self.logged_out && !was_in_use,
                     _ => false,
                 };
@@ -890,10 +988,12 @@ impl World {
             } = self.tokens[place];
             let is_in_use = in_use == Some(generation);
             let is_replaced = self.rules.is_replaced(generation);
+            let is_candidate = self.rules.candidate() == Some(generation);
             let is_ending = self.rules.ending().into_iter();
             let is_ending = is_ending.filter(|ending| *ending == generation).count();
             let has_ended = matches!(state, TokenState::Ended(_));
             let places = usize::from(is_in_use)
+                + usize::from(is_candidate)
                 + usize::from(is_replaced)
                 + is_ending
                 + usize::from(has_ended);
@@ -912,8 +1012,16 @@ impl World {
             if is_in_use && state == TokenState::Retired {
                 self.fail(5, format!("token {generation} was replaced, and is in use"));
             }
-            if !has_ended && !is_in_use {
-                self.tokens[place].is_spent |= state == TokenState::InUse && !self.logged_out;
+            if is_in_use && state == TokenState::Candidate {
+                self.fail(13, format!("token {generation} is published unawares"));
+            }
+            if !has_ended && !is_in_use && !is_candidate {
+                let is_ended_by_close = self.closed && state == TokenState::Candidate;
+                self.tokens[place].was_to_end |= is_ended_by_close;
+                self.tokens[place].is_spent |=
+                    matches!(state, TokenState::InUse | TokenState::Candidate)
+                        && !self.logged_out
+                        && !is_ended_by_close;
                 self.tokens[place].state = TokenState::Retired;
             }
         }
@@ -964,7 +1072,7 @@ impl World {
                 self.fail(20, "who logs out waits for no job".into());
             }
         }
-        if self.closed && matches!(signal, Some(Signal::Live | Signal::Reported)) {
+        if self.closed && signal.is_some_and(|signal| signal < Signal::Closing) {
             self.fail(20, "a closed session lets requests in".into());
         }
     }
@@ -975,6 +1083,13 @@ impl World {
         let in_use = self.rules.generation();
         let token = in_use.and_then(|token| self.known(token).cloned());
         let is_unwatched = self.rules.signal() == Some(Signal::Live);
+        let is_usable = self
+            .rules
+            .signal()
+            .is_some_and(|signal| signal < Signal::Offered);
+        if self.rules.candidate().is_some() && is_usable && self.next_try <= now {
+            self.fail(13, "a candidate is offered to nobody".into());
+        }
         let is_proven = token.as_ref().is_none_or(|token| token.accepted.is_some());
         let rejected = self.rejected.filter(|at| now < *at + RECENTLY);
         let is_sampled = self.reported.is_some_and(|at| now < at + SAMPLE_EVERY);
@@ -1039,7 +1154,8 @@ impl World {
             .rules
             .generation()
             .and_then(|token| self.known(token).cloned());
-        let Some(token) = token.filter(|_| may_log_in) else {
+        let has_successor = self.rules.candidate().is_some();
+        let Some(token) = token.filter(|_| may_log_in && !has_successor) else {
             return;
         };
         if token
@@ -1087,7 +1203,7 @@ impl World {
         }
     }
 
-    pub(super) fn check_fate(&mut self, fate: LoginOutcome, same: bool, logouts: u64) {
+    pub(super) fn check_fate(&mut self, fate: LoginOutcome, same: bool, logouts: u32) {
         let in_use = self.rules.generation();
         match fate {
             LoginOutcome::Publish { generation } => {
@@ -1096,6 +1212,11 @@ impl World {
                 }
                 if logouts < self.logouts {
                     self.fail(20, "a login from before a logout is published".into());
+                }
+            }
+            LoginOutcome::Keep { generation } => {
+                if self.rules.candidate() != Some(generation) || same {
+                    self.fail(13, format!("token {generation} is kept back in vain"));
                 }
             }
             LoginOutcome::Unchanged { generation } => {

@@ -31,8 +31,9 @@ use std::path::PathBuf;
 use checks::{Broken, By};
 use scenario::{Then, written};
 use setups::{
-    BACKING_OFF, EXHAUSTED, IDLE, KEPT_ALIVE, LEFT, POSTPONED, REFUSING, REJECTED, RETIRING,
-    ROLLING, STATELESS, TOKENS, TWO_RETIRING, UNSURE, USERS, USERS_WITH_DATA, WITH_DATA, WORN,
+    AHEAD, AHEAD_FOR_USERS, BACKING_OFF, EXHAUSTED, IDLE, KEPT_ALIVE, LEFT, POSTPONED, REFUSING,
+    REJECTED, RETIRING, ROLLING, STATELESS, TOKENS, TWO_RETIRING, UNSURE, USERS, USERS_WITH_DATA,
+    WITH_DATA, WORN,
 };
 use world::{Act, Path, Setup, Stage, User, World};
 
@@ -195,6 +196,16 @@ fn the_rules_hold_for_tokens_whose_data_outlives_them() {
 #[test]
 fn the_rules_hold_for_data_where_a_logout_ends_all_of_the_user() {
     check(&USERS_WITH_DATA, 4);
+}
+
+#[test]
+fn the_rules_hold_while_a_new_token_is_not_proven() {
+    check(&AHEAD, 4);
+}
+
+#[test]
+fn the_rules_hold_while_a_new_token_is_not_proven_where_a_logout_ends_all() {
+    check(&AHEAD_FOR_USERS, 4);
 }
 
 #[test]

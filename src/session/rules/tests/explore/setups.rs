@@ -36,6 +36,7 @@ const BY_USER: Setup = Setup {
         keep_alive: false,
         logout_ends: LogoutEnds::User,
         rolls: false,
+        single_session: false,
     },
     lives: &[FOR_EVER, lives(Some(100_000), None)],
     initial: None,
@@ -64,6 +65,34 @@ const ACCEPTED: Act = Act::Answer(0, Response::Accepted);
 
 pub(super) static USERS: Setup = BY_USER;
 pub(super) static TOKENS: Setup = BY_TOKEN;
+/// A token that was refreshed ahead of time, and is not proven yet.
+pub(super) static AHEAD: Setup = Setup {
+    name: "a new token is not proven yet",
+    lives: AHEAD_LIVES,
+    initial: Some(AHEAD_LIVES[0]),
+    before: AHEAD_BEFORE,
+    ..BY_TOKEN
+};
+const AHEAD_LIVES: &[Lifetimes] = &[lives(Some(100_000), None), WITH_REFRESH_TOKEN];
+const AHEAD_BEFORE: &[Act] = &[
+    Act::Request(Path::A),
+    ACCEPTED,
+    // A second and ten seconds after its acceptance, and the refresh ahead.
+    Act::Pass(Until::Next),
+    Act::Pass(Until::Next),
+    Act::Pass(Until::Next),
+    NEW,
+];
+pub(super) static AHEAD_FOR_USERS: Setup = Setup {
+    name: "a new token is not proven yet, and a logout ends all of the user",
+    settings: Settings {
+        logout_ends: LogoutEnds::User,
+        ..BY_USER.settings
+    },
+    lives: AHEAD_LIVES,
+    initial: Some(AHEAD_LIVES[0]),
+    before: AHEAD_BEFORE,
+};
 /// Tokens that expire and have data, such as a refresh token.
 pub(super) static WITH_DATA: Setup = Setup {
     name: "tokens have data that outlives them",
@@ -97,6 +126,7 @@ pub(super) static KEPT_ALIVE: Setup = Setup {
         keep_alive: true,
         logout_ends: LogoutEnds::Token,
         rolls: false,
+        single_session: false,
     },
     lives: &[
         lives(Some(100_000), None),
@@ -120,6 +150,7 @@ pub(super) static ROLLING: Setup = Setup {
     name: "responses roll the token",
     settings: Settings {
         rolls: true,
+        single_session: false,
         ..BY_TOKEN.settings
     },
     lives: &[lives(Some(100_000), None)],

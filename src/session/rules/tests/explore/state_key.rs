@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::origin::Target;
 use crate::session::rules::backoff::Backoff;
+use crate::session::rules::candidate::Candidate;
 use crate::session::rules::cooldown::{
     Bucket, CAPACITY, Cooldowns, Cooling, FORGET_AFTER, RECENTLY, REFILL_EVERY, Spacing,
     TargetState, Window,
@@ -160,8 +161,8 @@ impl WriteState for Rules {
             phase,
             closed,
             current,
+            candidate,
             job,
-            launch,
             retire,
             newest,
             next_login_reason,
@@ -176,38 +177,43 @@ impl WriteState for Rules {
             retirement,
             events: _,
         } = self;
-        assert!(!launch && !retire, "taken by the event that left it");
+        let is_new = job.is_some_and(|job| job.is_new);
+        assert!(!is_new && !retire, "taken by the event that left it");
         to.number(match phase {
             Phase::Open => 0,
             Phase::LoggedOut(Ok(())) => 1,
             Phase::LoggedOut(Err(_)) => 2,
         });
         to.flag(*closed);
-        to.option(current.as_ref(), |to, current| {
-            let Current {
-                generation,
-                lifespan,
-                state,
-                accepted,
-            } = current;
-            to.generation(*generation);
-            to.option(*accepted, |to, at| to.moment(at + RECENTLY));
-            lifespan.write(to);
-            match state {
-                TokenState::Good => to.number(0),
-                TokenState::Suspended(None) => to.number(1),
-                TokenState::Suspended(Some(target)) => to.target(*target),
-            }
+        to.option(current.as_ref(), |to, current| current.write(to));
+        to.option(candidate.as_deref(), |to, candidate| {
+            let Candidate {
+                token,
+                rejections,
+                rejected_by,
+                next_try,
+            } = candidate;
+            token.write(to);
+            to.number((*rejections).into());
+            to.option(*rejected_by, StateKey::target);
+            to.option(*next_try, StateKey::moment);
         });
         // `since` only determines the reported length of the job.
-        to.option(*job, |to, RunningJob { kind, since: _ }| match kind {
-            JobKind::Login { reason, kind } => {
-                to.number(3 + reason as u64);
-                to.number(kind as u64);
-            }
-            JobKind::Logout => to.number(0),
-            JobKind::ChangePassword => to.number(2),
-        });
+        to.option(
+            *job,
+            |to,
+             RunningJob {
+                 kind, is_requested, ..
+             }| match kind {
+                JobKind::Login { reason, kind } => {
+                    to.number(3 + reason as u64);
+                    to.flag(is_requested);
+                    to.number(kind as u64);
+                }
+                JobKind::Logout => to.number(0),
+                JobKind::ChangePassword => to.number(2),
+            },
+        );
         to.generation(*newest);
         to.number(*next_login_reason as u64);
         // The error is reported and never looked at.
@@ -234,6 +240,25 @@ impl WriteState for Rules {
         });
         to.each(ending, |to, token| token.write(to));
         retirement.write(to);
+    }
+}
+
+impl WriteState for Current {
+    fn write(&self, to: &mut StateKey) {
+        let Self {
+            generation,
+            lifespan,
+            state,
+            accepted,
+        } = self;
+        to.generation(*generation);
+        to.option(*accepted, |to, at| to.moment(at + RECENTLY));
+        lifespan.write(to);
+        match state {
+            TokenState::Good => to.number(0),
+            TokenState::Suspended(None) => to.number(1),
+            TokenState::Suspended(Some(target)) => to.target(*target),
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use super::checks::{Broken, RECENTLY};
 use super::state_key::{StateKey, WriteState};
 use crate::error::{Error, ErrorKind};
 use crate::origin::Target;
-use crate::provider::LogoutEnds;
+use crate::provider::{LogoutEnds, Reason};
 use crate::reauth::ReauthFailure;
 use crate::session::rules::Lifetimes;
 use crate::session::rules::LogoutOutcome;
@@ -152,7 +152,7 @@ pub(super) enum Stage {
 /// Who waits for a job to get one of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Asking {
-    Login { logouts: u64 },
+    Login { logouts: u32 },
     Renew,
     ChangePassword,
 }
@@ -162,10 +162,12 @@ pub(super) enum Asking {
 pub(super) struct UnderWay {
     pub(super) launch: Launch,
     pub(super) since: Timestamp,
+    /// Whether `renew()` waits for this login.
+    pub(super) is_requested: bool,
     /// What a logout was given.
     pub(super) tokens: Vec<u64>,
     /// How many logouts came before.
-    pub(super) logouts: u64,
+    pub(super) logouts: u32,
     /// Whether the credentials were refused before.
     pub(super) asks_source: bool,
 }
@@ -207,6 +209,8 @@ pub(super) struct Known {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum TokenState {
     InUse,
+    /// It is newer than the one in use, and not proven.
+    Candidate,
     /// It was in use, and is still to be dealt with.
     Retired,
     Ended(TokenEnd),
@@ -218,6 +222,8 @@ pub(super) enum Cause {
     Start,
     /// A request looks for a token.
     Asked,
+    /// A request is about to carry the candidate.
+    Tried,
     Rejected {
         generation: u64,
         path: Option<Path>,
@@ -296,7 +302,7 @@ pub(super) struct World {
     pub(super) users: Vec<User>,
     pub(super) asking: Option<Asking>,
     pub(super) logged_out: bool,
-    pub(super) logouts: u64,
+    pub(super) logouts: u32,
     pub(super) closed: bool,
     /// Whether the credentials were refused, and when they were or what came
     /// of asking the source.
@@ -305,6 +311,10 @@ pub(super) struct World {
     pub(super) backs_off: Option<Timestamp>,
     /// When the last login yielded a token.
     pub(super) renewed: Option<Timestamp>,
+    /// When the candidate may be tried next, and how often it was rejected.
+    pub(super) next_try: Timestamp,
+    pub(super) candidate_rejections: u32,
+    pub(super) candidate_rejected_by: Option<Path>,
     /// The refreshes by rejection, as far as they may start.
     pub(super) bounds: Bounds,
     /// Whether the running login is one of them.
@@ -386,6 +396,9 @@ impl World {
             refused: None,
             backs_off: None,
             renewed: None,
+            next_try: Timestamp::ZERO,
+            candidate_rejections: 0,
+            candidate_rejected_by: None,
             bounds: Bounds {
                 credit: Duration::from_secs(50),
                 counted: Timestamp::ZERO,
@@ -765,10 +778,17 @@ impl World {
 
     /// A user takes the published token.
     fn send(&mut self, number: usize, replayed: bool) {
-        let Some(generation) = self.rules.generation() else {
+        let Some(mut generation) = self.rules.generation() else {
             return self.fail(5, "a request is sent without a token".into());
         };
         self.check_use(generation);
+        let place = self.place(number);
+        let is_request = place.is_some_and(|place| self.users[place].path.is_some());
+        // As `Attempt::send` does.
+        if is_request && !replayed && self.rules.signal() == Some(Signal::Offered) {
+            let tried = self.step(&Cause::Tried, |rules, now| rules.try_candidate(now));
+            generation = tried.unwrap_or(generation);
+        }
         let stage = Stage::Using {
             generation,
             replayed,
@@ -909,8 +929,9 @@ impl World {
         let answer = self.step(&cause, |rules, now| rules.rejected(generation, target, now));
         match &answer {
             OnRejection::Replay => {
-                let newer = self.rules.generation().is_some_and(|new| new > generation);
-                if !newer && !may_repeat || !self.is_usable() {
+                // An older one, if the rejected one is the candidate.
+                let other = self.rules.generation() != Some(generation);
+                if !other && !may_repeat || !self.is_usable() {
                     self.fail(3, "a replay without a newer token".into());
                 }
             }
@@ -1003,6 +1024,9 @@ impl World {
                     .job
                     .as_ref()
                     .is_some_and(|job| job.logouts == self.logouts);
+                if let Some(job) = &mut self.job {
+                    job.is_requested |= asking == Asking::Renew;
+                }
                 if !matches!(job, Some(Launch::Job(JobKind::Login { .. }))) || !is_newer {
                     self.fail(1, format!("{cause:?} joins {job:?}"));
                 }
@@ -1050,20 +1074,31 @@ impl World {
                     ),
                 };
                 let earlier = self.earlier().filter(|_| landing == Landing::Earlier);
+                let is_kept_back = self.is_kept_back(&under_way, issued);
                 let fate = self.step(&cause, |rules, now| {
                     let fate = rules.login_landed(issued, now);
-                    // As `Driver::publish_token` does.
-                    if let (LoginOutcome::Publish { .. }, Some(earlier)) = (fate, earlier) {
+                    // As `Driver::publish_token` and `Driver::keep_back` do.
+                    if let (
+                        LoginOutcome::Publish { .. } | LoginOutcome::Keep { .. },
+                        Some(earlier),
+                    ) = (fate, earlier)
+                    {
                         rules.reused(earlier);
                     }
                     fate
                 });
+                if matches!(fate, LoginOutcome::Keep { .. }) != is_kept_back {
+                    self.fail(13, format!("{fate:?}, to be kept back: {is_kept_back}"));
+                }
                 if let Some(token) = earlier.and_then(|earlier| self.known(earlier)) {
-                    token.was_reused |= matches!(fate, LoginOutcome::Publish { .. });
+                    token.was_reused |= matches!(
+                        fate,
+                        LoginOutcome::Publish { .. } | LoginOutcome::Keep { .. }
+                    );
                 }
                 self.check_fate(fate, issued.same, under_way.logouts);
                 match fate {
-                    LoginOutcome::Publish { .. } => Word::Other,
+                    LoginOutcome::Publish { .. } | LoginOutcome::Keep { .. } => Word::Other,
                     LoginOutcome::Unchanged { .. } => Word::Unchanged,
                     LoginOutcome::End { .. } => Word::Failed,
                 }
@@ -1140,6 +1175,28 @@ impl World {
         self.wake(word);
     }
 
+    /// Whether a token that was renewed ahead is not published yet.
+    fn is_kept_back(&self, under_way: &UnderWay, new: NewToken) -> bool {
+        let is_ahead = matches!(
+            under_way.launch,
+            Launch::Job(JobKind::Login {
+                reason: Reason::Expiring,
+                ..
+            })
+        );
+        let in_use = self.rules.generation();
+        let in_use = self
+            .tokens
+            .iter()
+            .find(|token| Some(token.generation) == in_use);
+        let is_good = in_use.is_some_and(|token| token.accepted.is_some())
+            && self.is_usable()
+            && self.rules.ends().is_none_or(|ends| ends > self.now);
+        let is_one_of_two = !new.continues && !new.same && !self.setup.settings.single_session;
+        let is_ahead = is_ahead && !under_way.is_requested;
+        is_ahead && is_good && is_one_of_two && !self.closed
+    }
+
     pub(super) fn lifetimes(&self, landing: Landing) -> Lifetimes {
         match landing {
             Landing::NewToken { lives, .. } | Landing::Same { lives } => self.setup.lives[lives],
@@ -1202,12 +1259,13 @@ impl World {
             launched.push(UnderWay {
                 launch,
                 since: self.now,
+                is_requested: false,
                 tokens: match launch {
                     Launch::Job(JobKind::Logout) => ending,
                     Launch::Retire { generation } => vec![generation],
                     Launch::Job(JobKind::Login { .. } | JobKind::ChangePassword) => Vec::new(),
                 },
-                logouts: self.logouts + u64::from(matches!(cause, Cause::Logout)),
+                logouts: self.logouts + u32::from(matches!(cause, Cause::Logout)),
                 asks_source: self.refused.is_some() && !matches!(cause, Cause::Login),
             });
         }
@@ -1277,6 +1335,10 @@ impl WriteState for World {
         to.option(self.backs_off, StateKey::quiet_moment);
         to.option(self.renewed, |to, at| {
             to.quiet_moment(at + Duration::from_secs(1));
+        });
+        to.quiet_moment(self.next_try);
+        to.option(self.candidate_rejected_by, |to, path| {
+            to.number(path as u64);
         });
         to.flag(self.deferred_rejection.is_some());
         let alive = self.tokens.iter().filter(|token| {
