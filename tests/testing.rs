@@ -480,6 +480,10 @@ async fn what_was_found_quotes_no_secret_that_a_server_echoes() {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Wrong {
     Nothing,
+    // None of these three is.
+    EndsEarlierSessions,
+    EndsEarlierSessionsAsDeclared,
+    HasStatelessTokens,
     RefusalIsUnavailable,
     RefusedIsSentTwice,
     TokenIsDead,
@@ -545,6 +549,9 @@ impl Vault {
             return None;
         }
         state.issued += 1;
+        if let Wrong::EndsEarlierSessions | Wrong::EndsEarlierSessionsAsDeclared = self.wrong {
+            state.live.clear();
+        }
         let id = format!("id-{}", state.issued);
         state.live.insert(id.clone());
         Some(id)
@@ -566,7 +573,13 @@ impl Drop for Bomb {
 
 impl CredentialProvider for Vault {
     fn profile(&self) -> Profile {
-        let profile = home().logout_ends(LogoutEnds::Token);
+        let mut profile = home().logout_ends(LogoutEnds::Token);
+        if self.is(Wrong::EndsEarlierSessionsAsDeclared) {
+            profile = profile.single_session();
+        }
+        if self.is(Wrong::HasStatelessTokens) {
+            profile = profile.logout_ends(LogoutEnds::Nothing);
+        }
         match self.is(Wrong::TakesNo403ForARejection) {
             true => profile,
             false => profile.rejection(Rejection::status(StatusCode::FORBIDDEN)),
@@ -626,7 +639,7 @@ impl CredentialProvider for Vault {
 
     async fn logout(&self, cx: LogoutContext) -> Result<(), ProviderError> {
         match self.wrong {
-            Wrong::LogoutDoesNothing => return Ok(()),
+            Wrong::LogoutDoesNothing | Wrong::HasStatelessTokens => return Ok(()),
             Wrong::LogoutIsUnavailable => return Err(ProviderError::unavailable("status 405")),
             _ => {}
         }
@@ -711,6 +724,28 @@ async fn a_provider_that_does_nothing_wrong_conforms() {
         note(&report, Check::DroppedLogin),
         Some("dropped at 2 awaits, which left 1 sessions on the server")
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_login_that_ends_earlier_sessions_is_found_and_may_be_declared() {
+    let report = check(Wrong::EndsEarlierSessions).await.unwrap();
+    let found = note(&report, Check::LogoutEnds).unwrap();
+    assert!(
+        found.starts_with("a login ends the earlier sessions"),
+        "{found}"
+    );
+    assert!(found.contains("`Profile::single_session`"), "{found}");
+    let report = check(Wrong::EndsEarlierSessionsAsDeclared).await.unwrap();
+    assert!(is_skipped(&report, Check::LogoutEnds), "{report}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn stateless_tokens_conform_if_they_are_declared() {
+    let report = check(Wrong::HasStatelessTokens).await.unwrap();
+    for check in [Check::Logout, Check::DeadLogout, Check::LogoutEnds] {
+        assert!(is_skipped(&report, check), "{report}");
+    }
+    assert!(report.kept(Check::Renewal), "{report}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -148,6 +148,7 @@ struct Trial<'a, P, T> {
     server: &'a T,
     rejection: Rejection,
     logout_ends: LogoutEnds,
+    single_session: bool,
     credentials: Option<Credentials>,
 }
 
@@ -183,6 +184,7 @@ impl<'a, P: CredentialProvider, T: TestServer> Trial<'a, P, T> {
             server,
             rejection: profile.rejection,
             logout_ends: profile.logout_ends,
+            single_session: profile.single_session,
             credentials: credentials_of(provider).await?,
         })
     }
@@ -335,6 +337,10 @@ impl<'a, P: CredentialProvider, T: TestServer> Trial<'a, P, T> {
             self.let_go(new).await;
             return Err(skipped("a second login yields the same token"));
         }
+        if !self.server.accepts(&old).await {
+            self.let_go(new).await;
+            return self.login_ends_earlier_sessions();
+        }
         self.log_out(&old).await?;
         let lives = self.server.accepts(&new).await;
         self.let_go(new).await;
@@ -349,6 +355,19 @@ impl<'a, P: CredentialProvider, T: TestServer> Trial<'a, P, T> {
                  replaced tokens would be logged out"
                     .to_owned(),
             )),
+        }
+    }
+
+    /// No violation: without the profile's word, a session sends a request now and then
+    /// with a token that a refresh ahead of time has ended.
+    fn login_ends_earlier_sessions(&self) -> Tried {
+        const FOUND: &str = "a login ends the earlier sessions of the user";
+        match self.single_session {
+            true => Err(skipped(format!("{FOUND}, as the profile says"))),
+            false => Ok(Some(format!(
+                "{FOUND}: declare it with `Profile::single_session`, so that no request is \
+                 sent with a token that a refresh ahead of time has ended"
+            ))),
         }
     }
 
@@ -520,6 +539,10 @@ impl<'a, P: CredentialProvider, T: TestServer> Trial<'a, P, T> {
     }
 
     async fn log_out(&self, token: &Token) -> Result<(), Stop> {
+        if self.logout_ends == LogoutEnds::Nothing {
+            self.let_go(token.clone()).await;
+            return Err(skipped("a logout ends nothing, as the profile says"));
+        }
         match log_out(self.provider, token.clone()).await {
             Ok(()) => Ok(()),
             Err(failure) if failure.is(ProviderErrorKind::Unsupported) => {

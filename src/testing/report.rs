@@ -20,7 +20,8 @@ pub enum Check {
     Logout,
     /// The logout of a dead token is no trouble.
     DeadLogout,
-    /// A logout ends no more than the profile says.
+    /// A logout ends no more than the profile says. The note says whether a login ends
+    /// earlier sessions.
     LogoutEnds,
     /// A login that is dropped half-way leaves the provider usable.
     DroppedLogin,
