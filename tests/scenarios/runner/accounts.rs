@@ -67,7 +67,7 @@ pub(super) fn is_candidate(scenario: &Scenario, record: &Record, token: u64, at:
         arrivals.any(|arrival| {
             let answer = arrival.answer.as_ref().filter(|answer| answer.at < at);
             arrival.token == Some(token) && answer.is_some_and(|answer| book.proves(answer))
-        })
+        }) || record.accepted.contains(&token)
     };
     let landed = login.ended.unwrap_or(at);
     may_wait && is_proven(token - 1, landed) && !is_proven(token, at)
@@ -364,9 +364,10 @@ impl Book<'_> {
             let answer = arrival.answer.as_ref();
             is_later && answer.is_some_and(|answer| self.proves(answer))
         });
+        let is_accepted = self.record.accepted.iter().any(|later| *later > token);
         let has_failed =
             |login: &Login| matches!(login.brought, Brought::Nothing | Brought::Refusal);
-        is_proven || self.record.logins.iter().any(has_failed)
+        is_proven || is_accepted || self.record.logins.iter().any(has_failed)
     }
 
     /// What the session says of a token's end must be so.

@@ -345,6 +345,7 @@ fn unmet(outcome: &Outcome, caller: usize, record: &Record) -> Vec<String> {
         }
     };
     let mut response = None;
+    let mut fields = None;
     let mut reauth = None;
     let mut error = None;
     let mut broken = None;
@@ -353,11 +354,14 @@ fn unmet(outcome: &Outcome, caller: usize, record: &Record) -> Vec<String> {
     match ended {
         Ended::Response {
             status,
+            headers,
             body,
+            trailers,
             body_error,
             reauth: extension,
         } => {
             response = Some((*status, body));
+            fields = Some((headers, trailers));
             broken = body_error.as_ref();
             reauth = extension.as_ref();
         }
@@ -381,6 +385,14 @@ fn unmet(outcome: &Outcome, caller: usize, record: &Record) -> Vec<String> {
     if let Some(expected) = outcome.status {
         let is_met = response.is_some_and(|(happened, _)| happened == expected.0);
         expect("status", expected.0.as_u16().to_string(), is_met);
+    }
+    for (name, value) in &outcome.headers.0 {
+        let is_met = fields.is_some_and(|(headers, _)| headers.get(name) == Some(value));
+        expect("headers", format!("{name}: {value:?}"), is_met);
+    }
+    for (name, value) in &outcome.trailers.0 {
+        let is_met = fields.is_some_and(|(_, trailers)| trailers.get(name) == Some(value));
+        expect("trailers", format!("{name}: {value:?}"), is_met);
     }
     if let Some(part) = &outcome.body {
         let is_met = response.is_some_and(|(_, body)| body.contains(part));
@@ -463,6 +475,11 @@ fn unmet(outcome: &Outcome, caller: usize, record: &Record) -> Vec<String> {
         let closed = error.and_then(|error| error.downcast_ref::<CloseError>());
         let in_use = closed.map_or(0, CloseError::in_use);
         expect("in_use", count.to_string(), count.contains(in_use));
+    }
+    if let Some(count) = outcome.tokens {
+        let closed = error.and_then(|error| error.downcast_ref::<CloseError>());
+        let tokens = closed.map_or(0, CloseError::tokens);
+        expect("tokens", count.to_string(), count.contains(tokens));
     }
     if let Some(state) = outcome.state {
         let state = format!("{state:?}");
@@ -586,7 +603,9 @@ fn each_caller(
     match ended {
         Ended::Response {
             status,
+            headers,
             body,
+            trailers,
             body_error,
             reauth,
         } => {
@@ -596,6 +615,18 @@ fn each_caller(
                 return;
             };
             diff.equal(format!("the status that {name} got"), &last.status, status);
+            diff.equal(
+                format!("the headers that {name} got"),
+                &last.headers,
+                headers,
+            );
+            if body_error.is_none() {
+                diff.equal(
+                    format!("the trailers that {name} got"),
+                    &last.trailers,
+                    trailers,
+                );
+            }
             let is_right = match body_error {
                 None => *body == last.body,
                 Some(error) => {

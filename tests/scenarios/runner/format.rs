@@ -222,6 +222,7 @@ pub(crate) enum Asks {
     Renew,
     Logout,
     ChangePassword,
+    Close,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -265,6 +266,8 @@ pub(crate) struct ServiceAnswer {
     pub(crate) status: Status,
     #[serde(default)]
     pub(crate) headers: Headers,
+    #[serde(default)]
+    pub(crate) trailers: Headers,
     pub(crate) rolls_to: Option<String>,
     pub(crate) body: Option<String>,
     #[serde(default = "once")]
@@ -355,6 +358,9 @@ pub(crate) enum Call {
     Reject {
         token_of: String,
     },
+    Accept {
+        token_of: String,
+    },
     ChangePassword {
         to: String,
         from: Option<String>,
@@ -390,6 +396,7 @@ enum Operation {
     Logout,
     ChangePassword,
     Reject,
+    Accept,
     Status,
     Close,
 }
@@ -524,7 +531,11 @@ pub(crate) struct Outcome {
     pub(crate) at: Option<Span>,
     pub(crate) ok: Option<bool>,
     pub(crate) status: Option<Status>,
+    #[serde(default)]
+    pub(crate) headers: Headers,
     pub(crate) body: Option<String>,
+    #[serde(default)]
+    pub(crate) trailers: Headers,
     pub(crate) body_error: Option<Error>,
     pub(crate) token: Option<Carried>,
     pub(crate) error: Option<Error>,
@@ -538,6 +549,7 @@ pub(crate) struct Outcome {
     pub(crate) dropped: Option<bool>,
     pub(crate) state: Option<State>,
     pub(crate) in_use: Option<Count>,
+    pub(crate) tokens: Option<Count>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -801,6 +813,9 @@ impl Outcome {
             && self.dropped.is_none()
             && self.state.is_none()
             && self.in_use.is_none()
+            && self.tokens.is_none()
+            && self.headers.0.is_empty()
+            && self.trailers.0.is_empty()
     }
 }
 
@@ -875,8 +890,8 @@ impl TryFrom<StepAsWritten> for Step {
         if call != Some(Operation::ChangePassword) {
             none_of(&of_changes, "`\"call\": \"change_password\"`")?;
         }
-        if call != Some(Operation::Reject) {
-            none_of(&of_rejects, "`\"call\": \"reject\"`")?;
+        if !matches!(call, Some(Operation::Reject | Operation::Accept)) {
+            none_of(&of_rejects, "`\"call\": \"reject\"` and `\"accept\"`")?;
         }
         if call != Some(Operation::Token) {
             none_of(&of_tokens, "`\"call\": \"token\"`")?;
@@ -918,6 +933,10 @@ impl TryFrom<StepAsWritten> for Step {
                     Operation::Reject => {
                         let token_of = token_of.ok_or("missing field `token_of`")?;
                         (Call::Reject { token_of }, "reject")
+                    }
+                    Operation::Accept => {
+                        let token_of = token_of.ok_or("missing field `token_of`")?;
+                        (Call::Accept { token_of }, "accept")
                     }
                     Operation::ChangePassword => {
                         let change = Call::ChangePassword {

@@ -229,7 +229,12 @@ impl ScriptedProvider {
         let Some(session) = session else { return };
         let line = Line::try_from("GET /session".to_owned()).expect("a request");
         let sends = match asks {
-            Asks::Token | Asks::Login | Asks::Renew | Asks::Logout | Asks::ChangePassword => None,
+            Asks::Token
+            | Asks::Login
+            | Asks::Renew
+            | Asks::Logout
+            | Asks::ChangePassword
+            | Asks::Close => None,
             Asks::Request | Asks::RequestOnATask | Asks::AnonymousRequest => Some(Sent {
                 body: String::new(),
                 anonymous: asks == Asks::AnonymousRequest,
@@ -250,6 +255,10 @@ impl ScriptedProvider {
                 Asks::Login => done(session.login().await),
                 Asks::Renew => done(session.renew().await),
                 Asks::Logout => done(session.logout().await),
+                Asks::Close => match session.close(Duration::from_secs(1)).await {
+                    Ok(()) => Ended::Done,
+                    Err(error) => Ended::Failed(error.into()),
+                },
                 Asks::ChangePassword => {
                     let change = PasswordChange::to(password("asked-within"));
                     done(session.change_password(change).await)
@@ -269,7 +278,8 @@ impl ScriptedProvider {
             | Asks::Login
             | Asks::Renew
             | Asks::Logout
-            | Asks::ChangePassword => asking.await,
+            | Asks::ChangePassword
+            | Asks::Close => asking.await,
         }
     }
 

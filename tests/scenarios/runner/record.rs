@@ -39,6 +39,8 @@ pub(crate) struct Record {
     pub(crate) holds: Vec<Hold>,
     /// The tokens that were rejected by hand.
     pub(crate) rejected: Vec<u64>,
+    /// The tokens that were accepted by hand.
+    pub(crate) accepted: Vec<u64>,
     /// How tokens ended, as the session's events tell it.
     pub(crate) ends: Vec<(Moment, u64, TokenEnd)>,
     /// What lies behind these numbers came after the run's end.
@@ -153,6 +155,7 @@ pub(crate) struct Answered {
     pub(crate) status: StatusCode,
     pub(crate) headers: http::HeaderMap,
     pub(crate) body: String,
+    pub(crate) trailers: http::HeaderMap,
 }
 
 pub(crate) struct Caller {
@@ -174,7 +177,9 @@ pub(crate) struct Sent {
 pub(crate) enum Ended {
     Response {
         status: StatusCode,
+        headers: http::HeaderMap,
         body: String,
+        trailers: http::HeaderMap,
         /// How the body ended, if not whole.
         body_error: Option<BoxError>,
         reauth: Option<Reauth>,
@@ -404,6 +409,7 @@ impl Ended {
                 body,
                 body_error,
                 reauth,
+                ..
             } => {
                 let body = match body.char_indices().nth(40) {
                     Some((at, _)) => format!("{:?}..", &body[..at]),

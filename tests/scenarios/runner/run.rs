@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Buf;
-use http::{Request, Response, Uri};
+use http::{HeaderMap, Request, Response, Uri};
 use http_body_util::BodyExt;
 use tokio::time::{Instant, advance, sleep, sleep_until, timeout_at};
 use tower::{Layer, ServiceExt};
@@ -213,10 +213,12 @@ async fn block(time: Duration) {
     .await;
 }
 
-/// When, and whose, token a step rejects.
+/// When, and whose, token a step rejects or accepts.
 fn rejected_at(step: &Step) -> Option<(String, Duration)> {
     match &step.action {
-        Action::Call(Call::Reject { token_of }) => Some((token_of.clone(), step.at)),
+        Action::Call(Call::Reject { token_of } | Call::Accept { token_of }) => {
+            Some((token_of.clone(), step.at))
+        }
         _ => None,
     }
 }
@@ -412,8 +414,9 @@ impl World {
                 })
             }
             Call::Status => Box::pin(async move { Ended::Status(session.status()) }),
-            Call::Reject { token_of } => {
+            Call::Reject { token_of } | Call::Accept { token_of } => {
                 let token_of = token_of.clone();
+                let rejects = matches!(call, Call::Reject { .. });
                 Box::pin(async move {
                     let token = held
                         .lock()
@@ -423,9 +426,16 @@ impl World {
                     match token {
                         Some(token) => {
                             let mut record = recorder.record();
-                            record.rejected.extend(number_of_token(&token));
+                            let by_hand = match rejects {
+                                true => &mut record.rejected,
+                                false => &mut record.accepted,
+                            };
+                            by_hand.extend(number_of_token(&token));
                             drop(record);
-                            session.reject(&token);
+                            match rejects {
+                                true => session.reject(&token),
+                                false => session.accept(&token),
+                            }
                         }
                         None => recorder.wrong(&format!("{token_of:?} was given no token")),
                     }
@@ -460,25 +470,26 @@ pub(crate) fn done(outcome: Result<(), tower_reauth::Error>) -> Ended {
     }
 }
 
-/// All that a body yields, and the error that it ends with.
-async fn text_of<B>(body: B) -> (String, Option<BoxError>)
+/// All that a body yields, its trailers, and the error that it ends with.
+async fn text_of<B>(body: B) -> (String, HeaderMap, Option<BoxError>)
 where
     B: http_body::Body<Error: Into<BoxError>>,
 {
     let mut body = std::pin::pin!(body);
     let mut bytes = Vec::new();
+    let mut trailers = HeaderMap::new();
     let error = loop {
         match body.frame().await {
-            Some(Ok(frame)) => {
-                if let Ok(mut data) = frame.into_data() {
-                    bytes.extend(data.copy_to_bytes(data.remaining()));
-                }
-            }
+            Some(Ok(frame)) => match frame.into_data() {
+                Ok(mut data) => bytes.extend(data.copy_to_bytes(data.remaining())),
+                Err(frame) => trailers.extend(frame.into_trailers().unwrap_or_default()),
+            },
             Some(Err(error)) => break Some(error.into()),
             None => break None,
         }
     };
-    (String::from_utf8_lossy(&bytes).into_owned(), error)
+    let text = String::from_utf8_lossy(&bytes).into_owned();
+    (text, trailers, error)
 }
 
 /// A response with its body, or how it failed to come.
@@ -495,10 +506,12 @@ where
             if let Some(time) = read_after {
                 sleep(time).await;
             }
-            let (body, body_error) = text_of(body).await;
+            let (body, trailers, body_error) = text_of(body).await;
             Ended::Response {
                 status: head.status,
                 body,
+                trailers,
+                headers: head.headers,
                 body_error,
                 reauth: head.extensions.get::<Reauth>().cloned(),
             }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
-use http::{Request, Response, header};
+use http::{HeaderMap, Request, Response, header};
 use http_body::{Frame, SizeHint};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Sleep, sleep};
@@ -226,6 +226,7 @@ impl Service<Request<Body>> for Scripted {
             let mut response = Response::new(Answer {
                 waits: None,
                 data: Bytes::from_static(b"200"),
+                trailers: None,
                 _place: None,
             });
             if let Some(answer) = answer {
@@ -252,6 +253,8 @@ impl Service<Request<Body>> for Scripted {
                     .repeat(answer.repeat);
                 let body = response.body_mut();
                 body.data = text.into();
+                body.trailers = (!answer.trailers.0.is_empty())
+                    .then(|| answer.trailers.0.into_iter().collect());
                 body.waits = answer.body_after.map(|after| Box::pin(sleep(after.0)));
                 if answer.holds_place_until == PlaceUntil::Body {
                     body._place = place;
@@ -264,6 +267,7 @@ impl Service<Request<Body>> for Scripted {
                 status: response.status(),
                 headers: response.headers().clone(),
                 body: String::from_utf8_lossy(&response.body().data).into_owned(),
+                trailers: response.body().trailers.clone().unwrap_or_default(),
             });
             drop(record);
             Ok(response)
@@ -275,6 +279,7 @@ impl Service<Request<Body>> for Scripted {
 pub(crate) struct Answer {
     waits: Option<Pin<Box<Sleep>>>,
     data: Bytes,
+    trailers: Option<HeaderMap>,
     /// A place in the service that is free again once the body is dropped.
     _place: Option<OwnedSemaphorePermit>,
 }
@@ -293,7 +298,10 @@ impl http_body::Body for Answer {
         }
         let chunk = self.data.len().min(CHUNK);
         Poll::Ready(match chunk {
-            0 => None,
+            0 => self
+                .trailers
+                .take()
+                .map(|trailers| Ok(Frame::trailers(trailers))),
             chunk => Some(Ok(Frame::data(self.data.split_to(chunk)))),
         })
     }
