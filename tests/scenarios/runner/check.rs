@@ -8,19 +8,36 @@ use tower_reauth::{CloseError, Error, ErrorKind, ReauthFailure, TokenEnd};
 
 use super::accounts;
 use super::format::{
-    Action, Clause, Condition, ErrorOrNone, List, Outcome, Outcomes, Scenario, Then,
+    Action, Clause, Condition, ErrorOrNone, FIRST, List, Outcome, Outcomes, Scenario, Then,
     Why as ExpectedWhy,
 };
 use super::record::{Answered, Brought, Caller, Ended, Record, chain};
 use super::values::{Count, OrNone, show_time};
 
 /// What is not as it should be, in words.
-pub(crate) fn check(scenario: &Scenario, record: &Record) -> Vec<String> {
-    let mut diff = Diff::default();
-    diff.found.extend(record.wrong.iter().cloned());
-    always(scenario, record, &mut diff);
-    expected(&scenario.then, record, &mut diff);
-    diff.found
+pub(crate) fn check(scenario: &Scenario, records: &[(String, Record)]) -> Vec<String> {
+    let mut found = Vec::new();
+    for (name, record) in records {
+        let mut diff = Diff::default();
+        diff.found.extend(record.wrong.iter().cloned());
+        always(scenario, record, &mut diff);
+        let then = match name == FIRST {
+            true => Some(&scenario.then),
+            false => scenario.then.sessions.0.get(name),
+        };
+        if let Some(then) = then {
+            expected(then, record, &mut diff);
+        }
+        found.extend(match records.len() {
+            1 => diff.found,
+            _ => diff
+                .found
+                .into_iter()
+                .map(|found| format!("session {name:?}: {found}"))
+                .collect(),
+        });
+    }
+    found
 }
 
 #[derive(Default)]

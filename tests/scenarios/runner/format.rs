@@ -12,6 +12,9 @@ use tower_reauth::Origin;
 
 use super::values::{Carried, Count, Numbers, OrNone, Span, Time};
 
+/// The name of the first session, in conditions.
+pub(crate) const FIRST: &str = "first";
+
 /// The rules that there are.
 const RULES: std::ops::RangeInclusive<u64> = 1..=22;
 
@@ -33,6 +36,8 @@ pub(crate) struct Given {
     pub(crate) credentials: Option<GivenCredentials>,
     pub(crate) profile: GivenProfile,
     pub(crate) session: GivenSession,
+    /// The names of further sessions, of the same settings.
+    pub(crate) sessions: Vec<String>,
     pub(crate) provider: GivenProvider,
     pub(crate) service: GivenService,
 }
@@ -175,6 +180,7 @@ pub(crate) struct GivenProvider {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Answer {
+    pub(crate) session: Option<String>,
     pub(crate) password: Option<String>,
     pub(crate) token: Option<Numbers>,
     pub(crate) from: Option<Time>,
@@ -255,6 +261,7 @@ pub(crate) struct Window {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ServiceAnswer {
+    pub(crate) session: Option<String>,
     pub(crate) token: Option<Carried>,
     pub(crate) method: Option<Verb>,
     pub(crate) path: Option<String>,
@@ -313,6 +320,8 @@ pub(crate) struct Line {
 #[serde(try_from = "StepAsWritten")]
 pub(crate) struct Step {
     pub(crate) at: Duration,
+    /// Whose it is, if not the first session's.
+    pub(crate) session: Option<String>,
     pub(crate) action: Action,
     pub(crate) name: String,
     pub(crate) times: usize,
@@ -410,6 +419,7 @@ struct StepAsWritten {
     source: Option<String>,
     block: Option<Time>,
     drop_session: Option<bool>,
+    session: Option<String>,
     #[serde(rename = "as")]
     name: Option<String>,
     times: Option<usize>,
@@ -443,6 +453,9 @@ pub(crate) struct Then {
     pub(crate) ended: Option<ExpectedEnds>,
     pub(crate) source: Option<String>,
     pub(crate) source_reads: Option<List<ExpectedRead>>,
+    /// The same for the further sessions.
+    #[serde(default)]
+    pub(crate) sessions: Map<Then>,
 }
 
 /// How many tokens ended in each way.
@@ -665,6 +678,27 @@ impl Scenario {
 
     /// What no reading of a single field can find, and the text to look for.
     fn inconsistency(&self) -> Option<(String, String)> {
+        let answers = &self.given.provider;
+        let answers = (answers.login.iter().map(|answer| &answer.0))
+            .chain(answers.logout.iter().map(|answer| &answer.0))
+            .chain(answers.change_password.iter().map(|answer| &answer.0));
+        let sessions = (self.when.iter().filter_map(|step| step.session.as_ref()))
+            .chain(answers.filter_map(|answer| answer.session.as_ref()))
+            .chain(
+                self.given
+                    .service
+                    .answers
+                    .iter()
+                    .filter_map(|answer| answer.session.as_ref()),
+            )
+            .chain(self.then.sessions.0.keys());
+        let is_unknown = |name: &&String| !self.given.sessions.contains(name) && *name != FIRST;
+        if let Some(unknown) = sessions.into_iter().find(is_unknown) {
+            return Some((
+                format!("no session is called {unknown:?}: name it in `given.sessions`"),
+                format!("\"{unknown}\""),
+            ));
+        }
         let names: Vec<_> = self
             .when
             .iter()
@@ -685,14 +719,19 @@ impl Scenario {
         if self.when.is_empty() {
             return Some(("`when`: expected at least one step".into(), quoted("when")));
         }
-        if let Some(name) = self.then.callers.0.keys().find(|name| !known(name)) {
+        let others = self.then.sessions.0.values();
+        let mut callers = std::iter::once(&self.then)
+            .chain(others)
+            .flat_map(|then| then.callers.0.keys());
+        if let Some(name) = callers.find(|name| !known(name)) {
             return Some((
                 format!("`callers`: nobody is called {name:?}, expected one of {names:?}"),
                 quoted(name),
             ));
         }
         for step in &self.when {
-            if let Action::Call(Call::Reject { token_of }) = &step.action
+            if let Action::Call(Call::Reject { token_of } | Call::Accept { token_of }) =
+                &step.action
                 && !known(token_of)
             {
                 return Some((
@@ -741,11 +780,10 @@ impl Scenario {
                 "\"source".into(),
             ));
         }
-        let empty = self
-            .then
-            .callers
-            .0
-            .iter()
+        let others = self.then.sessions.0.values();
+        let empty = std::iter::once(&self.then)
+            .chain(others)
+            .flat_map(|then| then.callers.0.iter())
             .find(|(_, outcomes)| outcomes.assert_nothing());
         if let Some((name, _)) = empty {
             return Some((
@@ -768,6 +806,7 @@ impl Then {
             && self.requests.is_none()
             && self.requests_by_path.0.is_empty()
             && self.callers.0.is_empty()
+            && self.sessions.0.values().all(Then::asserts_nothing)
             && self.source.is_none()
             && self.source_reads.is_none()
             && self.ended.as_ref().is_none_or(|ended| {
@@ -855,6 +894,7 @@ impl TryFrom<StepAsWritten> for Step {
             from,
             unstored,
             token_of,
+            session,
         } = written;
         let of_requests = [
             ("body", body.is_some()),
@@ -876,6 +916,7 @@ impl TryFrom<StepAsWritten> for Step {
             ("as", name.is_some()),
             ("times", times.is_some()),
             ("drop_at", drop_at.is_some()),
+            ("session", session.is_some()),
         ];
         let none_of = |fields: &[(&str, bool)], belong_to: &str| match fields
             .iter()
@@ -980,6 +1021,7 @@ impl TryFrom<StepAsWritten> for Step {
             Some(0) => Err("`times`: expected a number from 1".into()),
             Some(_) | None => Ok(Step {
                 at: at.0,
+                session,
                 action,
                 name,
                 times: times.unwrap_or(1),

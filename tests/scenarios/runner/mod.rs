@@ -13,6 +13,7 @@ mod values;
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use libtest_mimic::{Failed, Trial};
 
@@ -79,22 +80,34 @@ fn of_file(path: PathBuf) -> Trial {
 fn of_text(name: &str, text: &str) -> Result<(), String> {
     let scenario =
         Scenario::read(text).map_err(|error| format!("{name} cannot be read: {error}"))?;
-    let record = run::run(&scenario);
-    let found = check::check(&scenario, &record);
+    let records = run::run(&scenario);
+    let found = check::check(&scenario, &records);
     match found.is_empty() {
         true => Ok(()),
-        false => Err(report(name, &scenario.story, &found, &record)),
+        false => Err(report(name, &scenario.story, &found, &records)),
     }
 }
 
-fn report(name: &str, story: &str, found: &[String], record: &Record) -> String {
+fn report(name: &str, story: &str, found: &[String], records: &[(String, Record)]) -> String {
     let mut report = format!("{name}\n  {story}\n");
     for found in found {
         report.push_str(&format!("\n  - {found}\n"));
     }
     report.push_str("\n  What happened, in order:\n");
-    for (at, what) in &record.timeline {
-        report.push_str(&format!("    {:>10}  {what}\n", show_time(*at)));
+    let of_session = |(name, record): &(String, Record)| -> Vec<(Duration, String)> {
+        let label = match records.len() {
+            1 => String::new(),
+            _ => format!("{name}: "),
+        };
+        let timeline = record.timeline.iter();
+        timeline
+            .map(|(at, what)| (*at, format!("{label}{what}")))
+            .collect()
+    };
+    let mut timeline: Vec<_> = records.iter().flat_map(of_session).collect();
+    timeline.sort_by_key(|(at, _)| *at);
+    for (at, what) in timeline {
+        report.push_str(&format!("    {:>10}  {what}\n", show_time(at)));
     }
     report
 }

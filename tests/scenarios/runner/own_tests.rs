@@ -112,6 +112,26 @@ const CASES: &[Case] = &[
         &["\"login\" stands twice"],
     ),
     (
+        "a_session_that_is_not_there_fails",
+        r#"{ "rule": 1, "story": "s", "when": [
+             { "at": "0s", "session": "other", "call": "login" }],
+             "then": { "logins": 1 } }"#,
+        &["no session is called \"other\"", "line 2"],
+    ),
+    (
+        "a_wrong_expectation_of_another_session_is_found",
+        r#"{ "rule": 1, "story": "s", "given": { "sessions": ["other"] },
+             "when": [{ "at": "0s", "session": "other", "request": "GET /a" }],
+             "then": { "logins": 0, "sessions": { "other": { "logins": 2 } } } }"#,
+        &["session \"other\": logins", "expected 2", "happened 1"],
+    ),
+    (
+        "a_header_and_a_trailer_that_did_not_come_are_found",
+        r#"{ "rule": 1, "story": "s", "when": [{ "at": "0s", "request": "GET /a" }],
+             "then": { "callers": { "GET /a": { "headers": { "x-a": "1" }, "trailers": { "x-b": "2" } } } } }"#,
+        &["headers x-a: \"1\"", "trailers x-b: \"2\""],
+    ),
+    (
         "a_source_without_credentials_fails",
         r#"{ "rule": 1, "story": "s", "when": [{ "at": "0s", "call": "login" }],
              "then": { "source": "p" } }"#,

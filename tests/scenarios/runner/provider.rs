@@ -95,22 +95,45 @@ pub(crate) struct ScriptedProvider {
     source: Option<Source>,
     recorder: Recorder,
     service: Scripted,
-    logins: Script,
-    logouts: Script,
-    changes: Script,
-    server: Mutex<Server>,
+    /// What the sessions share.
+    system: Arc<LoginSystem>,
+    /// The name of its session.
+    session: String,
+    /// How many tokens its session has got.
+    issued: Mutex<u64>,
     own_session: OwnSession,
     home: String,
 }
 
+/// The login system of all sessions.
+pub(crate) struct LoginSystem {
+    logins: Script,
+    logouts: Script,
+    changes: Script,
+    /// The password that it takes, if not any.
+    accepts: Mutex<Option<String>>,
+}
+
+impl LoginSystem {
+    pub(crate) fn new(given: &Given) -> Self {
+        let provider = &given.provider;
+        let logins = provider.login.iter().map(|answer| answer.0.clone());
+        let logouts = provider.logout.iter().map(|answer| answer.0.clone());
+        let changes = provider
+            .change_password
+            .iter()
+            .map(|answer| answer.0.clone());
+        Self {
+            logins: Script::new(logins.collect()),
+            logouts: Script::new(logouts.collect()),
+            changes: Script::new(changes.collect()),
+            accepts: Mutex::new(provider.accepts_password.clone()),
+        }
+    }
+}
+
 /// The session that the provider serves, for one that calls it.
 pub(crate) type OwnSession = Arc<Mutex<Option<Session>>>;
-
-#[derive(Debug)]
-struct Server {
-    accepts: Option<String>,
-    issued: u64,
-}
 
 /// Answers, and how many calls fitted each.
 struct Script {
@@ -119,6 +142,7 @@ struct Script {
 }
 
 struct Asked<'a> {
+    session: &'a str,
     at: Duration,
     passwords: &'a [&'a str],
     token: Option<u64>,
@@ -134,7 +158,9 @@ impl Script {
         let mut fitted = self.fitted.lock().expect("no panic under the lock");
         let mut found = None;
         for (answer, fitted) in self.answers.iter().zip(&mut *fitted) {
-            let fits = answer.from.is_none_or(|from| from.0 <= asked.at)
+            let of = answer.session.as_deref();
+            let fits = of.is_none_or(|session| session == asked.session)
+                && answer.from.is_none_or(|from| from.0 <= asked.at)
                 && answer.until.is_none_or(|until| asked.at < until.0)
                 && answer
                     .password
@@ -162,30 +188,21 @@ impl Script {
 impl ScriptedProvider {
     pub(crate) fn new(
         given: &Given,
+        session: &str,
+        system: Arc<LoginSystem>,
         source: Option<Source>,
         recorder: Recorder,
         service: Scripted,
         own_session: OwnSession,
     ) -> Self {
-        let provider = &given.provider;
-        let logins = provider.login.iter().map(|answer| answer.0.clone());
-        let logouts = provider.logout.iter().map(|answer| answer.0.clone());
-        let changes = provider
-            .change_password
-            .iter()
-            .map(|answer| answer.0.clone());
         Self {
             profile: profile(given),
             source,
             recorder,
             service,
-            logins: Script::new(logins.collect()),
-            logouts: Script::new(logouts.collect()),
-            changes: Script::new(changes.collect()),
-            server: Mutex::new(Server {
-                accepts: provider.accepts_password.clone(),
-                issued: u64::from(given.session.initial.is_some()),
-            }),
+            system,
+            session: session.to_owned(),
+            issued: Mutex::new(u64::from(given.session.initial.is_some())),
             own_session,
             home: given
                 .profile
@@ -389,16 +406,17 @@ impl CredentialProvider for ScriptedProvider {
         };
         let passwords: Vec<&str> = sent.as_deref().into_iter().collect();
         let asked = Asked {
+            session: &self.session,
             at: began.at,
             passwords: &passwords,
             token: None,
         };
-        let mut answer = self.logins.answer(&asked).unwrap_or_else(by_default);
+        let mut answer = self.system.logins.answer(&asked).unwrap_or_else(by_default);
         self.before(&answer).await;
         let under_way = if_it_answers(&answer, under_way).await;
         let accepts = {
-            let server = self.server.lock().expect("no panic under it");
-            server.accepts.is_none() || server.accepts == sent
+            let accepts = self.system.accepts.lock().expect("no panic under it");
+            accepts.is_none() || *accepts == sent
         };
         if answer.answer == Kind::Ok && !accepts {
             answer.answer = Kind::Refused;
@@ -407,11 +425,11 @@ impl CredentialProvider for ScriptedProvider {
             Some(error) if answer.answer == Kind::Refused => (Brought::Refusal, Err(error)),
             Some(error) => (Brought::Nothing, Err(error)),
             None => {
-                let mut server = self.server.lock().expect("no panic under it");
-                if answer.answer == Kind::Ok || server.issued == 0 {
-                    server.issued += 1;
+                let mut issued = self.issued.lock().expect("no panic under it");
+                if answer.answer == Kind::Ok || *issued == 0 {
+                    *issued += 1;
                 }
-                let token = token(server.issued);
+                let token = token(*issued);
                 let mut token = with_lifetimes(token, answer.lives_for, answer.idles_out_after);
                 if let Some(data) = &answer.with_data {
                     token = token.with_data(data.as_str());
@@ -420,8 +438,8 @@ impl CredentialProvider for ScriptedProvider {
                     token = token.continues_previous();
                 }
                 let brought = match answer.answer == Kind::SameToken {
-                    true => Brought::SameToken(server.issued),
-                    false => Brought::Token(server.issued),
+                    true => Brought::SameToken(*issued),
+                    false => Brought::Token(*issued),
                 };
                 (brought, Ok(token))
             }
@@ -462,11 +480,16 @@ impl CredentialProvider for ScriptedProvider {
             std::future::pending::<()>().await;
         }
         let asked = Asked {
+            session: &self.session,
             at: began.at,
             passwords: &[],
             token,
         };
-        let answer = self.logouts.answer(&asked).unwrap_or_else(by_default);
+        let answer = self
+            .system
+            .logouts
+            .answer(&asked)
+            .unwrap_or_else(by_default);
         self.before(&answer).await;
         if_it_answers(&answer, under_way)
             .await
@@ -512,16 +535,21 @@ impl CredentialProvider for ScriptedProvider {
         let mut passwords = vec![to.as_str()];
         passwords.extend(from.as_deref());
         let asked = Asked {
+            session: &self.session,
             at,
             passwords: &passwords,
             token,
         };
-        let answer = self.changes.answer(&asked).unwrap_or_else(by_default);
+        let answer = self
+            .system
+            .changes
+            .answer(&asked)
+            .unwrap_or_else(by_default);
         self.before(&answer).await;
         if answer.takes_effect.unwrap_or(answer.answer == Kind::Ok) {
-            let mut server = self.server.lock().expect("no panic under it");
-            if server.accepts.is_some() {
-                server.accepts = Some(to);
+            let mut accepts = self.system.accepts.lock().expect("no panic under it");
+            if accepts.is_some() {
+                *accepts = Some(to);
             }
         }
         if_it_answers(&answer, under_way)

@@ -203,6 +203,14 @@ impl Recorder {
         }
     }
 
+    /// The recorder of another session in the same run.
+    pub(crate) fn of_another_session(&self) -> Self {
+        Self {
+            start: self.start,
+            record: Arc::default(),
+        }
+    }
+
     /// When `time` of the scenario is.
     pub(crate) fn moment(&self, time: Duration) -> Instant {
         self.start + time

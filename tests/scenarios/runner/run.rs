@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Buf;
@@ -12,12 +12,13 @@ use tokio::time::{Instant, advance, sleep, sleep_until, timeout_at};
 use tower::{Layer, ServiceExt};
 use tower_reauth::{
     Anonymous, BoxError, Event, Events, IfEmpty, Never, PasswordChange, Reauth, ReplayBody,
-    Session, Token, replay_fn,
+    Session, Source, Stats, Status, Token, replay_fn,
 };
 
-use super::format::{Action, Call, Scenario, Sending, Step, Strategy};
+use super::format::{Action, Call, FIRST, Scenario, Sending, Step, Strategy};
 use super::provider::{
-    OwnSession, ScriptedProvider, ScriptedSource, number_of_token, password, with_lifetimes,
+    LoginSystem, OwnSession, ScriptedProvider, ScriptedSource, number_of_token, password,
+    with_lifetimes,
 };
 use super::record::{Ended, Hold, Record, Recorder, Sent};
 use super::service::{Body, Scripted, SentBy};
@@ -28,8 +29,8 @@ type Held = Arc<Mutex<BTreeMap<String, BTreeMap<usize, Token>>>>;
 /// Longer than anything takes that a session may still have to do.
 const FOR_GOOD: Duration = Duration::from_secs(600);
 
-/// Runs `scenario` and tells what happened.
-pub(crate) fn run(scenario: &Scenario) -> Record {
+/// Runs `scenario` and tells what happened to each session. The first one is first.
+pub(crate) fn run(scenario: &Scenario) -> Vec<(String, Record)> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
@@ -38,7 +39,7 @@ pub(crate) fn run(scenario: &Scenario) -> Record {
     runtime.block_on(play(scenario))
 }
 
-async fn play(scenario: &Scenario) -> Record {
+async fn play(scenario: &Scenario) -> Vec<(String, Record)> {
     let recorder = Recorder::new();
     let given = &scenario.given;
     let service = Scripted::new(&given.service, recorder.clone());
@@ -50,49 +51,22 @@ async fn play(scenario: &Scenario) -> Record {
         .as_ref()
         .zip(given.credentials.as_ref())
         .map(|(source, given)| source.boxed(given.writable));
-    let own_session = OwnSession::default();
-    let provider = ScriptedProvider::new(
-        given,
-        boxed,
+    let system = Arc::new(LoginSystem::new(given));
+
+    let mut worlds = vec![World::new(
+        scenario,
+        FIRST,
         recorder.clone(),
         service.clone(),
-        own_session.clone(),
-    );
-
-    let mut builder = Session::builder(provider);
-    if let Some(origin) = &given.session.origin {
-        builder = builder.origin(origin.origin.clone());
+        boxed.clone(),
+        system.clone(),
+    )];
+    for name in &given.sessions {
+        let recorder = recorder.of_another_session();
+        let service = service.of(name, recorder.clone());
+        let (boxed, system) = (boxed.clone(), system.clone());
+        worlds.push(World::new(scenario, name, recorder, service, boxed, system));
     }
-    if let Some(deadline) = given.session.login_deadline {
-        builder = builder.login_timeout(deadline.0);
-    }
-    if let Some(initial) = &given.session.initial {
-        let token = super::provider::token(1);
-        let mut token = with_lifetimes(token, initial.lives_for, initial.idles_out_after);
-        if let Some(data) = &initial.with_data {
-            token = token.with_data(data.as_str());
-        }
-        builder = builder.initial_token(token);
-    }
-    if given.session.keep_alive {
-        builder = builder.keep_alive();
-    }
-    let session = builder.build();
-    tokio::spawn(listen(session.events(), recorder.clone()));
-    let own = |session| {
-        let mut own = own_session.lock().unwrap_or_else(PoisonError::into_inner);
-        *own = session;
-    };
-    own(Some(session.clone()));
-
-    let mut world = World {
-        recorder: recorder.clone(),
-        session: Some(session),
-        rejects: scenario.when.iter().filter_map(rejected_at).collect(),
-        service,
-        home: home(scenario),
-        held: Held::default(),
-    };
     let mut steps: Vec<_> = scenario.when.iter().collect();
     steps.sort_by_key(|step| step.at);
     let mut tasks = Vec::new();
@@ -100,6 +74,9 @@ async fn play(scenario: &Scenario) -> Record {
         if recorder.elapsed() < step.at {
             sleep_until(recorder.moment(step.at)).await;
         }
+        let name = step.session.as_deref().unwrap_or(FIRST);
+        let world = worlds.iter().find(|world| world.name == name);
+        let world = world.expect("the names were checked");
         for _ in 0..step.times {
             let (caller, work) = match &step.action {
                 Action::Source(password) => {
@@ -116,15 +93,14 @@ async fn play(scenario: &Scenario) -> Record {
                     continue;
                 }
                 Action::DropSession => {
-                    world.session = None;
-                    own(None);
-                    recorder.drop_handles();
+                    worlds.iter().for_each(World::drop_handles);
                     continue;
                 }
                 Action::Request(sending) => world.send(sending, &step.name),
                 Action::Call(call) => world.call(call, &step.name),
             };
             let holds = world.holds(&step.action, &step.name);
+            let recorder = world.recorder.clone();
             let what = recorder.record().name_of(caller);
             recorder.note(format!("{what} begins"));
             let dropped = step.drop_at.map(|drop_at| recorder.moment(drop_at));
@@ -135,7 +111,6 @@ async fn play(scenario: &Scenario) -> Record {
                 }
             });
             tasks.push(work.abort_handle());
-            let recorder = recorder.clone();
             let held = world.held.clone();
             let waits = tokio::spawn(async move {
                 let ended = work.await.unwrap_or(Ended::Panicked);
@@ -154,35 +129,31 @@ async fn play(scenario: &Scenario) -> Record {
     }
     sleep_until(recorder.moment(scenario.end())).await;
 
-    recorder.end();
     let source = source.map(|source| source.password());
-    let mut status = None;
-    let mut stats = None;
-    if let Some(session) = world.session.take() {
-        let now = session.status();
-        recorder.show(format!("{now:?} {now}"));
-        recorder.show(format!("{session:?} {:?}", session.layer()));
-        status = Some(now);
-        stats = Some(session.stats());
-    }
-    // Whoever waits still would keep the session alive.
+    let seen: Vec<_> = worlds.iter().map(World::see).collect();
+    // Whoever waits still would keep a session alive.
     for task in tasks {
         task.abort();
     }
-    world.lock().clear();
-    own(None);
-    recorder.drop_handles();
-    drop(world);
+    for world in &worlds {
+        world.lock().clear();
+        world.drop_handles();
+    }
+    let recorders = worlds.into_iter().map(|world| (world.name, world.recorder));
+    let recorders: Vec<_> = recorders.collect();
     sleep(FOR_GOOD).await;
     let tasks_left = tokio::runtime::Handle::current()
         .metrics()
         .num_alive_tasks();
-    let mut record = recorder.take();
-    record.tasks_left = tasks_left;
-    record.status = status;
-    record.stats = stats;
-    record.source = source;
-    record
+    let records = recorders.into_iter().zip(seen);
+    let records = records.map(|((name, recorder), seen)| {
+        let mut record = recorder.take();
+        record.tasks_left = tasks_left;
+        (record.status, record.stats) = seen.unzip();
+        record.source = source.clone();
+        (name, record)
+    });
+    records.collect()
 }
 
 /// Writes down how tokens end, until the session is gone.
@@ -268,9 +239,13 @@ fn home(scenario: &Scenario) -> String {
     })
 }
 
+/// A session, and what its callers do with it.
 struct World {
+    name: String,
     recorder: Recorder,
-    session: Option<Session>,
+    session: Mutex<Option<Session>>,
+    /// The same, for its provider.
+    own_session: OwnSession,
     service: Scripted,
     home: String,
     held: Held,
@@ -278,12 +253,91 @@ struct World {
     rejects: Vec<(String, Duration)>,
 }
 
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 type Work = std::pin::Pin<Box<dyn Future<Output = Ended> + Send>>;
 
 impl World {
+    fn new(
+        scenario: &Scenario,
+        name: &str,
+        recorder: Recorder,
+        service: Scripted,
+        source: Option<Source>,
+        system: Arc<LoginSystem>,
+    ) -> Self {
+        let given = &scenario.given;
+        let own_session = OwnSession::default();
+        let provider = ScriptedProvider::new(
+            given,
+            name,
+            system,
+            source,
+            recorder.clone(),
+            service.clone(),
+            own_session.clone(),
+        );
+        let mut builder = Session::builder(provider);
+        if let Some(origin) = &given.session.origin {
+            builder = builder.origin(origin.origin.clone());
+        }
+        if let Some(deadline) = given.session.login_deadline {
+            builder = builder.login_timeout(deadline.0);
+        }
+        if let Some(initial) = &given.session.initial {
+            let token = super::provider::token(1);
+            let mut token = with_lifetimes(token, initial.lives_for, initial.idles_out_after);
+            if let Some(data) = &initial.with_data {
+                token = token.with_data(data.as_str());
+            }
+            builder = builder.initial_token(token);
+        }
+        if given.session.keep_alive {
+            builder = builder.keep_alive();
+        }
+        let session = builder.build();
+        tokio::spawn(listen(session.events(), recorder.clone()));
+        *locked(&own_session) = Some(session.clone());
+        let is_of_it = |step: &&Step| step.session.as_deref().unwrap_or(FIRST) == name;
+        Self {
+            name: name.to_owned(),
+            recorder,
+            session: Mutex::new(Some(session)),
+            own_session,
+            rejects: scenario
+                .when
+                .iter()
+                .filter(is_of_it)
+                .filter_map(rejected_at)
+                .collect(),
+            service,
+            home: home(scenario),
+            held: Held::default(),
+        }
+    }
+
     fn session(&self) -> Session {
-        let session = self.session.clone();
+        let session = locked(&self.session).clone();
         session.expect("no caller comes after the last handle is dropped")
+    }
+
+    fn drop_handles(&self) {
+        *locked(&self.session) = None;
+        *locked(&self.own_session) = None;
+        self.recorder.drop_handles();
+    }
+
+    /// What the session says of itself at the run's end, if there is one still.
+    fn see(&self) -> Option<(Status, Stats)> {
+        self.recorder.end();
+        let session = locked(&self.session).take()?;
+        let status = session.status();
+        self.recorder.show(format!("{status:?} {status}"));
+        let layer = session.layer();
+        self.recorder.show(format!("{session:?} {layer:?}"));
+        Some((status, session.stats()))
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, BTreeMap<usize, Token>>> {

@@ -14,7 +14,7 @@ use tokio::time::{Sleep, sleep};
 use tower::Service;
 use tower_reauth::{BoxError, ReplayBody};
 
-use super::format::{BodyKind, GivenService, PlaceUntil, ServiceAnswer, Window};
+use super::format::{BodyKind, FIRST, GivenService, PlaceUntil, ServiceAnswer, Window};
 use super::provider::{number_of, rolled, value_of};
 use super::record::{Answered, Arrival, Recorder};
 
@@ -35,11 +35,17 @@ pub(crate) struct FromProvider;
 /// A handle on the service. As with any, only the one that is ready may be called.
 pub(crate) struct Scripted {
     script: Arc<Script>,
+    client: Arc<Client>,
     readiness: Readiness,
 }
 
-struct Script {
+/// Whose handle it is.
+struct Client {
+    session: String,
     recorder: Recorder,
+}
+
+struct Script {
     answers: Vec<ServiceAnswer>,
     fitted: Mutex<Vec<u64>>,
     not_ready: Vec<Window>,
@@ -56,8 +62,11 @@ enum Readiness {
 impl Scripted {
     pub(crate) fn new(given: &GivenService, recorder: Recorder) -> Self {
         Self {
-            script: Arc::new(Script {
+            client: Arc::new(Client {
+                session: FIRST.to_owned(),
                 recorder,
+            }),
+            script: Arc::new(Script {
                 answers: given.answers.clone(),
                 fitted: Mutex::new(vec![0; given.answers.len()]),
                 not_ready: given.not_ready.clone(),
@@ -70,10 +79,22 @@ impl Scripted {
     }
 }
 
+impl Scripted {
+    /// A handle on the same service, for the requests of another session.
+    pub(crate) fn of(&self, session: &str, recorder: Recorder) -> Self {
+        let session = session.to_owned();
+        Self {
+            client: Arc::new(Client { session, recorder }),
+            ..self.clone()
+        }
+    }
+}
+
 impl Clone for Scripted {
     fn clone(&self) -> Self {
         Self {
             script: self.script.clone(),
+            client: self.client.clone(),
             readiness: Readiness::No,
         }
     }
@@ -81,16 +102,17 @@ impl Clone for Scripted {
 
 impl Script {
     /// Records a request, and finds what to answer.
-    fn arrive(&self, request: Request<Body>) -> (usize, Option<ServiceAnswer>) {
+    fn arrive(&self, client: &Client, request: Request<Body>) -> (usize, Option<ServiceAnswer>) {
+        let recorder = &client.recorder;
         let (head, body) = request.into_parts();
         let token = number_of(&head.headers);
         let caller = head.extensions.get::<SentBy>().map(|sent| sent.0);
-        let when = self.recorder.now();
+        let when = recorder.now();
         let from = match caller {
-            Some(caller) => self.recorder.record().name_of(caller),
+            Some(caller) => recorder.record().name_of(caller),
             None => "the provider".to_owned(),
         };
-        self.recorder.note(format!(
+        recorder.note(format!(
             "{} {} of {from} reaches the service, token {token:?}",
             head.method, head.uri
         ));
@@ -101,20 +123,20 @@ impl Script {
             .filter(|_| token.is_some())
             .collect();
         if values.len() > 1 {
-            self.recorder
-                .wrong("a request carries several `Authorization` headers");
+            recorder.wrong("a request carries several `Authorization` headers");
         }
         if values.iter().any(|value| !value.is_sensitive()) {
-            self.recorder.wrong("a token is not marked as sensitive");
+            recorder.wrong("a token is not marked as sensitive");
         }
         if caller.is_none() && head.extensions.get::<FromProvider>().is_none() {
-            self.recorder
-                .wrong("a request has lost its extensions on the way");
+            recorder.wrong("a request has lost its extensions on the way");
         }
         let mut found = None;
         let mut fitted = self.fitted.lock().expect("no panic under it");
         for (answer, fitted) in self.answers.iter().zip(&mut *fitted) {
-            let fits = answer.from.is_none_or(|from| from.0 <= when.at)
+            let of = answer.session.as_deref();
+            let fits = of.is_none_or(|session| session == client.session)
+                && answer.from.is_none_or(|from| from.0 <= when.at)
                 && answer.until.is_none_or(|until| when.at < until.0)
                 && answer
                     .method
@@ -139,7 +161,7 @@ impl Script {
                 }
             }
         }
-        let mut record = self.recorder.record();
+        let mut record = recorder.record();
         record.arrivals.push(Arrival {
             when,
             caller,
@@ -176,7 +198,7 @@ impl Service<Request<Body>> for Scripted {
         loop {
             self.readiness = match &mut self.readiness {
                 Readiness::No => {
-                    let now = self.script.recorder.elapsed();
+                    let now = self.client.recorder.elapsed();
                     let closed = self
                         .script
                         .not_ready
@@ -208,19 +230,19 @@ impl Service<Request<Body>> for Scripted {
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let script = self.script.clone();
+        let client = self.client.clone();
+        let recorder = client.recorder.clone();
         let place = match std::mem::replace(&mut self.readiness, Readiness::No) {
             Readiness::Ready(place) => place,
             Readiness::No | Readiness::Closed(_) | Readiness::Full(_) => {
-                script
-                    .recorder
-                    .wrong("the service is called without being ready");
+                recorder.wrong("the service is called without being ready");
                 None
             }
         };
-        let (arrival, answer) = script.arrive(request);
+        let (arrival, answer) = script.arrive(&client, request);
         Box::pin(async move {
             if arrival > TOO_MANY {
-                script.recorder.wrong("the service is called in a loop");
+                recorder.wrong("the service is called in a loop");
                 return std::future::pending().await;
             }
             let mut response = Response::new(Answer {
@@ -242,7 +264,7 @@ impl Service<Request<Body>> for Scripted {
                 let status = answer.status.0;
                 *response.status_mut() = status;
                 response.headers_mut().extend(answer.headers.0);
-                let carried = script.recorder.record().arrivals[arrival].token;
+                let carried = recorder.record().arrivals[arrival].token;
                 if let (Some(value), Some(carried)) = (answer.rolls_to, carried) {
                     let rolled = rolled(carried, &value);
                     response.headers_mut().insert(header::AUTHORIZATION, rolled);
@@ -260,8 +282,8 @@ impl Service<Request<Body>> for Scripted {
                     body._place = place;
                 }
             }
-            let at = script.recorder.now();
-            let mut record = script.recorder.record();
+            let at = recorder.now();
+            let mut record = recorder.record();
             record.arrivals[arrival].answer = Some(Answered {
                 at,
                 status: response.status(),
