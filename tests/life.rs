@@ -17,8 +17,8 @@ use tower::{BoxError, Layer, ServiceExt, service_fn, util::BoxCloneSyncService};
 use tower_reauth::testing::{Answer, Call, Gate, ScriptedProvider, ScriptedService};
 use tower_reauth::{
     CredentialProvider, Error, ErrorKind, Event, ExposeSecret, FixedToken, LoginContext,
-    LogoutContext, LogoutEnds, Never, Profile, ProviderError, Reason, Reauth, Session, State,
-    Token, TokenEnd, provider_fn,
+    LogoutContext, LogoutEnds, Never, Profile, ProviderError, Reason, Reauth, ReauthFailure,
+    Rejection, Session, State, Token, TokenEnd, provider_fn,
 };
 
 const HOME: &str = "https://api.test/x";
@@ -785,6 +785,48 @@ async fn closing_says_which_logout_failed_and_may_be_repeated() {
     assert_eq!(server.live(), [1]);
     session.close(MINUTE).await.unwrap();
     assert_eq!(server.live(), NONE);
+}
+
+/// The layers of two sessions, of which the inner one is logged out before the replay.
+#[tokio::test(start_paused = true)]
+async fn a_replay_that_an_inner_session_does_not_send_gives_the_rejected_response_back() {
+    let profile = || Profile::at("https://api.test".parse().unwrap());
+    let issued = AtomicU64::new(0);
+    let outer = Session::new(provider_fn(profile(), move |_: LoginContext| {
+        let number = issued.fetch_add(1, Ordering::Relaxed);
+        async move {
+            sleep(MINUTE / 6).await;
+            Ok::<_, ProviderError>(Token::bearer(number.to_string())?)
+        }
+    }));
+    let proxy = profile().rejection(Rejection::status(StatusCode::PROXY_AUTHENTICATION_REQUIRED));
+    let inner = Session::new(provider_fn(proxy, |_: LoginContext| async {
+        Ok::<_, ProviderError>(Token::header("proxy-authorization", "inner")?)
+    }));
+    let sent = Arc::new(AtomicU64::new(0));
+    let counted = sent.clone();
+    let service = service_fn(move |_: Request<Full<Bytes>>| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        let response = Response::builder().status(StatusCode::UNAUTHORIZED);
+        let response = response.header("x-reason", "expired");
+        std::future::ready(response.body(Full::new(Bytes::from("denied"))))
+    });
+    let client = outer.layer().layer(inner.layer().layer(service));
+    let request = tokio::spawn(client.oneshot(to("/x")));
+    // Its first login, and half of the one after the rejection.
+    sleep(MINUTE / 4).await;
+    inner.logout().await.unwrap();
+    let response = request.await.unwrap().unwrap();
+    assert_eq!(sent.load(Ordering::Relaxed), 1);
+    assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+    assert_eq!(response.headers()["x-reason"], "expired");
+    let reauth = response.extensions().get::<Reauth>().unwrap();
+    assert_eq!((reauth.generation, reauth.replayed), (Some(1), false));
+    assert!(matches!(reauth.failure, ReauthFailure::LoggedOut));
+    assert_eq!(
+        response.into_body().collect().await.unwrap().to_bytes(),
+        "denied"
+    );
 }
 
 #[tokio::test(start_paused = true)]

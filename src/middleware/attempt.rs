@@ -86,9 +86,9 @@ impl<S, K> Attempt<S, K> {
         R: Replay<B, Kept = K>,
     {
         let (mut request, kept) = replay.keep_request(request);
-        let is_kept = kept.as_ref().is_some_and(R::is_kept);
+        let is_kept = || kept.as_ref().is_some_and(R::is_kept);
         let is_safe = || is_idempotent(request.method()) || driver.rejection().is_sure();
-        let lease = match is_kept && is_safe() {
+        let lease = match lease.is_offered() && is_kept() && is_safe() {
             true => driver.candidate_or(lease),
             false => lease,
         };

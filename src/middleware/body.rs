@@ -285,12 +285,12 @@ impl<B: Body> Prefetch<B> {
     }
 
     /// Returns the body, as if nothing had been read ahead.
-    pub(super) fn into_body(self, lease: Lease) -> SessionBody<B> {
+    pub(super) fn into_body(self, lease: Option<Lease>) -> SessionBody<B> {
         SessionBody {
             kind: Kind::Prefetched {
                 prefetched: self.prefetched,
             },
-            lease: Some(lease),
+            lease,
         }
     }
 }
@@ -312,7 +312,7 @@ impl<B: Body> Received<B> {
     pub(super) fn into_body(self, lease: Lease) -> SessionBody<B> {
         match self {
             Self::Whole(body) => SessionBody::whole(body, Some(lease)),
-            Self::Started(prefetch) => prefetch.into_body(lease),
+            Self::Started(prefetch) => prefetch.into_body(Some(lease)),
         }
     }
 }
@@ -347,7 +347,7 @@ mod tests {
         B: Body<Data = Bytes, Error = Infallible> + Unpin,
     {
         prefetch.drop_rest();
-        let mut body = prefetch.into_body(lease());
+        let mut body = prefetch.into_body(Some(lease()));
         let hint = body.size_hint();
         assert_eq!((hint.lower(), hint.upper()), (3, None));
         let frame = body.frame().await.unwrap().unwrap();
@@ -376,7 +376,7 @@ mod tests {
         for bytes in [usize::MAX, 1] {
             let mut prefetch = read(Full::new(Bytes::from("abc")), bytes).await;
             prefetch.drop_rest();
-            let body = prefetch.into_body(lease());
+            let body = prefetch.into_body(Some(lease()));
             assert_eq!(body.size_hint().exact(), Some(3));
             assert_eq!(body.collect().await.unwrap().to_bytes(), "abc");
         }
@@ -390,7 +390,7 @@ mod tests {
             sender.abort(std::fmt::Error);
             let inner = match is_read {
                 false => SessionBody::whole(body, None),
-                true => read(body, 1).await.into_body(lease()),
+                true => read(body, 1).await.into_body(Some(lease())),
             };
             let mut outer = SessionBody::whole(inner, None);
             let error = outer.frame().await.unwrap().unwrap_err();

@@ -13,7 +13,7 @@ use tower_service::Service;
 
 use super::attempt::Attempt;
 use super::body::{Prefetch, Received, SessionBody};
-use super::pending::PendingRequest;
+use super::pending::{PendingRequest, Sent, SentReplay};
 use super::rejected::Rejected;
 use super::replay::Replay;
 use crate::BoxError;
@@ -62,6 +62,12 @@ pin_project! {
             #[pin]
             call: S::Future,
             attempt: Option<Attempt<S, R::Kept>>,
+        },
+        /// Polling the inner future of a replay.
+        Replaying {
+            #[pin]
+            call: S::Future,
+            replay: Option<Box<SentReplay<S, R::Kept, RB>>>,
         },
         /// Polling the start of a body that decides whether it is a rejection.
         Peeking {
@@ -157,6 +163,55 @@ where
             pending: Some(pending),
         }
     }
+
+    fn sent(sent: Sent<S, R, B, RB>) -> Self {
+        match sent {
+            Sent::First { call, attempt } => Self::Calling {
+                call,
+                attempt: Some(attempt),
+            },
+            Sent::Again { call, replay } => Self::Replaying {
+                call,
+                replay: Some(replay),
+            },
+        }
+    }
+
+    /// Returns the state after a response, or `Err` with the response to return.
+    #[allow(clippy::result_large_err, reason = "moved once, off the request path")]
+    fn received(
+        driver: &Arc<Driver>,
+        attempt: Attempt<S, R::Kept>,
+        response: Response<RB>,
+    ) -> Result<Self, Response<SessionBody<RB>>> {
+        let (mut head, body) = response.into_parts();
+        match driver.rejection().classify(&head) {
+            Verdict::Accepted => {
+                attempt.accepted(driver, &mut head);
+                let body = SessionBody::whole(body, Some(attempt.lease));
+                Err(Response::from_parts(head, body))
+            }
+            Verdict::Rejected(certainty) => {
+                let body = Received::Whole(body);
+                let rejected = Rejected::new::<R, B>(driver, attempt, certainty, head, body)?;
+                Ok(Self::Buffering {
+                    rejected: Some(rejected),
+                })
+            }
+            Verdict::NeedsBody { bytes } => {
+                let body = Prefetch::new(body);
+                let peek = Peek {
+                    head,
+                    body,
+                    attempt,
+                };
+                Ok(Self::Peeking {
+                    peek: Some(Box::new(peek)),
+                    bytes,
+                })
+            }
+        }
+    }
 }
 
 impl<S, R, B, RB> Future for ResponseFuture<S, R, B, RB>
@@ -236,11 +291,7 @@ where
                         return Poll::Ready(Err(error.into()));
                     }
                     match driver.usable_now() {
-                        Some(lease) => {
-                            let (call, attempt) = pending.send(driver, lease);
-                            let attempt = Some(attempt);
-                            State::Calling { call, attempt }
-                        }
+                        Some(lease) => State::sent(pending.send(driver, lease)),
                         // The token was rejected or has expired while the service was readied.
                         None => {
                             pending.release_service();
@@ -264,37 +315,29 @@ where
                         }
                     };
                     let attempt = attempt.take().expect(TAKEN);
-                    let (mut head, body) = response.into_parts();
-                    match driver.rejection().classify(&head) {
-                        Verdict::Accepted => {
+                    match State::received(driver, attempt, response) {
+                        Ok(next) => next,
+                        Err(response) => {
                             this.state.set(State::Done);
-                            attempt.accepted(driver, &mut head);
-                            let body = SessionBody::whole(body, Some(attempt.lease));
-                            return Poll::Ready(Ok(Response::from_parts(head, body)));
+                            return Poll::Ready(Ok(response));
                         }
-                        Verdict::Rejected(certainty) => {
-                            let body = Received::Whole(body);
-                            match Rejected::new::<R, B>(driver, attempt, certainty, head, body) {
-                                Ok(rejected) => State::Buffering {
-                                    rejected: Some(rejected),
-                                },
-                                Err(response) => {
-                                    this.state.set(State::Done);
-                                    return Poll::Ready(Ok(response));
-                                }
-                            }
+                    }
+                }
+                StateProj::Replaying { call, replay } => {
+                    let response = ready!(call.poll(cx));
+                    let SentReplay { attempt, rejected } = *replay.take().expect(TAKEN);
+                    let response = match response {
+                        Ok(response) => response,
+                        Err(error) => {
+                            this.state.set(State::Done);
+                            return Poll::Ready(rejected.unless_executed(error.into()));
                         }
-                        Verdict::NeedsBody { bytes } => {
-                            let body = Prefetch::new(body);
-                            let peek = Peek {
-                                head,
-                                body,
-                                attempt,
-                            };
-                            State::Peeking {
-                                peek: Some(Box::new(peek)),
-                                bytes,
-                            }
+                    };
+                    match State::received(driver, attempt, response) {
+                        Ok(next) => next,
+                        Err(response) => {
+                            this.state.set(State::Done);
+                            return Poll::Ready(Ok(response));
                         }
                     }
                 }
@@ -311,7 +354,7 @@ where
                         Verdict::Accepted | Verdict::NeedsBody { .. } => {
                             this.state.set(State::Done);
                             attempt.accepted(driver, &mut head);
-                            let body = body.into_body(attempt.lease);
+                            let body = body.into_body(Some(attempt.lease));
                             return Poll::Ready(Ok(Response::from_parts(head, body)));
                         }
                         Verdict::Rejected(certainty) => {

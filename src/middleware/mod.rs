@@ -26,6 +26,7 @@
 //! | `future` | `ResponseFuture` and its states |
 //! | `rejected` | a rejected request that waits for its replay |
 //! | `pending` | a request that waits to be sent |
+//! | `response` | a rejected response, returned unless its request is replayed |
 //! | `body` | `SessionBody`; reads the start of a body into memory |
 //! | `replay` | how a rejected request gets its body a second time |
 
@@ -36,6 +37,7 @@ mod layer;
 mod pending;
 mod rejected;
 mod replay;
+mod response;
 mod service;
 
 pub use body::SessionBody;

@@ -3,14 +3,13 @@
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use http::{Request, Response};
+use http::Request;
 use http_body::Body;
 use tower_service::Service;
 
 use super::attempt::{Attempt, RequestInfo};
-use super::body::{Prefetch, SessionBody};
 use super::replay::Replay;
-use crate::reauth::{Reauth, ReauthFailure};
+use super::response::RejectedResponse;
 use crate::session::{Admission, Driver, Lease};
 
 /// A request that waits for a token, or for its service to be ready.
@@ -33,11 +32,26 @@ enum Pending<R: Replay<B>, B, RB: Body> {
     },
 }
 
-/// A rejected response, to be returned unless its request is replayed.
-pub(super) struct RejectedResponse<RB: Body> {
-    pub(super) head: http::response::Parts,
-    pub(super) body: Prefetch<RB>,
-    pub(super) lease: Lease,
+/// A request that was sent.
+pub(super) enum Sent<S, R: Replay<B>, B, RB: Body>
+where
+    S: Service<Request<R::Body>>,
+{
+    First {
+        call: S::Future,
+        attempt: Attempt<S, R::Kept>,
+    },
+    Again {
+        call: S::Future,
+        // Boxed: the future of a request has no space for more than an attempt.
+        replay: Box<SentReplay<S, R::Kept, RB>>,
+    },
+}
+
+/// A replay that was sent, and the response that it follows.
+pub(super) struct SentReplay<S, K, RB: Body> {
+    pub(super) attempt: Attempt<S, K>,
+    pub(super) rejected: Box<RejectedResponse<RB>>,
 }
 
 impl<S, R: Replay<B>, B, RB: Body> PendingRequest<S, R, B, RB> {
@@ -87,7 +101,7 @@ impl<S, R: Replay<B>, B, RB: Body> PendingRequest<S, R, B, RB> {
     }
 
     /// Sends the request through its service, which is ready.
-    pub(super) fn send(self, driver: &Arc<Driver>, lease: Lease) -> (S::Future, Attempt<S, R::Kept>)
+    pub(super) fn send(self, driver: &Arc<Driver>, lease: Lease) -> Sent<S, R, B, RB>
     where
         S: Service<Request<R::Body>> + Clone,
     {
@@ -100,18 +114,21 @@ impl<S, R: Replay<B>, B, RB: Body> PendingRequest<S, R, B, RB> {
         drop(admission);
         match request {
             Pending::First { replay, request } => {
-                Attempt::send(driver, &mut service, &replay, request, lease)
+                let (call, attempt) = Attempt::send(driver, &mut service, &replay, request, lease);
+                Sent::First { call, attempt }
             }
-            // The rejected response is dropped: its request gets another one.
             Pending::Replay {
                 mut request,
-                rejected: _,
+                mut rejected,
             } => {
+                rejected.lease = None;
                 let (at, info) = (driver.now(), RequestInfo::of(&request));
                 driver.count_replay(lease.token().generation());
                 lease.token().apply_to(request.headers_mut());
                 let call = service.call(request);
-                (call, Attempt::replay(lease, at, info))
+                let attempt = Attempt::replay(lease, at, info);
+                let replay = Box::new(SentReplay { attempt, rejected });
+                Sent::Again { call, replay }
             }
         }
     }
@@ -122,20 +139,5 @@ impl<S, R: Replay<B>, B, RB: Body> PendingRequest<S, R, B, RB> {
             Pending::First { .. } => None,
             Pending::Replay { rejected, .. } => Some(rejected),
         }
-    }
-}
-
-impl<RB: Body> RejectedResponse<RB> {
-    /// Returns the response of a request that was not replayed because of `failure`.
-    pub(super) fn returned(self, failure: ReauthFailure) -> Response<SessionBody<RB>> {
-        let reauth = Reauth {
-            generation: Some(self.lease.token().generation()),
-            replayed: false,
-            failure,
-        };
-        let body = self.body.into_body(self.lease);
-        let mut response = Response::from_parts(self.head, body);
-        reauth.add_to(response.extensions_mut());
-        response
     }
 }

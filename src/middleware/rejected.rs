@@ -9,8 +9,9 @@ use http_body::Body;
 
 use super::attempt::{Attempt, RetainedRequest, SentRequest};
 use super::body::{Received, SessionBody};
-use super::pending::{PendingRequest, RejectedResponse};
+use super::pending::PendingRequest;
 use super::replay::Replay;
+use super::response::RejectedResponse;
 use crate::provider::Challenge;
 use crate::reauth::{Reauth, ReauthFailure};
 use crate::rejection::{Certainty, is_idempotent};
@@ -70,7 +71,8 @@ impl<S, K, RB: Body> Rejected<S, K, RB> {
                     response: Box::new(RejectedResponse {
                         head,
                         body: body.into_prefetch(),
-                        lease,
+                        generation,
+                        lease: Some(lease),
                     }),
                     refresh,
                     admission: driver.readmit(),

@@ -40,7 +40,7 @@ impl Published {
     }
 
     /// Returns whether a request may carry the candidate instead.
-    pub(super) fn is_offered(&self) -> bool {
+    pub(crate) fn is_offered(&self) -> bool {
         self.signal() == Signal::Offered as u8
     }
 

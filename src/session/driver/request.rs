@@ -27,12 +27,9 @@ impl Driver {
         published.is_live().then_some(published)
     }
 
-    /// Returns the token that a request is to carry that can be replayed: `lease`, or the
-    /// candidate.
+    /// Returns the token that a request is to carry that can be replayed: the candidate,
+    /// or `lease`, which offers that.
     pub(crate) fn candidate_or(self: &Arc<Self>, lease: Lease) -> Lease {
-        if !lease.is_offered() {
-            return lease;
-        }
         let now = self.now();
         let (candidate, _) = self.step(|state, _| {
             let generation = state.rules.try_candidate(now)?;
