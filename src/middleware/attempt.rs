@@ -86,10 +86,13 @@ impl<S, K> Attempt<S, K> {
         R: Replay<B, Kept = K>,
     {
         let (mut request, kept) = replay.keep_request(request);
-        let is_kept = || kept.as_ref().is_some_and(R::is_kept);
+        let is_certain = || kept.as_ref().is_some_and(R::is_certain);
         let is_safe = || is_idempotent(request.method()) || driver.rejection().is_sure();
-        let lease = match lease.is_offered() && is_kept() && is_safe() {
-            true => driver.candidate_or(lease),
+        let lease = match lease.is_offered() && is_certain() && is_safe() {
+            true => {
+                let target = Target::of(request.method(), request.uri().path());
+                driver.candidate_or(lease, target)
+            }
             false => lease,
         };
         let reported = driver.report_time(&lease);

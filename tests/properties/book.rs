@@ -815,8 +815,9 @@ impl Book {
             true => self.retires(),
             false => self.begins("logout"),
         }
+        // The token of a login that lands after that is logged out by itself.
         self.must(
-            is_beside || !self.is_retiring,
+            is_beside || !self.is_retiring || self.is_dropped,
             "a logout of the session does not wait for that of a replaced token",
         );
         self.note(format_args!("logout of {number}"));
@@ -1140,6 +1141,7 @@ impl Book {
         let now = Instant::now();
         if let Some(issued) = self.tokens.get_mut(&number) {
             (issued.used, issued.surely_used) = (now, now);
+            issued.is_proven = true;
         }
     }
 

@@ -121,7 +121,10 @@ where
 
     fn keep(&self, body: B) -> (Buffered<B>, Option<BufferKept<B>>) {
         if body.is_end_stream() {
-            let kept = BufferKept { tee: None };
+            let kept = BufferKept {
+                tee: None,
+                fits: true,
+            };
             return (Buffered::whole(body), Some(kept));
         }
         let hint = body.size_hint();
@@ -136,6 +139,7 @@ where
             sender: None,
         }));
         let kept = BufferKept {
+            fits: hint.upper().is_some_and(|upper| upper <= self.most as u64),
             tee: Some(tee.clone()),
         };
         let kind = Kind::Teed { tee };
@@ -144,6 +148,10 @@ where
 
     fn is_kept(kept: &BufferKept<B>) -> bool {
         kept.tee.as_ref().is_none_or(|tee| lock(tee).copy.is_some())
+    }
+
+    fn is_certain(kept: &BufferKept<B>) -> bool {
+        kept.fits
     }
 
     fn again(kept: BufferKept<B>) -> Option<Buffered<B>> {
@@ -180,6 +188,10 @@ where
         Buffer::is_kept(kept)
     }
 
+    fn is_certain((kept, _): &Self::Kept) -> bool {
+        <Buffer as Replay<B>>::is_certain(kept)
+    }
+
     fn again((kept, wrap): Self::Kept) -> Option<T> {
         Buffer::again(kept).map(wrap)
     }
@@ -189,6 +201,8 @@ where
 pub struct BufferKept<B> {
     /// `None` if the body is empty.
     tee: Option<Arc<Mutex<Tee<B>>>>,
+    /// Whether the body says that it is no longer than what may be kept.
+    fits: bool,
 }
 
 impl<B> Drop for BufferKept<B> {

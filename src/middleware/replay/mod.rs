@@ -98,6 +98,13 @@ pub trait Replay<B> {
         true
     }
 
+    /// Returns whether [`again`](Replay::again) will return a body in any case. Called
+    /// before the request is sent. Only such a request may carry a refreshed token that
+    /// no request has proven yet.
+    fn is_certain(kept: &Self::Kept) -> bool {
+        Self::is_kept(kept)
+    }
+
     /// Returns the body once more, or `None` if it is not available after all.
     /// Called once there is a newer token, before the service is readied for the
     /// replay.

@@ -123,13 +123,17 @@ impl Job {
         }
     }
 
-    /// Waits for the end of the logout of a replaced token. Returns whether it may be
-    /// tried again.
-    pub(super) async fn is_retire_postponed(self: &Arc<Self>) -> bool {
+    /// Waits for the end of the logout of a replaced token. Returns whether it has
+    /// failed.
+    pub(super) async fn has_retire_failed(self: &Arc<Self>) -> bool {
         loop {
-            let postponed = |logout| matches!(logout, LogoutOutcome::Postponed(_));
             match Wait::on(self.clone()).await {
-                Some(WaitResult::Retired(logout)) => return postponed(logout),
+                Some(WaitResult::Retired(logout)) => {
+                    return match logout {
+                        LogoutOutcome::Done | LogoutOutcome::Nothing => false,
+                        LogoutOutcome::Postponed(_) | LogoutOutcome::Failed => true,
+                    };
+                }
                 Some(_) => return false,
                 None => {}
             }

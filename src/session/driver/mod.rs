@@ -168,6 +168,29 @@ impl DriverState {
         self.unlisted.retain(|lease| lease.strong_count() > 0);
     }
 
+    /// Returns the earlier publications of `token` that may still be in use. A replaced
+    /// token that is yielded again must not be logged out.
+    fn users_of(&mut self, token: &Token) -> Vec<WeakLeases> {
+        let mut same = Vec::new();
+        for retired in &mut self.retired {
+            if token.repeats(&retired.token) {
+                self.rules.reused(retired.token.generation());
+                same.append(&mut retired.leases);
+            }
+        }
+        for lease in std::mem::take(&mut self.unlisted) {
+            let Some(published) = lease.upgrade() else {
+                continue;
+            };
+            match token.repeats(published.token()) {
+                true => same.push(lease),
+                false => self.unlisted.push(lease),
+            }
+            self.release(published);
+        }
+        same
+    }
+
     /// Keeps a token that is no longer published, while the rules refer to it.
     fn retire(&mut self, published: Lease, mut leases: Vec<WeakLeases>) {
         leases.push(Lease::downgrade(&published));
@@ -429,7 +452,13 @@ impl Driver {
             let result = run::run(&runner, &job, spec).await;
             let late = match guard.driver.upgrade() {
                 Some(driver) => guard.land(&driver, result),
-                None => Some((result, LogoutReason::Closed)),
+                None => {
+                    // A logout of the session may wait for it.
+                    if let JobResult::Retire(logout) = result {
+                        job.finish(WaitResult::Retired(logout));
+                    }
+                    Some((result, LogoutReason::Closed))
+                }
             };
             if let Some((result, reason)) = late {
                 run::end_unused(&runner, &job, result, reason).await;
@@ -604,13 +633,8 @@ impl Driver {
     /// Keeps `token`, the candidate, unpublished.
     fn keep_back(&self, state: &mut DriverState, token: Token) {
         state.previous = Some(token.clone());
-        // A replaced token that a login yields again must not be logged out.
-        for retired in &mut state.retired {
-            if token.repeats(&retired.token) {
-                state.rules.reused(retired.token.generation());
-                state.unlisted.append(&mut retired.leases);
-            }
-        }
+        let same = state.users_of(&token);
+        state.unlisted.extend(same);
         let published = Published::new(token, Signal::Reported, self.usage.clone());
         state.candidate = Some(Lease::new(published));
     }
@@ -624,38 +648,27 @@ impl Driver {
         let generation = Some(candidate.token().generation());
         if state.rules.candidate() == generation {
             state.candidate = Some(candidate);
-        } else if state.rules.generation() == generation {
+            return;
+        }
+        let same = state.users_of(candidate.token());
+        if state.rules.generation() == generation {
             self.unpublish(state);
+            state.leases = same;
             drop(self.published.swap(Some(candidate)));
         } else {
             candidate.set(Signal::Ended);
-            state.retire(candidate, Vec::new());
+            state.retire(candidate, same);
         }
     }
 
     /// Publishes `token`, the current one.
     pub(super) fn publish_token(&self, state: &mut DriverState, token: Token) {
-        state.previous = Some(token.clone());
-        // A replaced token that becomes current again must not be logged out. Its
-        // users since then still use it.
-        for retired in &mut state.retired {
-            if token.repeats(&retired.token) {
-                state.rules.reused(retired.token.generation());
-                state.leases.append(&mut retired.leases);
-            }
+        // The candidate is newer.
+        if state.candidate.is_none() {
+            state.previous = Some(token.clone());
         }
-        let (same, unlisted) = std::mem::take(&mut state.unlisted)
-            .into_iter()
-            .partition::<Vec<_>, _>(|lease| {
-                let Some(published) = lease.upgrade() else {
-                    return false;
-                };
-                let is_same = token.repeats(published.token());
-                state.release(published);
-                is_same
-            });
+        let same = state.users_of(&token);
         state.leases.extend(same);
-        state.unlisted = unlisted;
         let signal = state.rules.signal().unwrap_or(Signal::Ended);
         self.swap(state, Published::new(token, signal, self.usage.clone()));
     }
@@ -856,9 +869,15 @@ async fn watch(driver: Weak<Driver>, job: Arc<Job>, launch: Launch, interval: Du
         let look = now + interval;
         loom::sleep_until(due.map_or(look, |due| due.clamp(now, look))).await;
     }
-    if let Some(driver) = driver.upgrade() {
-        let result = Driver::lost(&job, launch, ErrorKind::DeadlineExceeded);
-        driver.land(&job, result);
+    match (driver.upgrade(), launch) {
+        (Some(driver), _) => {
+            let result = Driver::lost(&job, launch, ErrorKind::DeadlineExceeded);
+            driver.land(&job, result);
+        }
+        (None, Launch::Retire { .. }) => {
+            job.finish(WaitResult::Retired(LogoutOutcome::Postponed(None)));
+        }
+        (None, Launch::Job(_)) => {}
     }
 }
 
@@ -887,7 +906,14 @@ impl Drop for LandOnDrop {
         if let Some(watch) = &self.watch {
             watch.abort();
         }
-        let (Some(launch), Some(driver)) = (self.launch.take(), self.driver.upgrade()) else {
+        let Some(launch) = self.launch.take() else {
+            return;
+        };
+        let Some(driver) = self.driver.upgrade() else {
+            if let Launch::Retire { .. } = launch {
+                let logout = LogoutOutcome::Postponed(None);
+                self.job.finish(WaitResult::Retired(logout));
+            }
             return;
         };
         let error = match std::thread::panicking() {

@@ -29,10 +29,10 @@ impl Driver {
 
     /// Returns the token that a request is to carry that can be replayed: the candidate,
     /// or `lease`, which offers that.
-    pub(crate) fn candidate_or(self: &Arc<Self>, lease: Lease) -> Lease {
+    pub(crate) fn candidate_or(self: &Arc<Self>, lease: Lease, target: Target) -> Lease {
         let now = self.now();
         let (candidate, _) = self.step(|state, _| {
-            let generation = state.rules.try_candidate(now)?;
+            let generation = state.rules.try_candidate(target, now)?;
             let candidate = state.candidate.as_ref()?;
             (candidate.token().generation() == generation).then(|| candidate.clone())
         });

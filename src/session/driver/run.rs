@@ -167,7 +167,7 @@ pub(super) async fn run(runner: &Arc<Runner>, job: &Job, spec: JobSpec) -> JobRe
             reason,
         } => {
             if let Some((retire, token)) = retiring
-                && retire.is_retire_postponed().await
+                && retire.has_retire_failed().await
             {
                 tokens.push(token);
             }

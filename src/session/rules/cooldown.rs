@@ -80,6 +80,15 @@ impl Cooldowns {
         targets.any(|state| state.target == target && state.is_cooling(now))
     }
 
+    /// Returns whether `target` has rejected tokens in a row, which is not forgotten yet.
+    pub(super) fn has_cooled(&self, target: Target, now: Timestamp) -> bool {
+        let mut targets = self.targets.iter();
+        targets.any(|state| {
+            let cooling = state.cooling.filter(|_| state.target == target);
+            cooling.is_some_and(|cooling| !cooling.is_forgotten(now))
+        })
+    }
+
     /// A token was rejected: reports acceptances for the next ten seconds.
     pub(super) fn watch(&mut self, now: Timestamp) {
         let until = now + RECENTLY;

@@ -36,6 +36,7 @@ impl Rules {
 
     /// The running password change has ended.
     pub(crate) fn password_change_landed(&mut self, outcome: Result<(), Error>, now: Timestamp) {
+        self.retirement.change_landed();
         let (_, elapsed) = self.finish_job(now);
         // Not a use of the token if the server was not asked. A candidate that was
         // published meanwhile counts as used too.
@@ -66,6 +67,7 @@ impl Rules {
 
     /// The running password change has sent nothing: a login must come first.
     pub(crate) fn password_change_put_off(&mut self, now: Timestamp) {
+        self.retirement.change_landed();
         self.finish_job(now);
         self.resume(now);
     }
@@ -133,10 +135,13 @@ impl Rules {
         let mut ending = self.ending.iter();
         let ended = match ending.position(|token| token.logging_out) {
             // The session was logged out meanwhile.
-            Some(place) => match logout.end() {
-                Some(end) => Some((self.ending.remove(place).generation, end)),
+            Some(place) => match logout {
+                LogoutOutcome::Done | LogoutOutcome::Nothing => {
+                    let token = self.ending.remove(place);
+                    logout.end().map(|end| (token.generation, end))
+                }
                 // That logout tries it again.
-                None => {
+                LogoutOutcome::Postponed(_) | LogoutOutcome::Failed => {
                     self.ending[place].logging_out = false;
                     None
                 }
@@ -272,7 +277,8 @@ impl Rules {
     }
 
     pub(super) fn retire(&mut self, token: TokenRef, rejection: Option<RejectedBy>) {
-        let given_up = self.retirement.add(token, rejection);
+        let in_change = self.is_changing_password();
+        let given_up = self.retirement.add(token, rejection, in_change);
         self.give_up(given_up);
     }
 

@@ -148,6 +148,12 @@ impl Lifespan {
         self.used = true;
     }
 
+    /// A refresh ahead has yielded a token that has expired before this one.
+    pub(super) fn refresh_failed(&mut self, now: Timestamp) {
+        self.used = false;
+        self.due = self.due.map(|due| due.max(now + BRIEFLY));
+    }
+
     /// The server accepted a request that was sent with the token at `sent`.
     pub(super) fn accepted(&mut self, sent: Timestamp, now: Timestamp) {
         let Some(idle) = &mut self.idle else {

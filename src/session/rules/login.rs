@@ -12,6 +12,7 @@ use super::retirement::TokenRef;
 use super::time::Timestamp;
 use super::{LoginBlock, Rules, RunningJob};
 use crate::error::{Error, ErrorKind};
+use crate::origin::Target;
 use crate::provider::{LogoutEnds, Reason};
 
 /// The shortest interval at which the source of the credentials is asked again
@@ -126,9 +127,10 @@ impl Rules {
     }
 
     /// A request that can be replayed is about to be sent. Returns the candidate if the
-    /// request is to carry that instead of the current token.
-    pub(crate) fn try_candidate(&mut self, now: Timestamp) -> Option<u64> {
-        if self.signal() != Some(Signal::Offered) {
+    /// request is to carry that instead of the current token: not if its target has
+    /// rejected tokens in a row lately, which would say nothing.
+    pub(crate) fn try_candidate(&mut self, target: Target, now: Timestamp) -> Option<u64> {
+        if self.signal() != Some(Signal::Offered) || self.cooldowns.has_cooled(target, now) {
             return None;
         }
         let candidate = self.candidate.as_deref_mut()?;
@@ -177,11 +179,22 @@ impl Rules {
             }
             Some(_) | None => {
                 self.settle_expired(new.continues || new.same);
-                // The newest token is the candidate, if there is one.
+                // It continues the newest token, which may not be the current one.
+                let newest = self.newest;
+                let continues = |token: &Current| new.continues && token.generation == newest;
                 let candidate = self.candidate.take();
-                self.replace_current(new.continues && candidate.is_none());
+                if let Some(current) = self.current.take() {
+                    self.replace(&current, continues(&current));
+                }
                 if let Some(candidate) = candidate {
-                    self.replace(&candidate.token, new.continues);
+                    self.replace(&candidate.token, continues(&candidate.token));
+                }
+                // A candidate that `close()` has given up.
+                let mut ending = self.ending.iter();
+                let ended = ending.position(|token| new.continues && token.generation == newest);
+                if let Some(ended) = ended {
+                    self.ending.remove(ended);
+                    self.ended(newest, TokenEnd::Continued);
                 }
                 let generation = self.set_current(new.lifetimes, new.sent, now);
                 (generation, LoginOutcome::Publish { generation })

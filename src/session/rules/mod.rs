@@ -183,6 +183,8 @@ enum TimedAction {
     Expire,
     /// The candidate expires.
     ExpireCandidate,
+    /// The candidate is due to be refreshed itself.
+    PublishCandidate,
     /// The next request may carry the candidate.
     TryCandidate,
     /// The next accepted request is to be reported: it extends the idle lifetime.
@@ -248,7 +250,8 @@ impl Rules {
             // Each action changes what is due next, so the loop ends.
             match action {
                 TimedAction::Expire => self.expire_current(),
-                TimedAction::ExpireCandidate => self.expire_candidate(),
+                TimedAction::ExpireCandidate => self.expire_candidate(now),
+                TimedAction::PublishCandidate => self.publish_candidate(),
                 TimedAction::TryCandidate => {
                     if let Some(candidate) = &mut self.candidate {
                         candidate.tick(now);
@@ -295,6 +298,7 @@ impl Rules {
         let candidate = self.candidate.as_deref();
         let candidate_expires = candidate.and_then(|candidate| candidate.token.lifespan.ends());
         let next_try = candidate.and_then(|candidate| candidate.next_try);
+        let candidate_due = candidate.and_then(|candidate| candidate.token.lifespan.due);
         let samples = current.and_then(|current| current.lifespan.next_sample());
         let may_log_in = self.is_open() && !self.closed && self.job.is_none();
         let allowed = match self.login_block.as_deref() {
@@ -319,6 +323,7 @@ impl Rules {
             expires.map(|at| (at, TimedAction::Expire)),
             candidate_expires.map(|at| (at, TimedAction::ExpireCandidate)),
             next_try.map(|at| (at, TimedAction::TryCandidate)),
+            candidate_due.map(|at| (at, TimedAction::PublishCandidate)),
             samples.map(|at| (at, TimedAction::SampleUse)),
             refreshes.filter(|_| may_log_in),
             self.retirement
@@ -454,7 +459,7 @@ impl Rules {
         let candidate = self.candidate.as_deref();
         let ends = candidate.and_then(|candidate| candidate.token.lifespan.ends());
         if ends.is_some_and(|ends| ends <= now) {
-            self.expire_candidate();
+            self.expire_candidate(now);
         }
         let is_over = self.current.as_ref().is_some_and(|current| {
             current.state == TokenState::Good
@@ -478,9 +483,14 @@ impl Rules {
         }
     }
 
-    fn expire_candidate(&mut self) {
+    /// The candidate has expired before the current token: another refresh waits for the
+    /// next use.
+    fn expire_candidate(&mut self, now: Timestamp) {
         if let Some(candidate) = self.candidate.take() {
             self.expired(&candidate.token);
+            if let Some(current) = &mut self.current {
+                current.lifespan.refresh_failed(now);
+            }
         }
     }
 
@@ -489,7 +499,8 @@ impl Rules {
     fn expired(&mut self, token: &Current) {
         match self.settings.logout_ends {
             LogoutEnds::Token | LogoutEnds::User if token.lifespan.has_data => {
-                let given_up = self.retirement.add_expired(token.to_ref());
+                let in_change = self.is_changing_password();
+                let given_up = self.retirement.add_expired(token.to_ref(), in_change);
                 self.give_up(given_up);
             }
             LogoutEnds::Nothing | LogoutEnds::Token | LogoutEnds::User => {
@@ -559,6 +570,10 @@ impl Rules {
 
     fn job_kind(&self) -> Option<JobKind> {
         self.job.map(|job| job.kind)
+    }
+
+    fn is_changing_password(&self) -> bool {
+        matches!(self.job_kind(), Some(JobKind::ChangePassword))
     }
 
     /// Returns whether a login is running.

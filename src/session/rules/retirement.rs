@@ -53,6 +53,8 @@ pub(super) struct Replaced {
     pub(super) expired: bool,
     /// Whether nothing waits for a later token to be proven any more.
     pub(super) may_end: bool,
+    /// Whether the running password change uses it.
+    pub(super) in_change: bool,
     /// Whether its last use has ended.
     pub(super) released: bool,
     /// Whether a login has yielded it again while its logout is running.
@@ -90,14 +92,26 @@ impl LogoutOutcome {
 impl Retirement {
     /// Adds a replaced token that may be good. Returns the token to abandon
     /// instead, if there are too many.
-    pub(super) fn add(&mut self, token: TokenRef, rejection: Option<RejectedBy>) -> Option<u64> {
+    pub(super) fn add(
+        &mut self,
+        token: TokenRef,
+        rejection: Option<RejectedBy>,
+        in_change: bool,
+    ) -> Option<u64> {
         self.let_oldest_unproven_end();
-        self.push(token, rejection, false)
+        self.push(token, rejection, false, in_change)
     }
 
     /// Adds an expired token with data.
-    pub(super) fn add_expired(&mut self, token: TokenRef) -> Option<u64> {
-        self.push(token, None, true)
+    pub(super) fn add_expired(&mut self, token: TokenRef, in_change: bool) -> Option<u64> {
+        self.push(token, None, true, in_change)
+    }
+
+    /// The running password change has ended.
+    pub(super) fn change_landed(&mut self) {
+        for replaced in &mut self.replaced {
+            replaced.in_change = false;
+        }
     }
 
     fn let_oldest_unproven_end(&mut self) {
@@ -116,6 +130,7 @@ impl Retirement {
         token: TokenRef,
         rejection: Option<RejectedBy>,
         expired: bool,
+        in_change: bool,
     ) -> Option<u64> {
         let oldest = (self.replaced.len() == MAX_REPLACED)
             .then(|| {
@@ -130,6 +145,7 @@ impl Retirement {
             rejection,
             expired,
             may_end: false,
+            in_change,
             released: false,
             reused: false,
             backoff: Backoff::default(),
@@ -366,7 +382,8 @@ impl TokenRef {
 impl Replaced {
     /// Returns whether its logout may start once its time has come.
     fn is_ready(&self) -> bool {
-        self.may_end && self.released && !self.token.logging_out && self.rejection.is_none()
+        let is_used = !self.released || self.in_change;
+        self.may_end && !is_used && !self.token.logging_out && self.rejection.is_none()
     }
 
     /// Returns whether it is dead unless its target rejects a newer token in time.

@@ -997,19 +997,21 @@ fn logged_out_while_retiring() -> Rules {
 
 #[test]
 fn a_logout_takes_over_a_replaced_token_that_could_not_be_logged_out() {
-    let mut rules = logged_out_while_retiring();
-    rules.retire_landed(LogoutOutcome::Postponed(None), NOW);
-    assert_eq!((rules.ending(), rules.retiring()), (vec![2, 1], None));
-    logout_lands(&mut rules, &[], &[], Ok(()));
-    let logged_out = TokenEnd::LoggedOut;
-    assert_eq!(ends(&mut rules), [(2, logged_out), (1, logged_out)]);
+    for failed in [LogoutOutcome::Postponed(None), LogoutOutcome::Failed] {
+        let mut rules = logged_out_while_retiring();
+        rules.retire_landed(failed, NOW);
+        assert_eq!((rules.ending(), rules.retiring()), (vec![2, 1], None));
+        logout_lands(&mut rules, &[], &[], Ok(()));
+        let logged_out = TokenEnd::LoggedOut;
+        assert_eq!(ends(&mut rules), [(2, logged_out), (1, logged_out)]);
+    }
 }
 
 #[test]
 fn a_logout_counts_a_replaced_token_once_that_is_being_logged_out() {
     for (logout, end) in [
         (LogoutOutcome::Done, TokenEnd::LoggedOut),
-        (LogoutOutcome::Failed, TokenEnd::Abandoned),
+        (LogoutOutcome::Nothing, TokenEnd::Discarded),
     ] {
         let mut rules = logged_out_while_retiring();
         rules.retire_landed(logout, NOW);
@@ -1177,8 +1179,8 @@ fn a_token_that_was_refreshed_ahead_is_published_once_it_is_proven() {
     assert_eq!(landed, LoginOutcome::Keep { generation: 2 });
     assert_eq!((rules.generation(), rules.candidate()), (Some(1), Some(2)));
     assert_eq!(rules.signal(), Some(Signal::Offered));
-    assert_eq!(rules.try_candidate(NOW), Some(2));
-    assert_eq!(rules.try_candidate(NOW), None);
+    assert_eq!(rules.try_candidate(target("/"), NOW), Some(2));
+    assert_eq!(rules.try_candidate(target("/"), NOW), None);
     rules.accepted(2, target("/"), NOW, NOW);
     assert_eq!((rules.generation(), rules.candidate()), (Some(2), None));
     rules.released(1);
@@ -1192,12 +1194,12 @@ fn a_rejected_candidate_is_tried_again_later_and_later() {
     rules.login_landed(new_token(None), NOW);
     let mut at = NOW;
     for delay in [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300] {
-        assert_eq!(rules.try_candidate(at), Some(2), "{delay}");
+        assert_eq!(rules.try_candidate(target("/"), at), Some(2), "{delay}");
         let rejected = rules.rejected(2, Some(target("/")), at);
         assert!(matches!(rejected, OnRejection::Replay));
         at += Duration::from_secs(delay);
         rules.tick(at - Duration::from_nanos(1));
-        assert_eq!(rules.try_candidate(at), None, "{delay}");
+        assert_eq!(rules.try_candidate(target("/"), at), None, "{delay}");
         rules.tick(at);
     }
     assert_eq!(launched(&mut rules), None);
@@ -1233,6 +1235,99 @@ fn a_token_is_published_at_once_if_the_one_before_may_be_dead_or_is_not_proven()
     rules.rejected(1, Some(target("/")), NOW);
     let landed = rules.login_landed(new_token(None), NOW);
     assert_eq!(landed, LoginOutcome::Publish { generation: 2 });
+}
+
+/// A candidate that expires before the current token.
+fn short_lived(has_data: bool) -> (Rules, Timestamp) {
+    let mut rules = refreshing_ahead(RETIRING);
+    let mut second = new_token(Some(Duration::from_secs(60)));
+    second.lifetimes.has_data = has_data;
+    let landed = rules.login_landed(second, NOW);
+    assert_eq!(landed, LoginOutcome::Keep { generation: 2 });
+    let now = NOW + Duration::from_secs(60);
+    rules.tick(now);
+    assert_eq!((rules.generation(), rules.candidate()), (Some(1), None));
+    (rules, now)
+}
+
+#[test]
+fn a_candidate_that_expires_first_causes_no_refresh_until_the_next_use() {
+    let (mut rules, now) = short_lived(false);
+    assert_eq!(ends(&mut rules), [(2, TokenEnd::Expired)]);
+    assert_eq!(rules.take_launch(), None);
+    rules.tick(now + HOUR / 10);
+    assert_eq!(rules.take_launch(), None);
+}
+
+#[test]
+fn a_token_that_continues_an_expired_candidate_does_not_continue_the_current_one() {
+    let (mut rules, now) = short_lived(true);
+    assert!(matches!(rules.renew(now), Start::Started));
+    let third = NewToken {
+        continues: true,
+        ..new_token(None)
+    };
+    rules.login_landed(third, now);
+    assert_eq!(ends(&mut rules), [(2, TokenEnd::Continued)]);
+    assert!(rules.is_retired(1));
+}
+
+#[test]
+fn a_token_that_continues_the_candidate_of_a_closed_session_is_logged_out_alone() {
+    let mut rules = refreshing_ahead(RETIRING);
+    rules.login_landed(new_token(None), NOW);
+    rules.close();
+    assert_eq!(rules.ending(), [2]);
+    rules.rejected(1, Some(target("/")), NOW);
+    let third = NewToken {
+        continues: true,
+        ..new_token(None)
+    };
+    rules.login_landed(third, NOW);
+    assert_eq!(ends(&mut rules), [(2, TokenEnd::Continued)]);
+    assert!(rules.ending().is_empty());
+}
+
+#[test]
+fn a_candidate_that_is_due_itself_is_published() {
+    let mut rules = live();
+    rules.on_use(NOW);
+    rules.accepted(1, target("/"), NOW, NOW);
+    rules.start_login(Reason::Expiring, LoginKind::Usual, NOW);
+    let mut second = new_token(None);
+    second.lifetimes.refresh_in = Some(HOUR);
+    rules.login_landed(second, NOW);
+    assert_eq!(rules.candidate(), Some(2));
+    rules.tick(NOW + HOUR);
+    assert_eq!(rules.generation(), Some(2));
+}
+
+#[test]
+fn a_token_that_a_password_change_uses_is_logged_out_after_that() {
+    let mut rules = refreshing_ahead(RETIRING);
+    rules.login_landed(new_token(None), NOW);
+    assert!(matches!(rules.change_password(NOW), Start::Started));
+    rules.take_launch();
+    rules.accepted(2, target("/"), NOW, NOW);
+    rules.released(1);
+    rules.tick(NOW);
+    assert_eq!(rules.take_launch(), None);
+    rules.password_change_landed(Ok(()), NOW);
+    rules.tick(NOW);
+    assert_eq!(rules.take_launch(), Some(Launch::Retire { generation: 1 }));
+}
+
+#[test]
+fn a_target_that_has_cooled_down_lately_tries_no_candidate() {
+    let mut rules = refreshing_ahead(RETIRING);
+    rules.login_landed(new_token(None), NOW);
+    rules.rejected(2, Some(target("/admin")), NOW);
+    rules.replay_rejected(target("/admin"), NOW);
+    let later = NOW + Duration::from_secs(2);
+    rules.tick(later);
+    assert_eq!(rules.try_candidate(target("/admin"), later), None);
+    // Its rejection was not held against the candidate.
+    assert_eq!(rules.try_candidate(target("/"), later), Some(2));
 }
 
 /// A session whose token 1 has expired and has data.
@@ -1521,7 +1616,7 @@ fn whatever_happens_there_is_one_flight_and_no_token_is_lost() {
                 10 => drop(rules.rejected(generation, None, now)),
                 11 => {
                     drop(rules.admit(now));
-                    let _ = rules.try_candidate(now);
+                    let _ = rules.try_candidate(path, now);
                 }
                 12 => rules.tick(now),
                 13 => rules.released(generation),
@@ -1686,7 +1781,7 @@ fn a_replaced_token_whose_logout_is_under_way_is_not_the_one_given_up() {
     assert_eq!(rules.take_launch(), Some(Launch::Retire { generation: 1 }));
     let mut retirement = std::mem::take(&mut rules.retirement);
     let token = TokenRef::new(66, None);
-    assert_eq!(retirement.add(token, None), Some(2));
+    assert_eq!(retirement.add(token, None, false), Some(2));
 }
 
 #[test]

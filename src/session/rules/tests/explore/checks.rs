@@ -204,6 +204,12 @@ impl World {
         cooling.is_some_and(|(until, _)| self.now < until)
     }
 
+    /// Whether it has rejected tokens in a row, which is not forgotten yet.
+    pub(super) fn has_cooled(&self, path: Path) -> bool {
+        let cooling = self.targets[path as usize].cooling;
+        cooling.is_some_and(|(until, _)| self.now < until + COOLDOWN_FORGOTTEN)
+    }
+
     fn credit(&self) -> Duration {
         let Bounds {
             credit, counted, ..
@@ -376,12 +382,15 @@ impl World {
             .as_ref()
             .and_then(Known::over)
             .is_some_and(|over| over <= now);
-        if !is_proven && !is_rejected && !is_over {
+        let new = before.candidate.and_then(|new| self.known(new).cloned());
+        let due = new.and_then(|new| new.renewal(true).0);
+        let is_due = due.is_some_and(|due| due <= now);
+        if !is_proven && !is_rejected && !is_over && !is_due {
             self.fail(13, format!("{cause:?} publishes a candidate"));
         }
         if let Some(old) = before.generation.and_then(|old| self.known(old)) {
             old.state = TokenState::Retired;
-            old.is_spent = !is_proven && !is_rejected && old.lifetimes.has_data;
+            old.is_spent = is_over && !is_proven && !is_rejected && old.lifetimes.has_data;
             old.succeeded |= old.is_spent || is_proven;
         }
         if let Some(new) = before.candidate.and_then(|new| self.known(new)) {
@@ -909,8 +918,13 @@ impl World {
             }
             TokenEnd::Continued => match cause {
                 Cause::Landed(_, Landing::NewToken { continues, .. }) => {
-                    let is_newest = was_candidate || before.candidate.is_none();
-                    *continues && is_newest && (was_in_use || token.is_spent)
+                    let newest = self.tokens.iter().rev().find(|token| {
+                        // The one that continues it is known already.
+                        token.generation != self.rules.generation().unwrap_or_default()
+                    });
+                    let is_newest = newest.is_some_and(|newest| newest.generation == generation);
+                    let is_left = was_in_use || token.is_spent || token.was_to_end;
+                    *continues && is_newest && is_left
                 }
                 Cause::Landed(_, Landing::Earlier) => !was_in_use,
                 // A login has yielded it again while it was being logged out.

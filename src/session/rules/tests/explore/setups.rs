@@ -73,7 +73,11 @@ pub(super) static AHEAD: Setup = Setup {
     before: AHEAD_BEFORE,
     ..BY_TOKEN
 };
-const AHEAD_LIVES: &[Lifetimes] = &[lives(Some(100_000), None), WITH_REFRESH_TOKEN];
+const AHEAD_LIVES: &[Lifetimes] = &[
+    lives(Some(100_000), None),
+    WITH_REFRESH_TOKEN,
+    lives(Some(5_000), None),
+];
 const AHEAD_BEFORE: &[Act] = &[
     Act::Request(Path::A),
     ACCEPTED,

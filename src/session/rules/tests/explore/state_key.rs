@@ -290,6 +290,7 @@ impl WriteState for Retirement {
                 rejection,
                 expired,
                 may_end,
+                in_change,
                 released,
                 reused,
                 backoff,
@@ -299,6 +300,7 @@ impl WriteState for Retirement {
             to.option(*rejection, |to, by| to.option(by.0, StateKey::target));
             to.flag(*expired);
             to.flag(*may_end);
+            to.flag(*in_change);
             to.flag(*released);
             to.flag(*reused);
             backoff.write(to);

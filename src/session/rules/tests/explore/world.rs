@@ -783,10 +783,21 @@ impl World {
         };
         self.check_use(generation);
         let place = self.place(number);
-        let is_request = place.is_some_and(|place| self.users[place].path.is_some());
         // As `Attempt::send` does.
-        if is_request && !replayed && self.rules.signal() == Some(Signal::Offered) {
-            let tried = self.step(&Cause::Tried, |rules, now| rules.try_candidate(now));
+        let path = place.and_then(|place| self.users[place].path);
+        if let Some(path) = path.filter(|_| !replayed)
+            && self.rules.signal() == Some(Signal::Offered)
+        {
+            let is_doubtful = self.has_cooled(path);
+            let cause = match is_doubtful {
+                true => Cause::Asked,
+                false => Cause::Tried,
+            };
+            let target = path.target();
+            let tried = self.step(&cause, |rules, now| rules.try_candidate(target, now));
+            if tried.is_some() == is_doubtful {
+                self.fail(13, format!("{path:?} tries {tried:?}"));
+            }
             generation = tried.unwrap_or(generation);
         }
         let stage = Stage::Using {
@@ -1142,7 +1153,7 @@ impl World {
                 Word::Other
             }
             Landing::Retired(logout) => {
-                if let LogoutOutcome::Postponed(_) = logout
+                if let LogoutOutcome::Postponed(_) | LogoutOutcome::Failed = logout
                     && let Some(job) = &mut self.job
                     && job.launch == Launch::Job(JobKind::Logout)
                 {
@@ -1263,7 +1274,11 @@ impl World {
                 tokens: match launch {
                     Launch::Job(JobKind::Logout) => ending,
                     Launch::Retire { generation } => vec![generation],
-                    Launch::Job(JobKind::Login { .. } | JobKind::ChangePassword) => Vec::new(),
+                    // A change uses the token.
+                    Launch::Job(JobKind::ChangePassword) => {
+                        self.rules.generation().into_iter().collect()
+                    }
+                    Launch::Job(JobKind::Login { .. }) => Vec::new(),
                 },
                 logouts: self.logouts + u32::from(matches!(cause, Cause::Logout)),
                 asks_source: self.refused.is_some() && !matches!(cause, Cause::Login),
