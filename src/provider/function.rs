@@ -52,7 +52,8 @@ impl<F> ProviderFn<F> {
     /// use tower_reauth::{Credentials, LoginContext, Profile, Source, Token, provider_fn};
     ///
     /// # let profile = Profile::at("https://api.example.com".parse()?);
-    /// let read = || async { Ok(Credentials::new("ops", std::env::var("OPS_PASSWORD")?)) };
+    /// let password = || std::env::var("OPS_PASSWORD").unwrap_or_default();
+    /// let read = move || async move { Ok(Credentials::new("ops", password())) };
     /// let provider = provider_fn(profile, |cx: LoginContext| async move {
     ///     let _sent = cx.credentials()?;
     ///     Ok(Token::bearer("A3F5")?)
