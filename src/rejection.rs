@@ -176,14 +176,12 @@ impl Rejection {
     /// Returns whether no rejection is unsure.
     pub(crate) fn is_sure(&self) -> bool {
         self.clauses.iter().all(|clause| {
-            let is_5xx = match &clause.condition {
-                Condition::Status(status) | Condition::BodyContains { status, .. } => {
-                    status.is_server_error()
-                }
-                // Whatever the status.
-                Condition::Header(..) | Condition::When(_) => true,
+            let status = match &clause.condition {
+                Condition::Status(status) | Condition::BodyContains { status, .. } => *status,
+                // Any status may come with it.
+                Condition::Header(..) | Condition::When(_) => StatusCode::INTERNAL_SERVER_ERROR,
             };
-            clause.sure || !is_5xx
+            matches!(clause.certainty(status), Certainty::Sure)
         })
     }
 

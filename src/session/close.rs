@@ -18,8 +18,8 @@ impl Session {
     /// passed, this waits for them, for response bodies, for tokens returned by
     /// [`Session::token`], and for the logouts of replaced tokens. Then the live tokens
     /// are logged out in any case, after a running login, password change or logout of
-    /// a replaced token has ended. Each of these takes no longer than the login timeout, or twice that
-    /// if a password is to be stored.
+    /// a replaced token has ended. Each of these takes no longer than the login timeout,
+    /// or twice that if a password is to be stored.
     ///
     /// Use it at the end of a program: stop sending requests, call this, and log
     /// its error. A second call waits again and retries the logouts that failed.

@@ -150,11 +150,10 @@ impl DriverState {
     }
 
     /// Returns how many requests, bodies and holders use a token that is no
-    /// longer published.
+    /// longer published. A session that is closed has no candidate.
     pub(super) fn users(&self) -> usize {
         let retired: usize = self.retired.iter().map(Retired::users).sum();
-        let candidate = self.candidate.as_ref().map_or(0, Lease::strong_count);
-        retired + users(&self.leases) + users(&self.unlisted) + candidate.saturating_sub(1)
+        retired + users(&self.leases) + users(&self.unlisted)
     }
 
     /// Drops the tokens that the rules no longer refer to.
@@ -480,12 +479,13 @@ impl Driver {
     ) -> Option<(JobResult, LogoutReason)> {
         let now = self.now();
         let (ended, _, after) = self.step_locked(|state, published| {
-            let is_it = |running: &mut Arc<Job>| Arc::ptr_eq(running, job);
-            let (job_slot, retire_slot) = (&mut state.job, &mut state.retire);
-            let running = job_slot
-                .take_if(is_it)
-                .or_else(|| retire_slot.take_if(is_it));
-            match running {
+            let running = match &result {
+                JobResult::Retire(_) => &mut state.retire,
+                JobResult::Login { .. }
+                | JobResult::Logout { .. }
+                | JobResult::ChangePassword(_) => &mut state.job,
+            };
+            match running.take_if(|running| Arc::ptr_eq(running, job)) {
                 Some(_) => Ok(self.apply(state, published, &result, job.suspended(), now)),
                 // Its logout would end the token in use.
                 None if published.is_some_and(|published| result.extends(published.token())) => {

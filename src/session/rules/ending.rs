@@ -249,24 +249,17 @@ impl Rules {
         }
     }
 
-    /// The current token is about to be replaced.
-    pub(super) fn replace_current(&mut self, continues: bool) {
-        if let Some(current) = self.current.take() {
-            self.replace(&current, continues);
-        }
-    }
-
     /// A token is replaced by a newer one.
-    pub(super) fn replace(&mut self, current: &Current, continues: bool) {
-        let token = current.to_ref();
-        let end = match (current.state, self.settings.logout_ends) {
+    pub(super) fn replace(&mut self, replaced: &Current, continues: bool) {
+        let token = replaced.to_ref();
+        let end = match (replaced.state, self.settings.logout_ends) {
             _ if continues => TokenEnd::Continued,
             (TokenState::Suspended(_), LogoutEnds::Nothing | LogoutEnds::User) => {
                 TokenEnd::Rejected
             }
             (TokenState::Good, LogoutEnds::Nothing) => TokenEnd::Discarded,
             (TokenState::Good, LogoutEnds::User) => TokenEnd::Abandoned,
-            (TokenState::Suspended(by), LogoutEnds::Token) if current.accepted.is_some() => {
+            (TokenState::Suspended(by), LogoutEnds::Token) if replaced.accepted.is_some() => {
                 return self.retire(token, Some(RejectedBy(by)));
             }
             (TokenState::Good | TokenState::Suspended(_), LogoutEnds::Token) => {

@@ -365,22 +365,17 @@ impl Rules {
     /// A login has yielded a token while none was current. If that does not continue the
     /// newest one, which has expired, the data of that is of no use any more.
     pub(super) fn settle_expired(&mut self, continues: bool) {
-        let newest = self.newest;
-        let ends_by_token = match self.settings.logout_ends {
-            LogoutEnds::Token => true,
-            LogoutEnds::Nothing | LogoutEnds::User => false,
-        };
-        let settled = self.retirement.settle_expired(ends_by_token, |generation| {
-            continues && generation == newest
-        });
-        for generation in settled {
-            self.ended(
-                generation,
-                match continues && generation == newest {
-                    true => TokenEnd::Continued,
-                    false => TokenEnd::Abandoned,
-                },
-            );
+        let continued = continues.then_some(self.newest);
+        if continued.is_some_and(|newest| self.retirement.remove_expired(newest)) {
+            self.ended(self.newest, TokenEnd::Continued);
+        }
+        match self.settings.logout_ends {
+            LogoutEnds::Token => self.retirement.end_expired(),
+            LogoutEnds::Nothing | LogoutEnds::User => {
+                for left in self.retirement.take_expired() {
+                    self.ended(left, TokenEnd::Abandoned);
+                }
+            }
         }
     }
 

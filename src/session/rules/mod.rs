@@ -512,7 +512,9 @@ impl Rules {
     /// Publishes the candidate in place of the current token.
     fn publish_candidate(&mut self) {
         if let Some(candidate) = self.candidate.take() {
-            self.replace_current(false);
+            if let Some(current) = self.current.take() {
+                self.replace(&current, false);
+            }
             self.current = Some(candidate.token);
         }
     }

@@ -154,21 +154,24 @@ impl Retirement {
         given_up
     }
 
-    /// A login has yielded a token. Returns the expired tokens that have ended with that:
-    /// those that it continues, and all if a logout ends more than one token.
-    pub(super) fn settle_expired(
-        &mut self,
-        ends_by_token: bool,
-        is_continued: impl Fn(u64) -> bool,
-    ) -> Vec<u64> {
-        let settled = self.take(|replaced| {
-            let waits = replaced.expired && !replaced.may_end;
-            waits && (!ends_by_token || is_continued(replaced.token.generation))
-        });
+    /// Removes that token if it waits, expired, for a login. Returns whether it does.
+    pub(super) fn remove_expired(&mut self, generation: u64) -> bool {
+        let is_it = |replaced: &Replaced| {
+            replaced.awaits_login() && replaced.token.generation == generation
+        };
+        !self.take(is_it).is_empty()
+    }
+
+    /// Removes the expired tokens that wait for a login.
+    pub(super) fn take_expired(&mut self) -> Vec<u64> {
+        self.take(Replaced::awaits_login)
+    }
+
+    /// The expired tokens may be logged out.
+    pub(super) fn end_expired(&mut self) {
         for replaced in &mut self.replaced {
             replaced.may_end |= replaced.expired;
         }
-        settled
     }
 
     /// The last use of that token has ended.
@@ -380,6 +383,11 @@ impl TokenRef {
 }
 
 impl Replaced {
+    /// Returns whether it has expired, and no login has yielded a token since.
+    fn awaits_login(&self) -> bool {
+        self.expired && !self.may_end
+    }
+
     /// Returns whether its logout may start once its time has come.
     fn is_ready(&self) -> bool {
         let is_used = !self.released || self.in_change;
