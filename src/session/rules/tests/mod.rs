@@ -1273,6 +1273,40 @@ fn a_token_that_continues_an_expired_candidate_does_not_continue_the_current_one
 }
 
 #[test]
+fn a_token_that_continues_a_candidate_replaces_the_current_one() {
+    let mut rules = refreshing_ahead(RETIRING);
+    rules.login_landed(new_token(None), NOW);
+    assert!(matches!(rules.renew(NOW), Start::Started));
+    let third = NewToken {
+        continues: true,
+        ..new_token(None)
+    };
+    rules.login_landed(third, NOW);
+    assert_eq!((rules.generation(), rules.candidate()), (Some(3), None));
+    assert_eq!(ends(&mut rules), [(2, TokenEnd::Continued)]);
+    assert!(rules.is_retired(1));
+}
+
+#[test]
+fn the_data_of_a_token_that_expires_before_a_candidate_is_proven_is_logged_out() {
+    let mut rules = Rules::new(RETIRING, 1);
+    let mut lifetimes = new_token(Some(HOUR)).lifetimes;
+    lifetimes.has_data = true;
+    rules.set_initial(lifetimes);
+    rules.on_use(NOW);
+    rules.accepted(1, target("/"), NOW, NOW);
+    rules.start_login(Reason::Expiring, LoginKind::Usual, NOW);
+    let landed = rules.login_landed(new_token(None), NOW);
+    assert_eq!(landed, LoginOutcome::Keep { generation: 2 });
+    rules.tick(NOW + HOUR);
+    assert_eq!((rules.generation(), rules.candidate()), (Some(2), None));
+    rules.released(1);
+    rules.take_launch();
+    rules.tick(NOW + HOUR);
+    assert_eq!(rules.take_launch(), Some(Launch::Retire { generation: 1 }));
+}
+
+#[test]
 fn a_token_that_continues_the_candidate_of_a_closed_session_is_logged_out_alone() {
     let mut rules = refreshing_ahead(RETIRING);
     rules.login_landed(new_token(None), NOW);
