@@ -131,8 +131,8 @@ impl<S, K, RB: Body> Rejected<S, K, RB> {
 }
 
 /// Returns whether a rejection should cause a refresh although its request is not
-/// replayed. Not if the request has the last handle of the session: no other request can
-/// follow. Not if there is no token: the next request logs in anyway.
+/// replayed. There is no need if the request has the last handle of the session, since no
+/// other can follow, or if there is no token, since the next request logs in anyway.
 fn is_refresh_needed(driver: &Arc<Driver>) -> bool {
     Arc::strong_count(driver) > 1 && !driver.is_without_token()
 }

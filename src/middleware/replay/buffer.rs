@@ -201,7 +201,7 @@ where
 pub struct BufferKept<B> {
     /// `None` if the body is empty.
     tee: Option<Arc<Mutex<Tee<B>>>>,
-    /// Whether the body says that it is no longer than what may be kept.
+    /// Whether the body's size hint is within what may be kept.
     fits: bool,
 }
 

@@ -639,8 +639,7 @@ impl Driver {
         state.candidate = Some(Lease::new(published));
     }
 
-    /// Publishes the candidate if it is current now, and lets go of it if it is no longer
-    /// one.
+    /// Publishes the candidate if it is current now, and drops it if it has ended.
     fn settle_candidate(&self, state: &mut DriverState) {
         let Some(candidate) = state.candidate.take() else {
             return;

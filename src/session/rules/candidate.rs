@@ -11,7 +11,8 @@ use super::current::Current;
 use super::time::Timestamp;
 use crate::origin::Target;
 
-/// How long after one request the next may carry the candidate, if there is no answer.
+/// While the outcome of one request with the candidate is open, no other carries it for
+/// this long.
 const NEXT_TRY: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Debug)]

@@ -87,20 +87,20 @@ use time::BRIEFLY;
 ///
 /// 1. [`generation`](Rules::generation) and [`candidate`](Rules::candidate): whether the
 ///    candidate is current now, and to be published;
-/// 1. [`is_retired`](Rules::is_retired): which replaced tokens to keep, and
+/// 2. [`is_retired`](Rules::is_retired): which replaced tokens to keep, and
 ///    [`released`](Rules::released) for those without users;
-/// 2. [`take_launch`](Rules::take_launch): what to launch, until there is nothing;
-/// 3. [`wake`](Rules::wake) and
+/// 3. [`take_launch`](Rules::take_launch): what to launch, until there is nothing;
+/// 4. [`wake`](Rules::wake) and
 ///    [`is_waiting_for_release`](Rules::is_waiting_for_release): when to call
 ///    [`tick`](Rules::tick);
-/// 4. [`signal`](Rules::signal): how requests may use the published token;
-/// 5. [`take_events`](Rules::take_events): what to count and to emit.
+/// 5. [`signal`](Rules::signal): how requests may use the published token;
+/// 6. [`take_events`](Rules::take_events): what to count and to emit.
 ///
 /// Getters change nothing and may be called at any time: `signal` (also by an event
 /// that publishes a token), [`state`](Rules::state),
-/// [`is_open`](Rules::is_open), [`is_usable`](Rules::is_usable), [`is_logging_in`](Rules::is_logging_in),
-/// [`generation`](Rules::generation), [`candidate`](Rules::candidate),
-/// [`ends`](Rules::ends),
+/// [`is_open`](Rules::is_open), [`is_usable`](Rules::is_usable),
+/// [`is_logging_in`](Rules::is_logging_in), [`generation`](Rules::generation),
+/// [`candidate`](Rules::candidate), [`ends`](Rules::ends),
 /// [`last_error`](Rules::last_error), [`errors`](Rules::errors),
 /// [`next_attempt`](Rules::next_attempt),
 /// [`logouts`](Rules::logouts), [`logout_result`](Rules::logout_result),

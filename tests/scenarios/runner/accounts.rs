@@ -180,7 +180,7 @@ impl Book<'_> {
     fn all_are_gone(&self, at: Moment) -> bool {
         let mut callers = self.record.callers.iter();
         self.record.dropped.is_some_and(|dropped| dropped < at)
-            // Whoever waits still at the run's end is dropped then.
+            // A caller that still waits at the run's end is dropped then.
             && callers.all(|caller| caller.ended.as_ref().is_none_or(|(end, _)| *end < at.at))
     }
 

@@ -95,7 +95,7 @@ pub(crate) struct ScriptedProvider {
     source: Option<Source>,
     recorder: Recorder,
     service: Scripted,
-    /// What the sessions share.
+    /// The login system that all sessions share.
     system: Arc<LoginSystem>,
     /// The name of its session.
     session: String,

@@ -131,7 +131,7 @@ async fn play(scenario: &Scenario) -> Vec<(String, Record)> {
 
     let source = source.map(|source| source.password());
     let seen: Vec<_> = worlds.iter().map(World::see).collect();
-    // Whoever waits still would keep a session alive.
+    // A task that still waits would keep its session alive.
     for task in tasks {
         task.abort();
     }
@@ -329,7 +329,7 @@ impl World {
         self.recorder.drop_handles();
     }
 
-    /// What the session says of itself at the run's end, if there is one still.
+    /// Returns the session's status and counters at the run's end, if it is still there.
     fn see(&self) -> Option<(Status, Stats)> {
         self.recorder.end();
         let session = locked(&self.session).take()?;

@@ -46,7 +46,7 @@ impl Account {
     pub(crate) fn settle(&mut self, job: u64, outcome: Outcome) {
         let known = self.jobs.get_mut(&job).expect("ordered");
         known.outcome = Some(outcome);
-        // Whatever the token was before, it is published now.
+        // An accepted token is published, also if it was a candidate.
         if let (Outcome::Acknowledged, Some(token)) = (outcome, known.arrivals.last()) {
             let latest = &mut self.users[known.user].latest;
             *latest = (*latest).max(*token);
