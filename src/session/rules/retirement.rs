@@ -98,6 +98,10 @@ impl Retirement {
         rejection: Option<RejectedBy>,
         in_change: bool,
     ) -> Option<u64> {
+        debug_assert!(
+            !self.replaced.iter().any(Replaced::awaits_login),
+            "a login settles these before it replaces a token"
+        );
         self.let_oldest_unproven_end();
         self.push(token, rejection, false, in_change)
     }
@@ -115,9 +119,10 @@ impl Retirement {
     }
 
     fn let_oldest_unproven_end(&mut self) {
-        let mut unproven = self.replaced.iter_mut().filter(|replaced| {
-            !replaced.may_end && !replaced.expired && replaced.rejection.is_none()
-        });
+        let mut unproven = self
+            .replaced
+            .iter_mut()
+            .filter(|replaced| !replaced.may_end && replaced.rejection.is_none());
         if let Some(oldest) = unproven.next()
             && unproven.count() + 1 == MAX_UNPROVEN
         {

@@ -982,12 +982,48 @@ fn a_logout_that_fails_for_good_is_not_tried_again() {
     assert_eq!(rules.wake(), None);
 }
 
-/// A session whose replaced token 1 is being logged out, and that is logged out itself.
-fn logged_out_while_retiring() -> Rules {
+/// A session whose replaced token 1, which lives for an hour, is being logged out.
+fn retiring() -> Rules {
     let mut rules = renewed(RETIRING, false);
     rules.released(1);
     rules.tick(NOW);
     assert_eq!(rules.take_launch(), Some(Launch::Retire { generation: 1 }));
+    rules
+}
+
+#[test]
+fn a_replaced_token_that_expires_during_its_logout_ends_with_that() {
+    let mut rules = retiring();
+    rules.tick(NOW + HOUR);
+    assert_eq!(ends(&mut rules), []);
+    rules.retire_landed(LogoutOutcome::Done, NOW + HOUR);
+    assert_eq!(ends(&mut rules), [(1, TokenEnd::LoggedOut)]);
+
+    let mut rules = retiring();
+    rules.retire_landed(LogoutOutcome::Postponed(None), NOW + HOUR);
+    rules.tick(NOW + HOUR);
+    assert_eq!(ends(&mut rules), [(1, TokenEnd::Expired)]);
+}
+
+#[test]
+fn a_token_that_a_login_yields_again_during_its_logout_is_not_logged_out_again() {
+    for (logout, end) in [
+        (LogoutOutcome::Done, TokenEnd::LoggedOut),
+        (LogoutOutcome::Postponed(None), TokenEnd::Continued),
+        (LogoutOutcome::Failed, TokenEnd::Continued),
+    ] {
+        let mut rules = retiring();
+        rules.reused(1);
+        assert_eq!(ends(&mut rules), []);
+        rules.retire_landed(logout, NOW);
+        assert_eq!(ends(&mut rules), [(1, end)]);
+        assert!(!rules.is_retired(1));
+    }
+}
+
+/// A session whose replaced token 1 is being logged out, and that is logged out itself.
+fn logged_out_while_retiring() -> Rules {
+    let mut rules = retiring();
     rules.logout(NOW);
     assert_eq!(rules.take_launch(), Some(LOGOUT));
     assert_eq!(rules.ending(), [2, 1]);
@@ -1024,10 +1060,7 @@ fn a_logout_counts_a_replaced_token_once_that_is_being_logged_out() {
 
 #[test]
 fn a_replaced_token_that_is_being_logged_out_is_waited_for_in_a_session_without_another() {
-    let mut rules = renewed(RETIRING, false);
-    rules.released(1);
-    rules.tick(NOW);
-    assert_eq!(rules.take_launch(), Some(Launch::Retire { generation: 1 }));
+    let mut rules = retiring();
     rules.logout(NOW);
     rules.take_launch();
     logout_lands(&mut rules, &[1], &[], Err(fails(ErrorKind::NoRuntime)));
@@ -1056,10 +1089,7 @@ fn a_login_after_a_logout_logs_no_replaced_token_out_twice() {
 
 #[test]
 fn jobs_run_beside_the_logout_of_a_replaced_token() {
-    let mut rules = renewed(RETIRING, false);
-    rules.released(1);
-    rules.tick(NOW);
-    assert_eq!(rules.take_launch(), Some(Launch::Retire { generation: 1 }));
+    let mut rules = retiring();
     assert!(matches!(rules.change_password(NOW), Start::Started));
     rules.take_launch();
     rules.password_change_landed(Ok(()), NOW);
@@ -1744,10 +1774,7 @@ fn whatever_happens_there_is_one_flight_and_no_token_is_lost() {
 
 #[test]
 fn the_last_handles_end_accounts_for_a_token_whose_logout_is_under_way_too() {
-    let mut rules = renewed(RETIRING, false);
-    rules.released(1);
-    rules.tick(NOW);
-    assert_eq!(rules.take_launch(), Some(Launch::Retire { generation: 1 }));
+    let mut rules = retiring();
     rules.abandon();
     let mut ended: Vec<u64> = ends(&mut rules).into_iter().map(|(one, _)| one).collect();
     ended.sort_unstable();
