@@ -3,11 +3,13 @@
 use std::{
     convert::Infallible,
     fmt,
+    io::Write,
     pin::Pin,
     task::{Context, Poll},
 };
 
 use bytes::Bytes;
+use flate2::{Compression, write::GzEncoder};
 use http_body::{Body, Frame, SizeHint};
 
 /// The body of the emulator's responses.
@@ -53,6 +55,17 @@ impl ResponseBody {
             },
         };
         Self { content }
+    }
+
+    /// Compresses the body. A job's output stays as it is: `false`.
+    pub(super) fn compress(&mut self) -> bool {
+        let Content::Full(plain) = &mut self.content else {
+            return false;
+        };
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+        let compressed = encoder.write_all(plain).and_then(|()| encoder.finish());
+        *plain = compressed.expect("a vector takes all bytes").into();
+        true
     }
 }
 

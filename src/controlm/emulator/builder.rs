@@ -69,6 +69,13 @@ impl EmulatorBuilder {
         self
     }
 
+    /// Compresses JSON answers to requests whose `Accept-Encoding` lists `gzip`, as many
+    /// gateways do (RFC 9110, section 12.5.3). By default nothing is compressed.
+    pub fn gzip(mut self) -> Self {
+        self.settings.gzip = true;
+        self
+    }
+
     /// Sets how long a session lives without use. By default there is no limit.
     pub fn idle_timeout(mut self, idle: impl Into<Option<Duration>>) -> Self {
         self.settings.idle = idle.into();

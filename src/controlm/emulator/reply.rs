@@ -16,6 +16,7 @@ pub(super) struct Reply {
     allow: Option<&'static str>,
     content_type: Option<HeaderValue>,
     body: ResponseBody,
+    is_gzipped: bool,
 }
 
 impl Reply {
@@ -26,6 +27,7 @@ impl Reply {
             allow: None,
             content_type: Some(HeaderValue::from_static(content_type)),
             body: ResponseBody::full(body),
+            is_gzipped: false,
         }
     }
 
@@ -77,6 +79,13 @@ impl Reply {
         self
     }
 
+    /// Compresses the body, if it is JSON.
+    pub(super) fn gzipped(mut self) -> Self {
+        let is_json = self.content_type == Some(HeaderValue::from_static("application/json"));
+        self.is_gzipped = is_json && self.body.compress();
+        self
+    }
+
     pub(super) fn into_response(self, method: &Method) -> Response<ResponseBody> {
         let body = if method == Method::HEAD {
             ResponseBody::full(Bytes::new())
@@ -88,6 +97,11 @@ impl Reply {
         let headers = response.headers_mut();
         if let Some(content_type) = self.content_type {
             headers.insert(header::CONTENT_TYPE, content_type);
+        }
+        if self.is_gzipped {
+            let gzip = HeaderValue::from_static("gzip");
+            headers.insert(header::CONTENT_ENCODING, gzip);
+            headers.insert(header::VARY, HeaderValue::from(header::ACCEPT_ENCODING));
         }
         if let Some(methods) = self.allow {
             headers.insert(header::ALLOW, HeaderValue::from_static(methods));

@@ -99,6 +99,7 @@ impl EmulatorService {
         let start = Instant::now();
         let (head, body) = request.into_parts();
         let (method, path) = (head.method.clone(), head.uri.path().to_owned());
+        let takes_gzip = takes_gzip(&head);
         let outcome = self.outcome(head, body).await;
 
         if let Some(observer) = &self.emulator.shared.observer {
@@ -114,7 +115,11 @@ impl EmulatorService {
                 elapsed: start.elapsed(),
             });
         }
-        outcome.map(|(answer, _)| answer.into_response(&method))
+        let is_gzipped = takes_gzip && self.emulator.state().settings.gzip;
+        outcome.map(|(answer, _)| match is_gzipped {
+            true => answer.gzipped().into_response(&method),
+            false => answer.into_response(&method),
+        })
     }
 
     async fn outcome<B>(&self, head: Parts, body: B) -> Result<Outcome, Closed>
@@ -190,6 +195,19 @@ impl EmulatorService {
         let path = &self.emulator.shared.base_path;
         format!("{scheme}://{}{path}", authority.unwrap_or("localhost"))
     }
+}
+
+/// Returns whether the client lists `gzip` in `Accept-Encoding`, with a weight that is not 0.
+fn takes_gzip(head: &Parts) -> bool {
+    let codings = head.headers.get_all(header::ACCEPT_ENCODING).into_iter();
+    codings
+        .filter_map(|codings| codings.to_str().ok())
+        .flat_map(|codings| codings.split(','))
+        .any(|coding| {
+            let (coding, weight) = coding.split_once(';').unwrap_or((coding, ""));
+            let weight = weight.trim().trim_start_matches("q=");
+            coding.trim().eq_ignore_ascii_case("gzip") && weight.parse() != Ok(0.0)
+        })
 }
 
 async fn whole<B>(body: B) -> Result<Bytes, Reply>

@@ -47,6 +47,7 @@ pub(super) struct Settings {
     pub(super) wrong_current_password_as: StatusCode,
     pub(super) latency: Duration,
     pub(super) login_latency: Option<Duration>,
+    pub(super) gzip: bool,
 }
 
 impl Default for Settings {
@@ -65,6 +66,7 @@ impl Default for Settings {
             wrong_current_password_as: StatusCode::BAD_REQUEST,
             latency: Duration::ZERO,
             login_latency: None,
+            gzip: false,
         }
     }
 }
