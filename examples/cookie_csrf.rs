@@ -19,7 +19,7 @@
 //! ```
 
 use bytes::Bytes;
-use http::{Request, StatusCode, header};
+use http::{Request, StatusCode};
 use http_body_util::Full;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -44,7 +44,7 @@ impl CredentialProvider for LoginPage {
             .profile()
             // The server redirects requests without a session to its login page,
             // before it executes anything. So a POST may be replayed as well.
-            .rejection(Rejection::when(is_sent_to_login).sure())
+            .rejection(Rejection::redirect_to("/login").sure())
             .rolling(Rolling::cookies())
             .logout_ends(LogoutEnds::Token)
     }
@@ -75,11 +75,6 @@ impl CredentialProvider for LoginPage {
         self.api.post("/logout").token(cx.token()).logout().await?;
         Ok(())
     }
-}
-
-fn is_sent_to_login(response: &http::response::Parts) -> bool {
-    let location = response.headers.get(header::LOCATION);
-    response.status == StatusCode::FOUND && location.is_some_and(|location| location == "/login")
 }
 
 /// The value of a hidden field of a form.

@@ -29,10 +29,13 @@ use tower_reauth::{
 
 const CALLERS: usize = 64;
 
-/// Most gRPC servers report "unauthenticated" (16) with a status of 200.
+/// Most gRPC servers report "unauthenticated" (16) with a status of 200: in the head, or
+/// behind the messages.
 fn profile() -> Profile {
+    let unauthenticated = HeaderValue::from_static("16");
     let rejection = Rejection::status(StatusCode::UNAUTHORIZED)
-        .or_header("grpc-status", HeaderValue::from_static("16"));
+        .or_header("grpc-status", unauthenticated.clone())
+        .or_trailer("grpc-status", unauthenticated);
     // A channel talks to one server, and tonic's requests have relative URIs.
     Profile::default().bound().rejection(rejection)
 }

@@ -392,6 +392,42 @@ async fn a_streamed_response_passes_frame_by_frame_and_with_its_trailers() {
     assert!(whole.is_ok(), "nothing of it was read ahead");
 }
 
+/// As gRPC answers (over HTTP/2), and as HTTP/1 does with chunks.
+#[tokio::test]
+async fn a_rejection_in_the_trailers_refreshes_the_token_for_the_next_request() {
+    for http_2 in [true, false] {
+        let server = Server::start(|request| async move {
+            let mut trailers = HeaderMap::new();
+            let status = HeaderValue::from_static(if request.has("old") { "16" } else { "0" });
+            trailers.insert("grpc-status", status);
+            let (sender, body) = stream();
+            sender.send(Frame::data(Bytes::from("message"))).unwrap();
+            sender.send(Frame::trailers(trailers)).unwrap();
+            let mut response = Response::new(body.boxed_unsync());
+            let trailer = HeaderValue::from_static("grpc-status");
+            response.headers_mut().insert(header::TRAILER, trailer);
+            response
+        })
+        .await;
+        let unauthenticated = HeaderValue::from_static("16");
+        let rejection = Rejection::trailer("grpc-status", unauthenticated);
+        let session = renewing(server.profile().rejection(rejection));
+        let http: Http = Client::builder(TokioExecutor::new())
+            .http2_only(http_2)
+            .build_http();
+        for expected in ["16", "0"] {
+            let mut request = post(server.uri("/Service/Method"), "message");
+            let trailers = HeaderValue::from_static("trailers");
+            request.headers_mut().insert(header::TE, trailers);
+            let response = send(&session, &http, request).await;
+            let body = response.into_body().collect().await.unwrap();
+            assert_eq!(body.trailers().unwrap()["grpc-status"], expected);
+            assert_eq!(body.to_bytes(), "message");
+        }
+        assert_eq!(server.seen().len(), 2, "no request was replayed");
+    }
+}
+
 #[tokio::test]
 async fn after_a_failed_renewal_the_rejected_body_is_whole() {
     // Smaller than what is read into memory, equal to it, and much larger.

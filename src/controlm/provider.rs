@@ -526,7 +526,7 @@ mod tests {
 
     use super::*;
     use crate::credentials::Credentials;
-    use crate::rejection::{Certainty, Verdict};
+    use crate::rejection::{Certainty, Start, Verdict};
 
     fn classify(status: u16, body: &str) -> Verdict {
         fn http(_: Request<Full<Bytes>>) -> Ready<Result<Response<Full<Bytes>>, Infallible>> {
@@ -545,10 +545,11 @@ mod tests {
             .unwrap()
             .into_parts();
         match rejection.classify(&head) {
-            Verdict::NeedsBody { bytes } => {
-                rejection.classify_body(&head, &body.as_bytes()[..body.len().min(bytes)])
-            }
-            verdict @ (Verdict::Accepted | Verdict::Rejected(_)) => verdict,
+            Verdict::NeedsBody { bytes } => rejection.classify_body(
+                &head,
+                Start::Complete(&body.as_bytes()[..body.len().min(bytes)]),
+            ),
+            verdict @ (Verdict::Accepted | Verdict::Rejected(_) | Verdict::Unknown) => verdict,
         }
     }
 

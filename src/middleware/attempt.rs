@@ -3,10 +3,13 @@
 use std::sync::Arc;
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
-use http::{Extensions, Method, Request, StatusCode, Uri, Version, response};
+use http::{Extensions, Method, Request, Response, StatusCode, Uri, Version, response};
+use http_body::Body;
 use tower_service::Service;
 
+use super::body::{Received, SessionBody};
 use super::replay::Replay;
+use super::trailers::{Acceptance, TrailerWatch};
 use crate::origin::Target;
 use crate::rejection::is_idempotent;
 use crate::session::{Driver, Lease, Published, Timestamp};
@@ -87,7 +90,10 @@ impl<S, K> Attempt<S, K> {
     {
         let (mut request, kept) = replay.keep_request(request);
         let is_certain = || kept.as_ref().is_some_and(R::is_certain);
-        let is_safe = || is_idempotent(request.method()) || driver.rejection().is_sure();
+        let rejection = driver.rejection();
+        let is_safe = || {
+            !rejection.reads_trailers() && (is_idempotent(request.method()) || rejection.is_sure())
+        };
         let lease = match lease.is_offered() && is_certain() && is_safe() {
             true => {
                 let target = Target::of(request.method(), request.uri().path());
@@ -133,19 +139,66 @@ impl<S, K> Attempt<S, K> {
             && driver.rejection().accepts_status(status)
     }
 
-    /// Reports that the response was accepted. If the connection switches to another
+    /// Reports that the response was accepted, now or when its body has ended, if its
+    /// trailers may reject the token.
+    pub(super) fn accepted<RB: Body>(
+        self,
+        driver: &Arc<Driver>,
+        head: response::Parts,
+        body: Received<RB>,
+    ) -> Response<SessionBody<RB>> {
+        let acceptance = self.reported.map(|sent| Acceptance {
+            sent,
+            status: head.status,
+        });
+        self.respond(driver, head, body, acceptance)
+    }
+
+    /// Returns the response. Whether it was a rejection is not known, so nothing is
+    /// reported, unless its trailers reject the token.
+    pub(super) fn undecided<RB: Body>(
+        self,
+        driver: &Arc<Driver>,
+        head: response::Parts,
+        body: Received<RB>,
+    ) -> Response<SessionBody<RB>> {
+        self.respond(driver, head, body, None)
+    }
+
+    /// Returns a response that was not rejected. If the connection switches to another
     /// protocol, adds the token to the response: its use then outlasts the body.
-    pub(super) fn accepted(&self, driver: &Arc<Driver>, head: &mut response::Parts) {
-        if let Some(sent) = self.reported {
-            driver.accepted(self.generation(), self.target(), sent, head);
+    fn respond<RB: Body>(
+        self,
+        driver: &Arc<Driver>,
+        mut head: response::Parts,
+        body: Received<RB>,
+        acceptance: Option<Acceptance>,
+    ) -> Response<SessionBody<RB>> {
+        let target = self.target();
+        let is_watched = driver.rejection().reads_trailers() && !body.is_end_stream();
+        if let (Some(acceptance), false) = (acceptance, is_watched) {
+            acceptance.report(driver, self.generation(), target, self.replayed);
         }
-        if self.replayed {
-            driver.count_accepted_replay();
+        if let Some(sent) = self.reported {
+            driver.roll(self.generation(), sent, &head);
         }
         if self.is_upgraded_by(head.status) {
             let token = Published::hand_out(self.lease.clone());
             head.extensions.insert(token);
         }
+        let generation = self.generation();
+        let body = body.into_body(self.lease);
+        let body = match is_watched {
+            true => body.watched(TrailerWatch {
+                generation,
+                driver: Arc::downgrade(driver),
+                target,
+                is_replay: self.replayed,
+                acceptance,
+            }),
+            false => body,
+        };
+        Response::from_parts(head, body)
     }
 
     /// Returns whether a response of this status switches the connection to another

@@ -13,6 +13,7 @@ use pin_project_lite::pin_project;
 use tokio::runtime::Handle;
 use tokio::time::{Sleep, sleep};
 
+use super::trailers::TrailerWatch;
 use crate::BoxError;
 use crate::error::{Error, ErrorKind};
 use crate::session::Lease;
@@ -40,6 +41,8 @@ pin_project! {
         #[pin]
         kind: Kind<B>,
         lease: Option<Lease>,
+        // Boxed: few bodies are watched, and each is moved.
+        watch: Option<Box<TrailerWatch>>,
     }
 }
 
@@ -73,6 +76,15 @@ impl<B: Body> SessionBody<B> {
         Self {
             kind: Kind::Whole { body },
             lease,
+            watch: None,
+        }
+    }
+
+    /// Reports the outcome of the response when the body has ended.
+    pub(super) fn watched(self, watch: TrailerWatch) -> Self {
+        Self {
+            watch: Some(Box::new(watch)),
+            ..self
         }
     }
 
@@ -80,7 +92,8 @@ impl<B: Body> SessionBody<B> {
     ///
     /// The token of the request no longer counts as used while the inner body is
     /// read: it may be logged out once it is replaced. If that would end the body
-    /// too, keep a [`Session::token`](crate::Session::token) beside it.
+    /// too, keep a [`Session::token`](crate::Session::token) beside it. A
+    /// [`trailer`](crate::Rejection::trailer) clause does not see its trailers.
     ///
     /// # Errors
     ///
@@ -115,11 +128,23 @@ where
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<B::Data>, BoxError>>> {
-        let this = self.project();
-        let frame = match this.kind.project() {
+        let mut this = self.project();
+        let frame = match this.kind.as_mut().project() {
             KindProj::Whole { body } => ready!(body.poll_frame(cx).map_err(Into::into)),
             KindProj::Prefetched { prefetched } => ready!(prefetched.poll_frame(cx)),
         };
+        if let Some(watch) = this.watch {
+            match &frame {
+                None => watch.body_ended(),
+                Some(Ok(frame)) => match frame.trailers_ref() {
+                    Some(trailers) => watch.trailers_arrived(trailers),
+                    // It may not be polled again.
+                    None if this.kind.is_end_stream() => watch.body_ended(),
+                    None => {}
+                },
+                Some(Err(_)) => {}
+            }
+        }
         if frame.is_none() {
             *this.lease = None;
         }
@@ -127,16 +152,22 @@ where
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.kind {
-            Kind::Whole { body } => body.is_end_stream(),
-            Kind::Prefetched { prefetched } => prefetched.is_end_stream(),
-        }
+        self.kind.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
             Kind::Whole { body } => body.size_hint(),
             Kind::Prefetched { prefetched } => prefetched.size_hint(),
+        }
+    }
+}
+
+impl<B: Body> Kind<B> {
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Whole { body } => body.is_end_stream(),
+            Self::Prefetched { prefetched } => prefetched.is_end_stream(),
         }
     }
 }
@@ -258,6 +289,17 @@ impl<B: Body> Prefetch<B> {
         Poll::Ready(())
     }
 
+    /// Returns whether `limit` bytes were read, or the whole body.
+    pub(super) fn has_read(&self, limit: usize) -> bool {
+        let frames = &self.prefetched.frames;
+        let is_at_end = match &self.prefetched.rest {
+            Rest::Unread(body) => body.is_end_stream(),
+            Rest::Ended => !frames.back().is_some_and(Result::is_err),
+            Rest::Dropped => false,
+        };
+        self.read >= limit || is_at_end
+    }
+
     /// Returns the first `limit` bytes, or as many as were read.
     pub(super) fn start(&self, limit: usize) -> Vec<u8> {
         let mut start = Vec::with_capacity(self.read.min(limit));
@@ -291,6 +333,7 @@ impl<B: Body> Prefetch<B> {
                 prefetched: self.prefetched,
             },
             lease,
+            watch: None,
         }
     }
 }
@@ -306,6 +349,13 @@ impl<B: Body> Received<B> {
         match self {
             Self::Whole(body) => Prefetch::new(body),
             Self::Started(prefetch) => prefetch,
+        }
+    }
+
+    pub(super) fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Whole(body) => body.is_end_stream(),
+            Self::Started(prefetch) => prefetch.prefetched.is_end_stream(),
         }
     }
 

@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use http::header::{CONTENT_ENCODING, HeaderMap, HeaderValue};
 use http::{Request, Response, response};
 use http_body::Body;
 use pin_project_lite::pin_project;
@@ -18,7 +19,7 @@ use super::rejected::Rejected;
 use super::replay::Replay;
 use crate::BoxError;
 use crate::error::Error;
-use crate::rejection::Verdict;
+use crate::rejection::{Start, Verdict};
 use crate::session::{AcquireToken, Driver, failure_of};
 
 pin_project! {
@@ -184,13 +185,18 @@ where
         attempt: Attempt<S, R::Kept>,
         response: Response<RB>,
     ) -> Result<Self, Response<SessionBody<RB>>> {
-        let (mut head, body) = response.into_parts();
-        match driver.rejection().classify(&head) {
-            Verdict::Accepted => {
-                attempt.accepted(driver, &mut head);
-                let body = SessionBody::whole(body, Some(attempt.lease));
-                Err(Response::from_parts(head, body))
-            }
+        let (head, body) = response.into_parts();
+        let mut verdict = driver.rejection().classify(&head);
+        if let Verdict::NeedsBody { .. } = verdict
+            && !body.is_end_stream()
+            && let Some(encoding) = content_encoding(&head.headers)
+        {
+            driver.warn_of_encoding(head.status, encoding);
+            verdict = driver.rejection().classify_body(&head, Start::Partial(&[]));
+        }
+        match verdict {
+            Verdict::Accepted => Err(attempt.accepted(driver, head, Received::Whole(body))),
+            Verdict::Unknown => Err(attempt.undecided(driver, head, Received::Whole(body))),
             Verdict::Rejected(certainty) => {
                 let body = Received::Whole(body);
                 let rejected = Rejected::new::<R, B>(driver, attempt, certainty, head, body)?;
@@ -212,6 +218,16 @@ where
             }
         }
     }
+}
+
+/// Returns the last coding of a body, unless its bytes are those of the text (RFC 9110,
+/// section 8.4).
+fn content_encoding(headers: &HeaderMap) -> Option<&HeaderValue> {
+    let is_coded = |coding: &&HeaderValue| !coding.as_bytes().eq_ignore_ascii_case(b"identity");
+    headers
+        .get_all(CONTENT_ENCODING)
+        .into_iter()
+        .rfind(is_coded)
 }
 
 impl<S, R, B, RB> Future for ResponseFuture<S, R, B, RB>
@@ -345,20 +361,27 @@ where
                     let limit = *bytes;
                     ready!(peek.as_mut().expect(TAKEN).body.poll_up_to(limit, cx));
                     let Peek {
-                        mut head,
+                        head,
                         body,
                         attempt,
                     } = *peek.take().expect(TAKEN);
                     let start = body.start(limit);
-                    match driver.rejection().classify_body(&head, &start) {
-                        Verdict::Accepted | Verdict::NeedsBody { .. } => {
+                    let start = match body.has_read(limit) {
+                        true => Start::Complete(&start),
+                        false => Start::Partial(&start),
+                    };
+                    let verdict = driver.rejection().classify_body(&head, start);
+                    let body = Received::Started(body);
+                    match verdict {
+                        Verdict::Accepted => {
                             this.state.set(State::Done);
-                            attempt.accepted(driver, &mut head);
-                            let body = body.into_body(Some(attempt.lease));
-                            return Poll::Ready(Ok(Response::from_parts(head, body)));
+                            return Poll::Ready(Ok(attempt.accepted(driver, head, body)));
+                        }
+                        Verdict::Unknown | Verdict::NeedsBody { .. } => {
+                            this.state.set(State::Done);
+                            return Poll::Ready(Ok(attempt.undecided(driver, head, body)));
                         }
                         Verdict::Rejected(certainty) => {
-                            let body = Received::Started(body);
                             match Rejected::new::<R, B>(driver, attempt, certainty, head, body) {
                                 Ok(rejected) => State::Buffering {
                                     rejected: Some(rejected),

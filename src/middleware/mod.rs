@@ -6,7 +6,8 @@
 //! service. [`ResponseFuture`](future) polls that call. If the response is plainly
 //! accepted, its body leaves in a [`SessionBody`](body) that holds the token's
 //! lease. Nothing here waits, takes a lock or reads a clock. It allocates only if
-//! the strategy keeps the body, for the copy of the request.
+//! the strategy keeps the body, for the copy of the request, or if trailers may reject
+//! the token, to watch for them.
 //!
 //! **Slow path.** Everything else goes through the states of the future:
 //!
@@ -28,6 +29,7 @@
 //! | `pending` | a request that waits to be sent |
 //! | `response` | a rejected response, returned unless its request is replayed |
 //! | `body` | `SessionBody`; reads the start of a body into memory |
+//! | `trailers` | the outcome of a response whose trailers may reject the token |
 //! | `replay` | how a rejected request gets its body a second time |
 
 mod attempt;
@@ -39,6 +41,7 @@ mod rejected;
 mod replay;
 mod response;
 mod service;
+mod trailers;
 
 pub use body::SessionBody;
 pub use future::ResponseFuture;

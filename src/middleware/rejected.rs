@@ -57,7 +57,7 @@ impl<S, K, RB: Body> Rejected<S, K, RB> {
                 driver.replay_rejected(target);
                 Err(ReauthFailure::StillRejected)
             }
-            Err(failure) if !is_refresh_needed(driver) => {
+            Err(failure) if !driver.needs_refresh() => {
                 driver.count_rejection();
                 Err(failure.clone())
             }
@@ -128,13 +128,6 @@ impl<S, K, RB: Body> Rejected<S, K, RB> {
             self.admission,
         ))
     }
-}
-
-/// Returns whether a rejection should cause a refresh although its request is not
-/// replayed. There is no need if the request has the last handle of the session, since no
-/// other can follow, or if there is no token, since the next request logs in anyway.
-fn is_refresh_needed(driver: &Arc<Driver>) -> bool {
-    Arc::strong_count(driver) > 1 && !driver.is_without_token()
 }
 
 /// Returns the retained request, if it may be replayed after such a rejection.

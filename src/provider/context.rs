@@ -13,6 +13,7 @@ use siphasher::sip128::{Hasher128, SipHasher24};
 use super::ProviderError;
 use super::password::PasswordChange;
 use crate::credentials::Credentials;
+use crate::rejection::challenge::parameters;
 use crate::token::Token;
 
 /// Why a login is needed.
@@ -194,12 +195,38 @@ impl LoginContext {
             .map(|challenge| challenge.0.as_str())
     }
 
+    /// Returns the value of a parameter of the [challenge](LoginContext::challenge), such
+    /// as `claims`, `acr_values` or `max_age` (RFC 9470, section 3). If several challenges
+    /// have it, this is the first.
+    ///
+    /// ```
+    /// use tower_reauth::{LoginContext, Reason};
+    ///
+    /// let cx = LoginContext::new(Reason::Rejected).with_challenge(
+    ///     r#"Bearer error="insufficient_user_authentication", acr_values="mfa", max_age=300"#,
+    /// );
+    /// assert_eq!(cx.challenge_parameter("acr_values").as_deref(), Some("mfa"));
+    /// assert_eq!(cx.challenge_parameter("claims"), None);
+    /// ```
+    #[must_use]
+    pub fn challenge_parameter(&self, name: &str) -> Option<String> {
+        let value = parameters(self.challenge()?.as_bytes(), name).next()?;
+        // Its parts were a string before they were unquoted.
+        String::from_utf8(value.into_owned()).ok()
+    }
+
+    /// Sets the challenge of the response that rejected the previous token.
+    #[must_use]
+    pub fn with_challenge(self, challenge: impl Into<String>) -> Self {
+        self.challenged(Some(Box::new(Challenge(challenge.into()))))
+    }
+
     pub(crate) fn forced(mut self, is_forced: bool) -> Self {
         self.is_forced = is_forced;
         self
     }
 
-    pub(crate) fn with_challenge(mut self, challenge: Option<Box<Challenge>>) -> Self {
+    pub(crate) fn challenged(mut self, challenge: Option<Box<Challenge>>) -> Self {
         self.challenge = challenge;
         self
     }

@@ -17,7 +17,7 @@ use crate::provider::{
     CredentialProvider, LoginContext, LogoutContext, LogoutEnds, LogoutReason, PasswordContext,
     ProviderError, ProviderErrorKind, Reason,
 };
-use crate::rejection::{Rejection, Verdict};
+use crate::rejection::{Rejection, Start, Verdict};
 use crate::token::Token;
 
 /// How long a call of a provider may take.
@@ -596,9 +596,9 @@ impl<'a, P: CredentialProvider, T: TestServer> Trial<'a, P, T> {
         let verdict = match self.rejection.classify(&head) {
             Verdict::NeedsBody { bytes } => {
                 let start = &body[..body.len().min(bytes)];
-                self.rejection.classify_body(&head, start)
+                self.rejection.classify_body(&head, Start::Complete(start))
             }
-            verdict @ (Verdict::Accepted | Verdict::Rejected(_)) => verdict,
+            verdict @ (Verdict::Accepted | Verdict::Rejected(_) | Verdict::Unknown) => verdict,
         };
         matches!(verdict, Verdict::Rejected(_))
     }

@@ -124,6 +124,8 @@ pub(super) struct DriverState {
     pub(super) counters: Counters,
     /// Whether the last use of a publication has ended under the lock.
     pub(super) has_released: bool,
+    /// Whether it was logged that a compressed body cannot be searched.
+    pub(super) has_warned_of_encoding: bool,
 }
 
 /// The work of a step that runs foreign code. It is done after the lock is released.
@@ -293,6 +295,7 @@ impl Driver {
                 timer: Timer::default(),
                 counters: Counters::default(),
                 has_released: false,
+                has_warned_of_encoding: false,
             }),
             emitter: Emitter::default(),
             timer_task: LiveTask::default(),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, StatusCode, Uri, response};
+use http::{HeaderMap, HeaderValue, StatusCode, Uri, response};
 
 use super::published::{Admission, Lease, WaitTimer};
 use super::{Driver, Wait, trace};
@@ -11,7 +11,6 @@ use crate::origin::{Destination, Target};
 use crate::provider::Challenge;
 use crate::reauth::ReauthFailure;
 use crate::rejection::Rejection;
-use crate::rolling::Rolling;
 use crate::session::rules::{Acquire, OnRejection, Timestamp};
 
 impl Driver {
@@ -100,10 +99,15 @@ impl Driver {
         self.usable()
     }
 
-    /// Returns whether the session is open and has no token.
-    pub(crate) fn is_without_token(&self) -> bool {
-        let rules = &self.lock().rules;
-        rules.is_open() && rules.generation().is_none()
+    /// Returns whether a rejection should cause a refresh although its request is not
+    /// replayed. There is no need if the request has the last handle of the session, since
+    /// no other can follow, or if there is no token, since the next request logs in anyway.
+    pub(crate) fn needs_refresh(self: &Arc<Self>) -> bool {
+        let has_token = || {
+            let rules = &self.lock().rules;
+            !rules.is_open() || rules.generation().is_some()
+        };
+        Arc::strong_count(self) > 1 && has_token()
     }
 
     /// Asks for a token. `None` means that there is one; otherwise wait, and ask
@@ -164,6 +168,15 @@ impl Driver {
         });
     }
 
+    /// Logs once that the body of a response with this coding cannot be searched.
+    #[cold]
+    pub(crate) fn warn_of_encoding(&self, status: StatusCode, encoding: &HeaderValue) {
+        let has_warned = std::mem::replace(&mut self.lock().has_warned_of_encoding, true);
+        if !has_warned {
+            trace::unreadable(self.name(), status, encoding);
+        }
+    }
+
     /// Counts a rejection.
     pub(crate) fn count_rejection(&self) {
         self.lock().counters.rejections += 1;
@@ -186,31 +199,30 @@ impl Driver {
     }
 
     /// Reports that the server did not reject a request that was sent at `sent`, and
-    /// answered with this response.
+    /// answered with this status.
     pub(crate) fn accepted(
         self: &Arc<Self>,
         generation: u64,
         target: Target,
         sent: Timestamp,
-        response: &response::Parts,
+        status: StatusCode,
     ) {
-        if proves(response.status) {
+        if proves(status) {
             let now = self.now();
             self.step(|state, _| state.rules.accepted(generation, target, sent, now));
-        }
-        if let Some(rolling) = &self.config.rolling {
-            self.roll(rolling, generation, sent, response);
         }
     }
 
     /// Takes the next value of the token from a response, if it carries one.
-    fn roll(
+    pub(crate) fn roll(
         self: &Arc<Self>,
-        rolling: &Rolling,
         generation: u64,
         sent: Timestamp,
         response: &response::Parts,
     ) {
+        let Some(rolling) = &self.config.rolling else {
+            return;
+        };
         let mut rolled = false;
         while !rolled {
             let Some(published) = self.published.load_full() else {

@@ -156,7 +156,7 @@ pub(super) async fn run(runner: &Arc<Runner>, job: &Job, spec: JobSpec) -> JobRe
         } => {
             let context = LoginContext::new(reason)
                 .forced(kind == LoginKind::Forced)
-                .with_challenge(challenge);
+                .challenged(challenge);
             let token = login(runner, job, context, previous).await;
             let sent = job.sent();
             JobResult::Login { sent, token }

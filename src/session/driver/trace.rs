@@ -3,13 +3,14 @@
 //! Nothing here is on the path of a request with a live token.
 
 #[cfg(feature = "tracing")]
-pub(super) use on::{event, in_span, not_stored, replay};
+pub(super) use on::{event, in_span, not_stored, replay, unreadable};
 
 #[cfg(not(feature = "tracing"))]
-pub(super) use off::{event, in_span, not_stored, replay};
+pub(super) use off::{event, in_span, not_stored, replay, unreadable};
 
 #[cfg(feature = "tracing")]
 mod on {
+    use http::{HeaderValue, StatusCode};
     use tracing::{Instrument, Span, debug, debug_span, info, warn};
 
     use crate::error::{Error, ErrorChain};
@@ -77,6 +78,24 @@ mod on {
         contained(|| debug!(session, generation, "replaying a rejected request"));
     }
 
+    /// Reports that a compressed body cannot be searched for the text of a rejection.
+    pub(in crate::session::driver) fn unreadable(
+        session: Option<&str>,
+        status: StatusCode,
+        encoding: &HeaderValue,
+    ) {
+        contained(|| {
+            warn!(
+                session,
+                status = status.as_u16(),
+                ?encoding,
+                "a compressed body cannot be searched for the text of a rejection, so a dead \
+                 token may stay in use: put the decompression layer inside the session layer, \
+                 or send no `Accept-Encoding` (logged once)"
+            );
+        });
+    }
+
     /// Reports that the outcome of a login or of a password change could not be stored.
     pub(in crate::session::driver) fn not_stored(error: &Error) {
         contained(|| {
@@ -90,6 +109,8 @@ mod on {
 
 #[cfg(not(feature = "tracing"))]
 mod off {
+    use http::{HeaderValue, StatusCode};
+
     use crate::error::Error;
     use crate::session::rules::{Event, Launch};
 
@@ -100,6 +121,8 @@ mod off {
     pub(in crate::session::driver) fn event(_: Option<&str>, _: &Event) {}
 
     pub(in crate::session::driver) fn replay(_: Option<&str>, _: u64) {}
+
+    pub(in crate::session::driver) fn unreadable(_: Option<&str>, _: StatusCode, _: &HeaderValue) {}
 
     pub(in crate::session::driver) fn not_stored(_: &Error) {}
 }

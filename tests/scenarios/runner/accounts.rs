@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::StatusCode;
 use tower_reauth::TokenEnd;
 
-use super::check::rejects;
+use super::check::{rejects, rejects_in_trailers};
 use super::format::{Ends, Scenario};
 use super::record::{Answered, Brought, Login, Logout, Moment, Over, Record};
 use super::values::show_time;
@@ -139,7 +139,8 @@ impl Book<'_> {
     }
 
     fn rejects(&self, answer: &Answered) -> bool {
-        rejects(&self.scenario.given.profile.rejection, answer)
+        let clauses = &self.scenario.given.profile.rejection;
+        rejects(clauses, answer) || rejects_in_trailers(clauses, answer)
     }
 
     /// All tokens that there were.

@@ -797,6 +797,8 @@ pub(crate) fn rejects(clauses: &[Clause], answer: &Answered) -> bool {
             .get_all(name)
             .iter()
             .any(|other| other == value),
+        // The caller has the response already: no request is replayed.
+        Condition::Trailer(..) => false,
         Condition::BodyContains {
             status,
             text,
@@ -805,6 +807,17 @@ pub(crate) fn rejects(clauses: &[Clause], answer: &Answered) -> bool {
             let start = &answer.body.as_bytes()[..answer.body.len().min(*within)];
             answer.status == *status && String::from_utf8_lossy(start).contains(text)
         }
+    })
+}
+
+/// Whether the trailers of an answer reject the token of its request.
+pub(crate) fn rejects_in_trailers(clauses: &[Clause], answer: &Answered) -> bool {
+    clauses.iter().any(|clause| match &clause.condition {
+        Condition::Trailer(name, value) => answer.trailers.get(name) == Some(value),
+        Condition::Status(_)
+        | Condition::BodyContains { .. }
+        | Condition::Header(..)
+        | Condition::Closure(_) => false,
     })
 }
 

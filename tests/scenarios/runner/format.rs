@@ -134,6 +134,7 @@ pub(crate) enum Condition {
         within: usize,
     },
     Header(HeaderName, HeaderValue),
+    Trailer(HeaderName, HeaderValue),
     Closure(StatusCode),
 }
 
@@ -145,6 +146,7 @@ struct ClauseAsWritten {
     within: Option<usize>,
     header: Option<String>,
     value: Option<String>,
+    trailer: Option<String>,
     closure: Option<Status>,
     #[serde(default)]
     sure: bool,
@@ -1105,29 +1107,43 @@ impl TryFrom<ClauseAsWritten> for Clause {
             within,
             header,
             value,
+            trailer,
             closure,
             sure,
         } = written;
+        let field = |name: &str, value: &str| {
+            let name = name
+                .parse()
+                .map_err(|_| format!("{name:?} is no header's name"))?;
+            let value = value
+                .parse()
+                .map_err(|_| format!("{value:?} is no header's value"))?;
+            Ok::<_, String>((name, value))
+        };
         let (status, closure) = (status.map(|it| it.0), closure.map(|it| it.0));
-        let condition = match (status, body_contains, within, header, value, closure) {
-            (Some(status), None, None, None, None, None) => Condition::Status(status),
-            (Some(status), Some(text), within, None, None, None) => Condition::BodyContains {
-                status,
-                text,
-                within: within.unwrap_or(4096),
-            },
-            (None, None, None, Some(name), Some(value), None) => Condition::Header(
-                name.parse()
-                    .map_err(|_| format!("{name:?} is no header's name"))?,
-                value
-                    .parse()
-                    .map_err(|_| format!("{value:?} is no header's value"))?,
-            ),
-            (None, None, None, None, None, Some(status)) => Condition::Closure(status),
+        let fields = (header, trailer, value);
+        let condition = match (status, body_contains, within, fields, closure) {
+            (Some(status), None, None, (None, None, None), None) => Condition::Status(status),
+            (Some(status), Some(text), within, (None, None, None), None) => {
+                Condition::BodyContains {
+                    status,
+                    text,
+                    within: within.unwrap_or(4096),
+                }
+            }
+            (None, None, None, (Some(name), None, Some(value)), None) => {
+                let (name, value) = field(&name, &value)?;
+                Condition::Header(name, value)
+            }
+            (None, None, None, (None, Some(name), Some(value)), None) => {
+                let (name, value) = field(&name, &value)?;
+                Condition::Trailer(name, value)
+            }
+            (None, None, None, (None, None, None), Some(status)) => Condition::Closure(status),
             _ => {
                 return Err(
                     "expected a clause: `status`, `status` with `body_contains`, \
-                     `header` with `value`, or `closure`"
+                     `header` or `trailer` with `value`, or `closure`"
                         .into(),
                 );
             }

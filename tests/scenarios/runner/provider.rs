@@ -624,6 +624,8 @@ fn profile(given: &Given) -> Profile {
                     within,
                 },
             ) => so_far.or_body_contains(status, text, within),
+            (None, Condition::Trailer(name, value)) => Rejection::trailer(name, value),
+            (Some(so_far), Condition::Trailer(name, value)) => so_far.or_trailer(name, value),
             (None, Condition::Closure(status)) => {
                 Rejection::when(move |head| head.status == status)
             }
