@@ -201,15 +201,14 @@ impl Token {
         Ok(self)
     }
 
-    /// Says how long the token lives, counted from before the login was sent.
+    /// Sets how long the token lives, counted from before the login was sent.
     ///
-    /// Without a lifetime it lives until the server rejects it. A lifetime
-    /// beyond what a clock can tell counts as none. A token whose lifetime is
-    /// over when it arrives is used for one second, so that not each request
-    /// logs in.
+    /// Without a lifetime, or with `None`, it lives until the server rejects it. A
+    /// lifetime that overflows the clock counts as none. A token whose lifetime is over
+    /// when it arrives is used for one second, so that not each request logs in.
     #[must_use]
-    pub fn lives_for(mut self, lifetime: Duration) -> Self {
-        Arc::make_mut(&mut self.inner).lifetime = Some(lifetime);
+    pub fn lives_for(mut self, lifetime: impl Into<Option<Duration>>) -> Self {
+        Arc::make_mut(&mut self.inner).lifetime = lifetime.into();
         self
     }
 
@@ -236,10 +235,13 @@ impl Token {
         self
     }
 
-    /// Says that the token goes on with the server's session of the one before
-    /// it, as a refreshed token does.
+    /// Declares that the token continues the server's session of the previous token, as
+    /// a refreshed token does.
     ///
-    /// The one before it is then never logged out, which would end this one.
+    /// The previous token is then never logged out, which would end this one. If this
+    /// token has no [data](Token::with_data), it takes over that of the previous one: a
+    /// server that returns no new refresh token expects the old one again (RFC 6749,
+    /// section 6).
     #[must_use]
     pub fn continues_previous(mut self) -> Self {
         Arc::make_mut(&mut self.inner).continues_previous = true;
@@ -327,6 +329,17 @@ impl Token {
     /// Whether it goes on with the server's session of the one before it.
     pub(crate) fn is_continuation(&self) -> bool {
         self.inner.continues_previous
+    }
+
+    /// Takes over the data of the token that it continues, unless it has data of its own.
+    pub(crate) fn with_data_of(mut self, previous: Option<&Self>) -> Self {
+        if self.is_continuation()
+            && self.data().is_none()
+            && let Some(data) = previous.and_then(Self::data)
+        {
+            self = self.with_data(data.clone());
+        }
+        self
     }
 
     /// The names of its cookies.

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use tower_reauth::{
     CredentialProvider, Credentials, ErrorKind, ExposeSecret, LoginContext, PasswordChange,
-    PasswordContext, Profile, ProviderError, Session, Source, Token,
+    PasswordContext, Profile, ProviderError, Session, Source, Token, provider_fn,
 };
 
 struct Refreshing {
@@ -90,4 +90,41 @@ async fn a_refresh_makes_no_refused_password_a_good_one() {
         ErrorKind::Refused
     );
     assert_eq!(*sent.lock().unwrap(), ["wrong"]);
+}
+
+/// RFC 6749, section 6: a refresh may return no new refresh token.
+#[tokio::test(start_paused = true)]
+async fn a_token_that_continues_keeps_the_data_unless_it_has_its_own() {
+    let offered = Arc::<Mutex<Vec<Option<String>>>>::default();
+    let seen = offered.clone();
+    let provider = provider_fn(Profile::default(), move |cx: LoginContext| {
+        let data = cx.previous().and_then(Token::data);
+        let data = data.map(|data| data.expose_secret().to_owned());
+        let mut offered = seen.lock().unwrap();
+        offered.push(data);
+        let number = offered.len();
+        async move {
+            let token = Token::bearer(format!("access-{number}"))?;
+            Ok(match number {
+                1 => token.with_data("refresh-1"),
+                2 => token.continues_previous(),
+                3 => token.continues_previous().with_data("refresh-2"),
+                // A new session of the server.
+                _ => token,
+            })
+        }
+    });
+    let session = Session::new(provider);
+    for _ in 1..=5 {
+        session.renew().await.unwrap();
+    }
+    let expected = [
+        None,
+        Some("refresh-1"),
+        Some("refresh-1"),
+        Some("refresh-2"),
+        None,
+    ];
+    let expected = expected.map(|data| data.map(str::to_owned));
+    assert_eq!(*offered.lock().unwrap(), expected);
 }

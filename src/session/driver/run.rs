@@ -157,7 +157,8 @@ pub(super) async fn run(runner: &Arc<Runner>, job: &Job, spec: JobSpec) -> JobRe
             let context = LoginContext::new(reason)
                 .forced(kind == LoginKind::Forced)
                 .challenged(challenge);
-            let token = login(runner, job, context, previous).await;
+            let token = login(runner, job, context, previous.clone()).await;
+            let token = token.map(|token| token.with_data_of(previous.as_ref()));
             let sent = job.sent();
             JobResult::Login { sent, token }
         }
