@@ -54,6 +54,7 @@ FLOORS = [
             "rejection",
             "rolling",
             "secret",
+            "text",
             "token",
         ],
     ),

@@ -60,15 +60,20 @@ impl CredentialProvider for Redfish {
         let sessions = self.api.post("/redfish/v1/SessionService/Sessions");
         let answer = sessions.json(&body).login().await?;
         let token = Token::header("x-auth-token", answer.header("x-auth-token")?)?;
-        // The logout needs the location, which appears in this answer only.
-        Ok(token.with_data(answer.header("location")?))
+        // The logout needs the address of the session. Without one, the token is used nevertheless:
+        // the session on the server exists.
+        Ok(match answer.header("location") {
+            Ok(address) => token.with_data(address),
+            Err(_) => token,
+        })
     }
 
     async fn logout(&self, cx: LogoutContext) -> Result<(), ProviderError> {
-        let location = cx.token().data().ok_or_else(|| {
-            ProviderError::unsupported("the token was not issued by a login of this provider")
-        })?;
-        let session = self.api.delete(location.expose_secret());
+        let Some(address) = cx.token().data() else {
+            let why = "the server named no address of the session";
+            return Err(ProviderError::unsupported(why));
+        };
+        let session = self.api.delete(address.expose_secret());
         session.token(cx.token()).logout().await?;
         Ok(())
     }

@@ -20,9 +20,6 @@
 //! tower-reauth = { path = "../tower-reauth" }
 //! ```
 
-use std::collections::BTreeMap;
-use std::time::Duration;
-
 use bytes::Bytes;
 use http::{Request, StatusCode};
 use http_body_util::Full;
@@ -30,11 +27,11 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use tower::{ServiceBuilder, ServiceExt};
-use tower_reauth::provider::{Answer, Api};
+use tower_reauth::provider::{Answer, Api, Call, Expiry};
 use tower_reauth::{
     BoxError, CredentialProvider, Credentials, ExposeSecret, LoginContext, LogoutContext,
-    LogoutEnds, PasswordChange, PasswordContext, Profile, ProviderError, Rejection, Session,
-    Source, Token,
+    LogoutEnds, PasswordChange, PasswordContext, Profile, ProviderError, Rejection, SecretString,
+    Session, Source, Token,
 };
 
 type Http = Client<HttpConnector, Full<Bytes>>;
@@ -58,44 +55,58 @@ impl CredentialProvider for Matrix {
 
     async fn login(&self, cx: LoginContext) -> Result<Token, ProviderError> {
         if let Some(refresh) = cx.previous().and_then(Token::data) {
-            let body = BTreeMap::from([("refresh_token", refresh.expose_secret())]);
-            if let Some(answer) = self.api.post("refresh").json(&body).exchange().await? {
+            let call = self.api.post("refresh");
+            let call = call.json_field("/refresh_token", refresh.expose_secret());
+            if let Some(answer) = call.exchange().await? {
                 return Ok(token(&answer)?.continues_previous());
             }
         }
         let user = cx.credentials()?;
-        let body = BTreeMap::from([
-            ("user", user.username()),
-            ("password", user.password().expose_secret()),
-        ]);
-        token(&self.api.post("login").json(&body).login().await?)
+        let call = with_password(self.api.post("login"), "", user.username(), user.password());
+        token(&call.json_field("/refresh_token", true).login().await?)
     }
 
     async fn logout(&self, cx: LogoutContext) -> Result<(), ProviderError> {
-        self.api.post("logout").token(cx.token()).logout().await?;
-        Ok(())
+        let call = self.api.post("logout").token(cx.token());
+        call.logout().await.map(drop)
     }
 
     async fn change_password(&self, cx: PasswordContext) -> Result<(), ProviderError> {
-        let (Some(token), Some(current)) = (cx.token(), cx.current_password()) else {
-            return Err(ProviderError::unsupported(
-                "the server needs a token and the current password",
-            ));
+        let (Some(token), Some(name), Some(current)) =
+            (cx.token(), cx.username(), cx.current_password())
+        else {
+            return Err(ProviderError::unsupported("needs a token and a password"));
         };
-        let body = BTreeMap::from([
-            ("old_password", current.expose_secret()),
-            ("new_password", cx.new_password().expose_secret()),
-        ]);
+        let new = cx.new_password().expose_secret();
         let call = self.api.post("account/password").token(token);
-        call.json(&body).change().await?;
-        Ok(())
+        // The server asks for the current password, in a 401 that names a dialog.
+        let asked = call.json_field("/new_password", new).send().await?;
+        let Ok(dialog) = asked.secret("/session") else {
+            return asked.of_change().map(drop);
+        };
+        let call = self.api.post("account/password").token(token);
+        let call = with_password(call, "/auth", name, current).json_field("/new_password", new);
+        let call = call.json_field("/auth/session", dialog.expose_secret());
+        // It asks once more if that is wrong.
+        let call = call.refused_by(StatusCode::UNAUTHORIZED);
+        call.change().await.map(drop)
     }
 }
 
+fn with_password(call: Call<Http>, at: &str, name: &str, password: &SecretString) -> Call<Http> {
+    call.json_field(&format!("{at}/type"), "m.login.password")
+        .json_field(&format!("{at}/identifier/type"), "m.id.user")
+        .json_field(&format!("{at}/identifier/user"), name)
+        .json_field(&format!("{at}/password"), password.expose_secret())
+}
+
 fn token(answer: &Answer) -> Result<Token, ProviderError> {
-    let lifetime = Duration::from_millis(answer.at("/expires_in_ms")?);
-    let token = Token::bearer(answer.secret("/access_token")?)?.lives_for(lifetime);
-    Ok(token.with_data(answer.secret("/refresh_token")?))
+    let token = Token::bearer(answer.secret("/access_token")?)?;
+    let token = token.lives_for(answer.lifetime(Expiry::Milliseconds("/expires_in_ms"))?);
+    Ok(match answer.optional_secret("/refresh_token")? {
+        Some(refresh) => token.with_data(refresh),
+        None => token,
+    })
 }
 
 #[tokio::main]
@@ -125,6 +136,24 @@ async fn main() -> Result<(), BoxError> {
     println!("the access token ends: {:?}", server.seen());
     assert_eq!((server.seen().logins, server.seen().refreshes), (1, 1));
 
+    // This time the server keeps the refresh token, and then takes it once more.
+    for refreshes in 2..=3 {
+        server.end_access_tokens();
+        assert_eq!(call("sync").await?, 200);
+        assert_eq!(
+            (server.seen().logins, server.seen().refreshes),
+            (1, refreshes)
+        );
+    }
+    println!(
+        "without a new refresh token, the old one stays: {:?}",
+        server.seen()
+    );
+
+    let wrong = PasswordChange::to("second-password").current("wrong");
+    let refused = session.change_password(wrong).await.unwrap_err();
+    println!("a password change with a wrong password: {refused}");
+
     session
         .change_password(PasswordChange::to("second-password"))
         .await?;
@@ -132,7 +161,8 @@ async fn main() -> Result<(), BoxError> {
     server.end_access_tokens();
     assert_eq!(call("sync").await?, 200);
     println!("the password was changed: {:?}", server.seen());
-    assert_eq!((server.seen().logins, server.seen().refreshes), (2, 1));
+    // One login showed which password is right after the refused change.
+    assert_eq!((server.seen().logins, server.seen().refreshes), (3, 3));
     assert_eq!(server.seen().refused, 0);
 
     session.logout().await?;
@@ -253,7 +283,7 @@ mod server {
         fn answer(&mut self, path: &str, bearer: Option<&str>, body: &Value) -> Answer {
             match path {
                 "/login" => {
-                    if body["user"] != self.user || body["password"] != self.password {
+                    if !self.is_password(body) {
                         self.seen.refused += 1;
                         return failed(StatusCode::FORBIDDEN, "M_FORBIDDEN");
                     }
@@ -267,7 +297,15 @@ mod server {
                     };
                     self.seen.refreshes += 1;
                     self.access.retain(|_, owner| *owner != session);
-                    return self.issue(session);
+                    // Every second time it keeps the refresh token.
+                    if self.seen.refreshes % 2 == 1 {
+                        return self.issue(session);
+                    }
+                    let (status, mut answer) = self.issue(session);
+                    let new = answer["refresh_token"].take();
+                    self.refresh.remove(new.as_str().unwrap_or_default());
+                    self.refresh.insert(refresh.to_owned(), session);
+                    return (status, answer);
                 }
                 _ => {}
             }
@@ -282,8 +320,10 @@ mod server {
                     (StatusCode::OK, json!({}))
                 }
                 "/account/password" => {
-                    if body["old_password"] != self.password {
-                        return failed(StatusCode::FORBIDDEN, "M_FORBIDDEN");
+                    if body["auth"]["session"] != "dialog-1" || !self.is_password(&body["auth"]) {
+                        let flows = json!([{ "stages": ["m.login.password"] }]);
+                        let asks = json!({ "session": "dialog-1", "flows": flows });
+                        return (StatusCode::UNAUTHORIZED, asks);
                     }
                     self.password = body["new_password"].as_str().unwrap_or_default().to_owned();
                     self.refresh.clear();
@@ -291,6 +331,12 @@ mod server {
                 }
                 _ => failed(StatusCode::UNAUTHORIZED, "M_UNAUTHORIZED"),
             }
+        }
+
+        fn is_password(&self, body: &Value) -> bool {
+            body["type"] == "m.login.password"
+                && body["identifier"]["user"] == self.user
+                && body["password"] == self.password
         }
 
         fn issue(&mut self, session: u32) -> Answer {

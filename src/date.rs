@@ -77,6 +77,57 @@ pub(crate) fn seconds_of(text: &str) -> Option<i64> {
     (is_real && year >= 1601).then_some((first + day - 1) * 86_400 + seconds)
 }
 
+/// The seconds since 1970 of a timestamp (RFC 3339), or of a date as HTTP writes it.
+#[cfg(feature = "json")]
+pub(crate) fn seconds_of_timestamp(text: &str) -> Option<f64> {
+    let text = text.trim();
+    let seconds_of = || rfc_3339(text).or_else(|| Some((seconds_of(text)?, 0.0)));
+    let (seconds, fraction) = seconds_of()?;
+    #[allow(
+        clippy::cast_precision_loss,
+        reason = "the years of both forms have four digits"
+    )]
+    let seconds = seconds as f64;
+    Some(seconds + fraction)
+}
+
+/// The seconds since 1970 of a timestamp (RFC 3339, section 5.6), and their fraction.
+#[cfg(feature = "json")]
+fn rfc_3339(text: &str) -> Option<(i64, f64)> {
+    let (date, time) = text.split_once(['T', 't', ' '])?;
+    let at = time.find(['Z', 'z', '+', '-'])?;
+    let (time, zone) = time.split_at(at);
+    let (time, fraction) = match time.split_once('.') {
+        Some((time, digits)) if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
+            (time, format!("0.{digits}").parse().ok()?)
+        }
+        Some(_) => return None,
+        None => (time, 0.0),
+    };
+    let offset = match zone.split_at(1) {
+        ("Z" | "z", "") => 0,
+        (sign, offset) => {
+            let (hours, minutes) = offset.split_once(':')?;
+            let seconds = (digits(hours, 2)? * 60 + digits(minutes, 2)?) * 60;
+            if sign == "-" { -seconds } else { seconds }
+        }
+    };
+    let mut date = date.split('-');
+    let (year, month, day) = (date.next()?, date.next()?, date.next()?);
+    let is_date = date.next().is_none() && digits(year, 4).is_some();
+    let (month, day) = (digits(month, 2)?, digits(day, 2)?);
+    let months = is_date.then(|| MONTHS.get(usize::try_from(month).ok()?.checked_sub(1)?))?;
+    // The same checks as for the dates of HTTP.
+    let seconds = seconds_of(&format!("{day} {} {year} {time}", months?))?;
+    Some((seconds - offset, fraction))
+}
+
+/// A number of exactly so many digits.
+#[cfg(feature = "json")]
+fn digits(text: &str, length: usize) -> Option<i64> {
+    (text.len() == length).then(|| number(text, length..=length))?
+}
+
 /// The number at the start of `token`, if it has so many digits.
 fn number(token: &str, digits: std::ops::RangeInclusive<usize>) -> Option<i64> {
     let length = token.bytes().take_while(u8::is_ascii_digit).count();
@@ -95,10 +146,11 @@ fn time_of_day(token: &str) -> Option<(i64, i64, i64)> {
     Some((part(hour)?, part(minute)?, part(second)?))
 }
 
+const MONTHS: [&str; 12] = [
+    "jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec",
+];
+
 fn month_of_year(token: &str) -> Option<i64> {
-    const MONTHS: [&str; 12] = [
-        "jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec",
-    ];
     let start = token.get(..3)?;
     let month = MONTHS
         .iter()

@@ -133,6 +133,7 @@ mod session;
 #[cfg(feature = "testing")]
 #[cfg_attr(docsrs, doc(cfg(feature = "testing")))]
 pub mod testing;
+mod text;
 mod token;
 
 /// Any error, boxed, as in tower.

@@ -591,6 +591,8 @@ async fn each_odd_answer_to_a_login_is_a_typed_error_that_quotes_nothing_of_it()
         (format!("\"{t}\""), NotJson),
         (format!("<html><title>{t}</title>{p}</html>"), NotJson),
         (format!(r#"{{"token":["{t}"]}}"#), NotJson),
+        // Not an object, though its values are in the order of the fields.
+        (format!(r#"["emuser","{t}","9.21"]"#), NotJson),
         (format!(r#"{{"token":"{t}"}} {t}"#), NotJson),
         (format!(r#"{{"version":7,"token":"{t}"}}"#), NotJson),
         (format!(r#"{{"username":"emuser","token":"{t}"#), Truncated),
@@ -610,6 +612,13 @@ async fn each_odd_answer_to_a_login_is_a_typed_error_that_quotes_nothing_of_it()
         assert_eq!(cause(&error).status(), Some(StatusCode::OK));
         assert_no_secret(&shown(&error));
     }
+}
+
+#[tokio::test]
+async fn a_login_answer_is_read_behind_a_byte_order_mark() {
+    let http = Scripted::answering(200, format!("\u{feff}{{\"token\":\"{TOKEN}\"}}"));
+    let token = provider(http).login(initial()).await.unwrap();
+    assert_eq!(token.secret().unwrap().expose_secret(), TOKEN);
 }
 
 #[tokio::test]

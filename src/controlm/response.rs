@@ -75,7 +75,7 @@ impl ApiResponse {
         secrets: &Secrets,
     ) -> Result<T, Error> {
         // The parser's error is dropped, because it quotes the answer.
-        serde_json::from_slice(&self.body).map_err(|error| {
+        secret::json::object(&self.body).map_err(|error| {
             let what = if error.is_eof() && !self.is_empty() {
                 Unreadable::Truncated
             } else {

@@ -48,6 +48,9 @@ pub mod writing {
     use crate::token::Token;
 }
 
+#[cfg(feature = "json")]
+#[cfg_attr(docsrs, doc(cfg(feature = "json")))]
+pub use api::Expiry;
 pub use api::{Answer, Api, Call, segment};
 
 // Public at the crate's root.

@@ -356,7 +356,9 @@ impl Rejection {
     /// Declares that a request rejected by the last added clause was never executed,
     /// so that it may be replayed whatever its method.
     pub fn sure(mut self) -> Self {
-        self.last().sure = true;
+        if let Some(last) = self.last() {
+            last.sure = true;
+        }
         self
     }
 
@@ -446,19 +448,45 @@ impl Rejection {
     }
 
     fn and(mut self, condition: HeaderCondition) -> Self {
-        self.last().headers.push(condition);
+        if let Some(last) = self.last() {
+            last.headers.push(condition);
+        }
         self
     }
 
-    fn last(&mut self) -> &mut Clause {
-        let last = Arc::make_mut(&mut self.clauses).last_mut();
-        last.expect("each rejection is created with a clause")
+    /// There is none in a rejection by an empty list of statuses.
+    fn last(&mut self) -> Option<&mut Clause> {
+        Arc::make_mut(&mut self.clauses).last_mut()
     }
 }
 
 impl Default for Rejection {
     fn default() -> Self {
         Self::status(StatusCode::UNAUTHORIZED)
+    }
+}
+
+impl From<StatusCode> for Rejection {
+    fn from(status: StatusCode) -> Self {
+        Self::status(status)
+    }
+}
+
+/// A response with any of these statuses.
+impl From<&[StatusCode]> for Rejection {
+    fn from(statuses: &[StatusCode]) -> Self {
+        let clauses = statuses.iter();
+        let clause = |status: &StatusCode| Clause::new(Statuses::One(*status), Place::Head);
+        Self {
+            clauses: clauses.map(clause).collect(),
+        }
+    }
+}
+
+/// A response with any of these statuses.
+impl<const N: usize> From<&[StatusCode; N]> for Rejection {
+    fn from(statuses: &[StatusCode; N]) -> Self {
+        Self::from(statuses.as_slice())
     }
 }
 

@@ -10,6 +10,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use zeroize::Zeroizing;
 
+use crate::text::without_bom;
+
 /// Serializes `message` to JSON in a buffer that is wiped.
 ///
 /// Writes it twice, first to count the bytes, so that the buffer never grows.
@@ -33,6 +35,17 @@ pub(crate) fn write(message: &impl Serialize) -> serde_json::Result<Bytes> {
     serde_json::to_writer(&mut *json, message)?;
     debug_assert!(json.capacity() == count.0, "the buffer has grown");
     Ok(super::into_bytes(json))
+}
+
+/// Deserializes a struct from an object, behind a byte order mark or not.
+///
+/// An array is an error: serde takes one for a struct, with the fields in their order.
+pub(crate) fn object<'a, T: Deserialize<'a>>(json: &'a [u8]) -> serde_json::Result<T> {
+    let json = without_bom(json);
+    match json.trim_ascii_start().first() {
+        Some(b'[') => Err(Error::custom("expected an object, not an array")),
+        Some(_) | None => serde_json::from_slice(json),
+    }
 }
 
 /// Deserializes a string, for `#[serde(deserialize_with)]`. The JSON must be in memory.
@@ -117,6 +130,20 @@ mod tests {
             let expected: String = serde_json::from_str(text).unwrap();
             assert_eq!(message.one.expose_secret(), expected);
             assert_eq!(message.other.unwrap().expose_secret(), expected);
+        }
+    }
+
+    #[test]
+    fn an_object_is_read_behind_a_mark_and_an_array_is_not_one() {
+        for json in [
+            r#"{"one":"a"}"#,
+            " {\"one\":\"a\"}\n",
+            "\u{feff}{\"one\":\"a\"}",
+        ] {
+            assert!(object::<Message>(json.as_bytes()).is_ok(), "{json}");
+        }
+        for json in [r#"["a",null]"#, "\u{feff} [\"a\",\"b\"]", "", "5"] {
+            assert!(object::<Message>(json.as_bytes()).is_err(), "{json}");
         }
     }
 

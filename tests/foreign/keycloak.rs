@@ -78,8 +78,8 @@ impl CredentialProvider for Keycloak {
 }
 
 fn token(answer: &Answer) -> Result<Token, ProviderError> {
-    let lifetime = Duration::from_secs(answer.at("/expires_in")?);
-    let token = Token::bearer(answer.secret("/access_token")?)?.lives_for(lifetime);
+    let token = Token::bearer(answer.secret("/access_token")?)?;
+    let token = token.lives_for(answer.lifetime("/expires_in")?);
     Ok(token.with_data(answer.secret("/refresh_token")?))
 }
 

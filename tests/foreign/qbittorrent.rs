@@ -40,14 +40,13 @@ impl CredentialProvider for QBittorrent {
             ("username", user.username()),
             ("password", user.password().expose_secret()),
         ];
-        let answer = self.api.post("auth/login").form(form).send().await?;
+        let call = self.api.post("auth/login").form(form);
+        let call = call.denied_by(Rejection::body_contains(StatusCode::OK, "Fails.", 64));
+        let answer = call.send().await?;
         if answer.status() == 403 {
             return Err(ProviderError::unavailable("this address is banned").with_retry_after(BAN));
         }
         let answer = answer.of_login()?;
-        if answer.bytes() == b"Fails." {
-            return Err(ProviderError::refused("the answer is `Fails.`"));
-        }
         let (name, value) = answer.cookie_by(is_session)?.into_parts();
         Ok(Token::cookie(name, value)?.idles_out_after(IDLE))
     }

@@ -103,7 +103,7 @@ impl Vault {
 
 fn token(answer: &Answer) -> Result<Token, ProviderError> {
     let token = Token::header(X_VAULT_TOKEN, answer.secret("/auth/client_token")?)?;
-    Ok(token.lives_for(Duration::from_secs(answer.at("/auth/lease_duration")?)))
+    Ok(token.lives_for(answer.lifetime("/auth/lease_duration")?))
 }
 
 mod tests {

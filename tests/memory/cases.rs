@@ -336,7 +336,7 @@ fn a_provider_of_ones_own(secrets: &Secrets) {
     block_on(live(*secrets, secrets.credentials()));
 }
 
-/// Logs in by JSON, by a form and with `Basic`, and reads two kinds of answers.
+/// Logs in by JSON, by a form and with `Basic` in both ways, and reads two kinds of answers.
 struct OnTop {
     api: Api<Http>,
     source: Source,
@@ -363,6 +363,12 @@ impl CredentialProvider for OnTop {
         let call = || self.api.post("/login");
         call().form(fields).login().await?;
         call().basic(user).login().await?;
+        call().oauth_basic(user).login().await?;
+        let nested = call().json_field("/type", "password");
+        nested
+            .json_field("/identity/password", password)
+            .login()
+            .await?;
         let json = BTreeMap::from(fields);
         let answer = call().json(&json).login().await?;
         let token = answer.json::<LoggedIn>()?.token;

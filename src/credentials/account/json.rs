@@ -37,9 +37,6 @@ use super::record::{Change, Claim, Id, Open, Other, Owner, Password, Record, Try
 use super::time::WallTime;
 use crate::secret::json;
 
-/// The byte order mark, which may be skipped (RFC 8259, section 8.1).
-const MARK: &[u8] = b"\xEF\xBB\xBF";
-
 /// The text is not a record. It does not quote the text, which holds passwords.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct InvalidRecord {
@@ -72,8 +69,7 @@ impl Record<Password> {
     /// If the text is not JSON, a field is missing, unknown or of another type,
     /// or the username or a password is empty.
     pub(crate) fn from_json(text: &[u8], now: WallTime) -> Result<Self, InvalidRecord> {
-        let text = text.strip_prefix(MARK).unwrap_or(text);
-        let stored: Stored = serde_json::from_slice(text)?;
+        let stored: Stored = json::object(text)?;
         stored.into_record(now)
     }
 }

@@ -1,34 +1,47 @@
-//! What a login system answers, and what that means.
+//! The answer of a login system, and how to read it.
 
 use std::fmt;
+#[cfg(feature = "json")]
 use std::time::{Duration, SystemTime};
 
-use http::{HeaderMap, StatusCode};
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use http::response::Parts;
+use http::{HeaderMap, Response, StatusCode};
 use secrecy::SecretString;
 use zeroize::Zeroizing;
 
+#[cfg(feature = "json")]
+use super::expiry::Expiry;
+#[cfg(feature = "json")]
+use super::fields::unescaped;
+use super::meaning::{Meaning, Means, NOT_SOON, Quote, failed};
 use super::transport::{End, Received};
 use crate::BoxError;
 use crate::cookie::SetCookie;
+#[cfg(feature = "json")]
 use crate::date;
 use crate::provider::{ProviderError, ProviderErrorKind};
 #[cfg(feature = "json")]
 use crate::secret;
+use crate::text::without_bom;
 
 /// The limit for the body of an answer, in bytes. Login pages are smaller.
 pub(super) const MAX_ANSWER: usize = 1024 * 1024;
 
-/// The delay before another login after an unexpected answer without
-/// `Retry-After`: the server may have counted a failed login.
-pub(crate) const NOT_SOON: Duration = Duration::from_secs(60);
+/// The limit for what an error quotes of a header or of a JSON field, in bytes.
+const MAX_QUOTE: usize = 64;
 
 /// The answer to a [`Call`](super::Call), read to its end. Its body is wiped
 /// when it drops.
+///
+/// A method that does not find what it reads returns an error that names the status, the
+/// content type, and what was expected: `the answer to POST /login is a 301 Moved
+/// Permanently with text/html where JSON with a text at "/token" was expected`.
 pub struct Answer {
     what: String,
-    status: StatusCode,
-    headers: HeaderMap,
+    head: Parts,
     body: Zeroizing<Vec<u8>>,
+    means: Means,
     /// What it means if the provider cannot use it.
     unusable: fn(String) -> ProviderError,
 }
@@ -37,15 +50,19 @@ impl Answer {
     /// Takes an answer that was read. `lost` makes the error for one that does not end.
     pub(super) fn of(
         what: String,
+        means: Means,
         received: Received,
         lost: fn(BoxError) -> ProviderError,
     ) -> Result<Self, ProviderError> {
+        let mut response = Response::new(());
+        *response.status_mut() = received.status;
+        *response.headers_mut() = received.headers;
         match received.end {
             End::Whole => Ok(Self {
                 what,
-                status: received.status,
-                headers: received.headers,
+                head: response.into_parts().0,
                 body: received.body,
+                means,
                 unusable: ProviderError::protocol,
             }),
             End::Broken(error) => Err(lost(error)),
@@ -59,13 +76,13 @@ impl Answer {
     /// Its status.
     #[must_use]
     pub fn status(&self) -> StatusCode {
-        self.status
+        self.head.status
     }
 
     /// Its headers.
     #[must_use]
     pub fn headers(&self) -> &HeaderMap {
-        &self.headers
+        &self.head.headers
     }
 
     /// The value of a header that must be there.
@@ -74,10 +91,11 @@ impl Answer {
     ///
     /// That of [`Answer::unexpected`] if it is not, or is no text.
     pub fn header(&self, name: &str) -> Result<SecretString, ProviderError> {
-        let value = self.headers.get(name).and_then(|value| value.to_str().ok());
+        let value = self.headers().get(name);
         value
+            .and_then(|value| value.to_str().ok())
             .map(SecretString::from)
-            .ok_or_else(|| self.unexpected(format_args!("has no header `{name}`")))
+            .ok_or_else(|| self.expected(format_args!("a header `{name}`")))
     }
 
     /// A cookie that it must set.
@@ -86,8 +104,8 @@ impl Answer {
     ///
     /// That of [`Answer::unexpected`] if it does not, or deletes it.
     pub fn cookie(&self, name: &str) -> Result<SetCookie, ProviderError> {
-        SetCookie::find(&self.headers, name)
-            .ok_or_else(|| self.unexpected(format_args!("sets no cookie {name:?}")))
+        SetCookie::find(self.headers(), name)
+            .ok_or_else(|| self.expected(format_args!("a cookie {name:?}")))
     }
 
     /// As [`Answer::cookie`], for one whose name is not known in full.
@@ -96,8 +114,8 @@ impl Answer {
     ///
     /// As [`Answer::cookie`].
     pub fn cookie_by(&self, is_meant: impl Fn(&str) -> bool) -> Result<SetCookie, ProviderError> {
-        SetCookie::find_by(&self.headers, is_meant)
-            .ok_or_else(|| self.unexpected("sets no cookie of such a name"))
+        SetCookie::find_by(self.headers(), is_meant)
+            .ok_or_else(|| self.expected("a cookie of such a name"))
     }
 
     /// Its body.
@@ -106,16 +124,17 @@ impl Answer {
         &self.body
     }
 
-    /// Its body as text.
+    /// Its body as text, without a byte order mark.
     ///
     /// # Errors
     ///
-    /// That of [`Answer::unexpected`] if it is no UTF-8.
+    /// That of [`Answer::unexpected`] if it is not UTF-8.
     pub fn text(&self) -> Result<&str, ProviderError> {
-        std::str::from_utf8(&self.body).map_err(|_| self.unexpected(format_args!("is no text")))
+        let text = std::str::from_utf8(without_bom(&self.body));
+        text.map_err(|_| self.expected("text in UTF-8"))
     }
 
-    /// Its body as JSON.
+    /// Its body as JSON. A byte order mark before it is skipped.
     ///
     /// What the parser unescapes is not wiped: read secrets by
     /// [`Answer::secret`].
@@ -128,13 +147,14 @@ impl Answer {
     #[cfg_attr(docsrs, doc(cfg(feature = "json")))]
     pub fn json<T: serde::de::DeserializeOwned>(&self) -> Result<T, ProviderError> {
         // The parser's own error quotes what it stumbled over.
-        serde_json::from_slice(&self.body).map_err(|error| {
+        serde_json::from_slice(without_bom(&self.body)).map_err(|error| {
             let (line, column) = (error.line(), error.column());
-            let what = match error.is_data() {
-                true => "other JSON than was expected",
-                false => "no JSON",
-            };
-            self.unexpected(format_args!("is {what}, at line {line}, column {column}"))
+            match error.is_data() {
+                true => self.expected(format_args!(
+                    "other JSON (from line {line}, column {column})"
+                )),
+                false => self.expected("JSON"),
+            }
         })
     }
 
@@ -148,11 +168,27 @@ impl Answer {
     #[cfg_attr(docsrs, doc(cfg(feature = "json")))]
     pub fn secret(&self, pointer: &str) -> Result<SecretString, ProviderError> {
         let found = self.find(pointer).and_then(secret::json::unescaped);
-        found.ok_or_else(|| self.unexpected(format_args!("has no text at {pointer:?}")))
+        found.ok_or_else(|| self.expected(format_args!("JSON with a text at {pointer:?}")))
+    }
+
+    /// As [`Answer::secret`], for a text that may be missing or `null`, as a new refresh
+    /// token may be (RFC 6749, section 6).
+    ///
+    /// # Errors
+    ///
+    /// That of [`Answer::unexpected`] if the body is not JSON, or has something else there.
+    #[cfg(feature = "json")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "json")))]
+    pub fn optional_secret(&self, pointer: &str) -> Result<Option<SecretString>, ProviderError> {
+        match self.find_optional(pointer)? {
+            Some(_) => self.secret(pointer).map(Some),
+            None => Ok(None),
+        }
     }
 
     /// A value of its JSON body, by its JSON Pointer (RFC 6901), such as
-    /// `at::<u64>("/expires_in")`. Secrets are read by [`Answer::secret`].
+    /// `at::<u64>("/id")`. Secrets are read by [`Answer::secret`], and lifetimes by
+    /// [`Answer::lifetime`].
     ///
     /// # Errors
     ///
@@ -162,7 +198,65 @@ impl Answer {
     pub fn at<T: serde::de::DeserializeOwned>(&self, pointer: &str) -> Result<T, ProviderError> {
         let found = self.find(pointer);
         let value = found.and_then(|json| serde_json::from_str(json).ok());
-        value.ok_or_else(|| self.unexpected(format_args!("has no such value at {pointer:?}")))
+        value.ok_or_else(|| self.expected(format_args!("JSON with such a value at {pointer:?}")))
+    }
+
+    /// The lifetime of its token, for [`Token::lives_for`](crate::Token::lives_for), in
+    /// whatever form the server names it. A pointer alone means a number of seconds.
+    ///
+    /// `None` means that the server names none: the value is missing, `null`, or a number
+    /// of seconds that is not positive. A point in time counts from the answer's own
+    /// `Date`, so that the clocks may differ; one that is over means a lifetime of zero.
+    ///
+    /// ```
+    /// # use tower_reauth::provider::{Answer, Expiry};
+    /// # use tower_reauth::{ProviderError, Token};
+    /// # fn token(answer: &Answer) -> Result<Token, ProviderError> {
+    /// let token = Token::bearer(answer.secret("/access_token")?)?;
+    /// Ok(token.lives_for(answer.lifetime("/expires_in")?))
+    /// # }
+    /// # fn others(answer: &Answer) -> Result<(), ProviderError> {
+    /// answer.lifetime(Expiry::Milliseconds("/expires_in_ms"))?;
+    /// answer.lifetime(Expiry::At("/token/expires_at"))?;
+    /// answer.lifetime(Expiry::Jwt("/access_token"))?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// That of [`Answer::unexpected`] if the body is not JSON, or the value names no
+    /// lifetime in that form.
+    #[cfg(feature = "json")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "json")))]
+    pub fn lifetime<'a>(
+        &self,
+        expiry: impl Into<Expiry<'a>>,
+    ) -> Result<Option<Duration>, ProviderError> {
+        let expiry = expiry.into();
+        let pointer = expiry.pointer();
+        let Some(json) = self.find_optional(pointer)? else {
+            return Ok(None);
+        };
+        let now = date::seconds_of_answer(self.headers(), SystemTime::now());
+        expiry.read(json, now).map_err(|_| {
+            self.expected(format_args!(
+                "JSON with {} at {pointer:?}",
+                expiry.expected()
+            ))
+        })
+    }
+
+    /// The JSON at that place, unless it is missing or `null`.
+    #[cfg(feature = "json")]
+    fn find_optional(&self, pointer: &str) -> Result<Option<&str>, ProviderError> {
+        match self.find(pointer) {
+            Some("null") => Ok(None),
+            Some(json) => Ok(Some(json)),
+            // The whole body: is it JSON at all?
+            None if self.find("").is_some() => Ok(None),
+            None => Err(self.expected("JSON")),
+        }
     }
 
     /// The JSON at that place, as it was written: nothing of it is copied.
@@ -171,7 +265,7 @@ impl Answer {
         use serde_json::value::RawValue;
         use std::collections::BTreeMap;
 
-        let mut found: &RawValue = serde_json::from_slice(&self.body).ok()?;
+        let mut found: &RawValue = serde_json::from_slice(without_bom(&self.body)).ok()?;
         let mut names = pointer.split('/');
         if !names.next()?.is_empty() {
             return None;
@@ -182,9 +276,8 @@ impl Answer {
                 let list: Vec<&RawValue> = serde_json::from_str(json).ok()?;
                 *list.get(index(name)?)?
             } else {
-                let name = name.replace("~1", "/").replace("~0", "~");
                 let object: BTreeMap<String, &RawValue> = serde_json::from_str(json).ok()?;
-                *object.get(&name)?
+                *object.get(&unescaped(name))?
             };
         }
         Some(found.get())
@@ -201,18 +294,55 @@ impl Answer {
         (self.unusable)(format!("the answer to {} {says}", self.what))
     }
 
+    /// The answer lacks what was expected.
+    fn expected(&self, expected: impl fmt::Display) -> ProviderError {
+        let found = self.found();
+        self.unexpected(format_args!("is a {found} where {expected} was expected"))
+    }
+
+    /// Describes the answer, for an error.
+    fn found(&self) -> String {
+        let mut found = self.status().to_string();
+        match self.media_type() {
+            _ if self.body.is_empty() => found += " without a body",
+            Some(media_type) => found += &format!(" with {media_type}"),
+            None => found += " without a content type",
+        }
+        if let Some(code) = self.code() {
+            found += &format!(" and the error {code}");
+        }
+        if let Some(coding) = self.headers().get(CONTENT_ENCODING) {
+            let coding = quotable(coding.as_bytes()).unwrap_or("an unknown coding");
+            found +=
+                &format!(", compressed by {coding} (put a decompression layer into the client),");
+        }
+        found
+    }
+
+    /// The media type of the body, without parameters.
+    fn media_type(&self) -> Option<&str> {
+        let value = self.headers().get(CONTENT_TYPE)?.as_bytes();
+        quotable(value.split(|byte| *byte == b';').next()?)
+    }
+
+    /// The `error` of a JSON object (RFC 6749, section 5.2), if it is a short word.
+    fn code(&self) -> Option<&str> {
+        #[cfg(feature = "json")]
+        {
+            let quoted = self.find("/error")?;
+            quotable(quoted.strip_prefix('"')?.strip_suffix('"')?.as_bytes())
+        }
+        #[cfg(not(feature = "json"))]
+        None
+    }
+
     /// The answer, if the login succeeded. As [`Call::login`](super::Call::login).
     ///
     /// # Errors
     ///
     /// See the table at [`Api`](super::Api).
     pub fn of_login(self) -> Result<Self, ProviderError> {
-        let answer = self.or_else(|status| match status.as_u16() {
-            401 | 403 => Some(ProviderError::refused),
-            _ if may_have_been_executed(status) => Some(ProviderError::unanswered),
-            _ if is_later(status) => Some(ProviderError::unavailable),
-            _ => None,
-        });
+        let answer = self.finish(Meaning::of_login, ProviderError::refused);
         let answer = answer.map(|answer| Self {
             unusable: |why| ProviderError::protocol(why).with_retry_after(NOT_SOON),
             ..answer
@@ -229,11 +359,7 @@ impl Answer {
     ///
     /// See the table at [`Api`](super::Api).
     pub fn of_logout(self) -> Result<Self, ProviderError> {
-        self.or_else(|status| match status.as_u16() {
-            401 | 404 | 410 => Some(ProviderError::token_rejected),
-            _ if is_later(status) => Some(ProviderError::unavailable),
-            _ => None,
-        })
+        self.finish(Meaning::of_logout, ProviderError::token_rejected)
     }
 
     /// The answer, if the password was changed. As [`Call::change`](super::Call::change).
@@ -242,14 +368,7 @@ impl Answer {
     ///
     /// See the table at [`Api`](super::Api).
     pub fn of_change(self) -> Result<Self, ProviderError> {
-        let answer = self.or_else(|status| match status.as_u16() {
-            401 => Some(ProviderError::token_rejected),
-            400 | 403 | 409 | 422 => Some(ProviderError::refused),
-            // To a login page as well as to one that says that it is done.
-            300..=399 | 408 | 500.. => Some(ProviderError::uncertain),
-            _ if is_later(status) => Some(ProviderError::unavailable),
-            _ => None,
-        });
+        let answer = self.finish(Meaning::of_change, ProviderError::token_rejected);
         answer.map(Self::of_what_may_have_happened)
     }
 
@@ -260,27 +379,37 @@ impl Answer {
     ///
     /// See the table at [`Api`](super::Api).
     pub fn of_exchange(self) -> Result<Option<Self>, ProviderError> {
-        if matches!(self.status.as_u16(), 400 | 401 | 403) {
-            return Ok(None);
+        match self.meaning(Meaning::of_exchange) {
+            Meaning::Done => Ok(Some(self.of_what_may_have_happened())),
+            Meaning::Denied => Ok(None),
+            Meaning::Failed(error) => Err(self.failed(error)),
         }
-        let answer = self.or_else(|status| match status.as_u16() {
-            300..=399 | 408 | 500.. => Some(ProviderError::uncertain),
-            _ if is_later(status) => Some(ProviderError::unavailable),
-            _ => None,
-        });
-        answer.map(|answer| Some(answer.of_what_may_have_happened()))
     }
 
-    /// The answer, unless its status is one of those.
-    pub(super) fn denied(
+    /// The answer, if it could be read. As [`Call::read`](super::Call::read).
+    ///
+    /// # Errors
+    ///
+    /// See the table at [`Api`](super::Api).
+    pub fn of_read(self) -> Result<Self, ProviderError> {
+        self.finish(Meaning::of_read, ProviderError::token_rejected)
+    }
+
+    fn finish(
         self,
-        statuses: &[StatusCode],
-        error: fn(Said) -> ProviderError,
+        by_status: fn(StatusCode) -> Meaning,
+        denied: fn(Quote) -> ProviderError,
     ) -> Result<Self, ProviderError> {
-        match statuses.contains(&self.status) {
-            true => Err(self.failed(error)),
-            false => Ok(self),
+        match self.meaning(by_status) {
+            Meaning::Done => Ok(self),
+            Meaning::Denied => Err(self.failed(denied)),
+            Meaning::Failed(error) => Err(self.failed(error)),
         }
+    }
+
+    fn meaning(&self, by_status: fn(StatusCode) -> Meaning) -> Meaning {
+        let declared = self.means.of(&self.head, &self.body);
+        declared.unwrap_or_else(|| by_status(self.status()))
     }
 
     fn of_what_may_have_happened(self) -> Self {
@@ -290,30 +419,23 @@ impl Answer {
         }
     }
 
-    fn or_else(
-        self,
-        error_of: impl Fn(StatusCode) -> Option<fn(Said) -> ProviderError>,
-    ) -> Result<Self, ProviderError> {
-        let status = self.status;
-        match error_of(status) {
-            _ if status.is_success() => Ok(self),
-            Some(error) => Err(self.failed(error)),
-            // After a form it says where to go on.
-            None if status.is_redirection() => Ok(self),
-            None => Err(self.failed(ProviderError::protocol)),
-        }
-    }
-
-    fn failed(&self, error: fn(Said) -> ProviderError) -> ProviderError {
-        let error = error(Said {
+    fn failed(&self, error: fn(Quote) -> ProviderError) -> ProviderError {
+        let quote = Quote {
             what: self.what.clone(),
-            status: self.status,
-        });
-        match date::retry_after(&self.headers, SystemTime::now()) {
-            Some(delay) => error.with_retry_after(delay),
-            None => error,
-        }
+            status: self.status(),
+            code: self.code().map(str::to_owned),
+        };
+        failed(error, quote, &self.head)
     }
+}
+
+/// Returns a word that an error may quote: a media type or an error code, and nothing that
+/// could be a secret.
+fn quotable(word: &[u8]) -> Option<&str> {
+    let word = std::str::from_utf8(word).ok()?.trim();
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-./+ ".contains(&byte);
+    let fits = !word.is_empty() && word.len() <= MAX_QUOTE;
+    (fits && word.bytes().all(is_plain)).then_some(word)
 }
 
 /// The place that a JSON Pointer names in a list (RFC 6901, section 4): digits
@@ -324,45 +446,16 @@ fn index(name: &str) -> Option<usize> {
     is_number.then(|| name.parse().ok())?
 }
 
-/// Whether that status says that the same request may succeed later.
-fn is_later(status: StatusCode) -> bool {
-    matches!(status.as_u16(), 408 | 425 | 429 | 500..)
-}
-
-/// Whether it does not tell what became of the request: a gateway lost patience
-/// with the server behind it, or that failed on the way. 503 is said by one
-/// that has not looked at it.
-pub(crate) fn may_have_been_executed(status: StatusCode) -> bool {
-    status == StatusCode::REQUEST_TIMEOUT
-        || status.is_server_error() && status != StatusCode::SERVICE_UNAVAILABLE
-}
-
 impl fmt::Debug for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Answer")
             .field("what", &self.what)
-            .field("status", &self.status)
-            .field("headers", &self.headers.keys().collect::<Vec<_>>())
+            .field("status", &self.status())
+            .field("headers", &self.headers().keys().collect::<Vec<_>>())
             .field("bytes", &self.body.len())
             .finish()
     }
 }
-
-/// A status that is no success. Of the answer itself nothing is quoted, since
-/// a server may echo what it was sent.
-#[derive(Debug)]
-pub(super) struct Said {
-    what: String,
-    status: StatusCode,
-}
-
-impl fmt::Display for Said {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} was answered with {}", self.what, self.status)
-    }
-}
-
-impl std::error::Error for Said {}
 
 #[cfg(test)]
 mod tests {
@@ -388,11 +481,13 @@ mod tests {
             (503, false),
             (504, true),
         ] {
+            let mut response = Response::new(());
+            *response.status_mut() = StatusCode::from_u16(status).unwrap();
             let answer = Answer {
                 what: String::from("POST /login"),
-                status: StatusCode::from_u16(status).unwrap(),
-                headers: HeaderMap::new(),
+                head: response.into_parts().0,
                 body: Zeroizing::default(),
+                means: Means::default(),
                 unusable: ProviderError::protocol,
             };
             let error = answer.of_login().unwrap_err();

@@ -1,0 +1,150 @@
+//! What an answer means: success, or which error.
+
+use std::fmt;
+use std::time::{Duration, SystemTime};
+
+use http::StatusCode;
+use http::response::Parts;
+
+use crate::date;
+use crate::provider::ProviderError;
+use crate::rejection::{Rejection, Start, Verdict};
+
+/// The delay before another login after an unexpected answer without
+/// `Retry-After`: the server may have counted a failed login.
+pub(crate) const NOT_SOON: Duration = Duration::from_secs(60);
+
+/// What some answers mean besides their statuses.
+#[derive(Default)]
+pub(super) struct Means {
+    pub(super) busy: Vec<Rejection>,
+    pub(super) refused: Vec<Rejection>,
+    pub(super) denied: Vec<Rejection>,
+}
+
+/// The meaning of an answer to a call of one kind.
+pub(super) enum Meaning {
+    Done,
+    Denied,
+    Failed(fn(Quote) -> ProviderError),
+}
+
+/// The parts of an answer that an error quotes. A server may echo what it was sent, so
+/// the session removes that.
+#[derive(Debug)]
+pub(super) struct Quote {
+    pub(super) what: String,
+    pub(super) status: StatusCode,
+    /// The `error` of a JSON object, such as `invalid_grant` (RFC 6749, section 5.2).
+    pub(super) code: Option<String>,
+}
+
+impl Means {
+    /// Returns the meaning of an answer that meets a clause. The status decides about any
+    /// other.
+    pub(super) fn of(&self, head: &Parts, body: &[u8]) -> Option<Meaning> {
+        let is_met = |clauses: &Vec<Rejection>| {
+            clauses.iter().any(|clauses| {
+                let verdict = clauses.classify_body(head, Start::Complete(body));
+                matches!(verdict, Verdict::Rejected(_))
+            })
+        };
+        if is_met(&self.busy) {
+            return Some(Meaning::Failed(ProviderError::unavailable));
+        }
+        if is_met(&self.refused) {
+            return Some(Meaning::Failed(ProviderError::refused));
+        }
+        is_met(&self.denied).then_some(Meaning::Denied)
+    }
+}
+
+impl Meaning {
+    pub(super) fn of_login(status: StatusCode) -> Self {
+        match status.as_u16() {
+            200..=399 => Self::Done,
+            401 | 403 => Self::Denied,
+            _ if may_have_been_executed(status) => Self::Failed(ProviderError::unanswered),
+            _ if is_later(status) => Self::Failed(ProviderError::unavailable),
+            _ => Self::Failed(ProviderError::protocol),
+        }
+    }
+
+    pub(super) fn of_logout(status: StatusCode) -> Self {
+        match status.as_u16() {
+            200..=399 => Self::Done,
+            401 | 404 | 410 => Self::Denied,
+            _ if is_later(status) => Self::Failed(ProviderError::unavailable),
+            _ => Self::Failed(ProviderError::protocol),
+        }
+    }
+
+    pub(super) fn of_change(status: StatusCode) -> Self {
+        match status.as_u16() {
+            200..=299 => Self::Done,
+            401 => Self::Denied,
+            400 | 403 | 409 | 422 => Self::Failed(ProviderError::refused),
+            // To a login page, or to a page that reports success.
+            300..=399 | 408 | 500.. => Self::Failed(ProviderError::uncertain),
+            _ if is_later(status) => Self::Failed(ProviderError::unavailable),
+            _ => Self::Failed(ProviderError::protocol),
+        }
+    }
+
+    pub(super) fn of_exchange(status: StatusCode) -> Self {
+        match status.as_u16() {
+            200..=299 => Self::Done,
+            400 | 401 | 403 => Self::Denied,
+            300..=399 | 408 | 500.. => Self::Failed(ProviderError::uncertain),
+            _ if is_later(status) => Self::Failed(ProviderError::unavailable),
+            _ => Self::Failed(ProviderError::protocol),
+        }
+    }
+
+    pub(super) fn of_read(status: StatusCode) -> Self {
+        match status.as_u16() {
+            200..=299 => Self::Done,
+            401 => Self::Denied,
+            _ if is_later(status) => Self::Failed(ProviderError::unavailable),
+            _ => Self::Failed(ProviderError::protocol),
+        }
+    }
+}
+
+/// Returns the error, with the answer's `Retry-After`.
+pub(super) fn failed(
+    error: fn(Quote) -> ProviderError,
+    quote: Quote,
+    head: &Parts,
+) -> ProviderError {
+    let error = error(quote);
+    match date::retry_after(&head.headers, SystemTime::now()) {
+        Some(delay) => error.with_retry_after(delay),
+        None => error,
+    }
+}
+
+/// Returns whether the same request may succeed later.
+fn is_later(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 408 | 425 | 429 | 500..)
+}
+
+/// Returns whether the request may have been executed nevertheless: a gateway gave up
+/// waiting for the server behind it, or that failed on the way. A server that answers
+/// with 503 has not looked at the request.
+pub(crate) fn may_have_been_executed(status: StatusCode) -> bool {
+    status == StatusCode::REQUEST_TIMEOUT
+        || status.is_server_error() && status != StatusCode::SERVICE_UNAVAILABLE
+}
+
+impl fmt::Display for Quote {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} was answered with {}", self.what, self.status)?;
+        match &self.code {
+            Some(code) => write!(f, " ({code})"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for Quote {}
