@@ -171,8 +171,8 @@ impl LoginContext {
         self.credentials.as_ref().map(Credentials::username)
     }
 
-    /// Returns the token that this login replaces, for login systems that extend or
-    /// exchange it. It may be dead.
+    /// Returns the token of the newest login, for login systems that extend or exchange
+    /// it. It may be dead, and requests may still use an older one.
     ///
     /// It is missing after an exchange whose answer was lost. It is also missing for the
     /// first login after a password change whose outcome is not known, and for a

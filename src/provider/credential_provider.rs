@@ -11,7 +11,8 @@ use crate::token::Token;
 ///
 /// [`writing`](crate::provider::writing) is the guide to writing one.
 ///
-/// A session calls one of the three methods at a time, in a task of its own.
+/// A session calls one of the three methods at a time, in a task of its own. Only the
+/// logout of a replaced token may run beside a login or a password change.
 ///
 /// # Cancellation
 ///

@@ -496,6 +496,12 @@ impl fmt::Debug for Rejection {
     }
 }
 
+/// Returns whether a response of this status, which is not a rejection, proves that the
+/// token is good. A server that is overloaded or broken may not have looked at it.
+pub(crate) fn is_proof(status: StatusCode) -> bool {
+    !status.is_server_error() && status != StatusCode::TOO_MANY_REQUESTS
+}
+
 /// Returns whether `needle` occurs in `haystack`.
 pub(crate) fn contains(haystack: &[u8], needle: &[u8]) -> bool {
     needle.is_empty()

@@ -9,7 +9,7 @@
 //! | `status` | a snapshot for observers |
 //! | `driver` | one per session: the lock, publication, tasks and timers |
 //! | `rules` | what to do, as a pure state machine |
-//! | `races`, `loom_tests` | tests of fixed thread schedules, and of all |
+//! | `loom_tests` | tests of all thread schedules |
 
 mod builder;
 mod change_password;
@@ -17,8 +17,6 @@ mod close;
 mod driver;
 #[cfg(all(test, reauth_loom))]
 mod loom_tests;
-#[cfg(all(test, not(reauth_loom)))]
-mod races;
 mod rules;
 mod status;
 

@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::origin::{Destination, Target};
 use crate::provider::Challenge;
 use crate::reauth::ReauthFailure;
-use crate::rejection::Rejection;
+use crate::rejection::{Rejection, is_proof};
 use crate::session::rules::{Acquire, OnRejection, Timestamp};
 
 impl Driver {
@@ -207,7 +207,7 @@ impl Driver {
         sent: Timestamp,
         status: StatusCode,
     ) {
-        if proves(status) {
+        if is_proof(status) {
             let now = self.now();
             self.step(|state, _| state.rules.accepted(generation, target, sent, now));
         }
@@ -257,10 +257,4 @@ impl Driver {
             });
         }
     }
-}
-
-/// Returns whether a response of this status, which is not a rejection, shows that the
-/// token is good. A server that is overloaded or broken may not have looked at it.
-fn proves(status: StatusCode) -> bool {
-    !status.is_server_error() && status != StatusCode::TOO_MANY_REQUESTS
 }

@@ -18,7 +18,7 @@ mod on {
     use crate::session::rules::{Event, JobKind, Launch};
 
     /// Runs a task in a span of its own. The provider's own events are in it too.
-    pub(in crate::session::driver) fn in_span<F: Future>(
+    pub(crate) fn in_span<F: Future>(
         session: Option<&str>,
         launch: Launch,
         task: F,
@@ -33,7 +33,7 @@ mod on {
     }
 
     /// Reports an event. Failures that an operator should look at are warnings.
-    pub(in crate::session::driver) fn event(session: Option<&str>, event: &Event) {
+    pub(crate) fn event(session: Option<&str>, event: &Event) {
         contained(|| match event {
             Event::LoginStarted { reason } => debug!(session, ?reason, "login started"),
             Event::LoggedIn {
@@ -74,16 +74,12 @@ mod on {
     }
 
     /// Reports that a rejected request is replayed.
-    pub(in crate::session::driver) fn replay(session: Option<&str>, generation: u64) {
+    pub(crate) fn replay(session: Option<&str>, generation: u64) {
         contained(|| debug!(session, generation, "replaying a rejected request"));
     }
 
     /// Reports that a compressed body cannot be searched for the text of a rejection.
-    pub(in crate::session::driver) fn unreadable(
-        session: Option<&str>,
-        status: StatusCode,
-        encoding: &HeaderValue,
-    ) {
+    pub(crate) fn unreadable(session: Option<&str>, status: StatusCode, encoding: &HeaderValue) {
         contained(|| {
             warn!(
                 session,
@@ -97,7 +93,7 @@ mod on {
     }
 
     /// Reports that the outcome of a login or of a password change could not be stored.
-    pub(in crate::session::driver) fn not_stored(error: &Error) {
+    pub(crate) fn not_stored(error: &Error) {
         contained(|| {
             warn!(
                 error = %ErrorChain(error),
@@ -114,15 +110,15 @@ mod off {
     use crate::error::Error;
     use crate::session::rules::{Event, Launch};
 
-    pub(in crate::session::driver) fn in_span<F: Future>(_: Option<&str>, _: Launch, task: F) -> F {
+    pub(crate) fn in_span<F: Future>(_: Option<&str>, _: Launch, task: F) -> F {
         task
     }
 
-    pub(in crate::session::driver) fn event(_: Option<&str>, _: &Event) {}
+    pub(crate) fn event(_: Option<&str>, _: &Event) {}
 
-    pub(in crate::session::driver) fn replay(_: Option<&str>, _: u64) {}
+    pub(crate) fn replay(_: Option<&str>, _: u64) {}
 
-    pub(in crate::session::driver) fn unreadable(_: Option<&str>, _: StatusCode, _: &HeaderValue) {}
+    pub(crate) fn unreadable(_: Option<&str>, _: StatusCode, _: &HeaderValue) {}
 
-    pub(in crate::session::driver) fn not_stored(_: &Error) {}
+    pub(crate) fn not_stored(_: &Error) {}
 }

@@ -16,7 +16,8 @@ pub enum Event {
         /// Why it is needed.
         reason: Reason,
     },
-    /// A login yielded a token. The token is in use now, unless the session was
+    /// A login yielded a token. Requests use it from now on, or, if it was refreshed ahead
+    /// of time, once the server has accepted it. Neither happens if the session was
     /// logged out in the meantime.
     #[non_exhaustive]
     LoggedIn {
@@ -39,8 +40,9 @@ pub enum Event {
         /// How long the login took.
         elapsed: Duration,
     },
-    /// The server rejected the current token. No new request uses it until the
-    /// login that follows has ended.
+    /// The server rejected the current token. A newer token that is not yet in use
+    /// replaces it. Otherwise no new request uses it until the login that follows has
+    /// ended.
     #[non_exhaustive]
     TokenRejected {
         /// The token's number.

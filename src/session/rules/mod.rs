@@ -96,15 +96,16 @@ use time::BRIEFLY;
 /// 5. [`signal`](Rules::signal): how requests may use the published token;
 /// 6. [`take_events`](Rules::take_events): what to count and to emit.
 ///
-/// Getters change nothing and may be called at any time: `signal` (also by an event
-/// that publishes a token), [`state`](Rules::state),
+/// Getters change nothing and may be called at any time: `signal` (also when a token is
+/// published, and before step 2, where `None` means that no token stays published), [`state`](Rules::state),
 /// [`is_open`](Rules::is_open), [`is_usable`](Rules::is_usable),
 /// [`is_logging_in`](Rules::is_logging_in), [`generation`](Rules::generation),
 /// [`candidate`](Rules::candidate), [`ends`](Rules::ends),
 /// [`last_error`](Rules::last_error), [`errors`](Rules::errors),
 /// [`next_attempt`](Rules::next_attempt),
 /// [`logouts`](Rules::logouts), [`logout_result`](Rules::logout_result),
-/// [`ending`](Rules::ending), [`has_retired_all`](Rules::has_retired_all) and
+/// [`ending`](Rules::ending), [`retiring`](Rules::retiring),
+/// [`has_retired_all`](Rules::has_retired_all) and
 /// [`is_waiting_for`](Rules::is_waiting_for).
 ///
 /// # Invariants

@@ -11,9 +11,10 @@ use http::{Request, Response, header};
 use http_body_util::Full;
 use tower::{Layer, ServiceExt};
 
-use super::driver::on_timer;
-use super::rules::Acquire;
+use super::timer_task::on_timer;
 use super::*;
+use crate::session::rules::Acquire;
+use crate::session::*;
 use crate::{
     BoxError, Buffer, FixedToken, IfEmpty, LoginContext, Never, Profile, ProviderError, Replay,
     SessionLayer, provider_fn,
