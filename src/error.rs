@@ -1,14 +1,14 @@
 //! Why a request was not sent, or an operation of the session failed.
 
-use std::fmt;
+use std::fmt::{self, Write};
 use std::iter;
 use std::sync::Arc;
 use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
-use zeroize::Zeroizing;
 
 use crate::BoxError;
+use crate::secret::excerpt::Excerpt;
 use crate::secret::redact::{quotes, redact};
 
 /// An error of the session.
@@ -229,6 +229,14 @@ impl std::error::Error for Error {
 /// The most errors of a chain that are read: sources may form a cycle.
 const MOST_CAUSES: usize = 32;
 
+/// The limit for the text of an error and its causes, in bytes: enough for a person,
+/// where an error may quote a whole answer.
+const MOST_TEXT: usize = 4 * 1024;
+
+/// The limit for the `Debug` forms of an error and its causes, in bytes. They are only
+/// searched for secrets. A backtrace, which some errors show, fits.
+const MOST_DEBUG: usize = 64 * 1024;
+
 /// Iterates over an error and its causes.
 pub(crate) fn with_causes<'a>(
     error: Option<&'a (dyn std::error::Error + 'static)>,
@@ -236,40 +244,58 @@ pub(crate) fn with_causes<'a>(
     iter::successors(error, |error| error.source()).take(MOST_CAUSES)
 }
 
-/// Displays an error and its causes on one line.
+/// Displays an error and its causes on one line, which ends in "…" where it is too long.
 ///
 /// Skips a cause that the line already ends with, since many errors include
 /// the text of their source in their own.
-pub(crate) struct ErrorChain<'a>(pub(crate) &'a dyn std::error::Error);
+pub(crate) struct ErrorChain<'a>(pub(crate) &'a (dyn std::error::Error + 'static));
 
 impl ErrorChain<'_> {
-    /// Returns whether there are causes that are not displayed.
-    pub(crate) fn is_truncated(&self) -> bool {
-        let last = with_causes(self.0.source()).nth(MOST_CAUSES - 1);
-        last.is_some_and(|last| last.source().is_some())
+    /// Returns the line. It is cut after [`MOST_TEXT`] bytes, or if there are causes
+    /// that it does not show.
+    fn line(&self) -> Excerpt {
+        let mut line = Excerpt::new(MOST_TEXT);
+        let mut last = self.0;
+        for cause in with_causes(Some(self.0)) {
+            last = cause;
+            // In a buffer of its own: a cause that the line ends with must not cut it.
+            let mut text = Excerpt::new(MOST_TEXT);
+            text.append(cause);
+            if line.as_str().ends_with(text.as_str()) && !text.is_cut() {
+                continue;
+            }
+            if !line.as_str().is_empty() {
+                line.append(": ");
+            }
+            line.append(text.as_str());
+            if text.is_cut() {
+                line.cut();
+            }
+        }
+        if last.source().is_some() {
+            line.cut();
+        }
+        line
     }
 }
 
 impl fmt::Display for ErrorChain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Wiped: a provider's error may quote a secret.
-        let mut line = Zeroizing::new(self.0.to_string());
-        for cause in with_causes(self.0.source()) {
-            let cause = Zeroizing::new(cause.to_string());
-            if !line.ends_with(&**cause) {
-                line.push_str(": ");
-                line.push_str(&cause);
-            }
+        let line = self.line();
+        f.write_str(line.as_str())?;
+        match line.is_cut() {
+            true => f.write_char('…'),
+            false => Ok(()),
         }
-        f.write_str(&line)
     }
 }
 
-/// Returns the text of a cause without `secrets`, if it quotes one: a server's message
+/// Returns the text of a cause without `secrets`, if it may quote one: a server's message
 /// may quote the request, and a store's the record.
 ///
-/// A cause that quotes no secret, in any escaped form, keeps its type. Secrets of fewer
-/// than four bytes are not searched for, since any text contains those.
+/// A cause that quotes no secret, as it is or escaped once, keeps its type. A cause that
+/// is too long to be read to its end may quote a secret in the rest. Secrets of fewer than
+/// four bytes are not searched for, since any text contains those.
 pub(crate) fn redacted_cause(
     cause: &(dyn std::error::Error + 'static),
     secrets: &[SecretString],
@@ -277,20 +303,34 @@ pub(crate) fn redacted_cause(
     let secrets = secrets.iter().map(ExposeSecret::expose_secret);
     let secrets = secrets.filter(|secret| secret.len() >= 4);
     let secrets: Vec<&str> = secrets.collect();
-    let chain = ErrorChain(cause);
-    let text = Zeroizing::new(chain.to_string());
-    let debug = Zeroizing::new(format!("{cause:?}"));
-    // A truncated chain may quote a secret in a part that was not read.
-    if !chain.is_truncated() && !quotes(&text, &secrets) && !quotes(&debug, &secrets) {
+    let may_quote = |text: &Excerpt| text.is_cut() || quotes(text.as_str(), &secrets);
+    let line = ErrorChain(cause).line();
+    if !may_quote(&line) && !may_quote(&debug(cause)) {
         return None;
     }
-    Some(redact(&text, &secrets).into_owned().into())
+    let mut text = redact(line.as_str(), line.extent(), &secrets).into_owned();
+    if line.is_cut() {
+        text.push('…');
+    }
+    Some(text.into())
+}
+
+/// Returns how an error and its causes look to `Debug`.
+fn debug(error: &(dyn std::error::Error + 'static)) -> Excerpt {
+    let mut text = Excerpt::new(MOST_DEBUG);
+    for cause in with_causes(Some(error)) {
+        text.append(format_args!("{cause:?}\n"));
+    }
+    text
 }
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
     use crate::provider::ProviderError;
+    use crate::secret::percent::percent_encoded;
 
     /// An error whose source is itself, or the given one.
     #[derive(Debug)]
@@ -320,31 +360,159 @@ mod tests {
 
     #[test]
     fn an_error_is_displayed_with_each_cause_once() {
+        let half: &str = "x".repeat(MOST_TEXT / 2 + 1).leak();
         for (texts, line) in [
             (&["a"][..], "a"),
             (&["a", "b", "c"], "a: b: c"),
             (&["a: b: c", "b: c", "c", "d"], "a: b: c: d"),
             (&["a", "", "b"], "a: b"),
+            (&["", "a"], "a"),
+            (&[half, half], half),
         ] {
-            let error = chain(texts, false);
-            assert_eq!(ErrorChain(&error).to_string(), line);
-            assert!(!ErrorChain(&error).is_truncated());
+            assert_eq!(ErrorChain(&chain(texts, false)).to_string(), line);
         }
     }
 
     #[test]
     fn a_cycle_of_causes_is_displayed_once() {
         let error = chain(&["a", "b"], true);
-        assert_eq!(ErrorChain(&error).to_string(), "a: b");
-        assert!(ErrorChain(&error).is_truncated());
+        assert_eq!(ErrorChain(&error).to_string(), "a: b…");
         assert!(Error::find(&error).is_none());
     }
 
     #[test]
-    fn a_chain_is_truncated_behind_its_last_readable_cause() {
-        let texts = ["x"; MOST_CAUSES + 2];
-        assert!(!ErrorChain(&chain(&texts[1..], false)).is_truncated());
-        assert!(ErrorChain(&chain(&texts, false)).is_truncated());
+    fn a_chain_is_cut_behind_its_last_readable_cause() {
+        let texts = ["x"; MOST_CAUSES + 1];
+        assert_eq!(ErrorChain(&chain(&texts[1..], false)).to_string(), "x");
+        assert_eq!(ErrorChain(&chain(&texts, false)).to_string(), "x…");
+    }
+
+    #[test]
+    fn a_long_chain_is_cut() {
+        let most: &str = "x".repeat(MOST_TEXT).leak();
+        assert_eq!(ErrorChain(&chain(&[most], false)).to_string(), most);
+        let longer: &str = format!("{most}x").leak();
+        for texts in [[most, "b"], ["a", most], [most, longer]] {
+            let line = ErrorChain(&chain(&texts, false)).to_string();
+            assert_eq!(line.len(), MOST_TEXT + "…".len());
+            assert!(line.ends_with("x…"));
+        }
+    }
+
+    const SECRET: &str = "secret \"& of many characters";
+
+    fn without_secret(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
+        let redacted = redacted_cause(cause, &[SecretString::from(SECRET)]);
+        redacted.map(|redacted| redacted.to_string())
+    }
+
+    /// An error whose text has no end, and which counts how much of it was read.
+    #[derive(Default)]
+    struct Endless {
+        read: Cell<usize>,
+        has_text: bool,
+    }
+
+    impl Endless {
+        fn write(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            loop {
+                f.write_str(&"x".repeat(100))?;
+                self.read.set(self.read.get() + 100);
+            }
+        }
+    }
+
+    impl fmt::Display for Endless {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            match self.has_text {
+                true => f.write_str("text"),
+                false => self.write(f),
+            }
+        }
+    }
+
+    impl fmt::Debug for Endless {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            self.write(f)
+        }
+    }
+
+    impl std::error::Error for Endless {}
+
+    #[test]
+    fn a_cause_is_read_up_to_a_limit() {
+        let endless = Endless::default();
+        let text = without_secret(&endless).expect("a text that is cut is replaced");
+        assert_eq!(text, format!("{}…", "x".repeat(MOST_TEXT)));
+        assert!(endless.read.get() <= MOST_TEXT);
+
+        let endless = Endless {
+            has_text: true,
+            ..Endless::default()
+        };
+        assert_eq!(without_secret(&endless).as_deref(), Some("text"));
+        assert!(endless.read.get() <= MOST_DEBUG);
+    }
+
+    #[test]
+    fn a_cause_that_is_read_to_its_end_and_quotes_nothing_keeps_its_type() {
+        let text = |length| &*"x".repeat(length).leak();
+        let most = chain(&[text(MOST_TEXT)], false);
+        assert_eq!(without_secret(&most), None);
+        let longer = chain(&[text(MOST_TEXT + 1)], false);
+        assert!(without_secret(&longer).is_some());
+    }
+
+    #[test]
+    fn no_start_of_a_secret_is_left_where_a_cause_is_cut() {
+        let percent = percent_encoded(SECRET);
+        let json = SECRET.replace('"', "\\\"");
+        for quotation in [SECRET, &percent, &json] {
+            for left in 0..quotation.len() {
+                let before = ".".repeat(MOST_TEXT - left);
+                let error = chain(&[format!("{before}{quotation}").leak()], false);
+                let text = without_secret(&error).expect("a text that is cut is replaced");
+                assert_eq!(text, format!("{before}…"));
+            }
+        }
+    }
+
+    #[test]
+    fn a_secret_that_only_debug_shows_is_removed_at_any_depth() {
+        /// An error whose source is not a part of its `Debug`.
+        struct Outer(Inner);
+        #[derive(Debug)]
+        struct Inner(#[expect(dead_code, reason = "shown by `Debug`")] &'static str);
+
+        impl fmt::Debug for Outer {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("Outer")
+            }
+        }
+
+        impl fmt::Display for Outer {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("outer")
+            }
+        }
+
+        impl fmt::Display for Inner {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("inner")
+            }
+        }
+
+        impl std::error::Error for Inner {}
+
+        impl std::error::Error for Outer {
+            fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+                Some(&self.0)
+            }
+        }
+
+        let text = without_secret(&Outer(Inner(SECRET)));
+        assert_eq!(text.as_deref(), Some("outer: inner"));
+        assert_eq!(without_secret(&Outer(Inner("none"))), None);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use tower_service::Service;
 
 use super::error::{Error, ErrorKind, SessionCall, Unreadable};
-use super::message::{Extent, Secrets};
+use super::message::Secrets;
 use super::model::{LoginCredentials, LoginResult, PasswordsObject, SuccessData};
 use super::response::{ApiResponse, MAX_ANSWER};
 use crate::BoxError;
@@ -21,6 +21,7 @@ use crate::origin::{Destination, InvalidOrigin};
 use crate::provider::transport::{self, SendError};
 use crate::provider::{Api, Profile};
 use crate::secret;
+use crate::secret::redact::Extent;
 use crate::token::{InvalidToken, Token};
 
 /// Control-M's session service: `do_login`, `do_logout` and

@@ -8,7 +8,7 @@ use serde_json::Value;
 use zeroize::Zeroizing;
 
 use super::model::{ErrorData, ErrorList};
-use crate::secret::redact::{find_cut, redact, redact_bytes};
+use crate::secret::redact::{Extent, redact, redact_bytes};
 
 /// The limit for a text that an error quotes, in characters.
 const KEPT: usize = 512;
@@ -18,14 +18,6 @@ const LOOKED_AT: usize = 4096;
 
 /// The limit for the entries of an error list.
 const ERRORS_KEPT: usize = 16;
-
-/// Whether a text is complete.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Extent {
-    Whole,
-    /// The text ends where reading ended, perhaps in the middle of a secret.
-    Cut,
-}
 
 /// The secrets of a call, which no error may quote, each also in its
 /// [`printable`] form.
@@ -70,21 +62,12 @@ impl Secrets {
         self.0.iter().map(|secret| secret.as_str()).collect()
     }
 
-    fn redact_bytes<'a>(&self, bytes: &'a [u8]) -> Cow<'a, [u8]> {
-        redact_bytes(bytes, &self.all())
+    fn redact_bytes<'a>(&self, bytes: &'a [u8], extent: Extent) -> Cow<'a, [u8]> {
+        redact_bytes(bytes, extent, &self.all())
     }
 
     fn redact<'a>(&self, text: &'a str, extent: Extent) -> Cow<'a, str> {
-        let secrets = self.all();
-        let redacted = redact(text, &secrets);
-        let begun = match extent {
-            Extent::Whole => None,
-            Extent::Cut => find_cut(&redacted, &secrets),
-        };
-        match begun {
-            Some(end) => Cow::Owned(redacted[..end].to_owned()),
-            None => redacted,
-        }
+        redact(text, extent, &self.all())
     }
 }
 
@@ -94,7 +77,7 @@ impl Secrets {
 /// that is not wiped. If that breaks the JSON, for example because a secret is
 /// a field's name, `body` is parsed as it is.
 fn parse<T: DeserializeOwned>(body: &[u8], secrets: &Secrets) -> Option<T> {
-    match secrets.redact_bytes(body) {
+    match secrets.redact_bytes(body, Extent::Whole) {
         Cow::Borrowed(body) => serde_json::from_slice(body).ok(),
         Cow::Owned(redacted) => serde_json::from_slice(&redacted)
             .or_else(|_| serde_json::from_slice(body))
@@ -136,7 +119,11 @@ pub(super) fn message(body: &[u8], extent: Extent, secrets: &Secrets) -> Option<
             return None;
         }
     }
-    let body = secrets.redact_bytes(body);
+    let (body, extent) = match body.split_at_checked(LOOKED_AT) {
+        Some((start, rest)) if !rest.is_empty() => (start, Extent::Cut),
+        _ => (body, extent),
+    };
+    let body = secrets.redact_bytes(body, extent);
     let text = match extent {
         Extent::Whole => &body,
         Extent::Cut => whole_characters(&body),
@@ -355,6 +342,20 @@ mod tests {
         );
         let wide = format!("not{}0123456789", " ".repeat(LOOKED_AT - 8));
         assert_eq!(secrets.clean(&wide, Extent::Whole).as_deref(), Some("not"));
+    }
+
+    #[test]
+    fn where_a_body_is_too_long_no_beginning_of_a_secret_remains() {
+        let secrets = Secrets::default().and_str("0123456789");
+        for length in 0..=10 {
+            let body = format!("not{}0123456789", " ".repeat(LOOKED_AT - 3 - length));
+            let text = message(body.as_bytes(), Extent::Whole, &secrets);
+            let expected = match length {
+                10 => "not [redacted]",
+                _ => "not",
+            };
+            assert_eq!(text.as_deref(), Some(expected), "{length}");
+        }
     }
 
     #[test]

@@ -23,7 +23,7 @@ use crate::provider::{
     Profile, ProviderError, may_have_been_executed,
 };
 use crate::rejection::Rejection;
-use crate::secret::redact::redact;
+use crate::secret::redact::{Extent, redact};
 use crate::token::Token;
 
 /// The lifetime of a token, as documented.
@@ -292,7 +292,7 @@ impl<S, B> ControlM<S, B> {
                 .zip(text.as_deref())
                 .is_some_and(|(said, text)| {
                     // The password is removed from the message, and may be a word of it.
-                    let redacted = redact(text, &[password.expose_secret()]);
+                    let redacted = redact(text, Extent::Whole, &[password.expose_secret()]);
                     said.contains(text) || said.contains(&*redacted)
                 })
         };

@@ -9,12 +9,13 @@ use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use super::error::{Error, ErrorKind, SessionCall, Unreadable};
-use super::message::{self, Extent, Secrets};
+use super::message::{self, Secrets};
 use super::model::{ErrorList, SuccessData};
 use crate::date;
 use crate::provider::transport::{End, Received};
 use crate::rejection::contains;
 use crate::secret;
+use crate::secret::redact::Extent;
 
 /// The limit for the body of an answer, in bytes: many times the size of any
 /// answer of the session service.

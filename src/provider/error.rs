@@ -18,9 +18,10 @@ use crate::token::InvalidToken;
 /// Cheap to clone, since everybody who waits for a login gets the same one.
 /// `Display` says what kind of failure it is; what the server said is the
 /// error's [`source`](Error::source). Neither may quote a secret. The session
-/// takes out what it sent, the password and the token, where a server's
-/// message echoes them; the source is then plain text. One of fewer than four
-/// bytes is not looked for, since any text holds it.
+/// removes what it sent, the password and the token, where a server's message
+/// echoes them as they are or escaped once. The source is then plain text, and so
+/// is a source of more than 4 KiB, which is cut there. Secrets of fewer than four
+/// bytes are not searched for, since any text contains those.
 #[derive(Clone, Debug)]
 pub struct ProviderError {
     kind: ProviderErrorKind,
@@ -199,9 +200,7 @@ impl ProviderError {
     /// Removes `secrets` from the source: a server's message may quote the
     /// request, and a provider may keep it.
     ///
-    /// A source that quotes no secret, in any escaped form, is kept with its
-    /// type. Otherwise its text replaces it. Secrets of fewer than four bytes are
-    /// not searched for, since any text contains those.
+    /// See [`redacted_cause`] for the sources that keep their type.
     pub(crate) fn without(self, secrets: &[SecretString]) -> Self {
         let redacted = self.source.as_deref();
         match redacted.and_then(|source| redacted_cause(source, secrets)) {

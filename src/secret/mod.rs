@@ -1,9 +1,11 @@
 //! Buffers that are wiped, and text from which secrets were removed.
 
+pub(crate) mod excerpt;
 #[cfg(feature = "json")]
 pub(crate) mod json;
 pub(crate) mod percent;
 pub(crate) mod redact;
+mod search;
 mod unescape;
 
 use base64::Engine;

@@ -1,21 +1,21 @@
 //! Decodes escapes, and keeps for each decoded byte where it came from.
 
-use std::ops::Range;
-
 use zeroize::Zeroizing;
 
-/// A text after its escapes were decoded. It is wiped on drop.
+/// A text after the escapes of one syntax were decoded. It is wiped on drop.
 pub(super) struct Unescaped {
-    bytes: Zeroizing<Vec<u8>>,
+    pub(super) bytes: Zeroizing<Vec<u8>>,
     /// The offset in the original text of each byte, and of the text's end.
-    offsets: Vec<usize>,
-    /// The index in `bytes` of the first escape that the end of the text cuts off.
-    cut_escape: Option<usize>,
+    pub(super) offsets: Vec<usize>,
+    /// How many bytes come before the first escape that the end of the text cuts off.
+    pub(super) complete: usize,
 }
 
 /// A family of escapes.
 #[derive(Clone, Copy)]
 enum Syntax {
+    /// No escapes: each byte stands for itself.
+    Plain,
     /// JSON (RFC 8259, section 7), Rust's `Debug`, and similar.
     Backslash,
     /// HTML character references: by number, and the five names that HTML must escape.
@@ -38,47 +38,25 @@ enum Decoded {
     Cut,
 }
 
-/// Decodes a text in every way that a server may have escaped it.
+/// Decodes a text once in each way that a server may have escaped it.
 ///
-/// The result holds the text itself, the text decoded by each [`Syntax`], and
-/// each of those decoded once more, since an escaped text may be quoted in
-/// another. A syntax that decodes nothing is left out.
-pub(super) fn unescape_all(text: &[u8]) -> Vec<Unescaped> {
-    let decode_each = |text: &Unescaped| {
-        let syntaxes = Syntax::ALL.into_iter();
-        syntaxes
-            .filter_map(|syntax| text.decode(syntax))
-            .collect::<Vec<_>>()
-    };
-    let plain = Unescaped::plain(text);
-    let once = decode_each(&plain);
-    let twice: Vec<_> = once.iter().flat_map(decode_each).collect();
-    [vec![plain], once, twice].into_iter().flatten().collect()
+/// The first result is the text itself. A syntax without escapes in the text is left
+/// out. Escapes within escapes are not decoded: each level multiplies the results.
+pub(super) fn unescape_all(text: &[u8]) -> impl Iterator<Item = Unescaped> {
+    let syntaxes = Syntax::ALL.into_iter();
+    let occurring = syntaxes.filter(|syntax| syntax.occurs_in(text));
+    occurring.map(|syntax| Unescaped::decode(text, syntax))
 }
 
 impl Unescaped {
-    fn plain(text: &[u8]) -> Self {
-        Self {
-            bytes: Zeroizing::new(text.to_vec()),
-            offsets: (0..=text.len()).collect(),
-            cut_escape: None,
-        }
-    }
-
-    /// Decodes the escapes of one syntax. Returns `None` if the text has none.
-    fn decode(&self, syntax: Syntax) -> Option<Self> {
-        let text = self.bytes.as_slice();
-        if !text.iter().any(|byte| syntax.may_start_with(*byte)) {
-            return None;
-        }
+    fn decode(text: &[u8], syntax: Syntax) -> Self {
         // No escape is shorter than its value, so the buffer never grows, which
         // would leave a copy of the secret behind.
         let mut bytes = Zeroizing::new(Vec::with_capacity(text.len()));
         let mut offsets = Vec::with_capacity(text.len() + 1);
-        let mut cut_escape = None;
+        let mut complete = None;
         let mut at = 0;
         while at < text.len() {
-            let start = bytes.len();
             let length = match syntax.decode(&text[at..]) {
                 Decoded::Literal => {
                     bytes.push(text[at]);
@@ -94,53 +72,40 @@ impl Unescaped {
                     length
                 }
                 Decoded::Cut => {
-                    cut_escape.get_or_insert(start);
+                    complete.get_or_insert(bytes.len());
                     bytes.push(text[at]);
                     1
                 }
             };
-            offsets.resize(bytes.len(), self.offsets[at]);
-            // The cut escape may be a part of the escape that starts here.
-            let is_cut = |end| end <= at || matches!(syntax.decode(&text[at..end]), Decoded::Cut);
-            if self.cut_escape.is_some_and(is_cut) {
-                cut_escape.get_or_insert(start);
-            }
+            offsets.resize(bytes.len(), at);
             at += length;
         }
-        offsets.push(self.offsets[text.len()]);
-        Some(Self {
+        offsets.push(text.len());
+        Self {
+            complete: complete.unwrap_or(bytes.len()),
             bytes,
             offsets,
-            cut_escape,
-        })
-    }
-
-    /// Returns the ranges of the original text that decode to `secret`.
-    pub(super) fn find(&self, secret: &[u8]) -> impl Iterator<Item = Range<usize>> {
-        let found = self.bytes.windows(secret.len()).enumerate();
-        let found = found.filter(move |(_, found)| *found == secret);
-        found.map(move |(at, _)| self.offsets[at]..self.offsets[at + secret.len()])
-    }
-
-    /// Returns the offset in the original text of a secret that the text's end cuts off.
-    #[cfg(feature = "controlm")]
-    pub(super) fn find_cut(&self, secret: &str) -> Option<usize> {
-        let bytes = &self.bytes[..self.cut_escape.unwrap_or(self.bytes.len())];
-        let mut lengths = (1..secret.len()).rev();
-        let length = lengths.find(|length| bytes.ends_with(&secret.as_bytes()[..*length]))?;
-        Some(self.offsets[bytes.len() - length])
+        }
     }
 }
 
 impl Syntax {
-    const ALL: [Self; 4] = [Self::Backslash, Self::Ampersand, Self::Percent, Self::Form];
+    const ALL: [Self; 5] = [
+        Self::Plain,
+        Self::Backslash,
+        Self::Ampersand,
+        Self::Percent,
+        Self::Form,
+    ];
 
-    fn may_start_with(self, byte: u8) -> bool {
+    fn occurs_in(self, text: &[u8]) -> bool {
         match self {
-            Self::Backslash => byte == b'\\',
-            Self::Ampersand => byte == b'&',
-            Self::Percent => byte == b'%',
-            Self::Form => matches!(byte, b'%' | b'+'),
+            Self::Plain => true,
+            Self::Backslash => text.contains(&b'\\'),
+            Self::Ampersand => text.contains(&b'&'),
+            Self::Percent => text.contains(&b'%'),
+            // Without a plus sign a form is escaped as a URI.
+            Self::Form => text.contains(&b'+'),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::fmt;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -48,6 +49,7 @@ const CASES: &[(&str, Case)] = named![
     a_streamed_request_that_is_replayed,
     a_cookie_that_rolls,
     answers_that_echo_what_was_sent,
+    errors_that_quote_the_password,
     secrets_that_json_escapes,
 ];
 
@@ -633,6 +635,44 @@ fn answers_that_echo_what_was_sent(secrets: &Secrets) {
                 let _ = session.logout().await;
             });
         }
+    }
+}
+
+/// Quotes a secret behind a text of some length, and keeps no copy of it.
+struct Quoting {
+    before: usize,
+    secret: Canary,
+}
+
+impl fmt::Display for Quoting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&".".repeat(self.before))?;
+        f.write_str(str::from_utf8(&self.secret.bytes()).unwrap())?;
+        f.write_str(&".".repeat(100))
+    }
+}
+
+impl fmt::Debug for Quoting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl std::error::Error for Quoting {}
+
+fn errors_that_quote_the_password(secrets: &Secrets) {
+    let secrets = *secrets;
+    // The last one is cut within the password.
+    for before in [0, 1000, 4096 - 32] {
+        let provider = provider_fn(origin(), move |_: LoginContext| async move {
+            expect(&[secrets.password]);
+            let secret = secrets.password;
+            Err::<Token, _>(ProviderError::refused(Quoting { before, secret }))
+        });
+        let session = Session::new(provider.with_source(secrets.credentials()));
+        block_on(async move {
+            assert!(session.login().await.is_err());
+        });
     }
 }
 
