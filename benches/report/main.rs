@@ -7,6 +7,7 @@ mod outages;
 mod over_hyper;
 mod peers;
 mod plot;
+mod redaction;
 mod renewal;
 mod request_path;
 mod rounds;
@@ -22,13 +23,14 @@ use tokio::runtime::{Builder, Runtime};
 use plot::{bars, curves};
 use table::{Line, markdown};
 
-const TOPICS: [&str; 7] = [
+const TOPICS: [&str; 8] = [
     "request_path",
     "instructions",
     "two_threads",
     "over_hyper",
     "renewal",
     "outages",
+    "redaction",
     "counts",
 ];
 
@@ -57,6 +59,7 @@ fn run(topic: &str) -> (Vec<Line>, Option<Plot>) {
             (lines, Some(("latency.svg", plot)))
         }
         "outages" => (outages::run(), None),
+        "redaction" => (redaction::run(), None),
         "counts" => (counts(), None),
         _ => panic!("one of {TOPICS:?}"),
     }
