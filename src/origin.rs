@@ -327,12 +327,13 @@ impl Host {
         }
     }
 
-    /// `localhost` and names that end in it never leave the machine (RFC 6761,
-    /// section 6.3).
+    /// Names below `localhost` are not: RFC 6761, section 6.3, only recommends that
+    /// resolvers answer them locally. Some ask a DNS server, which may return any
+    /// address.
     fn is_this_machine(&self) -> bool {
         match self {
             Self::Ip(ip) => ip.to_canonical().is_loopback(),
-            Self::Name(name) => name == "localhost" || name.ends_with(".localhost"),
+            Self::Name(name) => name == "localhost",
         }
     }
 }
@@ -552,8 +553,9 @@ mod tests {
         for here in [
             "http://127.8.0.1:80",
             "http://[::1]:80",
+            "http://[::ffff:127.0.0.1]:80",
             "http://localhost",
-            "http://a.localhost",
+            "http://LOCALHOST:8080",
         ] {
             assert_eq!(locate(here, here), Destination::Allowed, "{here}");
         }
@@ -561,6 +563,20 @@ mod tests {
         allowed.allow_plain_http();
         let uri = "http://10.0.0.1/".parse().unwrap();
         assert_eq!(allowed.locate(&uri), Destination::Allowed);
+    }
+
+    #[test]
+    fn a_name_below_localhost_is_another_machine() {
+        for there in [
+            "http://a.localhost",
+            "http://a.localhost:8080",
+            "ws://localhost.localhost",
+            "http://localhost.",
+        ] {
+            assert_eq!(locate(there, there), Destination::Insecure, "{there}");
+        }
+        let encrypted = "https://a.localhost";
+        assert_eq!(locate(encrypted, encrypted), Destination::Allowed);
     }
 
     #[test]

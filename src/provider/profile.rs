@@ -76,6 +76,9 @@ impl Profile {
 
     /// Allows the token to go over plain `http` to another machine. Anyone on the
     /// network path can then read and use it.
+    ///
+    /// This machine is `localhost`, 127.0.0.0/8 and `::1`. A name such as
+    /// `api.localhost` is not: a resolver may ask the network for it.
     pub fn allow_plain_http(mut self) -> Self {
         self.origins.allow_plain_http();
         self

@@ -858,7 +858,6 @@ impl Places {
             Some(origin) if !self.origins.contains(&origin) => Place::Elsewhere,
             Some((scheme, host, _)) => {
                 let this_machine = host == "localhost"
-                    || host.ends_with(".localhost")
                     || host.starts_with("127.")
                     || host == "[::1]";
                 match scheme == "https" || this_machine || self.plain_http {
