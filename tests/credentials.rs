@@ -159,6 +159,45 @@ async fn variables_are_read_and_one_that_is_not_set_is_named() {
     fails(&source, SourceErrorKind::Missing).await;
 }
 
+/// Not a test of its own: [`a_variable_is_read_without_its_last_line_break`] runs it as
+/// a process with variables of its own.
+#[tokio::test]
+#[ignore = "run by another"]
+async fn with_line_breaks_in_the_environment() {
+    for (variable, password) in [
+        ("ONE_BREAK", "s3cret"),
+        ("WINDOWS_BREAK", "s3cret"),
+        ("TWO_BREAKS", " s3cret \n"),
+        ("NO_BREAK", "s3\ncret"),
+    ] {
+        let source = Env::new("USERNAME_AND_BREAK", variable);
+        assert_eq!(fetched(&source).await, pair("emuser", password));
+    }
+    let source = Env::new("USERNAME_AND_BREAK", "ONLY_A_BREAK");
+    fails(&source, SourceErrorKind::Missing).await;
+}
+
+#[test]
+fn a_variable_is_read_without_its_last_line_break() {
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args([
+            "--exact",
+            "with_line_breaks_in_the_environment",
+            "--ignored",
+        ])
+        .env("USERNAME_AND_BREAK", "emuser\n")
+        .env("ONE_BREAK", "s3cret\n")
+        .env("WINDOWS_BREAK", "s3cret\r\n")
+        .env("TWO_BREAKS", " s3cret \n\n")
+        .env("NO_BREAK", "s3\ncret")
+        .env("ONLY_A_BREAK", "\n")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("1 passed"), "{said}");
+}
+
 #[tokio::test]
 async fn a_plain_file_is_the_password_without_its_last_line_break() {
     let directory = Directory::new();

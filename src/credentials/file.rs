@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
+use super::value::without_line_break;
 use super::{CredentialSource, Credentials, SourceError};
 
 /// Longer files hold no credentials.
@@ -199,10 +200,7 @@ fn unmarked(text: &[u8]) -> &[u8] {
 
 /// The text of a file, without the line break at its end.
 fn line(text: &[u8], path: &Path) -> Result<SecretString, SourceError> {
-    let text = unmarked(text);
-    let text = text.strip_suffix(b"\n").unwrap_or(text);
-    let text = text.strip_suffix(b"\r").unwrap_or(text);
-    match std::str::from_utf8(text) {
+    match std::str::from_utf8(unmarked(text)).map(without_line_break) {
         Ok("") => Err(invalid(path, "is empty")),
         Ok(text) => Ok(text.into()),
         Err(_) => Err(invalid(path, "is no UTF-8")),
