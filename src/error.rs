@@ -1,6 +1,6 @@
 //! Why a request was not sent, or an operation of the session failed.
 
-use std::fmt::{self, Write};
+use std::fmt;
 use std::iter;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +16,11 @@ use crate::secret::redact::{quotes, redact};
 /// In place of a response it always means that **the request was not executed**:
 /// errors of the inner service pass unchanged, and a rejection is a response.
 /// It is cheap to clone: everybody who waited for a login gets the same one.
+///
+/// `Display` is one line: the operation that failed, what failed in it (the login
+/// system, the credential source, the session), and the innermost cause. For
+/// example `login failed: the login system was not reached: Connection refused`.
+/// The source has the causes in between.
 ///
 /// A response's body may end with an error of the kind
 /// [`Truncated`](ErrorKind::Truncated), which is about that response only.
@@ -38,8 +43,20 @@ use crate::secret::redact::{quotes, redact};
 #[derive(Clone)]
 pub struct Error {
     kind: ErrorKind,
+    /// The operation that failed, if one did.
+    operation: Option<Operation>,
+    /// What failed in it, if that is more than the kind says.
+    culprit: Option<&'static str>,
     source: Option<Arc<dyn std::error::Error + Send + Sync>>,
     retry_after: Option<Duration>,
+}
+
+/// An operation of the session that can fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Operation {
+    Login,
+    Logout,
+    PasswordChange,
 }
 
 /// What kind of [`Error`] it is, and what to do about it.
@@ -142,6 +159,8 @@ impl Error {
     pub(crate) fn new(kind: ErrorKind) -> Self {
         Self {
             kind,
+            operation: None,
+            culprit: None,
             source: None,
             retry_after: None,
         }
@@ -163,6 +182,18 @@ impl Error {
     #[must_use]
     pub fn find<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a Error> {
         with_causes(Some(error)).find_map(|error| error.downcast_ref())
+    }
+
+    /// Names the operation that failed, unless the error names one already.
+    pub(crate) fn during(mut self, operation: Operation) -> Self {
+        self.operation = self.operation.or(Some(operation));
+        self
+    }
+
+    /// Names what failed.
+    pub(crate) fn with_culprit(mut self, culprit: &'static str) -> Self {
+        self.culprit = Some(culprit);
+        self
     }
 
     pub(crate) fn with_source(
@@ -193,29 +224,105 @@ impl fmt::Debug for Error {
     }
 }
 
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.kind {
+impl Error {
+    /// Returns the operation that failed, if the error is about one.
+    fn operation(&self) -> Option<&'static str> {
+        match self.kind {
+            // About the session, a request or a response.
+            ErrorKind::LoggedOut
+            | ErrorKind::Closed
+            | ErrorKind::NoOrigin
+            | ErrorKind::InsecureOrigin
+            | ErrorKind::Truncated => None,
+            ErrorKind::Refused
+            | ErrorKind::PasswordExpired
+            | ErrorKind::Locked
+            | ErrorKind::InteractionRequired
+            | ErrorKind::Unavailable
+            | ErrorKind::Protocol
+            | ErrorKind::Uncertain
+            | ErrorKind::Unsupported
+            | ErrorKind::TokenRejected
+            | ErrorKind::DeadlineExceeded
+            | ErrorKind::ProviderPanicked
+            | ErrorKind::NoRuntime
+            | ErrorKind::Recursive => self.operation.map(|operation| match operation {
+                Operation::Login => "login failed",
+                Operation::Logout => "logout failed",
+                Operation::PasswordChange => "password change failed",
+            }),
+        }
+    }
+
+    /// Returns what failed, and what to do about it.
+    fn culprit(&self) -> &'static str {
+        if let (Some(Operation::PasswordChange), ErrorKind::Refused) = (self.operation, self.kind) {
+            return "the server denied it";
+        }
+        self.culprit.unwrap_or(match self.kind {
             ErrorKind::LoggedOut => "the session is logged out",
             ErrorKind::Closed => "the session is closed",
-            ErrorKind::Refused => "no token: the credentials were refused",
-            ErrorKind::PasswordExpired => "no token: the password has expired",
-            ErrorKind::Locked => "no token: the account is locked",
-            ErrorKind::InteractionRequired => "no token: the login needs a person",
-            ErrorKind::Unavailable => "no token: the login system is unavailable",
-            ErrorKind::Protocol => "no token: the login system's answer could not be read",
-            ErrorKind::Uncertain => "the answer was lost: it may have happened or not",
+            ErrorKind::Refused => "the server refused the credentials",
+            ErrorKind::PasswordExpired => "the password has expired",
+            ErrorKind::Locked => "the account is locked",
+            ErrorKind::InteractionRequired => "the login needs a person",
+            ErrorKind::Unavailable => "the login system is unavailable",
+            ErrorKind::Protocol => "the login system's answer could not be read",
+            ErrorKind::Uncertain => "the answer was lost, so it may or may not have happened",
             ErrorKind::Unsupported => "the provider does not support that",
             ErrorKind::TokenRejected => "the server rejected the token",
             ErrorKind::DeadlineExceeded => "the provider did not answer within the login timeout",
             ErrorKind::ProviderPanicked => "the provider panicked",
             ErrorKind::NoRuntime => "there is no tokio runtime to log in on",
             ErrorKind::Recursive => "the provider calls through the session that it serves",
-            ErrorKind::NoOrigin => "it is not known whether the token may go there: the session has no origin, or the request's URI is relative",
-            ErrorKind::InsecureOrigin => "the token must not go over plain http to another machine",
-            ErrorKind::Truncated => "the rest of the rejected response was dropped to release its connection for a replay, which got no token",
+            ErrorKind::NoOrigin => {
+                "it is not known whether the token may go there, since the session has no origin or \
+                 the request's URI is relative: name the origin with `Profile::at`, or use \
+                 `Profile::bound` if the client talks to one server only"
+            }
+            ErrorKind::InsecureOrigin => {
+                "the token does not go over plain http to another machine: use https, or \
+                 `Profile::allow_plain_http`"
+            }
+            ErrorKind::Truncated => {
+                "the rest of the rejected response was dropped to release its connection for a \
+                 replay, which got no token"
+            }
         })
     }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(operation) = self.operation() {
+            write!(f, "{operation}: ")?;
+        }
+        let culprit = self.culprit();
+        f.write_str(culprit)?;
+        match innermost(std::error::Error::source(self)) {
+            Some(cause) if !culprit.ends_with(cause.as_str()) => write!(f, ": {cause}"),
+            Some(_) | None => Ok(()),
+        }
+    }
+}
+
+/// Returns the text of the innermost cause, or that of a cause around it whose text
+/// ends with it, such as `<file>: No such file`.
+fn innermost(causes: Option<&(dyn std::error::Error + 'static)>) -> Option<Excerpt> {
+    let texts = with_causes(causes).map(text_of);
+    let last = texts.filter(|text| !text.as_str().is_empty()).last()?;
+    // An error of ours repeats what failed.
+    let others = with_causes(causes).filter(|cause| !cause.is::<Error>());
+    let mut around = others.map(text_of);
+    let around = around.find(|text| text.as_str().ends_with(last.as_str()));
+    Some(around.unwrap_or(last))
+}
+
+/// Returns the text of an error, in memory that is wiped: it may quote a secret.
+fn text_of(error: &(dyn std::error::Error + 'static)) -> Excerpt {
+    let mut text = Excerpt::new(MOST_TEXT);
+    text.append(error);
+    text
 }
 
 impl std::error::Error for Error {
@@ -259,8 +366,7 @@ impl ErrorChain<'_> {
         for cause in with_causes(Some(self.0)) {
             last = cause;
             // In a buffer of its own: a cause that the line ends with must not cut it.
-            let mut text = Excerpt::new(MOST_TEXT);
-            text.append(cause);
+            let text = text_of(cause);
             if line.as_str().ends_with(text.as_str()) && !text.is_cut() {
                 continue;
             }
@@ -281,12 +387,7 @@ impl ErrorChain<'_> {
 
 impl fmt::Display for ErrorChain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let line = self.line();
-        f.write_str(line.as_str())?;
-        match line.is_cut() {
-            true => f.write_char('…'),
-            false => Ok(()),
-        }
+        write!(f, "{}", self.line())
     }
 }
 

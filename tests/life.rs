@@ -1030,8 +1030,8 @@ async fn a_status_tells_a_probe_and_a_person_how_the_session_is_doing() {
     assert!(wait > Duration::ZERO && wait <= Duration::from_millis(500));
     assert_eq!(
         status.to_string(),
-        "billing: live, generation 1, ends in 3540 s, last error: no token: the login system is \
-         unavailable, next attempt in 1 s"
+        "billing: live, generation 1, ends in 3540 s, last error: login failed: the login \
+         system is unavailable: down, next attempt in 1 s"
     );
 
     session.close(MINUTE).await.unwrap();

@@ -302,8 +302,7 @@ async fn a_session_shows_no_secret_from_its_first_login_to_its_logout() {
         "login{session=\"inventory\" reason=Requested}",
         "login started session=\"inventory\" reason=Rejected",
         "login failed session=\"inventory\" reason=Requested elapsed=0ns retry_after=",
-        "error=no token: the credentials were refused: the server refused the credentials: wrong \
-         user or password",
+        "error=login failed: the server refused the credentials: wrong user or password",
         "logged in session=\"inventory\" reason=Requested generation=2 elapsed=0ns",
         "the server rejected the token session=\"inventory\" generation=2",
         "token ended session=\"inventory\" generation=1 end=",

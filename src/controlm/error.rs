@@ -235,7 +235,8 @@ impl fmt::Display for Error {
         match self.0.kind {
             ErrorKind::PlainHttp => write!(
                 f,
-                "the {call} was not sent, because it would go over plain http to another machine"
+                "the {call} was not sent, because it would go over plain http to another machine: \
+                 use https, or `allow_plain_http`"
             )?,
             ErrorKind::NotSent => write!(f, "the {call} could not be sent")?,
             ErrorKind::NoAnswer => write!(f, "the {call} got no answer")?,

@@ -79,8 +79,21 @@ impl SourceError {
         self.kind
     }
 
+    /// Returns the text of `Display`.
+    pub(crate) fn text(&self) -> &'static str {
+        match self.kind {
+            SourceErrorKind::Unavailable => "the credential source cannot be reached",
+            SourceErrorKind::Missing => "the credential source has no credentials",
+            SourceErrorKind::Invalid => "the content of the credential source is not credentials",
+            SourceErrorKind::ReadOnly => "the credential source cannot be written",
+            SourceErrorKind::Conflict => {
+                "the record in the credential source was stored by another process meanwhile"
+            }
+        }
+    }
+
     /// Removes `secrets` from the cause, which may quote the record.
-    pub(super) fn without(self, secrets: &[SecretString]) -> Self {
+    pub(crate) fn without(self, secrets: &[SecretString]) -> Self {
         let cause = self.source.as_deref();
         match cause.and_then(|cause| redacted_cause(cause, secrets)) {
             Some(redacted) => Self {
@@ -106,13 +119,7 @@ impl SourceError {
 
 impl fmt::Display for SourceError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.kind {
-            SourceErrorKind::Unavailable => "the source of the credentials cannot be reached",
-            SourceErrorKind::Missing => "there are no credentials",
-            SourceErrorKind::Invalid => "the content of the credential source is not credentials",
-            SourceErrorKind::ReadOnly => "the source of the credentials cannot be written",
-            SourceErrorKind::Conflict => "the record was stored by another process meanwhile",
-        })
+        f.write_str(self.text())
     }
 }
 

@@ -16,8 +16,9 @@ use crate::token::InvalidToken;
 /// Why a login, a logout or a password change failed.
 ///
 /// Cheap to clone, since everybody who waits for a login gets the same one.
-/// `Display` says what kind of failure it is; what the server said is the
-/// error's [`source`](Error::source). Neither may quote a secret. The session
+/// `Display` says what kind of failure it is, and whether the login system failed or
+/// the credential source, if the cause is a [`SourceError`]. What the server said is
+/// the error's [`source`](Error::source). Neither may quote a secret. The session
 /// removes what it sent, the password and the token, where a server's message
 /// echoes them as they are or escaped once. The source is then plain text, and so
 /// is a source of more than 4 KiB, which is cut there. Secrets of fewer than four
@@ -175,9 +176,52 @@ impl ProviderError {
 
     /// The provider names no source of credentials.
     pub(crate) fn no_source() -> Self {
-        Self::unsupported(
+        Self::forbidden(
             "the provider names no source of credentials: implement `CredentialProvider::source`",
         )
+    }
+
+    /// The call was not sent, for this reason. It may be sent later.
+    pub(crate) fn withheld(why: impl Into<String>) -> Self {
+        Self::unavailable(Withheld(why.into()))
+    }
+
+    /// The call is not sent while this is so.
+    pub(crate) fn forbidden(why: impl Into<String>) -> Self {
+        Self::unsupported(Withheld(why.into()))
+    }
+
+    /// Returns the error of the credential source, if that is what failed.
+    fn source_error(&self) -> Option<&SourceError> {
+        self.source.as_deref()?.downcast_ref()
+    }
+
+    /// Returns the text of `Display`.
+    fn text(&self) -> &'static str {
+        if let Some(error) = self.source_error() {
+            return error.text();
+        }
+        if self
+            .source
+            .as_deref()
+            .is_some_and(|cause| cause.is::<Withheld>())
+        {
+            return "nothing was sent";
+        }
+        match self.kind {
+            ProviderErrorKind::Refused => "the server refused the credentials",
+            ProviderErrorKind::PasswordExpired => "the password has expired",
+            ProviderErrorKind::Locked => "the account is locked",
+            ProviderErrorKind::InteractionRequired => "the login needs a person",
+            ProviderErrorKind::Unavailable => "the login system is unavailable",
+            ProviderErrorKind::NotSent => "the login system was not reached",
+            ProviderErrorKind::TokenRejected => "the server rejected the token",
+            ProviderErrorKind::Protocol => "the login system's answer could not be read",
+            ProviderErrorKind::Uncertain => {
+                "the answer was lost, so it may or may not have happened"
+            }
+            ProviderErrorKind::Unsupported => "the login system does not support that",
+        }
     }
 
     /// Returns whether the server may have checked the password: it accepted the
@@ -202,6 +246,14 @@ impl ProviderError {
     ///
     /// See [`redacted_cause`] for the sources that keep their type.
     pub(crate) fn without(self, secrets: &[SecretString]) -> Self {
+        if let Some(error) = self.source_error() {
+            // It keeps its type, and with it what failed.
+            let source = Arc::new(error.clone().without(secrets));
+            return Self {
+                source: Some(source),
+                ..self
+            };
+        }
         let redacted = self.source.as_deref();
         match redacted.and_then(|source| redacted_cause(source, secrets)) {
             Some(redacted) => Self {
@@ -221,6 +273,18 @@ impl ProviderError {
         }
     }
 }
+
+/// Why a call was not sent, which is not the login system's fault.
+#[derive(Debug)]
+struct Withheld(String);
+
+impl fmt::Display for Withheld {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Error for Withheld {}
 
 #[derive(Debug)]
 struct NoLogout;
@@ -253,20 +317,7 @@ pub(crate) fn was_not_sent(error: &(dyn std::error::Error + 'static)) -> bool {
 
 impl fmt::Display for ProviderError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.kind {
-            ProviderErrorKind::Refused => "the server refused the credentials",
-            ProviderErrorKind::PasswordExpired => "the password has expired",
-            ProviderErrorKind::Locked => "the account is locked",
-            ProviderErrorKind::InteractionRequired => "the login needs a person",
-            ProviderErrorKind::Unavailable => "the login system is unavailable",
-            ProviderErrorKind::NotSent => "the login system was not reached",
-            ProviderErrorKind::TokenRejected => "the server rejected the token",
-            ProviderErrorKind::Protocol => "the login system's answer could not be read",
-            ProviderErrorKind::Uncertain => {
-                "the answer was lost, so it may or may not have happened"
-            }
-            ProviderErrorKind::Unsupported => "the login system does not support that",
-        })
+        f.write_str(self.text())
     }
 }
 
@@ -291,7 +342,7 @@ impl From<ProviderError> for crate::Error {
             ProviderErrorKind::Uncertain => ErrorKind::Uncertain,
             ProviderErrorKind::Unsupported => ErrorKind::Unsupported,
         };
-        let ours = Self::new(kind);
+        let ours = Self::new(kind).with_culprit(error.text());
         match error.retry_after {
             Some(delay) => ours.with_retry_after(delay).with_source(error),
             None => ours.with_source(error),

@@ -51,6 +51,16 @@ impl Excerpt {
     }
 }
 
+impl Display for Excerpt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())?;
+        match self.is_cut() {
+            true => f.write_char('…'),
+            false => Ok(()),
+        }
+    }
+}
+
 impl Write for Excerpt {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         // A later part may fit, but would hide that a secret was cut off before it.

@@ -5,7 +5,7 @@ use std::future::poll_fn;
 use super::Session;
 use super::driver::{Wait, WaitResult};
 use super::rules::Start;
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, Operation};
 use crate::provider::PasswordChange;
 use crate::reauth::ReauthFailure;
 
@@ -134,7 +134,7 @@ impl LogInFirst {
         self.logins += 1;
         // A provider that sends no password cannot show which one works.
         match self.logins > 1 || self.earlier > MOST_EARLIER {
-            true => Err(Error::new(ErrorKind::Uncertain)),
+            true => Err(Error::new(ErrorKind::Uncertain).during(Operation::PasswordChange)),
             false => Ok(()),
         }
     }

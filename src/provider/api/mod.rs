@@ -304,8 +304,8 @@ impl<S: Clone, B> Api<S, B> {
         let uri = uri.map_err(no_uri)?;
         match self.origins.locate(&uri) {
             Destination::Allowed => Ok(uri),
-            Destination::Insecure => Err(ProviderError::unsupported(
-                "not sent over plain http to another machine: use https, or `Api::allow_plain_http`",
+            Destination::Insecure => Err(ProviderError::forbidden(
+                "plain http to another machine is not allowed: use https, or `Api::allow_plain_http`",
             )),
             Destination::Foreign | Destination::Unknown => Err(ProviderError::protocol(
                 "not sent: the address is on another server than the base address",

@@ -11,7 +11,7 @@ use super::job::{Job, WaitResult};
 use super::published::{Lease, Retired};
 use super::run::{self, ChangeFailure, JobResult};
 use super::state::DriverState;
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, Operation};
 use crate::loom::{self, AbortHandle};
 use crate::provider::LogoutReason;
 use crate::session::rules::{
@@ -150,11 +150,14 @@ impl Driver {
                 if sent.is_some() && may_have_used_up(error) {
                     state.previous = None;
                 }
-                WaitResult::Failed(state.rules.login_failed(error.clone(), now))
+                let error = error.clone().during(Operation::Login);
+                WaitResult::Failed(state.rules.login_failed(error, now))
             }
             JobResult::Logout { ended, outcome } => {
+                let failed = |error: Error| error.during(Operation::Logout);
+                let outcome = outcome.clone().map_err(failed);
                 state.rules.logout_landed(ended, outcome.clone());
-                WaitResult::LoggedOut(outcome.clone())
+                WaitResult::LoggedOut(outcome)
             }
             JobResult::Retire(logout) => {
                 state.rules.retire_landed(*logout, now);
@@ -165,14 +168,16 @@ impl Driver {
                 WaitResult::PasswordChange(Ok(()))
             }
             JobResult::ChangePassword(Err(ChangeFailure::Failed(error))) => {
+                let error = error.clone().during(Operation::PasswordChange);
                 state.rules.password_change_landed(Err(error.clone()), now);
-                WaitResult::PasswordChange(Err(error.clone()))
+                WaitResult::PasswordChange(Err(error))
             }
             JobResult::ChangePassword(Err(ChangeFailure::LogInFirst { has_sent })) => {
                 let has_sent = *has_sent;
                 match has_sent {
                     true => {
                         let error = Error::new(ErrorKind::Uncertain);
+                        let error = error.during(Operation::PasswordChange);
                         state.rules.password_change_landed(Err(error), now);
                     }
                     false => state.rules.password_change_put_off(now),

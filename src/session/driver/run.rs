@@ -412,7 +412,7 @@ fn paused(delay: Duration) -> Error {
          so that the account is not locked"
     );
     // Somebody may correct the password before that.
-    ProviderError::unavailable(why)
+    ProviderError::withheld(why)
         .with_retry_after(delay.min(RECHECK_EVERY))
         .into()
 }
@@ -461,7 +461,7 @@ async fn logout(
         LogoutContext::new(token, reason).fetching(move || {
             let (runner, sent) = (runner.clone(), sent.clone());
             async move {
-                let gone = || ProviderError::unavailable("the session of this logout is gone");
+                let gone = || ProviderError::withheld("the session of this logout is gone");
                 let runner = runner.upgrade().ok_or_else(gone)?;
                 let credentials = current_credentials(&runner).await?;
                 sent.push(credentials.password());
@@ -514,7 +514,7 @@ async fn current_credentials(runner: &Runner) -> Result<Credentials, ProviderErr
             refusal.unwrap_or_else(refused_before),
         )),
         // A logout must not test a password.
-        Current::Unknown => Err(ProviderError::unavailable(
+        Current::Unknown => Err(ProviderError::withheld(
             "it is not known which password works until the next login",
         )),
     }
@@ -666,13 +666,15 @@ fn may_keep(account: &OpenAccount<'_>, change: &PasswordChange) -> Result<(), Pr
         Storage::Required | Storage::InMemoryIfReadOnly => {}
     }
     match change.new_password().expose_secret().is_empty() {
-        true => Err(ProviderError::refused("the new password is empty")),
+        true => Err(ProviderError::refused(
+            "the new password is empty, so the server was not asked",
+        )),
         false => Ok(()),
     }
 }
 
 fn busy(until: Duration) -> Error {
-    ProviderError::unavailable("another password change of this account is in progress")
+    ProviderError::withheld("another password change of this account is in progress")
         .with_retry_after(until)
         .into()
 }
@@ -681,5 +683,5 @@ fn no_room() -> Error {
     let why = "the account keeps three passwords beside the current one, denied ones among \
         them, until the retention is over and a login is accepted \
         (`SessionBuilder::password_retention`)";
-    ProviderError::unavailable(why).into()
+    ProviderError::withheld(why).into()
 }

@@ -13,7 +13,7 @@ mod on {
     use http::{HeaderValue, StatusCode};
     use tracing::{Instrument, Span, debug, debug_span, info, warn};
 
-    use crate::error::{Error, ErrorChain};
+    use crate::error::Error;
     use crate::session::driver::foreign::contained;
     use crate::session::rules::{Event, JobKind, Launch};
 
@@ -50,7 +50,7 @@ mod on {
                 ?reason,
                 ?elapsed,
                 retry_after = error.retry_after().map(tracing::field::debug),
-                error = %ErrorChain(error),
+                %error,
                 "login failed"
             ),
             Event::TokenRejected { generation } => {
@@ -63,7 +63,7 @@ mod on {
             Event::PasswordChangeFailed { error, elapsed } => warn!(
                 session,
                 ?elapsed,
-                error = %ErrorChain(error),
+                %error,
                 "password change failed"
             ),
             Event::LoggedOut => info!(session, "logged out"),
@@ -96,7 +96,7 @@ mod on {
     pub(crate) fn not_stored(error: &Error) {
         contained(|| {
             warn!(
-                error = %ErrorChain(error),
+                %error,
                 "the credential store failed: the outcome is kept in memory until it works again"
             );
         });

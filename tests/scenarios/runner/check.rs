@@ -857,9 +857,8 @@ impl Places {
             Some(_) if self.origins.is_empty() => Place::Unknown,
             Some(origin) if !self.origins.contains(&origin) => Place::Elsewhere,
             Some((scheme, host, _)) => {
-                let this_machine = host == "localhost"
-                    || host.starts_with("127.")
-                    || host == "[::1]";
+                let this_machine =
+                    host == "localhost" || host.starts_with("127.") || host == "[::1]";
                 match scheme == "https" || this_machine || self.plain_http {
                     true => Place::Home,
                     false => Place::Insecure,
