@@ -159,7 +159,7 @@ fn month_of_year(token: &str) -> Option<i64> {
 }
 
 /// The days from 1970 to that day of the Gregorian calendar.
-fn days(year: i64, month: i64, day: i64) -> i64 {
+pub(crate) fn days(year: i64, month: i64, day: i64) -> i64 {
     // Years that begin in March, so that a leap day is the last of its year.
     let year = year - i64::from(month <= 2);
     let since_march = (month + 9) % 12;

@@ -6,12 +6,15 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine;
 use bytes::Bytes;
 use http::{Request, Response, Version};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, PublicKeyData, SigningKey,
+};
 use rustls::CertificateError;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -82,6 +85,62 @@ fn named(name: &str) -> impl FnOnce(&mut CertificateParams) {
     }
 }
 
+/// An element in DER.
+fn der(tag: u8, content: &[&[u8]]) -> Vec<u8> {
+    let content = content.concat();
+    let length = u16::try_from(content.len()).unwrap().to_be_bytes();
+    [&[tag, 0x82], &length[..], &content].concat()
+}
+
+/// A certificate of X.509 version 1, signed by itself, and good in these years.
+fn version_1(key: &KeyPair, not_before: &str, not_after: &str) -> CertificateDer<'static> {
+    const ECDSA_WITH_SHA256: &[u8] = &[0x06, 8, 0x2A, 0x86, 0x48, 0xCE, 0x3D, 4, 3, 2];
+    const COMMON_NAME: &[u8] = &[0x06, 3, 0x55, 4, 3];
+    let algorithm = der(0x30, &[ECDSA_WITH_SHA256]);
+    let common_name = der(0x30, &[COMMON_NAME, &der(0x0C, &[b"old"])]);
+    let name = der(0x30, &[&der(0x31, &[&common_name])]);
+    let date = |year: &str| match year.len() {
+        2 => der(0x17, &[year.as_bytes(), b"0228235959Z"]),
+        _ => der(0x18, &[year.as_bytes(), b"0228235959Z"]),
+    };
+    let validity = der(0x30, &[&date(not_before), &date(not_after)]);
+    let key_info = key.subject_public_key_info();
+    let fields = [
+        &[2, 1, 7][..],
+        &algorithm,
+        &name,
+        &validity,
+        &name,
+        &key_info,
+    ];
+    let signed = der(0x30, &fields);
+    let signature = der(0x03, &[&[0], &key.sign(&signed).unwrap()]);
+    der(0x30, &[&signed, &algorithm, &signature]).into()
+}
+
+fn pem(certificate: &CertificateDer<'_>) -> String {
+    let base64 = base64::engine::general_purpose::STANDARD.encode(certificate);
+    format!("-----BEGIN CERTIFICATE-----\n{base64}\n-----END CERTIFICATE-----\n")
+}
+
+/// Serves with a certificate of version 1, over this version of TLS.
+async fn serve_version_1(
+    certificate: CertificateDer<'static>,
+    key: &KeyPair,
+    version: &'static rustls::SupportedProtocolVersion,
+) -> String {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+    let key = provider.key_provider.load_private_key(key).unwrap();
+    let own = rustls::sign::CertifiedKey::new(vec![certificate], key);
+    let tls = rustls::ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[version])
+        .unwrap()
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(own)));
+    serve_by(TlsAcceptor::from(Arc::new(tls))).await
+}
+
 fn acceptor(own: &Own, chain: &[&Own], alpn: &[&str]) -> TlsAcceptor {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let chain = std::iter::once(own).chain(chain.iter().copied());
@@ -109,7 +168,10 @@ async fn answer(stream: TlsStream<TcpStream>) {
 
 /// Serves over TLS. Yields its origin.
 async fn serve(own: &Own, chain: &[&Own], alpn: &[&str]) -> String {
-    let acceptor = acceptor(own, chain, alpn);
+    serve_by(acceptor(own, chain, alpn)).await
+}
+
+async fn serve_by(acceptor: TlsAcceptor) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(async move {
@@ -255,26 +317,73 @@ async fn a_certificate_that_is_no_ca_vouches_for_itself_only() {
     }
 }
 
-/// A root that signed itself in version 1, which says nothing of CAs.
-const OF_VERSION_1: &str = "\
------BEGIN CERTIFICATE-----
-MIIBGTCBvwIUHNpW6HmM+5ejk1NtGCSNytDdyq4wCgYIKoZIzj0EAwIwDjEMMAoG
-A1UEAwwDb2xkMCAXDTI2MTEyNDE5Mzc0MFoYDzM5NDMwNjA4MTkzNzQwWjAOMQww
-CgYDVQQDDANvbGQwWTATBgcqhkjOPQIBBggqhkjOPQMBBwNCAARo5D2vTBS1a3YS
-+OcDM/FAVuYzHVBAQPV7KV0FA7TJoFSfpdEFSoZZo/JMhWZ8n1qbUxmaMtAtolDL
-dzjp9k1mMAoGCCqGSM49BAMCA0kAMEYCIQCihJ8VerpQULBNypKnYqTr0Wb0KOIe
-a0hfRZ03xCXXvwIhANscM7xAsOY/qJbcAAbGGWrgmMaNgmbR2qgUZJfMJEvd
------END CERTIFICATE-----
-";
+#[tokio::test]
+async fn a_certificate_of_version_1_vouches_for_itself() {
+    let key = KeyPair::generate().unwrap();
+    for (not_before, not_after) in [("49", "51"), ("2049", "1951"), ("3000", "4000")] {
+        // Before 1950 is 2049, so that these are not in date.
+        let own = version_1(&key, not_before, not_after);
+        let uri = serve_version_1(own.clone(), &key, &rustls::version::TLS13).await;
+        let why = refusal(pem(&own), &uri).await;
+        let is_in_the_future = matches!(why, CertificateError::NotValidYetContext { .. });
+        assert!(is_in_the_future, "{not_before}: {why:?}");
+    }
+    let expired = version_1(&key, "1999", "00");
+    let uri = serve_version_1(expired.clone(), &key, &rustls::version::TLS13).await;
+    let why = refusal(pem(&expired), &uri).await;
+    assert!(
+        matches!(why, CertificateError::ExpiredContext { .. }),
+        "{why:?}"
+    );
+
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        let own = version_1(&key, "99", "4000");
+        let uri = serve_version_1(own.clone(), &key, version).await;
+        // It names no host.
+        for uri in [&uri, &uri.replace("localhost", "127.0.0.1")] {
+            get(trusting(pem(&own)), uri).await.unwrap();
+        }
+        // By another, which is the same but for its dates.
+        let other = version_1(&key, "98", "4000");
+        get(trusting(pem(&other)), &uri).await.unwrap_err();
+        // A server that shows it and has another key.
+        let stranger = KeyPair::generate().unwrap();
+        let uri = serve_version_1(own.clone(), &stranger, version).await;
+        let why = refusal(pem(&own), &uri).await;
+        assert!(matches!(why, CertificateError::BadSignature), "{why:?}");
+    }
+}
 
 #[tokio::test]
-async fn a_root_of_version_1_is_a_ca() {
-    // Its key is lost, so that only a forgery can be shown.
-    let forged = Own::with(CA, named("old"));
-    let own = Own::signed_by(&forged, IsCa::NoCa, named("own"));
-    let uri = serve(&own, &[], &[]).await;
-    let why = refusal(OF_VERSION_1.to_owned(), &uri).await;
-    assert!(matches!(why, CertificateError::BadSignature), "{why:?}");
+async fn a_certificate_of_version_1_vouches_for_no_other() {
+    let issuer = Own::with(CA, |params| {
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        named("old")(params);
+    });
+    let own = version_1(&issuer.key, "99", "4000");
+    let other = Own::signed_by(&issuer, IsCa::NoCa, named("other"));
+    let uri = serve(&other, &[], &[]).await;
+    let why = refusal(pem(&own), &uri).await;
+    assert!(matches!(why, CertificateError::UnknownIssuer), "{why:?}");
+    get(trusting(issuer.pem()), &uri).await.unwrap();
+}
+
+/// As servers made it for themselves before names moved from the subject.
+#[tokio::test]
+async fn a_certificate_without_names_that_was_given_is_accepted_for_any_host() {
+    for is_ca in KINDS {
+        let nameless = |params: &mut CertificateParams| params.subject_alt_names.clear();
+        let own = Own::with(is_ca.clone(), nameless);
+        let uri = serve(&own, &[], &[]).await;
+        for uri in [&uri, &uri.replace("localhost", "127.0.0.1")] {
+            get(trusting(own.pem()), uri).await.unwrap();
+        }
+        // Only itself: not what a CA has signed.
+        let ca = Own::with(CA, named("ca"));
+        let signed = Own::signed_by(&ca, is_ca, nameless);
+        let uri = serve(&signed, &[], &[]).await;
+        get(trusting(ca.pem()), &uri).await.unwrap_err();
+    }
 }
 
 #[tokio::test]

@@ -38,10 +38,15 @@
 //! In both cases the certificate must name the host among its subject
 //! alternative names, and it must be in date. This cannot be disabled: if the
 //! certificate has another name, send requests to that name and make it resolve
-//! to the server. A trusted certificate that is not a CA does not make the
-//! client accept certificates that its key signed. Certificates are read when
-//! the client is built; build a new client when they change. Revocation is not
-//! checked.
+//! to the server. Only a given certificate without any such name, as old servers
+//! have it, is accepted for every host.
+//!
+//! A given certificate that is not a CA, or of X.509 version 1, vouches for itself
+//! only: the client does not accept certificates that its key signed. A CA vouches for
+//! those too, so a self-signed certificate of a server is better not marked as one
+//! (`-addext basicConstraints=critical,CA:FALSE` for `openssl req -x509`).
+//! Certificates are read when the client is built; build a new client when they
+//! change. Revocation is not checked.
 //!
 //! # What it does not do
 //!
@@ -57,6 +62,7 @@
 
 mod error;
 mod tls;
+mod version_1;
 
 use std::fmt;
 use std::future::Future;

@@ -17,6 +17,7 @@ use rustls::{
 use rustls_native_certs::CertificateResult;
 
 use super::error::BuildError;
+use super::version_1::Version1;
 use crate::BoxError;
 
 /// PEM text that holds certificates to trust.
@@ -41,12 +42,13 @@ pub(super) fn config(pems: &[Pem]) -> Result<ClientConfig, BuildError> {
     let ring = Arc::new(rustls::crypto::ring::default_provider());
     let mut verifier = Verifier {
         trusted: Vec::new(),
+        is_given: !pems.is_empty(),
         issuers: RootCertStore::empty(),
         algorithms: ring.signature_verification_algorithms,
     };
-    match pems.is_empty() {
-        true => trust_system(&mut verifier, rustls_native_certs::load_native_certs())?,
-        false => trust_given(&mut verifier, pems)?,
+    match verifier.is_given {
+        true => trust_given(&mut verifier, pems)?,
+        false => trust_system(&mut verifier, rustls_native_certs::load_native_certs())?,
     }
     let tls = ClientConfig::builder_with_provider(ring)
         .with_safe_default_protocol_versions()
@@ -60,7 +62,7 @@ pub(super) fn config(pems: &[Pem]) -> Result<ClientConfig, BuildError> {
 /// Trusts the system's certificates, except those that cannot be parsed.
 fn trust_system(verifier: &mut Verifier, found: CertificateResult) -> Result<(), BuildError> {
     for certificate in found.certs {
-        let _ = verifier.trust(certificate);
+        let _ = verifier.trust_root(certificate);
     }
     if verifier.trusted.is_empty() {
         let first = found.errors.into_iter().next();
@@ -134,23 +136,61 @@ fn without_text(error: PemError) -> BoxError {
 /// that was given.
 ///
 /// webpki accepts such a certificate only if another one that is trusted signed
-/// it, and never if it is marked as a CA, as many self-signed ones are.
+/// it, and never if it is marked as a CA, as many self-signed ones are, or of
+/// version 1.
 #[derive(Debug)]
 struct Verifier {
     trusted: Vec<CertificateDer<'static>>,
+    /// Whether `trusted` were given, instead of the system's.
+    is_given: bool,
     /// The CAs among `trusted`.
     issuers: RootCertStore,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
 impl Verifier {
+    /// Trusts a certificate that was given.
     fn trust(&mut self, certificate: CertificateDer<'static>) -> Result<(), rustls::Error> {
-        // A server's key must not sign certificates for other servers.
-        if is_ca(&certificate)? {
-            self.issuers.add(certificate.clone())?;
+        match Kind::of(&certificate)? {
+            Kind::Ca => self.issuers.add(certificate.clone())?,
+            // A server's key must not sign certificates for other servers, and nothing
+            // shows that one of version 1 is more than a server's.
+            Kind::EndEntity | Kind::Version1 => {}
         }
         self.trusted.push(certificate);
         Ok(())
+    }
+
+    /// Trusts a root of the system, which is a CA by the system's word.
+    fn trust_root(&mut self, certificate: CertificateDer<'static>) -> Result<(), rustls::Error> {
+        if Version1::read(&certificate).is_some() {
+            self.issuers.add(certificate.clone())?;
+        }
+        self.trust(certificate)
+    }
+
+    /// Verifies a server by its own certificate, which is trusted.
+    fn verify_trusted(
+        &self,
+        certificate: &CertificateDer<'_>,
+        server_name: &ServerName<'_>,
+        now: UnixTime,
+    ) -> Result<(), rustls::Error> {
+        if self.is_given
+            && let Some(certificate) = Version1::read(certificate)
+        {
+            return certificate.verify_dates(now);
+        }
+        let certificate = ParsedCertificate::try_from(certificate)?;
+        verify_without_issuer(&certificate, now)?;
+        match verify_server_name(&certificate, server_name) {
+            // It names no host, and was given as it is.
+            Err(rustls::Error::InvalidCertificate(CertificateError::NotValidForNameContext {
+                presented,
+                ..
+            })) if self.is_given && presented.is_empty() => Ok(()),
+            verified => verified,
+        }
     }
 }
 
@@ -163,18 +203,18 @@ impl ServerCertVerifier for Verifier {
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let certificate = ParsedCertificate::try_from(end_entity)?;
         if self.trusted.contains(end_entity) {
-            verify_without_issuer(&certificate, now)?;
-        } else {
-            verify_server_cert_signed_by_trust_anchor(
-                &certificate,
-                &self.issuers,
-                intermediates,
-                now,
-                self.algorithms.all,
-            )?;
+            self.verify_trusted(end_entity, server_name, now)?;
+            return Ok(ServerCertVerified::assertion());
         }
+        let certificate = ParsedCertificate::try_from(end_entity)?;
+        verify_server_cert_signed_by_trust_anchor(
+            &certificate,
+            &self.issuers,
+            intermediates,
+            now,
+            self.algorithms.all,
+        )?;
         verify_server_name(&certificate, server_name)?;
         Ok(ServerCertVerified::assertion())
     }
@@ -185,7 +225,10 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, certificate, signature, &self.algorithms)
+        match Version1::read(certificate) {
+            Some(own) => own.verify_tls12_signature(message, signature, &self.algorithms),
+            None => verify_tls12_signature(message, certificate, signature, &self.algorithms),
+        }
     }
 
     fn verify_tls13_signature(
@@ -194,7 +237,10 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signature, &self.algorithms)
+        match Version1::read(certificate) {
+            Some(own) => own.verify_tls13_signature(message, signature, &self.algorithms),
+            None => verify_tls13_signature(message, certificate, signature, &self.algorithms),
+        }
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
@@ -203,8 +249,12 @@ impl ServerCertVerifier for Verifier {
 }
 
 enum Kind {
+    /// It may sign others.
     Ca,
+    /// It may not.
     EndEntity,
+    /// It does not say.
+    Version1,
 }
 
 /// Verifies a certificate's dates and purpose, and returns its kind.
@@ -226,24 +276,23 @@ fn verify_without_issuer(
     }
 }
 
-/// Returns whether a certificate may sign others.
-fn is_ca(certificate: &CertificateDer<'_>) -> Result<bool, rustls::Error> {
-    let Ok(certificate) = ParsedCertificate::try_from(certificate) else {
-        // Broken, or a root of X.509 version 1, which has no mark for a CA:
-        // `RootCertStore::add` tells them apart.
-        return Ok(true);
-    };
-    let kind = match verify_without_issuer(&certificate, UnixTime::now()) {
-        // Its dates are checked when it is used, which may be another day.
-        Err(rustls::Error::InvalidCertificate(
-            CertificateError::ExpiredContext {
-                not_after: within, ..
-            }
-            | CertificateError::NotValidYetContext {
-                not_before: within, ..
-            },
-        )) => verify_without_issuer(&certificate, within),
-        kind => kind,
-    };
-    Ok(matches!(kind?, Kind::Ca))
+impl Kind {
+    fn of(certificate: &CertificateDer<'_>) -> Result<Self, rustls::Error> {
+        if Version1::read(certificate).is_some() {
+            return Ok(Self::Version1);
+        }
+        let certificate = ParsedCertificate::try_from(certificate)?;
+        match verify_without_issuer(&certificate, UnixTime::now()) {
+            // Its dates are checked when it is used, which may be another day.
+            Err(rustls::Error::InvalidCertificate(
+                CertificateError::ExpiredContext {
+                    not_after: within, ..
+                }
+                | CertificateError::NotValidYetContext {
+                    not_before: within, ..
+                },
+            )) => verify_without_issuer(&certificate, within),
+            kind => kind,
+        }
+    }
 }
