@@ -386,6 +386,30 @@ async fn a_certificate_without_names_that_was_given_is_accepted_for_any_host() {
     }
 }
 
+#[test]
+fn a_mark_before_a_certificate_is_skipped() {
+    const MARK: &str = "\u{feff}";
+    let (one, other) = (Own::new(CA).pem(), Own::new(IsCa::NoCa).pem());
+    for pem in [
+        format!("{MARK}{one}"),
+        format!("{one}{MARK}{other}"),
+        format!("{MARK}{one}{MARK}{other}{MARK}"),
+    ] {
+        trusting(pem);
+    }
+    let error = failure(client::https().ca_pem(format!("{MARK}{}", &one[..one.len() / 2])));
+    assert!(matches!(error, BuildError::Unusable { .. }), "{error:?}");
+}
+
+/// Each certificate behind a mark is trusted, not the first alone.
+#[tokio::test]
+async fn a_certificate_behind_a_mark_is_trusted() {
+    let own = Own::new(IsCa::NoCa);
+    let uri = serve(&own, &[], &[]).await;
+    let pem = format!("{}\u{feff}{}", Own::new(CA).pem(), own.pem());
+    get(trusting(pem), &uri).await.unwrap();
+}
+
 #[tokio::test]
 async fn all_that_was_given_is_trusted() {
     let directory = folder();

@@ -88,14 +88,14 @@ fn trust_given(verifier: &mut Verifier, pems: &[Pem]) -> Result<(), BuildError> 
 
 impl Pem {
     fn certificates(&self) -> Result<Vec<CertificateDer<'static>>, BuildError> {
-        let read: Result<Vec<_>, PemError> = match self {
-            Self::Text(text) => CertificateDer::pem_slice_iter(text).collect(),
+        let read = match self {
+            Self::Text(text) => read(text),
             Self::File(file) => {
                 let text = fs::read(file).map_err(|source| BuildError::Unreadable {
                     file: file.clone(),
                     source,
                 })?;
-                CertificateDer::pem_slice_iter(&text).collect()
+                read(&text)
             }
         };
         let certificates = read.map_err(|error| self.unusable(without_text(error)))?;
@@ -118,6 +118,29 @@ impl Pem {
             Self::Text(_) => None,
         }
     }
+}
+
+/// The byte order mark, by which some editors mark a file as UTF-8.
+const MARK: &[u8] = b"\xEF\xBB\xBF";
+
+/// Reads the certificates in PEM text. A mark may stand before any section, since files
+/// are put together.
+fn read(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, PemError> {
+    let mut certificates = Vec::new();
+    let mut rest = text;
+    while !rest.is_empty() {
+        let mut marks = rest.windows(MARK.len());
+        let end = marks.position(|window| window == MARK);
+        let (part, behind) = match end {
+            Some(end) => (&rest[..end], &rest[end + MARK.len()..]),
+            None => (rest, &[][..]),
+        };
+        for certificate in CertificateDer::pem_slice_iter(part) {
+            certificates.push(certificate?);
+        }
+        rest = behind;
+    }
+    Ok(certificates)
 }
 
 /// Removes the line that a PEM error quotes. It holds the key if the text lost
