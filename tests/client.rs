@@ -10,6 +10,7 @@ use base64::Engine;
 use bytes::Bytes;
 use http::{Request, Response, Version};
 use http_body_util::{BodyExt, Full};
+use hyper_util::client::legacy;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use rcgen::{
@@ -240,6 +241,38 @@ async fn the_certificate_of_another_server_is_refused() {
             _ => assert!(matches!(why, CertificateError::UnknownIssuer), "{why:?}"),
         }
     }
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_trusted_is_an_error_that_names_the_way_out() {
+    for is_ca in KINDS {
+        let uri = serve(&Own::new(is_ca), &[], &[]).await;
+        let http = trusting(Own::with(IsCa::NoCa, named("another")).pem());
+        let error = get(http.clone(), &uri).await.unwrap_err();
+        let text = "the server's certificate is not trusted (if it is the right server, give its \
+                    certificate or its CA to `ca_file`): invalid peer certificate: ";
+        assert!(error.to_string().starts_with(text), "{error}");
+        assert!(error.source().unwrap().is::<legacy::Error>());
+
+        // As the error of a login too.
+        let api = Api::new(http, uri.parse().unwrap()).unwrap();
+        let provider = provider_fn(api.profile(), move |_: LoginContext| {
+            let api = api.clone();
+            async move {
+                api.get("/login").login().await?;
+                Ok::<_, ProviderError>(Token::bearer("3f9a")?)
+            }
+        });
+        let error = Session::new(provider).token().await.unwrap_err();
+        let start = format!("login failed: the login system was not reached: {text}");
+        assert!(error.to_string().starts_with(&start), "{error}");
+    }
+    // Other faults have other ways out.
+    let own = Own::new(IsCa::NoCa);
+    let uri = serve(&own, &[], &[]).await;
+    let uri = uri.replace("localhost", "127.0.0.1");
+    let error = get(trusting(own.pem()), &uri).await.unwrap_err();
+    assert!(error.is::<legacy::Error>(), "{error}");
 }
 
 #[tokio::test]

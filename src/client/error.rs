@@ -1,8 +1,12 @@
-//! Why an HTTPS client could not be built.
+//! Why an HTTPS client could not be built, or does not trust a server.
 
 use std::fmt;
 use std::io;
+use std::iter;
 use std::path::PathBuf;
+
+use hyper_util::client::legacy;
+use rustls::CertificateError;
 
 use crate::BoxError;
 
@@ -78,5 +82,68 @@ impl std::error::Error for BuildError {
             Self::NoCertificate { .. } => None,
             Self::Unusable { source, .. } => Some(&**source),
         }
+    }
+}
+
+/// The most errors of a chain that are read: it may be a cycle.
+const MOST_CAUSES: usize = 32;
+
+/// Boxes the error of a request. If the server's certificate is not trusted, the text
+/// names the way out.
+pub(super) fn of_request(error: legacy::Error) -> BoxError {
+    match untrusted(&error) {
+        Some(why) => Box::new(Untrusted {
+            why: why.to_string(),
+            source: error,
+        }),
+        None => error.into(),
+    }
+}
+
+/// Returns the error of TLS if a certificate or a CA is missing among the trusted ones.
+fn untrusted<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
+    let causes = iter::successors(Some(error), |error| {
+        match error.downcast_ref::<io::Error>() {
+            // The error inside an `io::Error` is not its source.
+            Some(error) => error.get_ref().map(|inside| inside as _),
+            None => error.source(),
+        }
+    });
+    let mut causes = causes
+        .take(MOST_CAUSES)
+        .filter_map(|cause| cause.downcast_ref());
+    causes.find(|error| {
+        // rustls has no variant for a CA that is used as a server's certificate.
+        let is_missing = |error: &CertificateError| {
+            matches!(
+                error,
+                CertificateError::UnknownIssuer | CertificateError::Other(_)
+            )
+        };
+        matches!(error, rustls::Error::InvalidCertificate(error) if is_missing(error))
+    })
+}
+
+/// The server's certificate is not trusted.
+#[derive(Debug)]
+struct Untrusted {
+    why: String,
+    source: legacy::Error,
+}
+
+impl fmt::Display for Untrusted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "the server's certificate is not trusted (if it is the right server, give its \
+             certificate or its CA to `ca_file`): {}",
+            self.why
+        )
+    }
+}
+
+impl std::error::Error for Untrusted {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.source)
     }
 }

@@ -175,7 +175,8 @@ fn connector() -> HttpConnector {
 /// negotiated with each server (ALPN), and is HTTP/1 over plain `http`. Built by
 /// [`https`].
 ///
-/// Its errors are hyper-util's, boxed. If a server is not trusted, a
+/// Its errors are hyper-util's, boxed. If a server's certificate is not trusted, the
+/// error names [`ca_file`](Builder::ca_file) and hyper-util's is its source. A
 /// `rustls::Error` inside an `io::Error` among the sources says why.
 pub struct HttpsClient<B = Full<Bytes>> {
     client: legacy::Client<HttpsConnector<HttpConnector>, B>,
@@ -226,7 +227,8 @@ impl Future for ResponseFuture {
     type Output = Result<Response<Incoming>, BoxError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.response).poll(cx).map_err(Into::into)
+        let response = Pin::new(&mut self.response).poll(cx);
+        response.map_err(error::of_request)
     }
 }
 
