@@ -106,8 +106,10 @@ pub enum ErrorKind {
     DeadlineExceeded,
     /// The provider panicked, which is a defect in it.
     ProviderPanicked,
-    /// There is no tokio runtime to log in on, or it shut down meanwhile. Poll
-    /// the request within one.
+    /// There is no tokio runtime to log in on, it has no timer, or it shut down
+    /// meanwhile. Poll the request within one that was built with `enable_time` or
+    /// `enable_all`. To see that a timer is missing, the session catches a panic of
+    /// tokio, which the panic hook reports.
     NoRuntime,
     /// The provider sent a call through the session that it serves. Give it a
     /// client without the session's layer.
@@ -273,7 +275,10 @@ impl Error {
             ErrorKind::TokenRejected => "the server rejected the token",
             ErrorKind::DeadlineExceeded => "the provider did not answer within the login timeout",
             ErrorKind::ProviderPanicked => "the provider panicked",
-            ErrorKind::NoRuntime => "there is no tokio runtime to log in on",
+            ErrorKind::NoRuntime => {
+                "there is no tokio runtime with a timer: poll within one that was built with \
+                 `enable_time` or `enable_all`"
+            }
             ErrorKind::Recursive => "the provider calls through the session that it serves",
             ErrorKind::NoOrigin => {
                 "it is not known whether the token may go there, since the session has no origin or \

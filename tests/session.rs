@@ -768,6 +768,67 @@ fn outside_of_a_runtime_whatever_would_log_in_says_so_and_asks_nobody() {
     assert_eq!(provider.log(), [""; 0]);
 }
 
+#[test]
+fn on_a_runtime_without_a_timer_whatever_would_log_in_says_so_and_asks_nobody() {
+    let provider = Scripted::new();
+    let session = Session::new(provider.clone());
+    let builder = &mut tokio::runtime::Builder::new_current_thread();
+    let error = builder.build().unwrap().block_on(async {
+        session.login().await.unwrap_err();
+        session.token().await.unwrap_err()
+    });
+    assert_eq!(error.kind(), ErrorKind::NoRuntime);
+    let text = "login failed: there is no tokio runtime with a timer: ";
+    assert!(error.to_string().starts_with(text), "{error}");
+    assert_eq!(provider.log(), [""; 0]);
+    let timed = builder.enable_time().build().unwrap();
+    timed.block_on(session.token()).unwrap();
+    // The token is used on the other, and ends there without a wait for anything.
+    let untimed = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    untimed.block_on(async {
+        session.token().await.unwrap();
+        session.renew().await.unwrap_err();
+        session.close(Duration::from_secs(1)).await.unwrap_err();
+    });
+}
+
+/// A rejected response, whose body is not there yet, is returned.
+#[test]
+fn a_rejected_body_on_a_runtime_without_a_timer_is_returned() {
+    let session = Session::builder(Scripted::new())
+        .initial_token(Token::bearer("3f9a").unwrap())
+        .build();
+    let (mut sender, body) = http_body_util::Channel::<Bytes, Infallible>::new(1);
+    let mut response = Response::new(body);
+    *response.status_mut() = StatusCode::UNAUTHORIZED;
+    let response = Arc::new(Mutex::new(Some(response)));
+    let http = tower::service_fn(move |_: Request<Full<Bytes>>| {
+        let response = response.lock().unwrap().take();
+        std::future::ready(Ok::<_, Infallible>(response.expect("there is no replay")))
+    });
+    let client = tower::Layer::layer(&session.layer(), http);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let request = Request::get("https://api.test")
+            .body(Full::default())
+            .unwrap();
+        let sent = async {
+            tokio::task::yield_now().await;
+            sender.send_data(Bytes::from("no")).await.unwrap();
+            drop(sender);
+        };
+        let (response, ()) = tokio::join!(client.oneshot(request), sent);
+        let response = response.unwrap();
+        assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+        let body = response.into_body().collect().await.unwrap();
+        assert_eq!(body.to_bytes(), "no");
+    });
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_password_change_outside_of_a_runtime_is_not_made_and_not_uncertain() {
     let provider = Scripted::new();

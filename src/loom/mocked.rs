@@ -346,6 +346,11 @@ pub(crate) fn run<T>(main: impl Future<Output = T>) -> T {
     }))
 }
 
+/// Returns the current runtime of tokio: no model has one.
+pub(crate) fn runtime() -> Option<tokio::runtime::Handle> {
+    tokio::runtime::Handle::try_current().ok()
+}
+
 /// There is no time: what is not due never comes.
 pub(crate) async fn sleep_until(at: Instant) {
     if at > Instant::now() {

@@ -8,21 +8,29 @@ pub(crate) use tokio::sync::{Notify, futures::OwnedNotified};
 pub(crate) use tokio::task::AbortHandle;
 pub(crate) use tokio::time::{sleep_until, timeout_at};
 
+use std::panic::catch_unwind;
 use std::time::Duration;
 
 use tokio::runtime::{Handle, RuntimeFlavor};
 
+/// Returns the current runtime, if its timer is enabled.
+pub(crate) fn runtime() -> Option<Handle> {
+    let runtime = Handle::try_current().ok()?;
+    // tokio offers no other way to see that a runtime has no timer.
+    catch_unwind(|| drop(tokio::time::sleep(Duration::ZERO))).ok()?;
+    Some(runtime)
+}
+
 /// Runs `call` for at most `limit`. Returns `None` after that, and at once without
-/// a runtime.
+/// a runtime with a timer.
 pub(crate) async fn timeout<F: Future>(limit: Duration, call: F) -> Option<F::Output> {
-    Handle::try_current().ok()?;
+    runtime()?;
     tokio::time::timeout(limit, call).await.ok()
 }
 
-/// Runs a task on the current runtime. Without one, the task is dropped.
+/// Runs a task on the current runtime. Without one that has a timer, the task is dropped.
 pub(crate) fn spawn(task: impl Future<Output = ()> + Send + 'static) -> Option<AbortHandle> {
-    let runtime = Handle::try_current().ok()?;
-    Some(runtime.spawn(task).abort_handle())
+    Some(runtime()?.spawn(task).abort_handle())
 }
 
 /// Wakes another worker of the runtime. It runs the timers if the current one is about

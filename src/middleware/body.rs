@@ -10,12 +10,12 @@ use std::time::Duration;
 use bytes::Buf;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
-use tokio::runtime::Handle;
 use tokio::time::{Sleep, sleep};
 
 use super::trailers::TrailerWatch;
 use crate::BoxError;
 use crate::error::{Error, ErrorKind};
+use crate::loom;
 use crate::session::Lease;
 
 /// The most frames that are read ahead: the limit in bytes does not bound empty ones.
@@ -275,8 +275,8 @@ impl<B: Body> Prefetch<B> {
                 }
                 Poll::Ready(None) => self.prefetched.rest = Rest::Ended,
                 Poll::Pending => {
-                    // Without a runtime there is no timer, and no login can run.
-                    if self.timeout.is_none() && Handle::try_current().is_ok() {
+                    // Without a timer no login can run either.
+                    if self.timeout.is_none() && loom::runtime().is_some() {
                         self.timeout = Some(Box::pin(sleep(PREFETCH_TIMEOUT)));
                     }
                     return match &mut self.timeout {
