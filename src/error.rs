@@ -175,6 +175,10 @@ impl Error {
     }
 
     /// How long to wait before another try can succeed, where that is known.
+    ///
+    /// The session's own times come first: it honours a `Retry-After` of the server for
+    /// an hour at most, and after a refusal it asks the source of the credentials again
+    /// after 10 s.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         self.retry_after
@@ -208,6 +212,11 @@ impl Error {
 
     pub(crate) fn with_retry_after(mut self, delay: Duration) -> Self {
         self.retry_after = Some(delay);
+        self
+    }
+
+    pub(crate) fn without_retry_after(mut self) -> Self {
+        self.retry_after = None;
         self
     }
 }

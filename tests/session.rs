@@ -1028,6 +1028,42 @@ async fn an_uncertain_change_that_no_login_resolves_stays_uncertain() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_refusal_says_when_the_source_is_asked_again_whatever_the_server_asks_for() {
+    const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+    for asked_for in [Duration::from_secs(1), YEAR] {
+        let fetches = Arc::new(AtomicUsize::new(0));
+        let counted = fetches.clone();
+        let source = Source::from_fn(move || {
+            counted.fetch_add(1, SeqCst);
+            async { Ok(Credentials::new("emuser", "wrong password")) }
+        });
+        let refused =
+            move |_| async move { Err(ProviderError::refused("no").with_retry_after(asked_for)) };
+        let provider = Scripted::with_source(source);
+        provider.on_login(refused);
+        let session = Session::new(provider);
+        let error = async || session.token().await.unwrap_err();
+        let wait = Duration::from_secs(10);
+        assert_eq!(error().await.retry_after(), Some(wait));
+        sleep(wait * 4 / 10).await;
+        assert_eq!(error().await.retry_after(), Some(wait * 6 / 10));
+        let asked = fetches.load(SeqCst);
+        sleep(wait * 6 / 10 - Duration::from_millis(1)).await;
+        error().await;
+        assert_eq!(fetches.load(SeqCst), asked);
+        sleep(Duration::from_millis(1)).await;
+        assert_eq!(error().await.retry_after(), Some(wait));
+        assert!(fetches.load(SeqCst) > asked);
+
+        // Without a source nothing is asked again.
+        let provider = Scripted::new();
+        provider.on_login(refused);
+        let error = Session::new(provider).token().await.unwrap_err();
+        assert_eq!(error.retry_after(), None);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn credentials_count_as_refused_though_the_login_did_not_ask_for_them() {
     let provider = Scripted::that_asks_nothing(Credentials::new("u", "old"));
     provider.on_login(|_| async { Err(ProviderError::refused("no")) });

@@ -307,17 +307,20 @@ impl Rules {
             | ErrorKind::Truncated => false,
         };
         if is_refusal {
+            let recheck = now + RECHECK_EVERY;
+            let error = self.until_recheck(error, recheck, now);
             self.login_block = Some(Box::new(LoginBlock::Refused {
                 error: error.clone(),
-                recheck: now + RECHECK_EVERY,
+                recheck,
             }));
             return error;
         }
         if let Some(LoginBlock::Refused { recheck, .. }) = self.login_block.as_deref_mut() {
             // The error is not about the credentials: they stay refused.
             let asked_for = error.retry_after().unwrap_or_default();
-            *recheck = now + asked_for.min(LONGEST_RETRY_AFTER).max(RECHECK_EVERY);
-            return error;
+            let next = now + asked_for.min(LONGEST_RETRY_AFTER).max(RECHECK_EVERY);
+            *recheck = next;
+            return self.until_recheck(error, next, now);
         }
         let delay = self.backoff.next(error.retry_after(), &mut self.rng);
         let error = error.with_retry_after(delay);
@@ -339,7 +342,21 @@ impl Rules {
             LoginBlock::Refused { recheck, .. } if self.settings.has_source && *recheck <= now => {
                 None
             }
-            LoginBlock::Refused { error, .. } => Some(error.clone()),
+            LoginBlock::Refused { error, recheck } => {
+                Some(self.until_recheck(error.clone(), *recheck, now))
+            }
+        }
+    }
+
+    /// Returns the error of a login that is tried again at `recheck` and not before,
+    /// whatever the server asked for. Without a source it is not tried again at all.
+    fn until_recheck(&self, error: Error, recheck: Timestamp, now: Timestamp) -> Error {
+        match error.retry_after() {
+            Some(_) if self.settings.has_source => {
+                error.with_retry_after(recheck.saturating_sub(now))
+            }
+            Some(_) => error.without_retry_after(),
+            None => error,
         }
     }
 
