@@ -14,6 +14,11 @@ use crate::date;
 /// later line replaces an earlier one of the same name, domain and path, and a
 /// line that deletes the cookie, or sets it to nothing, sets none.
 ///
+/// A browser keeps a cookie for each path. A token has one value for all paths, so of
+/// several the cookie with the shortest path is taken, which is for the most requests:
+/// of `sid=a; Path=/` and `sid=b; Path=/login` it is `a`, in either order. A cookie
+/// without a path counts as one for `/`, and of equal ones the last is taken.
+///
 /// ```
 /// use std::time::Duration;
 /// use http::{HeaderMap, header};
@@ -34,14 +39,14 @@ pub struct SetCookie {
 
 impl SetCookie {
     /// The cookie `name` that an answer with these headers sets, if it does.
-    /// The last one, where it sets several.
+    /// Where it sets several, the one for the most paths, and the last of those.
     #[must_use]
     pub fn find(headers: &HeaderMap, name: &str) -> Option<Self> {
         Self::find_by(headers, |other| other == name)
     }
 
     /// As [`SetCookie::find`], for a cookie whose name is not known in full:
-    /// the last one that is set of those that `is_meant`.
+    /// that of the last name that is set, of those that `is_meant`.
     #[must_use]
     pub fn find_by(headers: &HeaderMap, is_meant: impl Fn(&str) -> bool) -> Option<Self> {
         let now = date::seconds_of_answer(headers, SystemTime::now());
@@ -53,11 +58,15 @@ impl SetCookie {
             set.retain(|earlier| !earlier.is_replaced_by(&line));
             set.push(line);
         }
-        let last = set.into_iter().rev().find(|line| !line.deletes())?;
+        set.retain(|line| !line.deletes());
+        let name = set.last()?.name;
+        let same = set.into_iter().rev().filter(|line| line.name == name);
+        // The first of equals, which is the last line.
+        let found = same.min_by_key(|line| line.path.len().max(1))?;
         Some(Self {
-            name: last.name.to_owned(),
-            value: SecretString::from(last.value),
-            lifetime: last
+            name: found.name.to_owned(),
+            value: SecretString::from(found.value),
+            lifetime: found
                 .seconds
                 .and_then(|seconds| Some(Duration::from_secs(u64::try_from(seconds).ok()?))),
         })
@@ -300,6 +309,27 @@ mod tests {
         assert_eq!(value(&domains).as_deref(), Some("1"));
         let domains = ["sid=1; Domain=a.test; Domain=", "sid=; Domain=a.test"];
         assert_eq!(value(&domains), None);
+    }
+
+    #[test]
+    fn of_several_paths_the_cookie_of_the_shortest_is_taken() {
+        for (lines, taken) in [
+            (["sid=a; Path=/", "sid=b; Path=/login"], "a"),
+            (["sid=b; Path=/login", "sid=a; Path=/"], "a"),
+            (["sid=a", "sid=b; Path=/login"], "a"),
+            (["sid=a; Path=/", "sid=b"], "b"),
+            (["sid=b; Path=/api/v1", "sid=a; Path=/api"], "a"),
+            (["sid=a; Path=/; Max-Age=0", "sid=b; Path=/login"], "b"),
+        ] {
+            assert_eq!(value(&lines).as_deref(), Some(taken), "{lines:?}");
+        }
+        let mut headers = HeaderMap::new();
+        for line in ["SID_1=a; Path=/", "SID_2=b; Path=/x", "SID_2=c; Path=/xy"] {
+            headers.append(header::SET_COOKIE, line.parse().unwrap());
+        }
+        let found = SetCookie::find_by(&headers, |name| name.starts_with("SID_")).unwrap();
+        let (name, value) = found.into_parts();
+        assert_eq!((name.as_str(), value.expose_secret()), ("SID_2", "b"));
     }
 
     #[test]
