@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderName, Request, Response, StatusCode};
@@ -291,4 +292,75 @@ async fn a_cookie_joins_those_of_the_request() {
         StatusCode::OK
     );
     assert_eq!(seen(&noted), values(&["theme=dark; sid=1"]));
+}
+
+/// A function that yields the given value, and counts how often it is asked.
+fn rotating(value: &Arc<Mutex<&'static str>>) -> (Arc<AtomicUsize>, FixedToken) {
+    let reads = Arc::new(AtomicUsize::new(0));
+    let (value, counted) = (value.clone(), reads.clone());
+    let key = FixedToken::api_key_from(home(), move || {
+        counted.fetch_add(1, Ordering::Relaxed);
+        let value = *value.lock().unwrap();
+        async move { Ok(value.into()) }
+    });
+    (reads, key)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_is_rotated_before_it_expires_costs_no_rejection() {
+    let value = Arc::new(Mutex::new("old"));
+    let (reads, key) = rotating(&value);
+    let accepted = Arc::new(Mutex::new(vec!["old"]));
+    let rejections = Arc::new(AtomicUsize::new(0));
+    let (accepts, counted) = (accepted.clone(), rejections.clone());
+    let service = tower::service_fn(move |request: Request<Full<Bytes>>| {
+        let mut response = Response::new(Full::<Bytes>::default());
+        let key = request.headers()["x-api-key"].to_str().unwrap().to_owned();
+        if !accepts.lock().unwrap().contains(&&*key) {
+            counted.fetch_add(1, Ordering::Relaxed);
+            *response.status_mut() = StatusCode::UNAUTHORIZED;
+        }
+        async move { Ok::<_, Infallible>(response) }
+    });
+    let session = Session::new(key);
+    let client = session.layer().layer(service);
+    let send = || client.clone().oneshot(get(HOME));
+    for minute in 0..60 {
+        match minute {
+            48 => {
+                *value.lock().unwrap() = "new";
+                accepted.lock().unwrap().push("new");
+            }
+            50 => accepted.lock().unwrap().retain(|key| *key == "new"),
+            _ => {}
+        }
+        for _ in 0..6 {
+            assert_eq!(send().await.unwrap().status(), StatusCode::OK);
+            tokio::time::sleep(Duration::from_secs(10)).await;
+        }
+    }
+    assert_eq!(rejections.load(Ordering::Relaxed), 0);
+    let reads = reads.load(Ordering::Relaxed);
+    assert!((50..=61).contains(&reads), "{reads} in an hour");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_nobody_uses_is_not_read_again() {
+    let (reads, key) = rotating(&Arc::new(Mutex::new("old")));
+    let session = Session::new(key);
+    drop(session.token().await.unwrap());
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    assert!(reads.load(Ordering::Relaxed) <= 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_is_always_the_same_is_not_read_again() {
+    let (_, service) = server("x-api-key", "3f9a");
+    let session = Session::new(FixedToken::api_key(home(), "3f9a"));
+    let client = session.layer().layer(service);
+    for _ in 0..60 {
+        client.clone().oneshot(get(HOME)).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(60)).await;
+    }
+    assert_eq!(session.stats().all_logins().succeeded, 1);
 }

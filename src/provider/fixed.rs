@@ -4,6 +4,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::HeaderName;
 use http::header;
@@ -19,6 +20,11 @@ use crate::token::Token;
 /// When the server rejects it, it is read anew: a value that has changed
 /// replaces it and the request is replayed; the same value stays in use and
 /// the response is returned.
+///
+/// A value that a function reads is also read anew in the background, a minute after
+/// the last time, while requests use it. A token that is rotated before it expires, as
+/// Kubernetes rotates the file of a service account, so costs no rejection. Each
+/// reading counts as a login.
 ///
 /// ```
 /// use tower_reauth::{FixedToken, Profile, Session};
@@ -41,7 +47,13 @@ pub struct FixedToken {
     header: HeaderName,
     prefix: String,
     read: Arc<Read>,
+    /// When it is read again, unless it is always the same.
+    read_again: Option<Duration>,
 }
+
+/// As often as Kubernetes' own client reads the file of a service account. It is
+/// rotated two minutes before its end at the latest.
+const READ_AGAIN: Duration = Duration::from_secs(60);
 
 type Read = dyn Fn() -> Pin<Box<dyn Future<Output = Result<SecretString, SourceError>> + Send>>
     + Send
@@ -50,11 +62,11 @@ type Read = dyn Fn() -> Pin<Box<dyn Future<Output = Result<SecretString, SourceE
 impl FixedToken {
     /// Sends `key` as `x-api-key`.
     pub fn api_key(profile: Profile, key: impl Into<SecretString>) -> Self {
-        Self::api_key_from(profile, always(key.into()))
+        Self::api_key_from(profile, always(key.into())).once()
     }
 
     /// Sends as `x-api-key` what `read` yields, which is read again when the
-    /// server rejects it.
+    /// server rejects it, and each minute while it is used.
     pub fn api_key_from<F, Fut>(profile: Profile, read: F) -> Self
     where
         F: Fn() -> Fut + Send + Sync + 'static,
@@ -65,16 +77,32 @@ impl FixedToken {
             header: HeaderName::from_static("x-api-key"),
             prefix: String::new(),
             read: Arc::new(move || Box::pin(read())),
+            read_again: Some(READ_AGAIN),
         }
     }
 
     /// Sends `token` as `Authorization: Bearer <token>`.
     pub fn bearer(profile: Profile, token: impl Into<SecretString>) -> Self {
-        Self::bearer_from(profile, always(token.into()))
+        Self::bearer_from(profile, always(token.into())).once()
     }
 
     /// Sends as `Authorization: Bearer <token>` what `read` yields, which is
-    /// read again when the server rejects it.
+    /// read again when the server rejects it, and each minute while it is used.
+    ///
+    /// ```
+    /// use tower_reauth::{FixedToken, Profile, Session, SourceError};
+    ///
+    /// const FILE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
+    ///
+    /// let session = Session::new(FixedToken::bearer_from(
+    ///     Profile::at("https://kubernetes.default.svc".parse()?),
+    ///     || async {
+    ///         let token = std::fs::read_to_string(FILE).map_err(SourceError::unavailable)?;
+    ///         Ok(token.trim_end().into())
+    ///     },
+    /// ));
+    /// # Ok::<(), tower_reauth::InvalidOrigin>(())
+    /// ```
     pub fn bearer_from<F, Fut>(profile: Profile, read: F) -> Self
     where
         F: Fn() -> Fut + Send + Sync + 'static,
@@ -109,6 +137,14 @@ impl FixedToken {
     }
 }
 
+impl FixedToken {
+    /// It is always the same.
+    fn once(mut self) -> Self {
+        self.read_again = None;
+        self
+    }
+}
+
 fn always(
     token: SecretString,
 ) -> impl Fn() -> std::future::Ready<Result<SecretString, SourceError>> + Send + Sync {
@@ -122,7 +158,11 @@ impl CredentialProvider for FixedToken {
 
     async fn login(&self, _: LoginContext) -> Result<Token, ProviderError> {
         let token = (self.read)().await?;
-        Ok(Token::prefixed(self.header.clone(), &self.prefix, token)?)
+        let token = Token::prefixed(self.header.clone(), &self.prefix, token)?;
+        Ok(match self.read_again {
+            Some(delay) => token.refresh_in(delay),
+            None => token,
+        })
     }
 }
 
