@@ -78,6 +78,37 @@ const LOOKED_AT: usize = 4096;
 /// # }
 /// ```
 ///
+/// # "`dyn CloneService<..>` cannot be shared between threads safely"
+///
+/// is the compiler's message if the client is a `BoxCloneService`, which is not `Sync`.
+/// Box the client as a `BoxCloneSyncService` instead, or put a `buffer` around it:
+///
+/// ```
+/// # use bytes::Bytes;
+/// # use http::{Request, Response};
+/// # use http_body_util::Full;
+/// # use tower::ServiceBuilder;
+/// # use tower::util::{BoxCloneService, BoxCloneSyncService};
+/// # use tower_reauth::{BoxError, Credentials, Session, controlm::ControlM};
+/// # type Body = Full<Bytes>;
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), BoxError> {
+/// # let base: http::Uri = "https://ctm.example.com:8443/automation-api".parse()?;
+/// # let credentials = || Credentials::new("emuser", "s3cret");
+/// # let http = tower::service_fn(|_: Request<Body>| async {
+/// #     Ok::<_, BoxError>(Response::new(Body::default()))
+/// # });
+/// # let boxed = BoxCloneService::<Request<Body>, Response<Body>, BoxError>::new(http);
+/// let http = BoxCloneSyncService::new(http);
+/// let session = Session::new(ControlM::new(http, base.clone(), credentials())?);
+///
+/// // A client that was boxed elsewhere:
+/// let http = ServiceBuilder::new().buffer(16).service(boxed);
+/// let session = Session::new(ControlM::new(http, base, credentials())?);
+/// # Ok(())
+/// # }
+/// ```
+///
 /// # Failures
 ///
 /// Each [`ProviderError`] of a call has a [`controlm::Error`](Error) as its

@@ -22,7 +22,9 @@ const ATTEMPTS: u32 = 5;
 /// password that this program changes, see `FileStore`.
 ///
 /// Files are read on tokio's threads for blocking calls, and what is read is
-/// wiped. Errors name the file and quote nothing of it.
+/// wiped. Errors name the file and quote nothing of it. Permissions are not checked:
+/// whoever puts the files there restricts them (the mode 0600 on Unix, an access
+/// control list on Windows).
 ///
 /// ```
 /// use tower_reauth::Source;

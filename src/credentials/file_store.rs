@@ -66,6 +66,11 @@ const LOCK_POLL: Duration = Duration::from_millis(2);
 /// the user that this program runs as. A new file is for its owner only. A symbolic
 /// link is an error, since the rename would replace the link.
 ///
+/// "For its owner only" is the mode 0600 on Unix. Elsewhere, as on Windows, a new file
+/// inherits the permissions of its directory: keep it in a directory that only the
+/// program's user and the administrators may read, such as one below
+/// `%LOCALAPPDATA%`. Permissions are not checked when a file is read.
+///
 /// ```
 /// use tower_reauth::{Credentials, Source};
 /// use tower_reauth::credentials::FileStore;

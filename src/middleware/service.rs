@@ -37,6 +37,36 @@ use crate::session::{Driver, Session};
 /// [`Replay`]. Written as `ServiceExt::oneshot(client, ..)`, the call gets an error
 /// that names them.
 ///
+/// The message is the same if the wrapped client is not `Clone`, as tower's `RateLimit`
+/// is not: a replay needs a second one. Then that call names `Clone`. tower's `buffer`
+/// makes one client of all clones, so that they share the limit:
+///
+/// ```
+/// # use std::convert::Infallible;
+/// # use std::time::Duration;
+/// # use bytes::Bytes;
+/// # use http::{Request, Response};
+/// # use http_body_util::Full;
+/// # use tower::{ServiceBuilder, ServiceExt};
+/// # use tower_reauth::{FixedToken, Profile, Session};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), tower_reauth::BoxError> {
+/// # let profile = Profile::at("https://api.example.com".parse()?);
+/// # let session = Session::new(FixedToken::bearer(profile, "3f9a"));
+/// # let http = tower::service_fn(|_: Request<Full<Bytes>>| async {
+/// #     Ok::<_, Infallible>(Response::new(Full::<Bytes>::default()))
+/// # });
+/// let client = ServiceBuilder::new()
+///     .layer(session.layer())
+///     .buffer(16)
+///     .rate_limit(5, Duration::from_secs(1))
+///     .service(http);
+/// # let request = Request::get("https://api.example.com/x").body(Full::default())?;
+/// # client.oneshot(request).await?;
+/// # Ok(())
+/// # }
+/// ```
+///
 /// # "Implementation of `From` is not general enough"
 ///
 /// is the compiler's message for `client.oneshot(..)` in a spawned task if the type
