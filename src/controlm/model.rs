@@ -1,9 +1,12 @@
 //! The messages of the session service, under their names on the wire.
 
 use std::fmt;
+use std::marker::PhantomData;
 
 use secrecy::{ExposeSecret, SecretString};
-use serde::{Deserialize, Serialize};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{self, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::credentials::Credentials;
 
@@ -11,13 +14,30 @@ use crate::credentials::Credentials;
 ///
 /// A password may be `Secret:<name>`, the name of a secret on the server. Values
 /// are passed through as they are, never checked or rewritten.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+///
+/// The error of a value that is not such a request quotes nothing of it.
+#[derive(Clone, Debug, Serialize)]
 pub struct LoginCredentials {
     /// The user's name.
     pub username: String,
     /// The user's password.
     #[serde(serialize_with = "expose")]
     pub password: SecretString,
+}
+
+impl<'de> Deserialize<'de> for LoginCredentials {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        struct Fields {
+            username: Text,
+            password: Text,
+        }
+        let fields: Fields = object(from)?;
+        Ok(Self {
+            username: fields.username.into_string(),
+            password: fields.password.0,
+        })
+    }
 }
 
 impl From<&Credentials> for LoginCredentials {
@@ -33,7 +53,9 @@ impl From<&Credentials> for LoginCredentials {
 ///
 /// Every field is optional on the wire. An answer without a token is an error
 /// of the provider, not of this model.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+///
+/// The error of a value that is not such an answer quotes nothing of it.
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct LoginResult {
     /// The user that is logged in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -50,8 +72,27 @@ pub struct LoginResult {
     pub version: Option<String>,
 }
 
+impl<'de> Deserialize<'de> for LoginResult {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        struct Fields {
+            username: Option<Text>,
+            token: Option<Text>,
+            version: Option<Text>,
+        }
+        let fields: Fields = object(from)?;
+        Ok(Self {
+            username: fields.username.map(Text::into_string),
+            token: fields.token.map(|token| token.0),
+            version: fields.version.map(Text::into_string),
+        })
+    }
+}
+
 /// The request of `update_my_password`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+///
+/// The error of a value that is not such a request quotes nothing of it.
+#[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PasswordsObject {
     /// The user whose password changes. Without it, the user that is logged in.
@@ -65,6 +106,24 @@ pub struct PasswordsObject {
     /// The new password.
     #[serde(serialize_with = "expose")]
     pub new_password: SecretString,
+}
+
+impl<'de> Deserialize<'de> for PasswordsObject {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Fields {
+            user: Option<Text>,
+            current_password: Text,
+            new_password: Text,
+        }
+        let fields: Fields = object(from)?;
+        Ok(Self {
+            user: fields.user.map(Text::into_string),
+            current_password: fields.current_password.0,
+            new_password: fields.new_password.0,
+        })
+    }
 }
 
 /// The answer of an operation without a result.
@@ -125,5 +184,136 @@ fn expose_option<S: serde::Serializer>(
     match secret {
         Some(secret) => expose(secret, serializer),
         None => serializer.serialize_none(),
+    }
+}
+
+/// A string. The error of another value does not quote it, as serde's own does: a
+/// password may be a number to whoever writes it.
+struct Text(SecretString);
+
+impl Text {
+    fn into_string(self) -> String {
+        self.0.expose_secret().to_owned()
+    }
+}
+
+impl<'de> Deserialize<'de> for Text {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_any(TextVisitor)
+    }
+}
+
+struct TextVisitor;
+
+/// Methods of a visitor for the values whose errors would quote them.
+macro_rules! unquoted {
+    ($expected:literal: $($method:ident($of:ty)),+) => {
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str($expected)
+        }
+
+        $(fn $method<E: de::Error>(self, _: $of) -> Result<Self::Value, E> {
+            Err(E::custom(concat!("expected ", $expected)))
+        })+
+    };
+}
+
+impl Visitor<'_> for TextVisitor {
+    type Value = Text;
+
+    unquoted!("a string": visit_bool(bool), visit_i64(i64), visit_u64(u64), visit_f64(f64));
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Text, E> {
+        Ok(Text(text.into()))
+    }
+
+    fn visit_string<E: de::Error>(self, text: String) -> Result<Text, E> {
+        Ok(Text(text.into()))
+    }
+}
+
+/// Deserializes the fields of an object. The error of another value does not quote it:
+/// `serde_json` asks the visitor only if any value is allowed.
+fn object<'de, T: Deserialize<'de>, D: Deserializer<'de>>(from: D) -> Result<T, D::Error> {
+    from.deserialize_any(ObjectVisitor(PhantomData))
+}
+
+struct ObjectVisitor<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
+    type Value = T;
+
+    unquoted!(
+        "an object": visit_bool(bool), visit_i64(i64), visit_u64(u64), visit_f64(f64),
+        visit_str(&str)
+    );
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(map))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error<T: de::DeserializeOwned>(json: &str) -> String {
+        let Err(error) = serde_json::from_str::<T>(json) else {
+            panic!("{json} is one");
+        };
+        let Err(of_value) = serde_json::from_str(json).and_then(serde_json::from_value::<T>) else {
+            panic!("{json} is one");
+        };
+        format!("{error} {of_value} {error:?}")
+    }
+
+    #[test]
+    fn an_error_about_secrets_quotes_none() {
+        for secret in [
+            "48151623",
+            "-48151623",
+            "481.51623",
+            "true",
+            r#""4815 1623""#,
+        ] {
+            let quoted = secret.trim_matches(['"', '-']);
+            let field = |name: &str| format!(r#"{{"username":"u","{name}":{secret}}}"#);
+            let mut errors = vec![
+                error::<LoginCredentials>(secret),
+                error::<LoginResult>(secret),
+                error::<PasswordsObject>(secret),
+            ];
+            if !secret.starts_with('"') {
+                errors.push(error::<LoginCredentials>(&field("password")));
+                errors.push(error::<LoginResult>(&field("token")));
+                errors.push(error::<PasswordsObject>(&field("currentPassword")));
+                errors.push(error::<PasswordsObject>(&field("newPassword")));
+            }
+            for error in errors {
+                assert!(error.contains("expected"), "{error}");
+                assert!(!error.contains(quoted), "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_messages_are_read_as_they_are_written() {
+        let login = r#"{"username":"u","password":"p\n"}"#;
+        let read: LoginCredentials = serde_json::from_str(login).unwrap();
+        assert_eq!(serde_json::to_string(&read).unwrap(), login);
+        for result in ["{}", r#"{"username":"u","token":"t","version":"9.19"}"#] {
+            let read: LoginResult = serde_json::from_str(result).unwrap();
+            assert_eq!(serde_json::to_string(&read).unwrap(), result);
+        }
+        let passwords = r#"{"user":"u","currentPassword":"a","newPassword":"b"}"#;
+        let read: PasswordsObject = serde_json::from_str(passwords).unwrap();
+        assert_eq!(serde_json::to_string(&read).unwrap(), passwords);
+        let null = r#"{"username":null,"token":null,"version":null,"more":1}"#;
+        assert!(
+            serde_json::from_str::<LoginResult>(null)
+                .unwrap()
+                .token
+                .is_none()
+        );
     }
 }
