@@ -406,7 +406,7 @@ async fn a_certificate_of_version_1_vouches_for_no_other() {
 async fn a_certificate_without_names_that_was_given_is_accepted_for_any_host() {
     for is_ca in KINDS {
         let nameless = |params: &mut CertificateParams| params.subject_alt_names.clear();
-        let own = Own::with(is_ca.clone(), nameless);
+        let own = Own::with(is_ca, nameless);
         let uri = serve(&own, &[], &[]).await;
         for uri in [&uri, &uri.replace("localhost", "127.0.0.1")] {
             get(trusting(own.pem()), uri).await.unwrap();
