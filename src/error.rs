@@ -327,7 +327,7 @@ fn innermost(causes: Option<&(dyn std::error::Error + 'static)>) -> Option<Excer
     let last = texts.filter(|text| !text.as_str().is_empty()).last()?;
     // An error of ours repeats what failed.
     let others = with_causes(causes).filter(|cause| !cause.is::<Error>());
-    let mut around = others.map(text_of);
+    let mut around = others.map(text_of).filter(|text| !text.is_cut());
     let around = around.find(|text| text.as_str().ends_with(last.as_str()));
     Some(around.unwrap_or(last))
 }
