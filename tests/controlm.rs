@@ -833,6 +833,12 @@ async fn each_status_of_a_logout_is_sorted() {
         (401, "", TokenRejected),
         (500, DEAD, TokenRejected),
         (500, r#"{"errors":[{"message":"other"}]}"#, Unavailable),
+        // A page is not read: its scripts may contain the text.
+        (
+            500,
+            "<script>var dead = 'Session token is invalid or expired'</script>",
+            Unavailable,
+        ),
         (503, DEAD, Unavailable),
         (403, DEAD, Protocol),
         (404, "", Protocol),

@@ -300,6 +300,8 @@ async fn a_json_file_holds_both_and_what_is_wrong_with_it_is_not_quoted() {
         r#"{"username": "emuser", "s3cret": "x"}"#,
         r#"{"username": "emuser", "password": "s3cret"#,
         r#""s3cret""#,
+        // Not an object, though its values are in the order of the fields.
+        r#"["emuser", "s3cret"]"#,
     ] {
         let source = File::json(directory.file("c.json", text));
         let text = fails(&source, SourceErrorKind::Invalid).await;

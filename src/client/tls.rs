@@ -19,6 +19,7 @@ use rustls_native_certs::CertificateResult;
 use super::error::BuildError;
 use super::version_1::Version1;
 use crate::BoxError;
+use crate::text::BOM;
 
 /// PEM text that holds certificates to trust.
 #[derive(Clone)]
@@ -120,19 +121,16 @@ impl Pem {
     }
 }
 
-/// The byte order mark, by which some editors mark a file as UTF-8.
-const MARK: &[u8] = b"\xEF\xBB\xBF";
-
 /// Reads the certificates in PEM text. A mark may stand before any section, since files
 /// are put together.
 fn read(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, PemError> {
     let mut certificates = Vec::new();
     let mut rest = text;
     while !rest.is_empty() {
-        let mut marks = rest.windows(MARK.len());
-        let end = marks.position(|window| window == MARK);
+        let mut marks = rest.windows(BOM.len());
+        let end = marks.position(|window| window == BOM);
         let (part, behind) = match end {
-            Some(end) => (&rest[..end], &rest[end + MARK.len()..]),
+            Some(end) => (&rest[..end], &rest[end + BOM.len()..]),
             None => (rest, &[][..]),
         };
         for certificate in CertificateDer::pem_slice_iter(part) {

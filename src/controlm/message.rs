@@ -9,6 +9,7 @@ use zeroize::Zeroizing;
 
 use super::model::{ErrorData, ErrorList};
 use crate::secret::redact::{Extent, redact, redact_bytes};
+use crate::text::without_bom;
 
 /// The limit for a text that an error quotes, in characters.
 const KEPT: usize = 512;
@@ -77,6 +78,7 @@ impl Secrets {
 /// that is not wiped. If that breaks the JSON, for example because a secret is
 /// a field's name, `body` is parsed as it is.
 fn parse<T: DeserializeOwned>(body: &[u8], secrets: &Secrets) -> Option<T> {
+    let body = without_bom(body);
     match secrets.redact_bytes(body, Extent::Whole) {
         Cow::Borrowed(body) => serde_json::from_slice(body).ok(),
         Cow::Owned(redacted) => serde_json::from_slice(&redacted)
@@ -134,7 +136,7 @@ pub(super) fn message(body: &[u8], extent: Extent, secrets: &Secrets) -> Option<
 /// Returns whether `body` is HTML or XML, with or without a byte order mark.
 pub(super) fn is_page(body: &[u8]) -> bool {
     let body = body.trim_ascii_start();
-    let body = body.strip_prefix("\u{feff}".as_bytes()).unwrap_or(body);
+    let body = without_bom(body);
     body.trim_ascii_start().starts_with(b"<")
 }
 

@@ -128,6 +128,7 @@ impl ApiResponse {
             SessionCall::Logout | SessionCall::UpdateMyPassword => {
                 self.status == StatusCode::UNAUTHORIZED
                     || self.status == StatusCode::INTERNAL_SERVER_ERROR
+                        && !message::is_page(&self.body)
                         && contains(&self.body, DEAD_TOKEN.as_bytes())
             }
         };

@@ -9,6 +9,7 @@ use zeroize::Zeroizing;
 
 use super::value::without_line_break;
 use super::{CredentialSource, Credentials, SourceError};
+use crate::text::without_bom;
 
 /// Longer files hold no credentials.
 const LONGEST: u64 = 64 * 1024;
@@ -195,14 +196,9 @@ pub(super) fn read_open(
     Ok(text)
 }
 
-/// What a file holds behind the mark by which some editors say that it is UTF-8.
-fn unmarked(text: &[u8]) -> &[u8] {
-    text.strip_prefix("\u{feff}".as_bytes()).unwrap_or(text)
-}
-
 /// The text of a file, without the line break at its end.
 fn line(text: &[u8], path: &Path) -> Result<SecretString, SourceError> {
-    match std::str::from_utf8(unmarked(text)).map(without_line_break) {
+    match std::str::from_utf8(without_bom(text)).map(without_line_break) {
         Ok("") => Err(invalid(path, "is empty")),
         Ok(text) => Ok(text.into()),
         Err(_) => Err(invalid(path, "is no UTF-8")),
@@ -303,9 +299,8 @@ pub(super) mod json {
         text: &'a [u8],
         path: &Path,
     ) -> Result<T, SourceError> {
-        // Not as it says: it may quote the password. The mark may be passed over
-        // (RFC 8259, section 8.1).
-        serde_json::from_slice(super::unmarked(text)).map_err(|error| {
+        // The parser's own error may quote the password.
+        secret::json::object(text).map_err(|error| {
             let what = match error.classify() {
                 serde_json::error::Category::Data => "has a field that is missing or wrong",
                 serde_json::error::Category::Io

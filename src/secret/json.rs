@@ -3,9 +3,11 @@
 //! `serde_json` decodes a string with escapes in a buffer of its own, which
 //! grows and is not wiped. This module takes the raw string and decodes it here.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use secrecy::SecretString;
-use serde::de::Error;
+use serde::de::{Error, IgnoredAny};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use zeroize::Zeroizing;
@@ -43,7 +45,9 @@ pub(crate) fn write(message: &impl Serialize) -> serde_json::Result<Bytes> {
 pub(crate) fn object<'a, T: Deserialize<'a>>(json: &'a [u8]) -> serde_json::Result<T> {
     let json = without_bom(json);
     match json.trim_ascii_start().first() {
-        Some(b'[') => Err(Error::custom("expected an object, not an array")),
+        // The parser's error names the place.
+        Some(b'[') => serde_json::from_slice::<BTreeMap<String, IgnoredAny>>(json)
+            .and(Err(Error::custom("expected an object, not an array"))),
         Some(_) | None => serde_json::from_slice(json),
     }
 }
