@@ -38,7 +38,8 @@ struct Kept {
     seconds: Option<i64>,
 }
 
-/// The jar after all lines, of which the last one set counts.
+/// The jar after all lines, of which the cookie with the shortest path counts, and of
+/// equal ones the last.
 fn set(lines: &[&[u8]]) -> Option<(String, Option<Duration>)> {
     let mut jar: Vec<Kept> = Vec::new();
     for line in lines.iter().filter_map(|line| parse(line)) {
@@ -48,9 +49,11 @@ fn set(lines: &[&[u8]]) -> Option<(String, Option<Duration>)> {
             jar.push(line);
         }
     }
-    let last = jar.pop()?;
-    let seconds = last.seconds.map(i64::unsigned_abs);
-    Some((last.value, seconds.map(Duration::from_secs)))
+    let length = |kept: &Kept| kept.path.as_deref().unwrap_or("/").len();
+    let shortest = jar.iter().map(length).min()?;
+    let found = jar.into_iter().rfind(|kept| length(kept) == shortest)?;
+    let seconds = found.seconds.map(i64::unsigned_abs);
+    Some((found.value, seconds.map(Duration::from_secs)))
 }
 
 /// Section 5.2. Name and value must be texts here; what follows may be anything.
