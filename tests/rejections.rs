@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body::Frame;
 use http_body_util::{BodyExt, Full, StreamBody};
 use tokio::time::{Instant, sleep, sleep_until};
@@ -144,7 +144,8 @@ async fn a_text_in_a_compressed_body_is_not_seen_and_that_is_logged_once() {
 async fn a_coding_without_effect_and_an_empty_body_hide_no_text() {
     let log = Log::default();
     let _logging = log.start();
-    for (coding, body) in [("identity", "expired"), ("gzip", "")] {
+    // `UTF-8` is a common mistake of servers.
+    for (coding, body) in [("identity", "expired"), ("UTF-8", "expired"), ("gzip", "")] {
         let rejection = Rejection::body_contains(StatusCode::FORBIDDEN, body, 64);
         let (session, _) = session(rejection);
         let http = service_fn(move |request: Request<Body>| async move {
@@ -213,6 +214,96 @@ async fn a_text_that_breaks_off_or_comes_too_late_is_no_sign_of_life() {
             End::Whole => 1,
         };
         assert_eq!(session.token().await.unwrap().generation(), expected);
+    }
+}
+
+/// A response to `HEAD` has the head of one whose text may reject the token.
+#[tokio::test(start_paused = true)]
+async fn a_response_to_head_is_no_sign_of_life_if_the_text_decides() {
+    let log = Log::default();
+    let _logging = log.start();
+    for (status, expected) in [(200, 2), (204, 1)] {
+        let rejection = Rejection::body_contains(StatusCode::OK, "log in", 64);
+        let (session, _) = session(rejection);
+        let http = service_fn(move |_: Request<Body>| async move {
+            let response = Response::builder().status(status);
+            let response = response.header(header::CONTENT_ENCODING, "gzip");
+            Ok::<_, Infallible>(response.body(Body::default()).unwrap())
+        });
+        let client = ServiceBuilder::new().layer(session.layer()).service(http);
+        session.token().await.unwrap();
+        sleep(Duration::from_secs(6)).await;
+        let mut request = get("/");
+        *request.method_mut() = Method::HEAD;
+        client.oneshot(request).await.unwrap();
+        sleep(Duration::from_secs(5)).await;
+        let token = session.token().await.unwrap();
+        assert_eq!(token.generation(), expected, "{status}");
+    }
+    assert_eq!(log.lines(), [""; 0]);
+}
+
+/// Trailers that arrive late may concern a token that has died or was replaced meanwhile.
+#[tokio::test(start_paused = true)]
+async fn late_trailers_of_a_replay_refresh_instead_of_cooling_the_target_down() {
+    for (delay, logins) in [(1, 2), (60, 3)] {
+        let unauthenticated = HeaderValue::from_static("16");
+        let rejection = Rejection::default().or_trailer("grpc-status", unauthenticated);
+        let (session, challenges) = session(rejection);
+        let http = service_fn(move |request: Request<Body>| async move {
+            let mut trailers = HeaderMap::new();
+            trailers.insert("grpc-status", HeaderValue::from_static("16"));
+            let body = Body::default().with_trailers(async move {
+                sleep(Duration::from_secs(delay)).await;
+                Some(Ok(trailers))
+            });
+            let mut response = Response::new(body.boxed_unsync());
+            if carries(&request, "t1") {
+                *response.status_mut() = StatusCode::UNAUTHORIZED;
+                *response.body_mut() = Body::default().boxed_unsync();
+            }
+            Ok::<_, Infallible>(response)
+        });
+        let client = ServiceBuilder::new().layer(session.layer()).service(http);
+        let response = client.oneshot(get("/")).await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+        // Used meanwhile, so that it lives.
+        let token = session.token().await.unwrap();
+        let alive = async {
+            loop {
+                session.accept(&token);
+                sleep(Duration::from_secs(1)).await;
+            }
+        };
+        tokio::select! {
+            () = alive => unreachable!(),
+            body = response.into_body().collect() => { body.unwrap(); }
+        }
+        let _ = session.token().await.unwrap();
+        assert_eq!(challenges.lock().unwrap().len(), logins, "{delay} s");
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_breaks_off_before_its_trailers_proves_nothing() {
+    let unauthenticated = HeaderValue::from_static("16");
+    let (session, _) = session(Rejection::trailer("grpc-status", unauthenticated));
+    let http = service_fn(|_: Request<Body>| async {
+        let frames = [
+            Ok(Frame::data(Bytes::from("x"))),
+            Err(io::Error::other("reset")),
+        ];
+        let body = StreamBody::new(futures_util::stream::iter(frames));
+        Ok::<_, Infallible>(Response::new(body))
+    });
+    let client = ServiceBuilder::new().layer(session.layer()).service(http);
+    let mut body = client.oneshot(get("/")).await.unwrap().into_body();
+    while body.frame().await.is_some() {}
+    // Only the first refresh of a token that nothing has proven is immediate.
+    for expected in [1, 2, 2] {
+        let token = session.token().await.unwrap();
+        assert_eq!(token.generation(), expected);
+        session.reject(&token);
     }
 }
 

@@ -35,8 +35,17 @@ pub(super) enum SentRequest<S, K> {
 /// The target of a request that cannot be replayed.
 pub(super) struct RequestInfo {
     target: Target,
-    /// Whether it asks for a tunnel (RFC 9110, section 9.3.6).
-    is_connect: bool,
+    method: MethodKind,
+}
+
+/// The methods whose responses have no body of their own.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum MethodKind {
+    /// Asks for the head of another response (RFC 9110, section 9.3.2).
+    Head,
+    /// Asks for a tunnel (RFC 9110, section 9.3.6).
+    Connect,
+    Other,
 }
 
 /// A request as it was before it got its token, with `K` in place of its body.
@@ -90,10 +99,7 @@ impl<S, K> Attempt<S, K> {
     {
         let (mut request, kept) = replay.keep_request(request);
         let is_certain = || kept.as_ref().is_some_and(R::is_certain);
-        let rejection = driver.rejection();
-        let is_safe = || {
-            !rejection.reads_trailers() && (is_idempotent(request.method()) || rejection.is_sure())
-        };
+        let is_safe = || is_idempotent(request.method()) || driver.rejection().is_sure();
         let lease = match lease.is_offered() && is_certain() && is_safe() {
             true => {
                 let target = Target::of(request.method(), request.uri().path());
@@ -155,7 +161,8 @@ impl<S, K> Attempt<S, K> {
     }
 
     /// Returns the response. Whether it was a rejection is not known, so nothing is
-    /// reported, unless its trailers reject the token.
+    /// reported, unless its trailers reject the token. The next value of a token is taken
+    /// from it nevertheless: the server may accept no other.
     pub(super) fn undecided<RB: Body>(
         self,
         driver: &Arc<Driver>,
@@ -193,7 +200,7 @@ impl<S, K> Attempt<S, K> {
                 generation,
                 driver: Arc::downgrade(driver),
                 target,
-                is_replay: self.replayed,
+                replayed_at: self.reported.filter(|_| self.replayed),
                 acceptance,
             }),
             false => body,
@@ -212,7 +219,26 @@ impl<S, K> Attempt<S, K> {
     fn is_connect(&self) -> bool {
         match &self.request {
             SentRequest::Retained(retained) => retained.method == Method::CONNECT,
-            SentRequest::Info(info) => info.is_connect,
+            SentRequest::Info(info) => info.method == MethodKind::Connect,
+        }
+    }
+
+    /// Returns whether its response has no body, whatever its head says.
+    pub(super) fn is_head(&self) -> bool {
+        match &self.request {
+            SentRequest::Retained(retained) => retained.method == Method::HEAD,
+            SentRequest::Info(info) => info.method == MethodKind::Head,
+        }
+    }
+}
+
+impl MethodKind {
+    #[inline]
+    fn of(method: &Method) -> Self {
+        match *method {
+            Method::HEAD => Self::Head,
+            Method::CONNECT => Self::Connect,
+            _ => Self::Other,
         }
     }
 }
@@ -237,7 +263,7 @@ impl RequestInfo {
     pub(super) fn of<B>(request: &Request<B>) -> Self {
         Self {
             target: Target::of(request.method(), request.uri().path()),
-            is_connect: request.method() == Method::CONNECT,
+            method: MethodKind::of(request.method()),
         }
     }
 }

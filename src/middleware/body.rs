@@ -134,15 +134,28 @@ where
             KindProj::Prefetched { prefetched } => ready!(prefetched.poll_frame(cx)),
         };
         if let Some(watch) = this.watch {
-            match &frame {
-                None => watch.body_ended(),
+            let is_over = match &frame {
+                None => {
+                    watch.body_ended();
+                    true
+                }
                 Some(Ok(frame)) => match frame.trailers_ref() {
-                    Some(trailers) => watch.trailers_arrived(trailers),
+                    Some(trailers) => {
+                        watch.trailers_arrived(trailers);
+                        true
+                    }
                     // It may not be polled again.
-                    None if this.kind.is_end_stream() => watch.body_ended(),
-                    None => {}
+                    None if this.kind.is_end_stream() => {
+                        watch.body_ended();
+                        true
+                    }
+                    None => false,
                 },
-                Some(Err(_)) => {}
+                // Whether there were trailers is not known.
+                Some(Err(_)) => true,
+            };
+            if is_over {
+                *this.watch = None;
             }
         }
         if frame.is_none() {

@@ -6,7 +6,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use http::header::{CONTENT_ENCODING, HeaderMap, HeaderValue};
 use http::{Request, Response, response};
 use http_body::Body;
 use pin_project_lite::pin_project;
@@ -21,6 +20,7 @@ use crate::BoxError;
 use crate::error::Error;
 use crate::rejection::{Start, Verdict};
 use crate::session::{AcquireToken, Driver, failure_of};
+use crate::text::compression;
 
 pin_project! {
     /// The response of a [`SessionService`](crate::SessionService).
@@ -187,12 +187,16 @@ where
     ) -> Result<Self, Response<SessionBody<RB>>> {
         let (head, body) = response.into_parts();
         let mut verdict = driver.rejection().classify(&head);
-        if let Verdict::NeedsBody { .. } = verdict
-            && !body.is_end_stream()
-            && let Some(encoding) = content_encoding(&head.headers)
-        {
-            driver.warn_of_encoding(head.status, encoding);
-            verdict = driver.rejection().classify_body(&head, Start::Partial(&[]));
+        if let Verdict::NeedsBody { .. } = verdict {
+            // A response to HEAD has the head of another one, and no body.
+            let is_head = attempt.is_head();
+            let compression = compression(&head.headers).filter(|_| !body.is_end_stream());
+            if let (Some(compression), false) = (compression, is_head) {
+                driver.warn_of_compression(head.status, compression);
+            }
+            if is_head || compression.is_some() {
+                verdict = driver.rejection().classify_body(&head, Start::Partial(&[]));
+            }
         }
         match verdict {
             Verdict::Accepted => Err(attempt.accepted(driver, head, Received::Whole(body))),
@@ -218,16 +222,6 @@ where
             }
         }
     }
-}
-
-/// Returns the last coding of a body, unless its bytes are those of the text (RFC 9110,
-/// section 8.4).
-fn content_encoding(headers: &HeaderMap) -> Option<&HeaderValue> {
-    let is_coded = |coding: &&HeaderValue| !coding.as_bytes().eq_ignore_ascii_case(b"identity");
-    headers
-        .get_all(CONTENT_ENCODING)
-        .into_iter()
-        .rfind(is_coded)
 }
 
 impl<S, R, B, RB> Future for ResponseFuture<S, R, B, RB>

@@ -6,8 +6,7 @@
 //! service. [`ResponseFuture`](future) polls that call. If the response is plainly
 //! accepted, its body leaves in a [`SessionBody`](body) that holds the token's
 //! lease. Nothing here waits, takes a lock or reads a clock. It allocates only if
-//! the strategy keeps the body, for the copy of the request, or if trailers may reject
-//! the token, to watch for them.
+//! the strategy keeps the body, for the copy of the request.
 //!
 //! **Slow path.** Everything else goes through the states of the future:
 //!

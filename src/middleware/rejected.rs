@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use http::header::{HeaderValue, WWW_AUTHENTICATE};
+use http::header::WWW_AUTHENTICATE;
 use http::{HeaderMap, Response, response};
 use http_body::Body;
 
@@ -151,8 +151,7 @@ fn replayable<S, R: Replay<B>, B>(
 fn challenge(headers: &HeaderMap) -> Option<Box<Challenge>> {
     let values = headers.get_all(WWW_AUTHENTICATE).into_iter();
     let values: Vec<&str> = values
-        .map(HeaderValue::to_str)
-        .filter_map(Result::ok)
+        .filter_map(|value| std::str::from_utf8(value.as_bytes()).ok())
         .collect();
     (!values.is_empty()).then(|| Box::new(Challenge(values.join(", "))))
 }

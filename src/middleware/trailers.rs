@@ -1,11 +1,15 @@
 //! Watches a body for trailers that reject the token.
 
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use http::{HeaderMap, StatusCode};
 
 use crate::origin::Target;
 use crate::session::{Driver, Timestamp};
+
+/// How soon the trailers of a replay arrive that are as good as its head.
+const AT_ONCE: Duration = Duration::from_secs(10);
 
 /// The open outcome of a response: its trailers may reject the token.
 ///
@@ -15,8 +19,8 @@ pub(super) struct TrailerWatch {
     /// A body does not keep the session alive.
     pub(super) driver: Weak<Driver>,
     pub(super) target: Target,
-    /// Whether the request was a replay.
-    pub(super) is_replay: bool,
+    /// When the request was sent, if it was a replay.
+    pub(super) replayed_at: Option<Timestamp>,
     /// What to report if the body ends without such trailers.
     pub(super) acceptance: Option<Acceptance>,
 }
@@ -39,7 +43,7 @@ impl TrailerWatch {
             return self.body_ended();
         }
         self.acceptance = None;
-        if self.is_replay {
+        if self.is_rejected_at_once(&driver) {
             driver.replay_rejected(self.target);
         } else if driver.needs_refresh() {
             // For the next request. Nobody waits for it.
@@ -49,12 +53,21 @@ impl TrailerWatch {
         }
     }
 
+    /// Returns whether the target has rejected the token of a replay as well. The token of
+    /// a stream that ended later may have died or been replaced meanwhile.
+    fn is_rejected_at_once(&self, driver: &Arc<Driver>) -> bool {
+        let is_prompt = |at| driver.now().saturating_sub(at) <= AT_ONCE;
+        let current = driver.usable().map(|lease| lease.token().generation());
+        self.replayed_at.is_some_and(is_prompt) && current == Some(self.generation)
+    }
+
     /// The body has ended, with no trailers that reject the token.
     pub(super) fn body_ended(&mut self) {
         let (Some(accepted), Some(driver)) = (self.acceptance.take(), self.driver.upgrade()) else {
             return;
         };
-        accepted.report(&driver, self.generation, self.target, self.is_replay);
+        let is_replay = self.replayed_at.is_some();
+        accepted.report(&driver, self.generation, self.target, is_replay);
     }
 }
 

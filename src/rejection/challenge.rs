@@ -7,7 +7,8 @@ use std::borrow::Cow;
 ///
 /// Challenges and parameters are separated by commas alike. A parameter may follow the
 /// scheme of its challenge, and its value may be a quoted string. Text that does not fit
-/// the grammar is skipped up to the next comma.
+/// the grammar is skipped up to the next comma. A quote that is not closed reaches to the
+/// next quote, or to the end.
 pub(crate) fn parameters<'a>(
     value: &'a [u8],
     name: &'a str,

@@ -18,7 +18,7 @@ impl LoginPage {
     /// URI.
     pub(super) fn new(page: &str) -> Option<Self> {
         let uri: Uri = page.parse().ok()?;
-        let is_path = uri.authority().is_none() && page.starts_with('/');
+        let is_path = page.starts_with('/') && !page.starts_with("//");
         let is_web = matches!(uri.scheme_str(), Some("http" | "https"));
         (is_path || is_web).then(|| Self {
             path: uri.path().trim_end_matches('/').to_owned(),
@@ -29,36 +29,57 @@ impl LoginPage {
     /// Returns whether a `Location` (RFC 9110, section 10.2.2) leads to this page or to one
     /// below it.
     pub(super) fn is_at(&self, location: &[u8]) -> bool {
-        let Ok(location) = std::str::from_utf8(location) else {
+        let mut bytes = location.iter();
+        let end = bytes.position(|byte| matches!(byte, b'?' | b'#'));
+        let Ok(location) = std::str::from_utf8(&location[..end.unwrap_or(location.len())]) else {
             return false;
         };
-        let end = location.find(['?', '#']).unwrap_or(location.len());
-        let location = &location[..end];
-        let rest = match location.split_once("//") {
-            Some(("" | "http:" | "https:", rest)) => rest,
-            // The path of the request is not known here.
-            _ if !location.starts_with('/') => {
-                let relative = location.trim_start_matches("./").trim_start_matches("../");
-                let relative = relative.trim_end_matches('/');
-                return self
-                    .path
-                    .strip_suffix(relative)
-                    .is_some_and(|before| !relative.is_empty() && before.ends_with('/'));
-            }
-            _ => return self.is_at_path(location),
+        let is_web = |scheme: &str| {
+            let schemes = ["", "http:", "https:"];
+            schemes.iter().any(|web| scheme.eq_ignore_ascii_case(web))
         };
-        let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-        let is_host = |page: &Authority| host(page.as_str()).eq_ignore_ascii_case(host(authority));
-        self.authority.as_ref().is_none_or(is_host) && self.is_at_path(path)
+        match (location.split_once("//"), &self.authority) {
+            (Some((scheme, rest)), authority) if is_web(scheme) => {
+                let (found, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+                let is_host =
+                    |page: &Authority| host(page.as_str()).eq_ignore_ascii_case(host(found));
+                authority.as_ref().is_none_or(is_host) && self.is_at_path(path)
+            }
+            // The host of the request is not known here.
+            (_, Some(_)) => false,
+            _ if location.starts_with('/') => self.is_at_path(location),
+            // Nor is its path.
+            _ => self.ends_with(location),
+        }
     }
 
     fn is_at_path(&self, path: &str) -> bool {
         match path.strip_prefix(self.path.as_str()) {
-            // The root has no other page below it: each page would be.
-            Some(below) if self.path.is_empty() => matches!(below, "" | "/"),
+            // On any host, each page would be below the root.
+            Some(below) if self.path.is_empty() && self.authority.is_none() => {
+                matches!(below, "" | "/")
+            }
             Some(below) => below.is_empty() || below.starts_with(['/', ';']),
             None => false,
         }
+    }
+
+    /// Returns whether the path ends with a relative reference (RFC 3986, section 4.2), or
+    /// the reference leads below.
+    fn ends_with(&self, relative: &str) -> bool {
+        let mut relative = relative;
+        while let Some(rest) = relative
+            .strip_prefix("./")
+            .or_else(|| relative.strip_prefix("../"))
+        {
+            relative = rest;
+        }
+        let ends = relative.match_indices(['/', ';']).map(|(end, _)| end);
+        let mut ends = ends.chain([relative.len()]).filter(|end| *end > 0);
+        ends.any(|end| {
+            let before = self.path.strip_suffix(&relative[..end]);
+            before.is_some_and(|before| before.ends_with('/'))
+        })
     }
 }
 
@@ -102,6 +123,9 @@ mod tests {
             "login",
             "./login?x",
             "../login/",
+            ".././login;x=1",
+            "login/step1",
+            "HTTPS://x.test/login",
         ] {
             assert!(is_at("/login", location), "{location}");
             assert!(is_at("/login/", location), "{location}");
@@ -133,8 +157,6 @@ mod tests {
             "https://sso.example.com/oauth2/authorize?client_id=1",
             "https://SSO.example.com:443/oauth2",
             "//sso.example.com/oauth2",
-            // Its host is that of the request.
-            "/oauth2",
         ] {
             assert!(is_at(page, location), "{location}");
         }
@@ -143,9 +165,20 @@ mod tests {
             "https://sso.example.com/",
             "https://evil.test/oauth2",
             "https://sso.example.com:8443/oauth2",
+            // On the host of the request.
+            "/oauth2",
+            "oauth2",
         ] {
             assert!(!is_at(page, location), "{location}");
         }
+        assert!(is_at(
+            "https://sso.example.com",
+            "https://sso.example.com/authorize"
+        ));
+        assert!(!is_at("https://sso.example.com", "/"));
+        let latin_1 = LoginPage::new("/login").unwrap();
+        assert!(latin_1.is_at(b"/login?next=/caf\xe9"));
+        assert!(!latin_1.is_at(b"/caf\xe9"));
     }
 
     #[test]
@@ -157,6 +190,7 @@ mod tests {
             "ftp://x.test/login",
             "/a b",
             "*",
+            "//sso.example.com/login",
         ] {
             assert!(LoginPage::new(page).is_none(), "{page:?}");
         }

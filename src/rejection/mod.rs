@@ -47,7 +47,7 @@ use crate::header::expect_name;
 ///
 /// # Compressed bodies
 ///
-/// The text of a compressed body cannot be searched. If a response with a
+/// The text of a compressed body cannot be searched, and a response to `HEAD` has none. If a response with a
 /// `Content-Encoding` arrives where a [`body_contains`](Self::body_contains) clause
 /// has to read the body, the response is returned as it is, and the first time this is
 /// logged at WARN. Decompress inside the session layer:
@@ -193,8 +193,9 @@ impl Rejection {
     /// Creates a rejection with one clause: a 3xx whose `Location` is `page`, or a page
     /// below it. The query does not matter.
     ///
-    /// `page` is a path, which matches on any host, or a whole `http` or `https` URI. A
-    /// relative `Location` is compared with the end of the path. The clause is
+    /// `page` is a path, which matches on any host, or a whole `http` or `https` URI, which
+    /// matches only a `Location` that names its host. A relative `Location` is compared
+    /// with the end of the path. The clause is
     /// [unsure](Self#sure-and-unsure): a server may also redirect to the login page after
     /// a request that it has executed, such as a logout.
     ///
@@ -215,8 +216,8 @@ impl Rejection {
     ///
     /// When the trailers arrive, the caller has the response already, so the request is
     /// not replayed: the token is refreshed for the next one. A response proves the token
-    /// only once its body was read to the end. With such a clause each response costs an
-    /// allocation, and a token that was refreshed ahead of time replaces the old one
+    /// only once its body was read to the end. With such a clause each response leaves the
+    /// fast path and costs an allocation, unless its body is empty, and a token that was refreshed ahead of time replaces the old one
     /// when that expires or is rejected.
     ///
     /// # Panics

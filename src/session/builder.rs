@@ -190,6 +190,8 @@ impl SessionBuilder {
     pub fn build(self) -> Session {
         let settings = Settings {
             has_source: self.provider.source().is_some(),
+            // Trailers arrive when the caller has the response already.
+            tries_candidates: !self.profile.rejection.reads_trailers(),
             keep_alive: self.keep_alive,
             logout_ends: self.profile.logout_ends,
             rolls: self.profile.rolling.is_some(),

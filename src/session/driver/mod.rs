@@ -160,7 +160,7 @@ impl Driver {
                 timer: Timer::default(),
                 counters: Counters::default(),
                 has_released: false,
-                has_warned_of_encoding: false,
+                has_warned_of_compression: false,
             }),
             emitter: Emitter::default(),
             timer_task: LiveTask::default(),

@@ -168,10 +168,10 @@ impl Driver {
         });
     }
 
-    /// Logs once that the body of a response with this coding cannot be searched.
+    /// Logs once that the body of a response with this `Content-Encoding` cannot be searched.
     #[cold]
-    pub(crate) fn warn_of_encoding(&self, status: StatusCode, encoding: &HeaderValue) {
-        let has_warned = std::mem::replace(&mut self.lock().has_warned_of_encoding, true);
+    pub(crate) fn warn_of_compression(&self, status: StatusCode, encoding: &HeaderValue) {
+        let has_warned = std::mem::replace(&mut self.lock().has_warned_of_compression, true);
         if !has_warned {
             trace::unreadable(self.name(), status, encoding);
         }

@@ -38,7 +38,7 @@ pub(in crate::session) struct DriverState {
     /// Whether the last use of a publication has ended under the lock.
     pub(super) has_released: bool,
     /// Whether it was logged that a compressed body cannot be searched.
-    pub(super) has_warned_of_encoding: bool,
+    pub(super) has_warned_of_compression: bool,
 }
 
 impl DriverState {

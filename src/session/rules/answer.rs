@@ -16,6 +16,8 @@ pub(crate) struct Settings {
     pub(crate) logout_ends: LogoutEnds,
     /// Whether responses may carry the token's next value.
     pub(crate) rolls: bool,
+    /// Whether a request may be replayed that carried the candidate.
+    pub(crate) tries_candidates: bool,
     /// Whether a login ends the earlier sessions of the user.
     pub(crate) single_session: bool,
 }

@@ -412,7 +412,8 @@ impl Rules {
     /// Returns whether the next request that can be replayed may carry the candidate.
     fn offers_candidate(&self) -> bool {
         let candidate = self.candidate.as_deref();
-        candidate.is_some_and(|candidate| candidate.next_try.is_none())
+        self.settings.tries_candidates
+            && candidate.is_some_and(|candidate| candidate.next_try.is_none())
     }
 
     /// Returns when the current token expires, if nothing else happens.

@@ -16,6 +16,7 @@ const RECHECK_EVERY: Duration = Duration::from_secs(10);
 const NOW: Timestamp = Duration::from_secs(1000);
 const SETTINGS: Settings = Settings {
     has_source: true,
+    tries_candidates: true,
     keep_alive: false,
     logout_ends: LogoutEnds::User,
     rolls: false,
@@ -1652,6 +1653,7 @@ fn whatever_happens_there_is_one_flight_and_no_token_is_lost() {
     for round in 0..1000 {
         let settings = Settings {
             has_source: roll(2) == 0,
+            tries_candidates: roll(4) != 0,
             keep_alive: roll(2) == 0,
             logout_ends: [LogoutEnds::Token, LogoutEnds::Nothing, LogoutEnds::User]
                 [roll(3) as usize],

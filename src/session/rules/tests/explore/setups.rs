@@ -33,6 +33,7 @@ const BY_USER: Setup = Setup {
     name: "a logout ends all of the user",
     settings: Settings {
         has_source: true,
+        tries_candidates: true,
         keep_alive: false,
         logout_ends: LogoutEnds::User,
         rolls: false,
@@ -127,6 +128,7 @@ pub(super) static KEPT_ALIVE: Setup = Setup {
     name: "the session is kept alive",
     settings: Settings {
         has_source: false,
+        tries_candidates: true,
         keep_alive: true,
         logout_ends: LogoutEnds::Token,
         rolls: false,
@@ -144,6 +146,7 @@ pub(super) static IDLE: Setup = Setup {
     name: "tokens idle out, or are over when they arrive",
     settings: Settings {
         has_source: false,
+        tries_candidates: true,
         ..BY_TOKEN.settings
     },
     lives: &[lives(None, Some(100_000)), lives(Some(0), None)],
