@@ -67,12 +67,9 @@ pub(crate) fn seconds_of(text: &str) -> Option<i64> {
     };
     let (month, day) = (month?, day?);
     let first = days(year, month, 1);
-    let days_in_month = match month {
-        12 => 31,
-        month => days(year, month + 1, 1) - first,
-    };
     let (hour, minute, second) = time?;
-    let is_real = (1..=days_in_month).contains(&day) && hour < 24 && minute < 60 && second < 60;
+    let is_real =
+        (1..=days_in(year, month)).contains(&day) && hour < 24 && minute < 60 && second < 60;
     let seconds = hour * 3600 + minute * 60 + second;
     (is_real && year >= 1601).then_some((first + day - 1) * 86_400 + seconds)
 }
@@ -81,8 +78,9 @@ pub(crate) fn seconds_of(text: &str) -> Option<i64> {
 #[cfg(feature = "json")]
 pub(crate) fn seconds_of_timestamp(text: &str) -> Option<f64> {
     let text = text.trim();
-    let seconds_of = || rfc_3339(text).or_else(|| Some((seconds_of(text)?, 0.0)));
-    let (seconds, fraction) = seconds_of()?;
+    // Not in another zone: a date of HTTP is in GMT (RFC 9110, section 5.6.7).
+    let of_http = || text.ends_with(" GMT").then(|| seconds_of(text))?;
+    let (seconds, fraction) = rfc_3339(text).or_else(|| Some((of_http()?, 0.0)))?;
     #[allow(
         clippy::cast_precision_loss,
         reason = "the years of both forms have four digits"
@@ -91,7 +89,8 @@ pub(crate) fn seconds_of_timestamp(text: &str) -> Option<f64> {
     Some(seconds + fraction)
 }
 
-/// The seconds since 1970 of a timestamp (RFC 3339, section 5.6), and their fraction.
+/// The seconds since 1970 of a timestamp (RFC 3339, section 5.6), and their fraction. The
+/// colon of the offset may be missing (ISO 8601).
 #[cfg(feature = "json")]
 fn rfc_3339(text: &str) -> Option<(i64, f64)> {
     let (date, time) = text.split_once(['T', 't', ' '])?;
@@ -106,26 +105,48 @@ fn rfc_3339(text: &str) -> Option<(i64, f64)> {
     };
     let offset = match zone.split_at(1) {
         ("Z" | "z", "") => 0,
-        (sign, offset) => {
-            let (hours, minutes) = offset.split_once(':')?;
+        (sign @ ("+" | "-"), offset) => {
+            let parts = offset.split_once(':');
+            let (hours, minutes) = parts.or_else(|| offset.split_at_checked(2))?;
             let seconds = (digits(hours, 2)? * 60 + digits(minutes, 2)?) * 60;
             if sign == "-" { -seconds } else { seconds }
         }
+        _ => return None,
     };
-    let mut date = date.split('-');
-    let (year, month, day) = (date.next()?, date.next()?, date.next()?);
-    let is_date = date.next().is_none() && digits(year, 4).is_some();
-    let (month, day) = (digits(month, 2)?, digits(day, 2)?);
-    let months = is_date.then(|| MONTHS.get(usize::try_from(month).ok()?.checked_sub(1)?))?;
-    // The same checks as for the dates of HTTP.
-    let seconds = seconds_of(&format!("{day} {} {year} {time}", months?))?;
-    Some((seconds - offset, fraction))
+    let [year, month, day] = fields(date, '-')?;
+    let [hour, minute, second] = fields(time, ':')?;
+    let (year, month, day) = (digits(year, 4)?, digits(month, 2)?, digits(day, 2)?);
+    let (hour, minute, second) = (digits(hour, 2)?, digits(minute, 2)?, digits(second, 2)?);
+    // 60 is a leap second.
+    let is_real = (1..=12).contains(&month)
+        && (1..=days_in(year, month)).contains(&day)
+        && hour < 24
+        && minute < 60
+        && second <= 60;
+    let seconds = days(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second;
+    is_real.then_some((seconds - offset, fraction))
+}
+
+/// The three parts of a date or of a time.
+#[cfg(feature = "json")]
+fn fields(text: &str, separator: char) -> Option<[&str; 3]> {
+    let mut parts = text.split(separator);
+    let fields = [parts.next()?, parts.next()?, parts.next()?];
+    parts.next().is_none().then_some(fields)
 }
 
 /// A number of exactly so many digits.
 #[cfg(feature = "json")]
 fn digits(text: &str, length: usize) -> Option<i64> {
     (text.len() == length).then(|| number(text, length..=length))?
+}
+
+/// The length of a month in days.
+fn days_in(year: i64, month: i64) -> i64 {
+    match month {
+        12 => 31,
+        month => days(year, month + 1, 1) - days(year, month, 1),
+    }
 }
 
 /// The number at the start of `token`, if it has so many digits.
@@ -146,11 +167,10 @@ fn time_of_day(token: &str) -> Option<(i64, i64, i64)> {
     Some((part(hour)?, part(minute)?, part(second)?))
 }
 
-const MONTHS: [&str; 12] = [
-    "jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec",
-];
-
 fn month_of_year(token: &str) -> Option<i64> {
+    const MONTHS: [&str; 12] = [
+        "jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec",
+    ];
     let start = token.get(..3)?;
     let month = MONTHS
         .iter()

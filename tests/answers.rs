@@ -92,6 +92,13 @@ async fn an_error_names_the_status_the_content_type_and_what_was_expected() {
             r#"{"error":"wrong: \"canary\""}"#,
             "200 OK with application/json where ",
         ),
+        // Short, and perhaps a message that quotes the request.
+        (
+            200,
+            answered_as_json,
+            r#"{"error":"Invalid-key-3f9a"}"#,
+            "200 OK with application/json where ",
+        ),
         (
             200,
             compressed,
@@ -245,6 +252,41 @@ async fn a_text_tells_a_denied_login_from_a_success_of_the_same_status() {
     assert_eq!(error.unwrap_err().kind(), ProviderErrorKind::Refused);
 }
 
+/// The text that decides is compressed: what it means is not known.
+#[tokio::test]
+async fn a_compressed_answer_whose_text_decides_is_no_success() {
+    use ProviderErrorKind::{Protocol, Refused, Uncertain};
+    let compressed = &[("content-encoding", "gzip")];
+    let wrong = Rejection::body_contains(StatusCode::OK, "wrong password", 512);
+    let server = api(200, compressed, "\u{1f}\u{8b}");
+    let call = || server.post("x").denied_by(wrong.clone());
+    let error = call().login().await.unwrap_err();
+    assert_eq!(error.kind(), Protocol);
+    assert_eq!(error.retry_after(), Some(Duration::from_secs(60)));
+    assert!(cause(&error).ends_with("where a body that is not compressed was expected"));
+    assert_eq!(call().change().await.unwrap_err().kind(), Uncertain);
+    assert_eq!(call().exchange().await.unwrap_err().kind(), Uncertain);
+    // Another clause, or the status, decides without it.
+    let refused = call().refused_by(StatusCode::OK).change().await;
+    assert_eq!(refused.unwrap_err().kind(), Refused);
+    let call = server.post("x").denied_by(StatusCode::FORBIDDEN);
+    assert!(call.change().await.is_ok());
+}
+
+#[tokio::test]
+async fn a_pointer_that_is_none_is_an_error_and_not_a_missing_value() {
+    let answer = json(r#"{"refresh_token":"r","expires_in":5}"#).await;
+    for error in [
+        answer.optional_secret("refresh_token").unwrap_err(),
+        answer.lifetime("expires_in").unwrap_err(),
+    ] {
+        assert!(
+            cause(&error).ends_with("is not a JSON Pointer"),
+            "{error:?}"
+        );
+    }
+}
+
 #[tokio::test]
 async fn a_read_tells_a_dead_token_from_a_server_that_is_down() {
     use ProviderErrorKind::{Protocol, TokenRejected, Unavailable};
@@ -351,6 +393,8 @@ async fn a_json_field_in_the_wrong_place_fails_the_call_before_it_is_sent() {
         ),
     ] {
         let error = call.send().await.unwrap_err();
+        assert_eq!(error.kind(), ProviderErrorKind::Unsupported);
+        assert_eq!(error.to_string(), "nothing was sent");
         assert_eq!(cause(&error), format!("POST /x was not sent: {expected}"));
         assert!(seen.lock().unwrap().1.is_empty());
     }

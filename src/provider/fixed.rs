@@ -22,7 +22,7 @@ use crate::token::Token;
 /// the response is returned.
 ///
 /// A value that a function reads is also read anew in the background, a minute after
-/// the last time, while requests use it. A token that is rotated before it expires, as
+/// the last time, while requests that can be replayed use it. A token that is rotated before it expires, as
 /// Kubernetes rotates the file of a service account, so costs no rejection. Each
 /// reading counts as a login.
 ///

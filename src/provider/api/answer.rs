@@ -4,7 +4,7 @@ use std::fmt;
 #[cfg(feature = "json")]
 use std::time::{Duration, SystemTime};
 
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use http::header::CONTENT_TYPE;
 use http::response::Parts;
 use http::{HeaderMap, Response, StatusCode};
 use secrecy::SecretString;
@@ -23,7 +23,7 @@ use crate::date;
 use crate::provider::{ProviderError, ProviderErrorKind};
 #[cfg(feature = "json")]
 use crate::secret;
-use crate::text::without_bom;
+use crate::text::{compression, without_bom};
 
 /// The limit for the body of an answer, in bytes. Login pages are smaller.
 pub(super) const MAX_ANSWER: usize = 1024 * 1024;
@@ -250,6 +250,10 @@ impl Answer {
     /// The JSON at that place, unless it is missing or `null`.
     #[cfg(feature = "json")]
     fn find_optional(&self, pointer: &str) -> Result<Option<&str>, ProviderError> {
+        if !pointer.is_empty() && !pointer.starts_with('/') {
+            let why = format_args!("was not searched: {pointer:?} is not a JSON Pointer");
+            return Err(self.unexpected(why));
+        }
         match self.find(pointer) {
             Some("null") => Ok(None),
             Some(json) => Ok(Some(json)),
@@ -311,8 +315,8 @@ impl Answer {
         if let Some(code) = self.code() {
             found += &format!(" and the error {code}");
         }
-        if let Some(coding) = self.headers().get(CONTENT_ENCODING) {
-            let coding = quotable(coding.as_bytes()).unwrap_or("an unknown coding");
+        if let Some(coding) = compression(self.headers()) {
+            let coding = quotable(coding.as_bytes()).unwrap_or("several codings");
             found +=
                 &format!(", compressed by {coding} (put a decompression layer into the client),");
         }
@@ -322,7 +326,8 @@ impl Answer {
     /// The media type of the body, without parameters.
     fn media_type(&self) -> Option<&str> {
         let value = self.headers().get(CONTENT_TYPE)?.as_bytes();
-        quotable(value.split(|byte| *byte == b';').next()?)
+        let media_type = quotable(value.split(|byte| *byte == b';').next()?)?;
+        (media_type.matches('/').count() == 1).then_some(media_type)
     }
 
     /// The `error` of a JSON object (RFC 6749, section 5.2), if it is a short word.
@@ -330,7 +335,10 @@ impl Answer {
         #[cfg(feature = "json")]
         {
             let quoted = self.find("/error")?;
-            quotable(quoted.strip_prefix('"')?.strip_suffix('"')?.as_bytes())
+            let code = quotable(quoted.strip_prefix('"')?.strip_suffix('"')?.as_bytes())?;
+            // A message may quote what was sent, even if it is short.
+            let is_code = |byte: u8| byte.is_ascii_lowercase() || byte == b'_';
+            code.bytes().all(is_code).then_some(code)
         }
         #[cfg(not(feature = "json"))]
         None
@@ -342,11 +350,11 @@ impl Answer {
     ///
     /// See the table at [`Api`](super::Api).
     pub fn of_login(self) -> Result<Self, ProviderError> {
-        let answer = self.finish(Meaning::of_login, ProviderError::refused);
-        let answer = answer.map(|answer| Self {
+        let answer = Self {
             unusable: |why| ProviderError::protocol(why).with_retry_after(NOT_SOON),
-            ..answer
-        });
+            ..self
+        };
+        let answer = answer.finish(Meaning::of_login, ProviderError::refused);
         answer.map_err(|error| match (error.kind(), error.retry_after()) {
             (ProviderErrorKind::Protocol, None) => error.with_retry_after(NOT_SOON),
             _ => error,
@@ -368,8 +376,8 @@ impl Answer {
     ///
     /// See the table at [`Api`](super::Api).
     pub fn of_change(self) -> Result<Self, ProviderError> {
-        let answer = self.finish(Meaning::of_change, ProviderError::token_rejected);
-        answer.map(Self::of_what_may_have_happened)
+        let answer = self.of_what_may_have_happened();
+        answer.finish(Meaning::of_change, ProviderError::token_rejected)
     }
 
     /// The answer, if the exchange succeeded. As
@@ -379,10 +387,12 @@ impl Answer {
     ///
     /// See the table at [`Api`](super::Api).
     pub fn of_exchange(self) -> Result<Option<Self>, ProviderError> {
-        match self.meaning(Meaning::of_exchange) {
-            Meaning::Done => Ok(Some(self.of_what_may_have_happened())),
+        let answer = self.of_what_may_have_happened();
+        match answer.meaning(Meaning::of_exchange) {
+            Meaning::Done => Ok(Some(answer)),
             Meaning::Denied => Ok(None),
-            Meaning::Failed(error) => Err(self.failed(error)),
+            Meaning::Unreadable => Err(answer.compressed()),
+            Meaning::Failed(error) => Err(answer.failed(error)),
         }
     }
 
@@ -403,8 +413,14 @@ impl Answer {
         match self.meaning(by_status) {
             Meaning::Done => Ok(self),
             Meaning::Denied => Err(self.failed(denied)),
+            Meaning::Unreadable => Err(self.compressed()),
             Meaning::Failed(error) => Err(self.failed(error)),
         }
+    }
+
+    /// The text of the answer decides what it means, and cannot be read.
+    fn compressed(&self) -> ProviderError {
+        self.expected("a body that is not compressed")
     }
 
     fn meaning(&self, by_status: fn(StatusCode) -> Meaning) -> Meaning {
@@ -429,11 +445,10 @@ impl Answer {
     }
 }
 
-/// Returns a word that an error may quote: a media type or an error code, and nothing that
-/// could be a secret.
+/// Returns a short word that an error may quote.
 fn quotable(word: &[u8]) -> Option<&str> {
     let word = std::str::from_utf8(word).ok()?.trim();
-    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-./+ ".contains(&byte);
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-./+".contains(&byte);
     let fits = !word.is_empty() && word.len() <= MAX_QUOTE;
     (fits && word.bytes().all(is_plain)).then_some(word)
 }

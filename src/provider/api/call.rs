@@ -199,7 +199,7 @@ impl<S, B> Call<S, B> {
 
     /// Adds answers by which this server denies what it was sent, besides those that
     /// always do: the credentials of a login, the token of any other call. They are
-    /// statuses, or any clauses of a [`Rejection`], such as the text of a 200.
+    /// statuses, or any clauses of a [`Rejection`] but trailers, such as the text of a 200.
     ///
     /// This holds for each way to finish the call, also for [`send`](Call::send) with
     /// [`Answer::of_login`] and its like.
@@ -247,9 +247,11 @@ impl<S, B> Call<S, B> {
         #[cfg(feature = "json")]
         let payload = match self.fields.is_empty() {
             true => payload,
-            false if payload.is_empty() => self.fields.write().map_err(ProviderError::protocol)?,
+            false if payload.is_empty() => {
+                self.fields.write().map_err(ProviderError::unsupported)?
+            }
             false => {
-                return Err(ProviderError::protocol(format!(
+                return Err(ProviderError::forbidden(format!(
                     "{} was not sent: it has a body beside its JSON fields",
                     self.what
                 )));
@@ -278,7 +280,7 @@ impl<S, B> Call<S, B> {
 
     /// The call fails before it is sent. The first reason stays.
     fn fail(&mut self, why: fmt::Arguments<'_>) {
-        let failed = ProviderError::protocol(format!("{} was not sent: {why}", self.what));
+        let failed = ProviderError::forbidden(format!("{} was not sent: {why}", self.what));
         let payload = std::mem::replace(&mut self.payload, Ok(Bytes::new()));
         self.payload = payload.and(Err(failed));
     }
@@ -297,9 +299,8 @@ where
     ///
     /// [`Unavailable`](crate::ProviderErrorKind::Unavailable) if there is no
     /// answer, or it breaks off or is longer than 1 MiB;
-    /// [`Protocol`](crate::ProviderErrorKind::Protocol) or
-    /// [`Unsupported`](crate::ProviderErrorKind::Unsupported) if the call could
-    /// not be built.
+    /// [`Unsupported`](crate::ProviderErrorKind::Unsupported) if the call could not be
+    /// built, so that nothing was sent.
     pub async fn send(self) -> Result<Answer, ProviderError> {
         self.send_or(ProviderError::unanswered).await
     }

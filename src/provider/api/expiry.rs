@@ -25,7 +25,8 @@ pub enum Expiry<'a> {
     /// A number of milliseconds from now.
     Milliseconds(&'a str),
     /// A point in time: a timestamp (RFC 3339), a date as HTTP writes it, or a number
-    /// since 1970, of seconds or (from the year 5138 on) of milliseconds.
+    /// since 1970, of seconds or (from the year 10000 on) of milliseconds. A time before
+    /// 1970 means no lifetime.
     At(&'a str),
     /// The `exp` of a token that is a JWT (RFC 7519, section 4.1.4). Its signature is
     /// not verified: the server that receives the token does that.
@@ -35,9 +36,9 @@ pub enum Expiry<'a> {
 /// A value that names no lifetime in its form.
 pub(super) struct Unreadable;
 
-/// A number above this counts milliseconds since 1970: as seconds, it would be in the
-/// year 5138.
-const MAX_SECONDS: f64 = 1e11;
+/// The end of the year 9999, which means "never". A number above this counts milliseconds
+/// since 1970.
+const MAX_SECONDS: f64 = 253_402_300_799.0;
 
 impl<'a> From<&'a str> for Expiry<'a> {
     fn from(pointer: &'a str) -> Self {
@@ -71,7 +72,10 @@ impl<'a> Expiry<'a> {
         match self {
             Self::Seconds(_) => Ok(positive(number(json)?)),
             Self::Milliseconds(_) => Ok(positive(number(json)? / 1000.0)),
-            Self::At(_) => Ok(until(point_in_time(json)?, now)),
+            Self::At(_) => {
+                let at = Some(point_in_time(json)?).filter(|at| *at > 0.0);
+                Ok(at.and_then(|at| until(at, now)))
+            }
             Self::Jwt(_) => {
                 let token = crate::secret::json::unescaped(json).ok_or(Unreadable)?;
                 match claim(&token)? {
@@ -197,18 +201,33 @@ mod tests {
             r#""2026-12-01t01:00:00.000z""#,
             r#""2026-12-01 02:30:00+01:30""#,
             r#""2026-11-30T20:00:00-05:00""#,
+            r#""2026-12-01T03:00:00.000+0200""#,
+            r#""2026-12-01T00:59:60Z""#,
             r#""Tue, 01 Dec 2026 01:00:00 GMT""#,
         ] {
             assert_eq!(read(at, json), seconds(3600.0), "{json}");
         }
         assert_eq!(read(at, r#""2026-12-01T00:00:00.25Z""#), seconds(0.25));
-        for json in ["0", "-5", r#""2020-01-01T00:00:00Z""#] {
-            assert_eq!(read(at, json), seconds(0.0), "{json}");
+        assert_eq!(read(at, r#""2020-01-01T00:00:00Z""#), seconds(0.0));
+        assert_eq!(read(at, "5"), seconds(0.0));
+        // Never.
+        for json in ["0", "-1", r#""0001-01-01T00:00:00Z""#] {
+            assert_eq!(read(at, json), Some(None), "{json}");
+        }
+        for json in ["253402300799", r#""9999-12-31T23:59:59Z""#] {
+            assert_eq!(read(at, json), seconds(251_606_217_599.0), "{json}");
         }
         for json in [
             r#""2026-12-01""#,
             r#""2026-13-01T00:00:00Z""#,
             r#""2026-12-01T00:00:00""#,
+            r#""2026-02-29T00:00:00Z""#,
+            r#""2026-12-01T24:00:00Z""#,
+            r#""2026-12-01T00:00:00Z01:30""#,
+            r#""26-12-01T00:00:00Z""#,
+            r#""Tue, 01 Dec 2026 03:00:00 +0200""#,
+            r#""Tue Dec  1 01:00:00 PST 2026""#,
+            r#""Tue, 01 Dec 2026 01:00:00 PM""#,
             r#""never""#,
             "true",
         ] {

@@ -9,6 +9,7 @@ use http::response::Parts;
 use crate::date;
 use crate::provider::ProviderError;
 use crate::rejection::{Rejection, Start, Verdict};
+use crate::text::compression;
 
 /// The delay before another login after an unexpected answer without
 /// `Retry-After`: the server may have counted a failed login.
@@ -26,6 +27,8 @@ pub(super) struct Means {
 pub(super) enum Meaning {
     Done,
     Denied,
+    /// Its text decides, and is compressed.
+    Unreadable,
     Failed(fn(Quote) -> ProviderError),
 }
 
@@ -43,9 +46,15 @@ impl Means {
     /// Returns the meaning of an answer that meets a clause. The status decides about any
     /// other.
     pub(super) fn of(&self, head: &Parts, body: &[u8]) -> Option<Meaning> {
-        let is_met = |clauses: &Vec<Rejection>| {
+        let start = match compression(&head.headers) {
+            Some(_) => Start::Partial(&[]),
+            None => Start::Complete(body),
+        };
+        let mut is_unknown = false;
+        let mut is_met = |clauses: &Vec<Rejection>| {
             clauses.iter().any(|clauses| {
-                let verdict = clauses.classify_body(head, Start::Complete(body));
+                let verdict = clauses.classify_body(head, start);
+                is_unknown |= matches!(verdict, Verdict::Unknown);
                 matches!(verdict, Verdict::Rejected(_))
             })
         };
@@ -55,7 +64,12 @@ impl Means {
         if is_met(&self.refused) {
             return Some(Meaning::Failed(ProviderError::refused));
         }
-        is_met(&self.denied).then_some(Meaning::Denied)
+        if is_met(&self.denied) {
+            return Some(Meaning::Denied);
+        }
+        // Its text may deny what its status grants.
+        (is_unknown && !head.status.is_client_error() && !head.status.is_server_error())
+            .then_some(Meaning::Unreadable)
     }
 }
 

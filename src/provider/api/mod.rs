@@ -283,13 +283,21 @@ impl<S: Clone, B> Api<S, B> {
                 "the address of a call holds a `#` or leads up: put names into it by `provider::segment`",
             ));
         }
-        let whole = to.parse::<Uri>().ok().filter(|uri| uri.scheme().is_some());
-        let path = match &whole {
-            Some(uri) => uri.path_and_query().map_or("/", |path| path.as_str()),
-            None => to,
+        // By hand: the address that a server has for itself may not be a valid URI.
+        let is_scheme = |scheme: &str| {
+            let is_part = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
+            !scheme.is_empty() && scheme.bytes().all(is_part)
+        };
+        let path = match to.split_once("://") {
+            Some((scheme, rest)) if is_scheme(scheme) => match rest.find(['/', '?']) {
+                Some(at) if rest[at..].starts_with('?') => format!("/{}", &rest[at..]),
+                Some(at) => rest[at..].to_owned(),
+                None => String::from("/"),
+            },
+            Some(_) | None => to.to_owned(),
         };
         let base = self.base.path().trim_end_matches('/');
-        let path = match path {
+        let path = match path.as_str() {
             "" => self.base.path().to_owned(),
             path if path.starts_with('/') => path.to_owned(),
             path => format!("{base}/{path}"),
@@ -300,7 +308,7 @@ impl<S: Clone, B> Api<S, B> {
             Ok(Uri::from_parts(parts)?)
         });
         // It is not quoted: an address may come from an answer, and hold a secret.
-        let no_uri = |_| ProviderError::protocol("the address of a call is no URI");
+        let no_uri = |_| ProviderError::forbidden("the address of a call is not a URI");
         let uri = uri.map_err(no_uri)?;
         match self.origins.locate(&uri) {
             Destination::Allowed => Ok(uri),

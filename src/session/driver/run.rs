@@ -157,8 +157,7 @@ pub(super) async fn run(runner: &Arc<Runner>, job: &Job, spec: JobSpec) -> JobRe
             let context = LoginContext::new(reason)
                 .forced(kind == LoginKind::Forced)
                 .challenged(challenge);
-            let token = login(runner, job, context, previous.clone()).await;
-            let token = token.map(|token| token.with_data_of(previous.as_ref()));
+            let token = login(runner, job, context, previous).await;
             let sent = job.sent();
             JobResult::Login { sent, token }
         }
@@ -277,10 +276,13 @@ async fn login(
 ) -> Result<Token, Error> {
     let Some(source) = runner.provider.source() else {
         let secrets = previous.as_ref().map(Token::secrets).unwrap_or_default();
-        let context = replacing(context, previous);
+        let context = replacing(context, previous.clone());
         job.on_send();
         let call = || runner.provider.login(context);
-        let then = |login: Result<_, ProviderError>| login.map_err(|error| error.without(&secrets));
+        let then = |login: Result<Token, ProviderError>| {
+            let token = login.map_err(|error| error.without(&secrets))?;
+            Ok::<_, ProviderError>(token.with_data_of(previous.as_ref()))
+        };
         return guarded(job, runner.deadline(), call, then).await;
     };
     login_with_password(runner, job, source, context, previous).await
@@ -334,7 +336,7 @@ async fn login_with_password(
         let must_show = login.is_unresolved() || is_renewal && login.has_tries();
         let previous = previous.clone().filter(|_| !must_show);
         let offers_previous = previous.is_some();
-        let context = replacing(context.clone(), previous);
+        let context = replacing(context.clone(), previous.clone());
         let (context, has_asked) = context.with_credentials(login.credentials()).watched();
         // Dropping the claim frees it.
         job.is_wanted()?;
@@ -359,7 +361,7 @@ async fn login_with_password(
             Ok(_) | Err(_) => Verdict::NotSent,
         };
         let outcome = match outcome {
-            Ok(Ok(token)) => Ok(token),
+            Ok(Ok(token)) => Ok(token.with_data_of(previous.as_ref())),
             Ok(Err(error)) => Err(Error::from(error)),
             Err(lost) => Err(lost),
         };
