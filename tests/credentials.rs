@@ -637,7 +637,7 @@ async fn a_store_keeps_the_permissions_of_its_file_and_the_lock_files_are_the_ow
     assert_eq!(mode(&change_lock), 0o600);
     let all = [".c.json.change", ".c.json.lock", "c.json"].map(str::to_owned);
     assert_eq!(directory.names(), all.clone().into());
-    // They hold nothing, and stay: a process that opened one must lock the same file
+    // They hold no secret, and stay: a process that opened one must lock the same file
     // as the next process.
     let inode = |path: &Path| std::os::unix::fs::MetadataExt::ino(&fs::metadata(path).unwrap());
     let before = [&lock, &change_lock].map(|path| inode(path));
@@ -645,9 +645,9 @@ async fn a_store_keeps_the_permissions_of_its_file_and_the_lock_files_are_the_ow
     change(&session, "newer").await.unwrap();
     drop(session);
     assert_eq!([&lock, &change_lock].map(|path| inode(path)), before);
-    for lock in [&lock, &change_lock] {
-        assert_eq!(fs::read(lock).unwrap(), b"");
-    }
+    assert_eq!(fs::read(lock).unwrap(), b"");
+    let number = fs::read_to_string(change_lock).unwrap();
+    assert!(u64::from_str_radix(&number, 16).is_ok(), "{number}");
     assert_eq!(directory.names(), all.into());
     assert_eq!(mode(&path), 0o640);
 }
@@ -1103,6 +1103,27 @@ async fn a_change_of_a_process_that_is_alive_keeps_others_from_changing_the_pass
     drop(lock);
     change(&session, "mine").await.unwrap();
     assert_eq!(json(&path)["password"], "mine");
+}
+
+/// A stopped process kept the lock of its earlier change, and has died since.
+#[tokio::test(start_paused = true)]
+async fn a_lock_that_names_another_change_does_not_show_that_a_process_died() {
+    let directory = Directory::new();
+    let path = during_a_change(&directory);
+    let lock = directory.file(".c.json.change", "00000000000000a0");
+    let (provider, session) = scripted(FileStore::new(&path));
+    let error = session.change_password(PasswordChange::to("mine")).await;
+    assert_eq!(error.unwrap_err().kind(), ErrorKind::Unavailable);
+    assert!(json(&path)["change"].is_object());
+    assert_eq!(provider.password_changes(), 0);
+    // Its own lock does.
+    fs::write(&lock, "00000000000000a1").unwrap();
+    change(&session, "mine").await.unwrap();
+    assert_eq!(changed_to(&provider), ["new", "mine"]);
+    // The lock names the last change.
+    let name = fs::read_to_string(&lock).unwrap();
+    assert_eq!(name.len(), 16);
+    assert_ne!(name, "00000000000000a1");
 }
 
 #[tokio::test(start_paused = true)]

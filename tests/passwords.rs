@@ -117,6 +117,31 @@ async fn a_process_that_logs_in_during_the_change_of_another_loses_nothing() {
     assert_eq!(emulator.account().failed_logins, 0);
 }
 
+/// The server denies a change that it has executed for another process before: the caller
+/// must not take that for a denied password.
+#[tokio::test(start_paused = true)]
+async fn a_change_that_another_process_has_taken_over_is_uncertain_if_it_is_denied() {
+    let (emulator, store) = (emulator(), Store::new(OLD));
+    let one = session(&emulator, store.open());
+    let other = session(&emulator, store.open());
+    one.token().await.unwrap();
+    emulator.fault(Operation::UpdatePassword, Fault::stall());
+    let mine = change(&one, "new-pass");
+    emulator.stalled(1).await;
+
+    // The other process takes the first one for dead.
+    fs::remove_file(store.0.with_file_name(".account.json.change")).unwrap();
+    other
+        .change_password(PasswordChange::to("other-pass"))
+        .await
+        .unwrap();
+    emulator.release();
+    assert_eq!(mine.await.unwrap(), Err(ErrorKind::Uncertain));
+    assert_eq!(store.current(), "other-pass");
+    starts(&emulator, &store).await;
+    assert_eq!(emulator.account().failed_logins, 0);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_session_that_shares_the_source_waits_for_the_change() {
     for store in [None, Some(Store::new(OLD))] {

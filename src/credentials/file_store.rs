@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fs::{self, TryLockError};
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -49,8 +49,8 @@ const LOCK_POLL: Duration = Duration::from_millis(2);
 /// changes. Two lock files beside it are created with the first write and stay:
 ///
 /// - `.<name>.lock` is locked while the file is replaced;
-/// - `.<name>.change` is locked for the length of a password change. The system frees
-///   it when the process dies, and the others know at once.
+/// - `.<name>.change` is locked for the length of a password change, whose number it
+///   holds. The system frees it when the process dies, and the others know at once.
 ///
 /// They are for the owner of the process that creates them, so all processes run as one
 /// user.
@@ -234,11 +234,16 @@ impl Shared {
         let mut held = self.change();
         // That of an earlier change, which is over.
         *held = None;
-        let file = create(&path).map_err(|error| not_written(&path, error))?;
+        let mut file = create(&path).map_err(|error| not_written(&path, error))?;
         match lock(&file, CHANGE_TIMEOUT) {
-            Ok(()) => *held = Some((id, file)),
-            // A process whose change is over has not written since. Others then take
-            // this change for alive until its time is over.
+            Ok(()) => {
+                let named = file.set_len(0).and_then(|()| write!(file, "{:016x}", id.0));
+                named.map_err(|error| not_written(&path, error))?;
+                *held = Some((id, file));
+            }
+            // A process whose change is over has not written since. The file does not
+            // name this change, so others take it for alive until its time is over, also
+            // if that process dies.
             Err(TryLockError::WouldBlock) => {}
             Err(error) => return Err(not_locked(&path, error)),
         }
@@ -255,12 +260,19 @@ impl Shared {
         let Ok(path) = self.beside("change") else {
             return true;
         };
-        match fs::File::open(&path).map(|file| file.try_lock_shared()) {
-            // Its owner would hold it.
-            Ok(Ok(())) => false,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => false,
-            Ok(Err(_)) | Err(_) => true,
+        let file = match fs::File::open(&path) {
+            Ok(file) => file,
+            Err(error) => return error.kind() != io::ErrorKind::NotFound,
+        };
+        if file.try_lock_shared().is_err() {
+            return true;
         }
+        // Free: its owner would hold it, if it was locked for this change. Earlier versions
+        // of this crate wrote no name.
+        let mut name = [0; 17];
+        let length = (&file).read(&mut name).unwrap_or_default();
+        let (name, own) = (&name[..length], format!("{:016x}", change.0));
+        !name.is_empty() && name != own.as_bytes()
     }
 
     fn change(&self) -> MutexGuard<'_, Option<(Id, fs::File)>> {

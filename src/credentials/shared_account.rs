@@ -458,7 +458,8 @@ impl<'a> OpenAccount<'a> {
     }
 
     /// Stores the answer to a password change. If that fails, the answer is kept in
-    /// memory and stored with the next record.
+    /// memory and stored with the next record. Returns whether the change was its own
+    /// until now: others give one up that takes too long, and send it again.
     ///
     /// # Errors
     ///
@@ -467,10 +468,11 @@ impl<'a> OpenAccount<'a> {
         &mut self,
         mut change: ClaimedChange,
         answer: Answer,
-    ) -> Result<(), SourceError> {
+    ) -> Result<bool, SourceError> {
         change.if_dropped = Some(answer);
         for _ in 0..MAX_CONFLICTS {
             let loaded = self.load().await?;
+            let is_own = change.asked.is_change_of(&loaded.record);
             let next =
                 self.machine
                     .change_answered(&loaded.record, &change.asked, answer, loaded.now);
@@ -480,7 +482,7 @@ impl<'a> OpenAccount<'a> {
             };
             if let Saved::Yes = saved {
                 change.done();
-                return Ok(());
+                return Ok(is_own);
             }
         }
         Err(too_many_conflicts())

@@ -66,6 +66,12 @@ impl<P> Asked<P> {
         &self.new
     }
 
+    /// Returns whether the change in progress in `record` is this one.
+    pub(crate) fn is_change_of(&self, record: &Record<P>) -> bool {
+        let change = record.change.as_ref();
+        change.is_some_and(|change| change.id == self.id)
+    }
+
     /// Returns when the change is over for others. The driver gives up before.
     pub(crate) fn until(&self) -> WallTime {
         self.until
@@ -156,13 +162,9 @@ impl Account {
         answer: Answer,
         now: WallTime,
     ) -> Option<Record<P>> {
-        let is_own = |record: &Record<P>| {
-            let change = record.change.as_ref();
-            change.is_some_and(|change| change.id == asked.id)
-        };
-        let was_own = is_own(record);
+        let was_own = asked.is_change_of(record);
         let mut record = record.caught_up(now);
-        let is_own = is_own(&record);
+        let is_own = asked.is_change_of(&record);
         match (answer, is_own) {
             // yes, `change` is still its own | `current` = new, old into
             // `others`; new closed; no `change`; a refusal of new becomes "no

@@ -260,11 +260,14 @@ async fn open<'a>(
 
 /// Stores an outcome. If that fails, the account keeps the outcome in memory and
 /// stores it with its next record, so the failure changes nothing here.
-async fn store(runner: &Runner, job: &Job, stored: impl Future<Output = Result<(), SourceError>>) {
+async fn store<T>(
+    runner: &Runner,
+    job: &Job,
+    stored: impl Future<Output = Result<T, SourceError>>,
+) -> Option<T> {
     let then = |stored: Result<_, _>| stored.map_err(ProviderError::from);
-    if let Err(error) = guarded(job, runner.store_deadline(), || stored, then).await {
-        trace::not_stored(&error);
-    }
+    let stored = guarded(job, runner.store_deadline(), || stored, then).await;
+    stored.inspect_err(trace::not_stored).ok()
 }
 
 /// Logs in. Without a source the provider logs in by itself.
@@ -604,13 +607,18 @@ async fn change_password(
         if answer == Answer::Yes {
             account.on_success();
         }
-        store(runner, job, account.land_change(claimed, answer)).await;
+        let is_own = store(runner, job, account.land_change(claimed, answer)).await;
         match outcome {
             Ok(()) if is_again => has_sent = true,
             Ok(()) => return Ok(()),
             // Of the earlier change. A login shows which password works.
             Err(_) if is_again && answer == Answer::No => {
                 return Err(ChangeFailure::LogInFirst { has_sent: true });
+            }
+            // Somebody else took this process for dead and sent the change again, which the
+            // server may have executed before.
+            Err(error) if answer == Answer::No && is_own == Some(false) => {
+                return Err(Error::from(ProviderError::uncertain(error)).into());
             }
             Err(error) => return Err(error.into()),
         }
