@@ -267,12 +267,12 @@ impl Error {
 
     /// Returns what failed, and what to do about it.
     fn culprit(&self) -> &'static str {
-        if let (Some(Operation::PasswordChange), ErrorKind::Refused) = (self.operation, self.kind) {
-            return "the server denied it";
-        }
         self.culprit.unwrap_or(match self.kind {
             ErrorKind::LoggedOut => "the session is logged out",
             ErrorKind::Closed => "the session is closed",
+            ErrorKind::Refused if self.operation == Some(Operation::PasswordChange) => {
+                "the server denied it"
+            }
             ErrorKind::Refused => "the server refused the credentials",
             ErrorKind::PasswordExpired => "the password has expired",
             ErrorKind::Locked => "the account is locked",

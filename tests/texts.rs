@@ -213,6 +213,12 @@ async fn a_failed_logout_and_a_failed_change_name_their_operation() {
         error.to_string(),
         "password change failed: the server denied it: too short"
     );
+    let empty = PasswordChange::to("").allow_unstored();
+    let error = session.change_password(empty).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "password change failed: nothing was sent: the new password is empty"
+    );
     let error = session.logout().await.unwrap_err();
     assert_eq!(
         error.to_string(),

@@ -31,6 +31,8 @@ pub struct ProviderError {
     unanswered: bool,
 }
 
+const NOT_REACHED: &str = "the login system was not reached";
+
 /// What a [`ProviderError`] means to the session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -186,6 +188,11 @@ impl ProviderError {
         Self::unavailable(Withheld(why.into()))
     }
 
+    /// A password change was not sent, since the server would deny it.
+    pub(crate) fn denied_unsent(why: impl Into<String>) -> Self {
+        Self::refused(Withheld(why.into()))
+    }
+
     /// The call is not sent while this is so.
     pub(crate) fn forbidden(why: impl Into<String>) -> Self {
         Self::unsupported(Withheld(why.into()))
@@ -196,32 +203,33 @@ impl ProviderError {
         self.source.as_deref()?.downcast_ref()
     }
 
+    /// Returns what failed, if that is more than the kind says.
+    fn culprit(&self) -> Option<&'static str> {
+        let cause = self.source.as_deref();
+        match self.source_error() {
+            Some(error) => Some(error.text()),
+            None if cause.is_some_and(|cause| cause.is::<Withheld>()) => Some("nothing was sent"),
+            None if self.kind == ProviderErrorKind::NotSent => Some(NOT_REACHED),
+            None => None,
+        }
+    }
+
     /// Returns the text of `Display`.
     fn text(&self) -> &'static str {
-        if let Some(error) = self.source_error() {
-            return error.text();
-        }
-        if self
-            .source
-            .as_deref()
-            .is_some_and(|cause| cause.is::<Withheld>())
-        {
-            return "nothing was sent";
-        }
-        match self.kind {
+        self.culprit().unwrap_or(match self.kind {
             ProviderErrorKind::Refused => "the server refused the credentials",
             ProviderErrorKind::PasswordExpired => "the password has expired",
             ProviderErrorKind::Locked => "the account is locked",
             ProviderErrorKind::InteractionRequired => "the login needs a person",
             ProviderErrorKind::Unavailable => "the login system is unavailable",
-            ProviderErrorKind::NotSent => "the login system was not reached",
+            ProviderErrorKind::NotSent => NOT_REACHED,
             ProviderErrorKind::TokenRejected => "the server rejected the token",
             ProviderErrorKind::Protocol => "the login system's answer could not be read",
             ProviderErrorKind::Uncertain => {
                 "the answer was lost, so it may or may not have happened"
             }
             ProviderErrorKind::Unsupported => "the login system does not support that",
-        }
+        })
     }
 
     /// Returns whether the server may have checked the password: it accepted the
@@ -342,7 +350,10 @@ impl From<ProviderError> for crate::Error {
             ProviderErrorKind::Uncertain => ErrorKind::Uncertain,
             ProviderErrorKind::Unsupported => ErrorKind::Unsupported,
         };
-        let ours = Self::new(kind).with_culprit(error.text());
+        let ours = match error.culprit() {
+            Some(culprit) => Self::new(kind).with_culprit(culprit),
+            None => Self::new(kind),
+        };
         match error.retry_after {
             Some(delay) => ours.with_retry_after(delay).with_source(error),
             None => ours.with_source(error),

@@ -676,9 +676,7 @@ fn may_keep(account: &OpenAccount<'_>, change: &PasswordChange) -> Result<(), Pr
         Storage::Required | Storage::InMemoryIfReadOnly => {}
     }
     match change.new_password().expose_secret().is_empty() {
-        true => Err(ProviderError::refused(
-            "the new password is empty, so the server was not asked",
-        )),
+        true => Err(ProviderError::denied_unsent("the new password is empty")),
         false => Ok(()),
     }
 }
