@@ -80,11 +80,6 @@ impl Clause {
         }
     }
 
-    pub(super) fn and(mut self, condition: HeaderCondition) -> Self {
-        self.headers.push(condition);
-        self
-    }
-
     pub(super) fn reads_trailers(&self) -> bool {
         matches!(self.place, Place::Trailers)
     }

@@ -47,7 +47,7 @@ use crate::header::expect_name;
 ///
 /// # Compressed bodies
 ///
-/// The text of a compressed body cannot be searched, and a response to `HEAD` has none. If a response with a
+/// The text of a compressed body cannot be searched. If a response with such a
 /// `Content-Encoding` arrives where a [`body_contains`](Self::body_contains) clause
 /// has to read the body, the response is returned as it is, and the first time this is
 /// logged at WARN. Decompress inside the session layer:
@@ -136,8 +136,9 @@ impl Rejection {
     /// The body of a response with that status is read up to there, for at most two
     /// seconds, before the response is returned. Nothing of it is lost. Any body
     /// contains an empty `text`. If the text cannot be searched (the body is
-    /// [compressed](Self#compressed-bodies), breaks off, or is slower than that), the
-    /// response counts neither as a rejection nor as a sign that the token is good.
+    /// [compressed](Self#compressed-bodies), breaks off or is slower than that, or the
+    /// method is `HEAD`), the response counts neither as a rejection nor as a sign that
+    /// the token is good.
     pub fn body_contains(status: StatusCode, text: impl Into<String>, within: usize) -> Self {
         let text = text.into();
         Self::of(Clause::new(
@@ -186,8 +187,8 @@ impl Rejection {
     ///     .or_challenge_error("insufficient_user_authentication"); // RFC 9470
     /// ```
     pub fn challenge_error(error: impl Into<String>) -> Self {
-        let clause = Clause::new(Statuses::ClientErrors, Place::Head);
-        Self::of(clause.and(HeaderCondition::ChallengeError(error.into())))
+        let condition = HeaderCondition::ChallengeError(error.into());
+        Self::of(Clause::new(Statuses::ClientErrors, Place::Head)).and(condition)
     }
 
     /// Creates a rejection with one clause: a 3xx whose `Location` is `page`, or a page
@@ -207,8 +208,8 @@ impl Rejection {
         let Some(login_page) = LoginPage::new(page) else {
             panic!("neither a path that begins with `/` nor an http(s) URI: {page:?}");
         };
-        let clause = Clause::new(Statuses::Redirections, Place::Head);
-        Self::of(clause.and(HeaderCondition::RedirectTo(login_page)))
+        let condition = HeaderCondition::RedirectTo(login_page);
+        Self::of(Clause::new(Statuses::Redirections, Place::Head)).and(condition)
     }
 
     /// Creates a rejection with one clause: a response, whatever its status, with this
@@ -373,8 +374,8 @@ impl Rejection {
 
     /// Returns whether a request with any method can be replayed after each rejection.
     pub(crate) fn is_sure(&self) -> bool {
-        let certainties = self.clauses.iter().map(Clause::worst_certainty);
-        certainties.into_iter().all(|one| one == Certainty::Sure)
+        let mut clauses = self.clauses.iter();
+        clauses.all(|clause| clause.worst_certainty() == Certainty::Sure)
     }
 
     /// Returns whether a rejection may come behind the body of a response.
