@@ -149,6 +149,7 @@ mod server {
         user: serde_json::Value,
         /// By location, the token.
         live: HashMap<String, String>,
+        names_location: bool,
         logins: usize,
         failed: usize,
     }
@@ -161,6 +162,7 @@ mod server {
                 state: Arc::new(Mutex::new(State {
                     user: serde_json::json!({ "UserName": user, "Password": password }),
                     live: HashMap::new(),
+                    names_location: true,
                     logins: 0,
                     failed: 0,
                 })),
@@ -192,6 +194,11 @@ mod server {
 
         pub(super) fn live(&self) -> usize {
             self.state().live.len()
+        }
+
+        #[cfg(test)]
+        pub(super) fn leave_out_location(&self) {
+            self.state().names_location = false;
         }
 
         #[cfg(test)]
@@ -239,7 +246,9 @@ mod server {
             let mut response = status(StatusCode::CREATED);
             let headers = response.headers_mut();
             headers.insert("x-auth-token", token.parse().unwrap());
-            headers.insert("location", location.parse().unwrap());
+            if self.names_location {
+                headers.insert("location", location.parse().unwrap());
+            }
             response
         }
 
@@ -304,6 +313,24 @@ mod tests {
     #[test]
     fn runs() {
         main().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_login_without_a_location_yields_a_token_that_cannot_be_logged_out() {
+        let http: Http = Client::builder(TokioExecutor::new()).build_http();
+        let server = server::Redfish::serve("admin", "s3cret").await.unwrap();
+        server.leave_out_location();
+        let session = Session::new(provider(http.clone(), &server.base()));
+        let client = ServiceBuilder::new().layer(session.layer()).service(http);
+        let systems = format!("{}/redfish/v1/Systems", server.base());
+        for _ in 0..3 {
+            let request = Request::get(&systems).body(Full::default()).unwrap();
+            let response = client.clone().oneshot(request).await.unwrap();
+            assert_eq!(response.status(), StatusCode::OK);
+        }
+        assert_eq!((server.logins(), server.live()), (1, 1));
+        let error = session.logout().await.unwrap_err();
+        assert!(error.to_string().contains("named no address"), "{error}");
     }
 
     #[tokio::test]

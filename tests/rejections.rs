@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
-use http_body::Frame;
+use http_body::{Body as _, Frame};
 use http_body_util::{BodyExt, Full, StreamBody};
 use tokio::time::{Instant, sleep, sleep_until};
 use tower::{ServiceBuilder, ServiceExt, service_fn};
@@ -301,6 +301,27 @@ async fn a_body_that_breaks_off_before_its_trailers_proves_nothing() {
     while body.frame().await.is_some() {}
     // Only the first refresh of a token that nothing has proven is immediate.
     for expected in [1, 2, 2] {
+        let token = session.token().await.unwrap();
+        assert_eq!(token.generation(), expected);
+        session.reject(&token);
+    }
+}
+
+/// As hyper's server reads: it does not poll a body that says it has ended.
+#[tokio::test]
+async fn a_body_that_says_it_has_ended_proves_the_token_without_another_poll() {
+    let unauthenticated = HeaderValue::from_static("16");
+    let (session, _) = session(Rejection::trailer("grpc-status", unauthenticated));
+    let http = service_fn(|_: Request<Body>| async {
+        Ok::<_, Infallible>(Response::new(Body::from("x")))
+    });
+    let client = ServiceBuilder::new().layer(session.layer()).service(http);
+    let mut body = client.oneshot(get("/")).await.unwrap().into_body();
+    body.frame().await.unwrap().unwrap();
+    assert!(body.is_end_stream());
+    drop(body);
+    // A token that was proven is refreshed besides the first one that was not.
+    for expected in [1, 2, 3, 3] {
         let token = session.token().await.unwrap();
         assert_eq!(token.generation(), expected);
         session.reject(&token);
