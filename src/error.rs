@@ -45,7 +45,7 @@ pub struct Error {
     kind: ErrorKind,
     /// The operation that failed, if one did.
     operation: Option<Operation>,
-    /// What failed in it, if that is more than the kind says.
+    /// The part that failed, if the kind does not name it.
     culprit: Option<&'static str>,
     source: Option<Arc<dyn std::error::Error + Send + Sync>>,
     retry_after: Option<Duration>,

@@ -100,7 +100,7 @@ impl<'a> Version1<'a> {
     }
 }
 
-/// What is left of the elements of a value in DER.
+/// The elements of a DER value that are still to be read.
 #[derive(Clone, Copy)]
 struct Der<'a>(&'a [u8]);
 

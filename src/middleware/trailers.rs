@@ -21,7 +21,7 @@ pub(super) struct TrailerWatch {
     pub(super) target: Target,
     /// When the request was sent, if it was a replay.
     pub(super) replayed_at: Option<Timestamp>,
-    /// What to report if the body ends without such trailers.
+    /// The acceptance to report if the body ends without such trailers.
     pub(super) acceptance: Option<Acceptance>,
 }
 

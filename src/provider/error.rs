@@ -203,7 +203,7 @@ impl ProviderError {
         self.source.as_deref()?.downcast_ref()
     }
 
-    /// Returns what failed, if that is more than the kind says.
+    /// Returns the part that failed, if the kind does not name it.
     fn culprit(&self) -> Option<&'static str> {
         let cause = self.source.as_deref();
         match self.source_error() {

@@ -8,7 +8,7 @@ use super::redact::Extent;
 
 /// The beginning of a text, in a buffer that never grows and is wiped on drop.
 ///
-/// What is written beyond the limit is not stored, and the writer gets an error, which
+/// Text beyond the limit is not stored, and the writer gets an error, which
 /// ends even a text without an end.
 pub(crate) struct Excerpt {
     text: Zeroizing<String>,

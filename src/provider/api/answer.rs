@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 use super::expiry::Expiry;
 #[cfg(feature = "json")]
 use super::fields::unescaped;
-use super::meaning::{Meaning, Means, NOT_SOON, Quote, failed};
+use super::meaning::{Declared, Meaning, NOT_SOON, Quote, failed};
 use super::transport::{End, Received};
 use crate::BoxError;
 use crate::cookie::SetCookie;
@@ -41,7 +41,7 @@ pub struct Answer {
     what: String,
     head: Parts,
     body: Zeroizing<Vec<u8>>,
-    means: Means,
+    declared: Declared,
     /// What it means if the provider cannot use it.
     unusable: fn(String) -> ProviderError,
 }
@@ -50,7 +50,7 @@ impl Answer {
     /// Takes an answer that was read. `lost` makes the error for one that does not end.
     pub(super) fn of(
         what: String,
-        means: Means,
+        declared: Declared,
         received: Received,
         lost: fn(BoxError) -> ProviderError,
     ) -> Result<Self, ProviderError> {
@@ -62,7 +62,7 @@ impl Answer {
                 what,
                 head: response.into_parts().0,
                 body: received.body,
-                means,
+                declared,
                 unusable: ProviderError::protocol,
             }),
             End::Broken(error) => Err(lost(error)),
@@ -424,8 +424,8 @@ impl Answer {
     }
 
     fn meaning(&self, by_status: fn(StatusCode) -> Meaning) -> Meaning {
-        let declared = self.means.of(&self.head, &self.body);
-        declared.unwrap_or_else(|| by_status(self.status()))
+        let meaning = self.declared.of(&self.head, &self.body);
+        meaning.unwrap_or_else(|| by_status(self.status()))
     }
 
     fn of_what_may_have_happened(self) -> Self {
@@ -502,7 +502,7 @@ mod tests {
                 what: String::from("POST /login"),
                 head: response.into_parts().0,
                 body: Zeroizing::default(),
-                means: Means::default(),
+                declared: Declared::default(),
                 unusable: ProviderError::protocol,
             };
             let error = answer.of_login().unwrap_err();

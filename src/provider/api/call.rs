@@ -14,7 +14,7 @@ use super::answer::{Answer, MAX_ANSWER};
 #[cfg(feature = "json")]
 use super::fields::{Fields, Refused};
 use super::form;
-use super::meaning::Means;
+use super::meaning::Declared;
 use super::transport::{self, SendError};
 use crate::BoxError;
 use crate::credentials::Credentials;
@@ -35,7 +35,7 @@ pub struct Call<S, B = Full<Bytes>> {
     payload: Result<Bytes, ProviderError>,
     #[cfg(feature = "json")]
     fields: Fields,
-    means: Means,
+    declared: Declared,
 }
 
 impl<S, B> Call<S, B> {
@@ -58,7 +58,7 @@ impl<S, B> Call<S, B> {
             payload: Ok(Bytes::new()),
             #[cfg(feature = "json")]
             fields: Fields::default(),
-            means: Means::default(),
+            declared: Declared::default(),
         }
     }
 
@@ -220,7 +220,7 @@ impl<S, B> Call<S, B> {
     /// # }
     /// ```
     pub fn denied_by(mut self, answers: impl Into<Rejection>) -> Self {
-        self.means.denied.push(answers.into());
+        self.declared.denied.push(answers.into());
         self
     }
 
@@ -229,7 +229,7 @@ impl<S, B> Call<S, B> {
     /// a dead token. They are statuses, or any clauses of a [`Rejection`]. They are
     /// looked at before those of [`denied_by`](Call::denied_by).
     pub fn refused_by(mut self, answers: impl Into<Rejection>) -> Self {
-        self.means.refused.push(answers.into());
+        self.declared.refused.push(answers.into());
         self
     }
 
@@ -237,7 +237,7 @@ impl<S, B> Call<S, B> {
     /// succeed later: it has too many clients, for example. They are statuses, or any
     /// clauses of a [`Rejection`]. They are looked at first.
     pub fn busy_by(mut self, answers: impl Into<Rejection>) -> Self {
-        self.means.busy.push(answers.into());
+        self.declared.busy.push(answers.into());
         self
     }
 
@@ -320,17 +320,17 @@ where
         mut self,
         lost: fn(BoxError) -> ProviderError,
     ) -> Result<Answer, ProviderError> {
-        let (what, means) = (self.what.clone(), std::mem::take(&mut self.means));
+        let (what, declared) = (self.what.clone(), std::mem::take(&mut self.declared));
         let (http, request) = self.into_request()?;
         let received = transport::send(http, request, MAX_ANSWER).await;
         let received = received.map_err(|error| match error {
             SendError::NotSent(error) => ProviderError::not_sent(error),
             SendError::Lost(error) => lost(error),
         })?;
-        Answer::of(what, means, received, lost)
+        Answer::of(what, declared, received, lost)
     }
 
-    /// Sends a login: a status that is no success says why there is no token.
+    /// Sends a login. A status that is not a success becomes an error.
     ///
     /// # Errors
     ///
@@ -354,16 +354,15 @@ where
     ///
     /// # Errors
     ///
-    /// See the table at [`Api`](super::Api). If the answer is lost, nobody knows which
-    /// password the server takes:
-    /// [`Uncertain`](crate::ProviderErrorKind::Uncertain).
+    /// See the table at [`Api`](super::Api). If the answer is lost, the error is
+    /// [`Uncertain`](crate::ProviderErrorKind::Uncertain): a login must show which password
+    /// works.
     pub async fn change(self) -> Result<Answer, ProviderError> {
         self.send_once().await?.of_change()
     }
 
-    /// Sends the token before, or what is kept with it, in exchange for a new
-    /// one: a refresh token, say, which this uses up. `None` says that it is
-    /// dead: go on to a login.
+    /// Exchanges the previous token, or the data stored with it, for a new token. A refresh
+    /// token may be used up by this. `None` means that it is dead: log in instead.
     ///
     /// # Errors
     ///
@@ -374,8 +373,7 @@ where
         self.send_once().await?.of_exchange()
     }
 
-    /// Reads something with the token: what a login or a password change needs to know
-    /// first, for example.
+    /// Reads something with the token, for example a page that a password change needs.
     ///
     /// # Errors
     ///

@@ -21,7 +21,7 @@ enum Field {
 
 /// Why a field was not set.
 pub(super) enum Refused {
-    /// The pointer names the whole body, or is no pointer.
+    /// The pointer is not valid, or names the whole body.
     NoField,
     /// There is a value at a part of the pointer, or an object at its end.
     Taken,

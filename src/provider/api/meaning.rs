@@ -1,4 +1,4 @@
-//! What an answer means: success, or which error.
+//! The meaning of an answer: success or an error.
 
 use std::fmt;
 use std::time::{Duration, SystemTime};
@@ -15,9 +15,9 @@ use crate::text::compression;
 /// `Retry-After`: the server may have counted a failed login.
 pub(crate) const NOT_SOON: Duration = Duration::from_secs(60);
 
-/// What some answers mean besides their statuses.
+/// The clauses that the provider has declared for a call. They come before the status.
 #[derive(Default)]
-pub(super) struct Means {
+pub(super) struct Declared {
     pub(super) busy: Vec<Rejection>,
     pub(super) refused: Vec<Rejection>,
     pub(super) denied: Vec<Rejection>,
@@ -42,7 +42,7 @@ pub(super) struct Quote {
     pub(super) code: Option<String>,
 }
 
-impl Means {
+impl Declared {
     /// Returns the meaning of an answer that meets a clause. The status decides about any
     /// other.
     pub(super) fn of(&self, head: &Parts, body: &[u8]) -> Option<Meaning> {

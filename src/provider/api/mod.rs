@@ -109,7 +109,7 @@ use crate::secret;
 ///         let sessions = self.api.post("/redfish/v1/SessionService/Sessions");
 ///         let answer = sessions.json(&body).login().await?;
 ///         let token = Token::header("x-auth-token", answer.header("x-auth-token")?)?;
-///         // Without an address there is no logout, but there is a token.
+///         // Without an address the token works, and cannot be logged out.
 ///         Ok(match answer.header("location") {
 ///             Ok(address) => token.with_data(address),
 ///             Err(_) => token,
