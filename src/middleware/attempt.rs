@@ -1,14 +1,14 @@
-//! A sent request, and the parts that its replay needs.
+//! A sent request.
 
 use std::sync::Arc;
 
-use http::header::{HeaderMap, HeaderName, HeaderValue};
-use http::{Extensions, Method, Request, Response, StatusCode, Uri, Version, response};
+use http::{Method, Request, Response, StatusCode, response};
 use http_body::Body;
 use tower_service::Service;
 
 use super::body::{Received, SessionBody};
 use super::replay::Replay;
+use super::retained::RetainedRequest;
 use super::trailers::{Acceptance, TrailerWatch};
 use crate::origin::Target;
 use crate::rejection::is_idempotent;
@@ -46,26 +46,6 @@ enum MethodKind {
     /// Asks for a tunnel (RFC 9110, section 9.3.6).
     Connect,
     Other,
-}
-
-/// A request as it was before it got its token, with `K` in place of its body.
-pub(super) struct RetainedRequest<S, K> {
-    service: S,
-    pub(super) method: Method,
-    uri: Uri,
-    version: Version,
-    headers: HeaderList,
-    extensions: Extensions,
-    pub(super) kept: K,
-}
-
-/// A copy of a header map. It takes one allocation; a map takes two.
-struct HeaderList(Vec<Field>);
-
-/// A name or a value. A pair of both would be moved once more.
-enum Field {
-    Name(HeaderName),
-    Value(HeaderValue),
 }
 
 impl<S, K> Attempt<S, K> {
@@ -130,7 +110,7 @@ impl<S, K> Attempt<S, K> {
 
     pub(super) fn target(&self) -> Target {
         match &self.request {
-            SentRequest::Retained(retained) => Target::of(&retained.method, retained.uri.path()),
+            SentRequest::Retained(retained) => retained.target(),
             SentRequest::Info(info) => info.target,
         }
     }
@@ -218,7 +198,7 @@ impl<S, K> Attempt<S, K> {
     #[inline]
     fn is_connect(&self) -> bool {
         match &self.request {
-            SentRequest::Retained(retained) => retained.method == Method::CONNECT,
+            SentRequest::Retained(retained) => *retained.method() == Method::CONNECT,
             SentRequest::Info(info) => info.method == MethodKind::Connect,
         }
     }
@@ -226,7 +206,7 @@ impl<S, K> Attempt<S, K> {
     /// Returns whether its response has no body, whatever its head says.
     pub(super) fn is_head(&self) -> bool {
         match &self.request {
-            SentRequest::Retained(retained) => retained.method == Method::HEAD,
+            SentRequest::Retained(retained) => *retained.method() == Method::HEAD,
             SentRequest::Info(info) => info.method == MethodKind::Head,
         }
     }
@@ -265,112 +245,5 @@ impl RequestInfo {
             target: Target::of(request.method(), request.uri().path()),
             method: MethodKind::of(request.method()),
         }
-    }
-}
-
-impl<S, K> RetainedRequest<S, K> {
-    #[inline]
-    fn new<B>(service: &S, request: &Request<B>, kept: K) -> Self
-    where
-        S: Clone,
-    {
-        Self {
-            service: service.clone(),
-            method: request.method().clone(),
-            uri: request.uri().clone(),
-            version: request.version(),
-            headers: HeaderList::new(request.headers()),
-            extensions: request.extensions().clone(),
-            kept,
-        }
-    }
-
-    /// Returns the request once more and the service to send it through, if its
-    /// body is available.
-    pub(super) fn again<R, B>(self) -> Option<(S, Request<R::Body>)>
-    where
-        R: Replay<B, Kept = K>,
-    {
-        let mut request = Request::new(R::again(self.kept)?);
-        *request.method_mut() = self.method;
-        *request.uri_mut() = self.uri;
-        *request.version_mut() = self.version;
-        *request.headers_mut() = self.headers.into_map();
-        *request.extensions_mut() = self.extensions;
-        Some((self.service, request))
-    }
-}
-
-impl HeaderList {
-    #[inline]
-    fn new(map: &HeaderMap) -> Self {
-        let mut fields = Vec::with_capacity(2 * map.len());
-        for (name, value) in map {
-            fields.push(Field::Name(name.clone()));
-            fields.push(Field::Value(value.clone()));
-        }
-        Self(fields)
-    }
-
-    fn into_map(self) -> HeaderMap {
-        let mut map = HeaderMap::new();
-        let mut last = None;
-        for field in self.0 {
-            match field {
-                Field::Name(name) => last = Some(name),
-                Field::Value(value) => {
-                    let name = last.take().expect("a name comes before each value");
-                    map.append(name, value);
-                }
-            }
-        }
-        map
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use http::header;
-
-    use super::*;
-    use crate::Auto;
-
-    #[test]
-    fn a_retained_request_equals_the_one_that_was_sent() {
-        let mut secret = HeaderValue::from_static("secret");
-        secret.set_sensitive(true);
-        let request = Request::put("https://ctm.example.com:8443/jobs?name=x")
-            .version(Version::HTTP_2)
-            .header(header::COOKIE, "a=1")
-            .header("x-api-key", secret)
-            .header(header::ACCEPT, "text/csv")
-            .header(header::COOKIE, "b=2")
-            .extension(7_u8)
-            .body("body")
-            .unwrap();
-
-        let retained = RetainedRequest::new(&1_u8, &request, "body");
-        let (service, again) = retained.again::<Auto, &str>().unwrap();
-        assert_eq!(service, 1);
-        assert_eq!(again.method(), request.method());
-        assert_eq!(again.uri(), request.uri());
-        assert_eq!(again.version(), request.version());
-        assert_eq!(again.headers(), request.headers());
-        assert!(again.headers().iter().eq(request.headers()));
-        assert!(again.headers()["x-api-key"].is_sensitive());
-        assert_eq!(again.extensions().get(), Some(&7_u8));
-        assert_eq!(again.body(), request.body());
-    }
-
-    #[test]
-    fn a_retained_request_may_have_more_values_than_a_map_has_names() {
-        let mut request = Request::new("");
-        for _ in 0..40_000 {
-            let value = HeaderValue::from_static("a=1");
-            request.headers_mut().append(header::COOKIE, value);
-        }
-        let retained = RetainedRequest::new(&(), &request, "");
-        let ((), again) = retained.again::<Auto, &str>().unwrap();
-        assert_eq!(again.headers().len(), 40_000);
     }
 }

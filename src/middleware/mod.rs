@@ -6,7 +6,7 @@
 //! service. [`ResponseFuture`](future) polls that call. If the response is plainly
 //! accepted, its body leaves in a [`SessionBody`](body) that holds the token's
 //! lease. Nothing here waits, takes a lock or reads a clock. It allocates only if
-//! the strategy keeps the body, for the copy of the request.
+//! the strategy keeps the body: twice, for the copy of the request.
 //!
 //! **Slow path.** Everything else goes through the states of the future:
 //!
@@ -22,7 +22,8 @@
 //! |---|---|
 //! | `layer` | `SessionLayer`, `Session::layer` |
 //! | `service` | `SessionService::call`: the fast path, and the start of the slow path |
-//! | `attempt` | a sent request, and the parts kept for its replay |
+//! | `attempt` | a sent request |
+//! | `retained` | the copy of a sent request that a replay needs |
 //! | `future` | `ResponseFuture` and its states |
 //! | `rejected` | a rejected request that waits for its replay |
 //! | `pending` | a request that waits to be sent |
@@ -39,6 +40,7 @@ mod pending;
 mod rejected;
 mod replay;
 mod response;
+mod retained;
 mod service;
 mod trailers;
 

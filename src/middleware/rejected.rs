@@ -7,11 +7,12 @@ use http::header::WWW_AUTHENTICATE;
 use http::{HeaderMap, Response, response};
 use http_body::Body;
 
-use super::attempt::{Attempt, RetainedRequest, SentRequest};
+use super::attempt::{Attempt, SentRequest};
 use super::body::{Received, SessionBody};
 use super::pending::PendingRequest;
 use super::replay::Replay;
 use super::response::RejectedResponse;
+use super::retained::RetainedRequest;
 use crate::provider::Challenge;
 use crate::reauth::{Reauth, ReauthFailure};
 use crate::rejection::{Certainty, is_idempotent};
@@ -142,7 +143,7 @@ fn replayable<S, R: Replay<B>, B>(
         return Err(ReauthFailure::NotReplayable);
     }
     match certainty {
-        Certainty::Unsure if !is_idempotent(&retained.method) => Err(ReauthFailure::Unsure),
+        Certainty::Unsure if !is_idempotent(retained.method()) => Err(ReauthFailure::Unsure),
         Certainty::Sure | Certainty::Unsure => Ok(retained),
     }
 }
