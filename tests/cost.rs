@@ -27,19 +27,23 @@ use tower::ServiceExt;
 
 use counts::{allocations, idle, waiters};
 use desk::{Desk, request};
-use kinds::Kind;
+use kinds::{Kind, MAKES};
 use load::callers;
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 
 #[test]
-fn a_token_allocates_nothing_and_a_spare_request_itself_and_its_headers() {
-    let allocations = allocations();
-    assert_eq!(allocations.of(Kind::Fixed), 0.0);
-    assert_eq!(allocations.of(Kind::Never), 0.0);
-    assert_eq!(allocations.of(Kind::Auto), 2.0);
-    assert!(allocations.of(Kind::Auto) <= allocations.of(Kind::Retry));
+fn a_token_allocates_nothing_and_a_retained_request_twice() {
+    for make in MAKES {
+        let allocations = allocations(make);
+        assert_eq!(allocations.of(Kind::Fixed), 0.0);
+        assert_eq!(allocations.of(Kind::Never), 0.0);
+        // The request, and the buffer with its head.
+        assert_eq!(allocations.of(Kind::Auto), 2.0, "{make:?}");
+        assert_eq!(allocations.of(Kind::IfEmpty), 2.0, "{make:?}");
+        assert!(allocations.of(Kind::Auto) <= allocations.of(Kind::Retry));
+    }
 }
 
 #[test]

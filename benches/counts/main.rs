@@ -16,7 +16,7 @@ mod table;
 use std::time::Duration;
 
 use counts::{allocations, idle, waiters};
-use kinds::{KINDS, Kind};
+use kinds::{Kind, MAKES, Make};
 use table::Line;
 
 const WAITERS: usize = 10_000;
@@ -28,24 +28,26 @@ fn main() {
 }
 
 fn request_path() -> Vec<Line> {
-    let allocations = allocations();
-    let mut lines: Vec<Line> = KINDS
-        .into_iter()
-        .skip(1)
-        .map(|kind| {
-            let count = allocations.of(kind).to_string();
-            Line::for_scale(format!("allocations: {}", kind.title()), count)
-        })
-        .collect();
-    for (kind, most) in [(Kind::Never, 0.0), (Kind::Auto, 3.0)] {
-        let count = allocations.of(kind);
-        lines.push(Line::marked(
-            format!("request path, `{kind:?}`, allocations"),
-            format!("at most {most}"),
-            count.to_string(),
-            count <= most,
-            "",
-        ));
+    let mut lines = vec![];
+    for make in MAKES {
+        let allocations = allocations(make);
+        lines.extend(Kind::layered().map(|kind| {
+            let title = format!("allocations: {}{}", kind.title(), make.suffix());
+            Line::for_scale(title, allocations.of(kind).to_string())
+        }));
+        if make == Make::Shared {
+            continue;
+        }
+        for (kind, most) in [(Kind::Never, 0.0), (Kind::Auto, 2.0)] {
+            let count = allocations.of(kind);
+            lines.push(Line::marked(
+                format!("request path, `{kind:?}`, allocations"),
+                format!("at most {most}"),
+                count.to_string(),
+                count <= most,
+                "",
+            ));
+        }
     }
     lines
 }

@@ -16,7 +16,7 @@ use tower::Service;
 use tower_reauth::testing::{Answer, Gate, ScriptedProvider};
 use tower_reauth::{LoginContext, Profile, Session, SessionService, Token, provider_fn};
 
-use crate::kinds::{Costs, KINDS, Kind};
+use crate::kinds::{Costs, KINDS, Make};
 use crate::peers::{Bare, Body, ORIGIN, Requests, TOKEN, auto};
 
 /// On virtual time.
@@ -60,7 +60,7 @@ pub(crate) fn waiters(count: usize) -> Waiters {
 
 fn polls(count: usize) -> (usize, u64) {
     let (provider, gate, mut service) = held();
-    let requests = Requests::new();
+    let requests = Requests::new(Make::Parsed);
     let polls = Rc::new(Cell::new(0));
     let tasks = LocalSet::new();
     tasks.block_on(&runtime(), async {
@@ -85,7 +85,7 @@ fn polls(count: usize) -> (usize, u64) {
 
 fn bytes(count: usize) -> f64 {
     let (_, gate, mut service) = held();
-    let requests = Requests::new();
+    let requests = Requests::new(Make::Parsed);
     runtime().block_on(async {
         let requests: Vec<Request<Body>> = (0..count).map(|_| requests.make()).collect();
         let mut waiters: Vec<Pin<Box<Answered>>> = Vec::with_capacity(count);
@@ -161,13 +161,11 @@ async fn tasks_end() {
 }
 
 /// What each kind of request allocates more than the bare one.
-pub(crate) fn allocations() -> Costs {
-    let counts = KINDS.map(|kind| {
-        let mut send = kind.sender();
+pub(crate) fn allocations(make: Make) -> Costs {
+    Costs::above_bare(KINDS.map(|kind| {
+        let mut send = kind.sender(make);
         // The first load of the token on a thread makes the thread's own slots.
         send(1);
         measure(|| send(1)).count_total as f64
-    });
-    let bare = counts[Kind::Bare.place()];
-    Costs(counts.map(|count| count - bare))
+    }))
 }

@@ -7,27 +7,45 @@ use std::task::{Context, Poll, Waker};
 use http::{Request, Response};
 use tower::Service;
 
-use crate::peers::{self, Bare, Body, Requests};
+use crate::peers::{self, Bare, Requests};
 
-/// Which service, by the name that it has on the command line.
+/// A service, by its name on the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Bare,
     Fixed,
     Never,
     Auto,
+    Buffer,
     Retry,
     ByHand,
+    /// The bare service for axum's body, empty.
+    BareAxum,
+    IfEmpty,
 }
 
-pub(crate) const KINDS: [Kind; 6] = [
+pub(crate) const KINDS: [Kind; 9] = [
     Kind::Bare,
     Kind::Fixed,
     Kind::Never,
     Kind::Auto,
+    Kind::Buffer,
     Kind::Retry,
     Kind::ByHand,
+    Kind::BareAxum,
+    Kind::IfEmpty,
 ];
+
+/// How a request is made: decides what a clone of it costs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Make {
+    /// As users make it: from strings, whose bytes the request owns.
+    Parsed,
+    /// From static and shared parts only, so that a clone allocates little.
+    Shared,
+}
+
+pub(crate) const MAKES: [Make; 2] = [Make::Parsed, Make::Shared];
 
 impl Kind {
     pub(crate) fn name(self) -> &'static str {
@@ -36,8 +54,11 @@ impl Kind {
             Self::Fixed => "fixed",
             Self::Never => "never",
             Self::Auto => "auto",
+            Self::Buffer => "buffer",
             Self::Retry => "retry",
             Self::ByHand => "by-hand",
+            Self::BareAxum => "bare-axum",
+            Self::IfEmpty => "if-empty",
         }
     }
 
@@ -47,21 +68,47 @@ impl Kind {
             Self::Fixed => "tower-http's `AddAuthorization`, static",
             Self::Never => "this crate, `Never`",
             Self::Auto => "this crate, `Auto`",
+            Self::Buffer => "this crate, `Buffer`",
             Self::Retry => "tower's `Retry`, cloning, around the static header",
             Self::ByHand => "by hand: `RwLock`, boxed future, clone",
+            Self::BareAxum => "the bare service, axum's body",
+            Self::IfEmpty => "this crate, `IfEmpty`, axum's body",
         }
     }
 
-    /// Sends so many requests at each call.
-    pub(crate) fn sender(self) -> Box<dyn FnMut(u32)> {
+    /// Returns the service without a layer that it is compared with.
+    pub(crate) fn bare(self) -> Self {
+        match self {
+            Self::BareAxum | Self::IfEmpty => Self::BareAxum,
+            _ => Self::Bare,
+        }
+    }
+
+    /// Returns the kinds that have a layer, in the order of [`KINDS`].
+    pub(crate) fn layered() -> impl Iterator<Item = Self> {
+        KINDS.into_iter().filter(|kind| *kind != kind.bare())
+    }
+
+    pub(crate) fn is_ours(self) -> bool {
+        matches!(
+            self,
+            Self::Never | Self::Auto | Self::Buffer | Self::IfEmpty
+        )
+    }
+
+    /// Returns a function that sends so many requests.
+    pub(crate) fn sender(self, make: Make) -> Box<dyn FnMut(u32)> {
         let session = peers::session();
         match self {
-            Self::Bare => sender(Bare),
-            Self::Fixed => sender(peers::fixed_header()),
-            Self::Never => sender(peers::never(&session)),
-            Self::Auto => sender(peers::auto(&session)),
-            Self::Retry => sender(peers::retry()),
-            Self::ByHand => sender(peers::by_hand()),
+            Self::Bare => sender(Bare, Requests::new(make)),
+            Self::Fixed => sender(peers::fixed_header(), Requests::new(make)),
+            Self::Never => sender(peers::never(&session), Requests::new(make)),
+            Self::Auto => sender(peers::auto(&session), Requests::new(make)),
+            Self::Buffer => sender(peers::buffer(&session), Requests::new(make)),
+            Self::Retry => sender(peers::retry(), Requests::new(make)),
+            Self::ByHand => sender(peers::by_hand(), Requests::new(make)),
+            Self::BareAxum => sender(Bare, Requests::empty(make)),
+            Self::IfEmpty => sender(peers::if_empty(&session), Requests::empty(make)),
         }
     }
 
@@ -70,18 +117,35 @@ impl Kind {
     }
 }
 
-fn sender<S, B>(mut service: S) -> Box<dyn FnMut(u32)>
+impl Make {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Parsed => "parsed",
+            Self::Shared => "shared",
+        }
+    }
+
+    /// Describes the request behind a title.
+    pub(crate) fn suffix(self) -> &'static str {
+        match self {
+            Self::Parsed => "",
+            Self::Shared => " (request of shared parts)",
+        }
+    }
+}
+
+fn sender<S, B, Q>(mut service: S, requests: Requests<Q>) -> Box<dyn FnMut(u32)>
 where
-    S: Service<Request<Body>, Response = Response<B>> + 'static,
+    S: Service<Request<Q>, Response = Response<B>> + 'static,
+    Q: 'static,
 {
-    let requests = Requests::new();
     Box::new(move |count| send(&mut service, &requests, count))
 }
 
 /// Makes requests, and for each readies, calls and awaits the service.
-pub(crate) fn send<S, B>(service: &mut S, requests: &Requests, count: u32)
+pub(crate) fn send<S, B, Q>(service: &mut S, requests: &Requests<Q>, count: u32)
 where
-    S: Service<Request<Body>, Response = Response<B>>,
+    S: Service<Request<Q>, Response = Response<B>>,
 {
     let mut cx = Context::from_waker(Waker::noop());
     for _ in 0..count {
@@ -99,6 +163,11 @@ where
 pub(crate) struct Costs(pub(crate) [f64; KINDS.len()]);
 
 impl Costs {
+    /// From what each kind costs in all.
+    pub(crate) fn above_bare(totals: [f64; KINDS.len()]) -> Self {
+        Self(KINDS.map(|kind| totals[kind.place()] - totals[kind.bare().place()]))
+    }
+
     pub(crate) fn of(&self, kind: Kind) -> f64 {
         self.0[kind.place()]
     }
@@ -109,7 +178,9 @@ impl Costs {
 }
 
 /// Sends `count` requests through the service of that name, for a profiler.
-pub(crate) fn send_by_name(name: &str, count: u32) {
-    let kind = KINDS.into_iter().find(|kind| kind.name() == name);
-    kind.expect("a kind of service").sender()(count);
+pub(crate) fn send_by_name(kind: &str, make: &str, count: u32) {
+    let kind = KINDS.into_iter().find(|it| it.name() == kind);
+    let make = MAKES.into_iter().find(|it| it.name() == make);
+    let (kind, make) = kind.zip(make).expect("a kind of service, and of request");
+    kind.sender(make)(count);
 }

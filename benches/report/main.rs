@@ -95,11 +95,11 @@ fn folder() -> PathBuf {
 fn main() {
     let mut arguments: Vec<String> = std::env::args().skip(1).collect();
     if arguments.first().is_some_and(|first| first == "--send") {
-        let count = arguments[2].parse().expect("a count");
-        return kinds::send_by_name(&arguments[1], count);
+        let count = arguments[3].parse().expect("a count");
+        return kinds::send_by_name(&arguments[1], &arguments[2], count);
     }
     if arguments.first().is_some_and(|first| first == "--costs") {
-        return request_path::print_costs();
+        return request_path::print_costs(&arguments[1]);
     }
     // Cargo says so to a bench, and does not where it tests.
     let Some(place) = arguments.iter().position(|argument| argument == "--bench") else {

@@ -3,13 +3,14 @@
 
 use std::convert::Infallible;
 use std::future::{Future, Ready, poll_fn, ready};
+use std::hint::black_box;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{self, HeaderValue};
+use http::header::{self, HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Uri};
 use http_body_util::Full;
 use tokio::sync::RwLock;
@@ -17,18 +18,22 @@ use tokio::time::Instant;
 use tower::retry::{Policy, Retry};
 use tower::{Layer, Service};
 use tower_http::auth::{AddAuthorization, AddAuthorizationLayer};
-use tower_reauth::{BoxError, FixedToken, Never, Profile, Session, SessionService, Token};
+use tower_reauth::{
+    BoxError, Buffer, FixedToken, IfEmpty, Never, Profile, Session, SessionService, Token,
+};
+
+use crate::kinds::Make;
 
 pub(crate) type Body = Full<Bytes>;
 
-pub(crate) const ORIGIN: &str = "https://api.example.com:8443";
+pub(crate) const ORIGIN: &str = "https://api.example.com";
 pub(crate) const TOKEN: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
 /// Answers at once, so that all that is left is the way there and back.
 #[derive(Clone)]
 pub(crate) struct Bare;
 
-impl Service<Request<Body>> for Bare {
+impl<B> Service<Request<B>> for Bare {
     type Response = Response<Body>;
     type Error = Infallible;
     type Future = Ready<Result<Response<Body>, Infallible>>;
@@ -37,33 +42,74 @@ impl Service<Request<Body>> for Bare {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
+    fn call(&mut self, request: Request<B>) -> Self::Future {
         std::hint::black_box(&request);
         ready(Ok(Response::new(Full::default())))
     }
 }
 
-/// Makes requests with four headers and a short body.
-pub(crate) struct Requests(Uri);
+/// Makes requests: a POST with a query, four headers and a body.
+pub(crate) struct Requests<B = Body> {
+    make: Make,
+    uri: Uri,
+    bytes: Bytes,
+    body: fn(&Bytes) -> B,
+}
 
 impl Requests {
-    pub(crate) fn new() -> Self {
-        Self(format!("{ORIGIN}/v1/servers/42").parse().unwrap())
-    }
-
-    pub(crate) fn make(&self) -> Request<Body> {
-        let mut request = Request::new(Full::new(Bytes::from_static(b"{}")));
-        *request.method_mut() = Method::POST;
-        *request.uri_mut() = self.0.clone();
-        let headers = request.headers_mut();
-        let json = HeaderValue::from_static("application/json");
-        headers.insert(header::ACCEPT, json.clone());
-        headers.insert(header::CONTENT_TYPE, json);
-        headers.insert(header::USER_AGENT, HeaderValue::from_static("bench/1.0"));
-        headers.insert(header::ACCEPT_LANGUAGE, HeaderValue::from_static("en"));
-        request
+    /// With a body of 128 bytes that all requests share.
+    pub(crate) fn new(make: Make) -> Self {
+        Self::with_body(make, |bytes| Full::new(bytes.clone()))
     }
 }
+
+impl Requests<axum::body::Body> {
+    /// With axum's body, empty.
+    pub(crate) fn empty(make: Make) -> Self {
+        Self::with_body(make, |_| axum::body::Body::empty())
+    }
+}
+
+impl<B> Requests<B> {
+    fn with_body(make: Make, body: fn(&Bytes) -> B) -> Self {
+        Self {
+            make,
+            uri: URI.parse().unwrap(),
+            // The first clone allocates the count that all clones share.
+            bytes: Bytes::from(vec![b'x'; 128]).clone(),
+            body,
+        }
+    }
+
+    pub(crate) fn make(&self) -> Request<B> {
+        let body = (self.body)(&self.bytes);
+        match self.make {
+            Make::Parsed => Request::post(black_box(URI))
+                .header("accept", "application/json")
+                .header("content-type", "application/json")
+                .header("user-agent", "bench/1.0")
+                .header("x-request-id", black_box(REQUEST_ID))
+                .body(body)
+                .unwrap(),
+            Make::Shared => {
+                let mut request = Request::new(body);
+                *request.method_mut() = Method::POST;
+                *request.uri_mut() = self.uri.clone();
+                let headers = request.headers_mut();
+                let json = HeaderValue::from_static("application/json");
+                headers.insert(header::ACCEPT, json.clone());
+                headers.insert(header::CONTENT_TYPE, json);
+                headers.insert(header::USER_AGENT, HeaderValue::from_static("bench/1.0"));
+                let id = HeaderName::from_static("x-request-id");
+                headers.insert(id, HeaderValue::from_static(REQUEST_ID));
+                request
+            }
+        }
+    }
+}
+
+const URI: &str = "https://api.example.com/v1/items?id=42&view=full";
+const REQUEST_ID: &str = "0f8fad5b-d9cb-469f-a165-70867728950e";
 
 /// A header that is always the same, and nothing else.
 pub(crate) fn fixed_header() -> AddAuthorization<Bare> {
@@ -117,6 +163,17 @@ pub(crate) fn auto(session: &Session) -> SessionService<Bare> {
 /// This crate's layer, which replays nothing.
 pub(crate) fn never(session: &Session) -> SessionService<Bare, Never> {
     session.layer().replay(Never).layer(Bare)
+}
+
+/// This crate's layer, which copies a body that is sent.
+pub(crate) fn buffer(session: &Session) -> SessionService<Bare, Buffer> {
+    let replay = Buffer::up_to(64 * 1024);
+    session.layer().replay(replay).layer(Bare)
+}
+
+/// This crate's layer, which replays empty bodies.
+pub(crate) fn if_empty(session: &Session) -> SessionService<Bare, IfEmpty> {
+    session.layer().replay(IfEmpty).layer(Bare)
 }
 
 /// What people write by hand, in its better form: who waited for the lock looks

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use http::{Request, Response};
 use tower::Service;
 
-use crate::kinds::send;
+use crate::kinds::{Make, send};
 use crate::peers::{self, Bare, Body, Requests};
 use crate::rounds::{Turn, interleaved, median};
 use crate::table::Line;
@@ -26,7 +26,7 @@ where
     loop {
         let ready = AtomicUsize::new(0);
         let turn = || {
-            let (mut service, requests) = (service.clone(), Requests::new());
+            let (mut service, requests) = (service.clone(), Requests::new(Make::Parsed));
             send(&mut service, &requests, 100);
             ready.fetch_add(1, Ordering::SeqCst);
             while ready.load(Ordering::SeqCst) < threads {
