@@ -19,8 +19,8 @@ use crate::credentials::Source;
 use crate::header::expect_name;
 use crate::origin::InvalidOrigin;
 use crate::provider::{
-    CredentialProvider, LoginContext, LogoutContext, LogoutEnds, NOT_SOON, PasswordContext,
-    Profile, ProviderError, may_have_been_executed,
+    CredentialProvider, LoginContext, LogoutContext, LogoutEnds, PasswordContext, Profile,
+    ProviderError, failed_call, failed_change, failed_login, may_succeed_later, not_soon,
 };
 use crate::rejection::Rejection;
 use crate::secret::redact::{Extent, redact};
@@ -443,16 +443,7 @@ fn login_failed(error: Error) -> ProviderError {
             provider_error(ProviderError::refused, error)
         }
         ErrorKind::Unreadable(_) => provider_error(ProviderError::protocol, error),
-        ErrorKind::Status(status) if may_have_been_executed(status) => {
-            provider_error(ProviderError::unanswered, error)
-        }
-        ErrorKind::Status(status) if passes_by_itself(status) => {
-            provider_error(ProviderError::unavailable, error)
-        }
-        ErrorKind::Status(_) => {
-            let delay = error.retry_after().unwrap_or(NOT_SOON);
-            ProviderError::protocol(error).with_retry_after(delay)
-        }
+        ErrorKind::Status(status) => not_soon(provider_error(failed_login(status), error)),
     }
 }
 
@@ -465,10 +456,7 @@ fn logout_failed(error: Error) -> ProviderError {
         ErrorKind::NotSent => provider_error(ProviderError::not_sent, error),
         ErrorKind::NoAnswer => provider_error(ProviderError::unavailable, error),
         ErrorKind::Unreadable(_) => provider_error(ProviderError::protocol, error),
-        ErrorKind::Status(status) if passes_by_itself(status) => {
-            provider_error(ProviderError::unavailable, error)
-        }
-        ErrorKind::Status(_) => provider_error(ProviderError::protocol, error),
+        ErrorKind::Status(status) => provider_error(failed_call(status), error),
     }
 }
 
@@ -484,14 +472,7 @@ fn change_failed(error: Error) -> ProviderError {
         ErrorKind::NoAnswer | ErrorKind::Unreadable(_) => {
             provider_error(ProviderError::uncertain, error)
         }
-        ErrorKind::Status(StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS) => {
-            provider_error(ProviderError::unavailable, error)
-        }
-        // A proxy sends 408 too, after a timeout of the server behind it.
-        ErrorKind::Status(StatusCode::REQUEST_TIMEOUT) => {
-            provider_error(ProviderError::uncertain, error)
-        }
-        ErrorKind::Status(status) if status.is_client_error() => {
+        ErrorKind::Status(status) if status.is_client_error() && !may_succeed_later(status) => {
             provider_error(ProviderError::refused, error)
         }
         // With an error list it is the service's own answer, which is documented
@@ -499,7 +480,7 @@ fn change_failed(error: Error) -> ProviderError {
         ErrorKind::Status(StatusCode::INTERNAL_SERVER_ERROR) if !error.errors().is_empty() => {
             provider_error(ProviderError::refused, error)
         }
-        ErrorKind::Status(_) => provider_error(ProviderError::uncertain, error),
+        ErrorKind::Status(status) => provider_error(failed_change(status), error),
     }
 }
 
@@ -509,16 +490,6 @@ fn provider_error(kind: fn(Error) -> ProviderError, error: Error) -> ProviderErr
         Some(delay) => kind(error).with_retry_after(delay),
         None => kind(error),
     }
-}
-
-fn passes_by_itself(status: StatusCode) -> bool {
-    status.is_server_error()
-        || [
-            StatusCode::REQUEST_TIMEOUT,
-            StatusCode::TOO_EARLY,
-            StatusCode::TOO_MANY_REQUESTS,
-        ]
-        .contains(&status)
 }
 
 impl<S: Clone, B> Clone for ControlM<S, B> {

@@ -61,7 +61,9 @@ pub(crate) use password::PasswordChange;
 pub(crate) use profile::{LogoutEnds, Profile};
 
 #[cfg(feature = "controlm")]
-pub(crate) use api::{NOT_SOON, may_have_been_executed, transport};
+pub(crate) use api::{
+    failed_call, failed_change, failed_login, may_succeed_later, not_soon, transport,
+};
 pub(crate) use context::Challenge;
 pub(crate) use erased::ErasedProvider;
 pub(crate) use password::Storage;

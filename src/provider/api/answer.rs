@@ -14,19 +14,19 @@ use zeroize::Zeroizing;
 use super::expiry::Expiry;
 #[cfg(feature = "json")]
 use super::fields::unescaped;
-use super::meaning::{Declared, Meaning, NOT_SOON, Quote, failed};
+use super::meaning::{Declared, Meaning, Quote, failed, not_soon};
 use super::transport::{End, Received};
 use crate::BoxError;
 use crate::cookie::SetCookie;
 #[cfg(feature = "json")]
 use crate::date;
-use crate::provider::{ProviderError, ProviderErrorKind};
+use crate::provider::ProviderError;
 #[cfg(feature = "json")]
 use crate::secret;
 use crate::text::{compression, without_bom};
 
 /// The limit for the body of an answer, in bytes. Login pages are smaller.
-pub(super) const MAX_ANSWER: usize = 1024 * 1024;
+pub(super) const BODY_LIMIT: usize = 1024 * 1024;
 
 /// The limit for what an error quotes of a header or of a JSON field, in bytes.
 const MAX_QUOTE: usize = 64;
@@ -67,7 +67,7 @@ impl Answer {
             }),
             End::Broken(error) => Err(lost(error)),
             End::TooLong => {
-                let too_long = format!("the answer to {what} is longer than {MAX_ANSWER} bytes");
+                let too_long = format!("the answer to {what} is longer than {BODY_LIMIT} bytes");
                 Err(lost(too_long.into()))
             }
         }
@@ -351,14 +351,11 @@ impl Answer {
     /// See the table at [`Api`](super::Api).
     pub fn of_login(self) -> Result<Self, ProviderError> {
         let answer = Self {
-            unusable: |why| ProviderError::protocol(why).with_retry_after(NOT_SOON),
+            unusable: |why| not_soon(ProviderError::protocol(why)),
             ..self
         };
         let answer = answer.finish(Meaning::of_login, ProviderError::refused);
-        answer.map_err(|error| match (error.kind(), error.retry_after()) {
-            (ProviderErrorKind::Protocol, None) => error.with_retry_after(NOT_SOON),
-            _ => error,
-        })
+        answer.map_err(not_soon)
     }
 
     /// The answer, if the logout succeeded. As [`Call::logout`](super::Call::logout).
@@ -483,6 +480,7 @@ mod tests {
 
     use super::super::Api;
     use super::*;
+    use crate::provider::ProviderErrorKind;
 
     #[test]
     fn a_failed_login_may_have_been_counted_unless_the_status_says_that_nobody_looked_at_it() {

@@ -10,7 +10,7 @@ use http_body_util::Full;
 use secrecy::{ExposeSecret, SecretString};
 use tower_service::Service;
 
-use super::answer::{Answer, MAX_ANSWER};
+use super::answer::{Answer, BODY_LIMIT};
 #[cfg(feature = "json")]
 use super::fields::{Fields, Refused};
 use super::form;
@@ -322,7 +322,7 @@ where
     ) -> Result<Answer, ProviderError> {
         let (what, declared) = (self.what.clone(), std::mem::take(&mut self.declared));
         let (http, request) = self.into_request()?;
-        let received = transport::send(http, request, MAX_ANSWER).await;
+        let received = transport::send(http, request, BODY_LIMIT).await;
         let received = received.map_err(|error| match error {
             SendError::NotSent(error) => ProviderError::not_sent(error),
             SendError::Lost(error) => lost(error),

@@ -6,14 +6,15 @@ use std::time::{Duration, SystemTime};
 use http::StatusCode;
 use http::response::Parts;
 
+use crate::BoxError;
 use crate::date;
-use crate::provider::ProviderError;
+use crate::provider::{ProviderError, ProviderErrorKind};
 use crate::rejection::{Rejection, Start, Verdict};
 use crate::text::compression;
 
 /// The delay before another login after an unexpected answer without
 /// `Retry-After`: the server may have counted a failed login.
-pub(crate) const NOT_SOON: Duration = Duration::from_secs(60);
+const NOT_SOON: Duration = Duration::from_secs(60);
 
 /// The clauses that the provider has declared for a call. They come before the status.
 #[derive(Default)]
@@ -78,9 +79,7 @@ impl Meaning {
         match status.as_u16() {
             200..=399 => Self::Done,
             401 | 403 => Self::Denied,
-            _ if may_have_been_executed(status) => Self::Failed(ProviderError::unanswered),
-            _ if is_later(status) => Self::Failed(ProviderError::unavailable),
-            _ => Self::Failed(ProviderError::protocol),
+            _ => Self::Failed(failed_login(status)),
         }
     }
 
@@ -88,8 +87,7 @@ impl Meaning {
         match status.as_u16() {
             200..=399 => Self::Done,
             401 | 404 | 410 => Self::Denied,
-            _ if is_later(status) => Self::Failed(ProviderError::unavailable),
-            _ => Self::Failed(ProviderError::protocol),
+            _ => Self::Failed(failed_call(status)),
         }
     }
 
@@ -98,10 +96,7 @@ impl Meaning {
             200..=299 => Self::Done,
             401 => Self::Denied,
             400 | 403 | 409 | 422 => Self::Failed(ProviderError::refused),
-            // To a login page, or to a page that reports success.
-            300..=399 | 408 | 500.. => Self::Failed(ProviderError::uncertain),
-            _ if is_later(status) => Self::Failed(ProviderError::unavailable),
-            _ => Self::Failed(ProviderError::protocol),
+            _ => Self::Failed(failed_change(status)),
         }
     }
 
@@ -109,9 +104,7 @@ impl Meaning {
         match status.as_u16() {
             200..=299 => Self::Done,
             400 | 401 | 403 => Self::Denied,
-            300..=399 | 408 | 500.. => Self::Failed(ProviderError::uncertain),
-            _ if is_later(status) => Self::Failed(ProviderError::unavailable),
-            _ => Self::Failed(ProviderError::protocol),
+            _ => Self::Failed(failed_change(status)),
         }
     }
 
@@ -119,8 +112,7 @@ impl Meaning {
         match status.as_u16() {
             200..=299 => Self::Done,
             401 => Self::Denied,
-            _ if is_later(status) => Self::Failed(ProviderError::unavailable),
-            _ => Self::Failed(ProviderError::protocol),
+            _ => Self::Failed(failed_call(status)),
         }
     }
 }
@@ -138,15 +130,52 @@ pub(super) fn failed(
     }
 }
 
+/// Returns the error for a login with a status that is not about the credentials.
+pub(crate) fn failed_login<E: Into<BoxError>>(status: StatusCode) -> fn(E) -> ProviderError {
+    match may_have_been_executed(status) {
+        true => ProviderError::unanswered,
+        false => failed_call(status),
+    }
+}
+
+/// Returns the error for a call that may be sent again, with a status that is not about
+/// its token.
+pub(crate) fn failed_call<E: Into<BoxError>>(status: StatusCode) -> fn(E) -> ProviderError {
+    match may_succeed_later(status) {
+        true => ProviderError::unavailable,
+        false => ProviderError::protocol,
+    }
+}
+
+/// Returns the error for a change or an exchange, which must not be repeated blindly,
+/// with a status that denies nothing.
+pub(crate) fn failed_change<E: Into<BoxError>>(status: StatusCode) -> fn(E) -> ProviderError {
+    match status.as_u16() {
+        // To a login page, or to a page that reports success.
+        300..=399 => ProviderError::uncertain,
+        // A proxy sends 408 too, after a timeout of the server behind it.
+        408 | 500.. => ProviderError::uncertain,
+        _ => failed_call(status),
+    }
+}
+
+/// Delays the next login after an unexpected answer, unless the answer names the delay.
+pub(crate) fn not_soon(error: ProviderError) -> ProviderError {
+    match (error.kind(), error.retry_after()) {
+        (ProviderErrorKind::Protocol, None) => error.with_retry_after(NOT_SOON),
+        _ => error,
+    }
+}
+
 /// Returns whether the same request may succeed later.
-fn is_later(status: StatusCode) -> bool {
+pub(crate) fn may_succeed_later(status: StatusCode) -> bool {
     matches!(status.as_u16(), 408 | 425 | 429 | 500..)
 }
 
 /// Returns whether the request may have been executed nevertheless: a gateway gave up
 /// waiting for the server behind it, or that failed on the way. A server that answers
 /// with 503 has not looked at the request.
-pub(crate) fn may_have_been_executed(status: StatusCode) -> bool {
+fn may_have_been_executed(status: StatusCode) -> bool {
     status == StatusCode::REQUEST_TIMEOUT
         || status.is_server_error() && status != StatusCode::SERVICE_UNAVAILABLE
 }

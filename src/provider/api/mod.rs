@@ -22,7 +22,7 @@ pub use call::Call;
 #[cfg(feature = "json")]
 pub use expiry::Expiry;
 #[cfg(feature = "controlm")]
-pub(crate) use meaning::{NOT_SOON, may_have_been_executed};
+pub(crate) use meaning::{failed_call, failed_change, failed_login, may_succeed_later, not_soon};
 
 use super::{Profile, ProviderError};
 use crate::header::expect_name;
