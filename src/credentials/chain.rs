@@ -2,14 +2,14 @@
 
 use std::fmt;
 
-use super::source::Role;
-use super::{CredentialSource, Credentials, Source, SourceError, SourceErrorKind};
+use super::source::{Role, first_of};
+use super::{CredentialSource, Credentials, Source, SourceError};
 
 /// Several sources. The first one that has credentials is used.
 ///
-/// A source without credentials ([`SourceErrorKind::Missing`]: a variable that is not
-/// set, a file that does not exist) is skipped. A source that cannot be read is not
-/// skipped: it fails the whole chain, so that a broken file never brings an older
+/// A source without credentials ([`Missing`](super::SourceErrorKind::Missing): a variable
+/// that is not set, a file that does not exist) is skipped. A source that cannot be read
+/// is not skipped: it fails the whole chain, so that a broken file never brings an older
 /// password back into use. Each login and each password change asks all of them
 /// again. What is known of the passwords belongs to each source of the chain.
 ///
@@ -41,14 +41,7 @@ impl Chain {
 
 impl CredentialSource for Chain {
     async fn fetch(&self) -> Result<Credentials, SourceError> {
-        let mut missing = Vec::new();
-        for source in &self.0 {
-            match source.fetch().await {
-                Err(error) if error.kind() == SourceErrorKind::Missing => missing.push(error),
-                fetched => return fetched,
-            }
-        }
-        Err(SourceError::none_of(missing))
+        first_of(&self.0, |source| source.fetch()).await
     }
 
     fn __role(&self) -> Role<'_> {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use secrecy::SecretString;
 
 use crate::BoxError;
-use crate::error::redacted_cause;
+use crate::error::{ErrorChain, redacted_cause};
 
 /// Why a source could not be read or written.
 ///
@@ -143,13 +143,32 @@ impl fmt::Display for AllMissing {
                 0 => ": ",
                 _ => "; ",
             })?;
-            match error.source() {
-                Some(cause) => write!(f, "{cause}")?,
-                None => write!(f, "{error}")?,
-            }
+            let cause = error.source().unwrap_or(error);
+            write!(f, "{}", ErrorChain(cause))?;
         }
         Ok(())
     }
 }
 
 impl Error for AllMissing {}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn a_chain_without_credentials_names_each_cause_with_its_own_cause() {
+        let wrapped = SourceError::unavailable(io::Error::other("a.json: is gone"));
+        let error = SourceError::none_of(vec![
+            SourceError::missing("USER is not set"),
+            SourceError::missing(wrapped),
+        ]);
+        assert_eq!(
+            ErrorChain(&error).to_string(),
+            "the credential source has no credentials: none of the sources has credentials: \
+             USER is not set; the credential source cannot be reached: a.json: is gone"
+        );
+    }
+}

@@ -156,16 +156,7 @@ impl Source {
             match self.0.source.role() {
                 Role::Source(inner) => inner.open(realm, settings).await,
                 Role::Chain(sources) => {
-                    let mut missing = Vec::new();
-                    for source in sources {
-                        match source.open(realm, settings.clone()).await {
-                            Err(error) if error.kind() == SourceErrorKind::Missing => {
-                                missing.push(error);
-                            }
-                            opened => return opened,
-                        }
-                    }
-                    Err(SourceError::none_of(missing))
+                    first_of(sources, |source| source.open(realm, settings.clone())).await
                 }
                 Role::ReadOnly => {
                     let credentials = self.0.source.fetch().await?;
@@ -201,6 +192,25 @@ impl Source {
             }
         }
     }
+}
+
+/// Asks `sources` in order and returns the first answer that is not
+/// [`Missing`](SourceErrorKind::Missing).
+pub(super) async fn first_of<'a, T, F>(
+    sources: &'a [Source],
+    ask: impl Fn(&'a Source) -> F,
+) -> Result<T, SourceError>
+where
+    F: Future<Output = Result<T, SourceError>>,
+{
+    let mut missing = Vec::new();
+    for source in sources {
+        match ask(source).await {
+            Err(error) if error.kind() == SourceErrorKind::Missing => missing.push(error),
+            answer => return answer,
+        }
+    }
+    Err(SourceError::none_of(missing))
 }
 
 /// Each store is a source: its credentials are the current ones of its record.
