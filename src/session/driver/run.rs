@@ -15,7 +15,7 @@ use super::foreign::contained;
 use super::job::Job;
 use super::{nesting, trace};
 use crate::credentials::account::{Answer, Password, Settings, Verdict, Wanted};
-use crate::credentials::shared_account::{ChangeStep, Current, LoginStep, OpenAccount};
+use crate::credentials::shared_account::{ChangeStep, CurrentCredentials, LoginStep, OpenAccount};
 use crate::credentials::source::Realm;
 use crate::credentials::{Credentials, Source, SourceError};
 use crate::error::{Error, ErrorKind};
@@ -514,12 +514,12 @@ async fn current_credentials(runner: &Runner) -> Result<Credentials, ProviderErr
     };
     let mut account = runner.open(source).await?;
     match account.current().await? {
-        Current::Credentials(credentials) => Ok(credentials),
-        Current::Refused(refusal) => Err(ProviderError::refused(
+        CurrentCredentials::Credentials(credentials) => Ok(credentials),
+        CurrentCredentials::Refused(refusal) => Err(ProviderError::refused(
             refusal.unwrap_or_else(refused_before),
         )),
         // A logout must not test a password.
-        Current::Unknown => Err(ProviderError::withheld(
+        CurrentCredentials::Unknown => Err(ProviderError::withheld(
             "it is not known which password works until the next login",
         )),
     }
