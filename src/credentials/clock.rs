@@ -12,9 +12,10 @@ use crate::clock::{DRIFT_MS, gained_ms, start};
 /// machine was suspended or somebody has set the clock, it follows the wall clock.
 pub(super) fn wall_time() -> WallTime {
     let (wall, monotonic) = start();
-    let passed = tokio::time::Instant::now().into_std();
-    // Virtual time may start a moment before this.
-    let at = wall + passed.saturating_duration_since(monotonic);
+    let now = tokio::time::Instant::now().into_std();
+    // Virtual time may start a moment before the first reading.
+    let at =
+        wall + now.saturating_duration_since(monotonic) - monotonic.saturating_duration_since(now);
     let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
     let ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
     let gained = gained_ms();
