@@ -38,10 +38,10 @@ const ATTEMPTS: u32 = 5;
 /// let mounted = Source::new(File::kubernetes("/etc/ctm-credentials"));
 /// ```
 #[derive(Clone, Debug)]
-pub struct File(Kind);
+pub struct File(Layout);
 
 #[derive(Clone, Debug)]
-enum Kind {
+enum Layout {
     Plain {
         username: String,
         path: PathBuf,
@@ -61,7 +61,7 @@ impl File {
     /// A file that is the password of `username`; one line break at its end is
     /// left out, and so is a mark at its beginning that it is UTF-8 (U+FEFF).
     pub fn plain(username: impl Into<String>, path: impl Into<PathBuf>) -> Self {
-        Self(Kind::Plain {
+        Self(Layout::Plain {
             username: username.into(),
             path: path.into(),
         })
@@ -72,7 +72,7 @@ impl File {
     #[cfg(feature = "json")]
     #[cfg_attr(docsrs, doc(cfg(feature = "json")))]
     pub fn json(path: impl Into<PathBuf>) -> Self {
-        Self(Kind::Json { path: path.into() })
+        Self(Layout::Json { path: path.into() })
     }
 
     /// A directory with the files `username` and `password`, as Kubernetes
@@ -92,7 +92,7 @@ impl File {
         username: impl Into<String>,
         password: impl Into<String>,
     ) -> Self {
-        Self(Kind::Mounted {
+        Self(Layout::Mounted {
             directory: directory.into(),
             username: username.into(),
             password: password.into(),
@@ -110,13 +110,13 @@ impl CredentialSource for File {
     async fn fetch(&self) -> Result<Credentials, SourceError> {
         let kind = self.0.clone();
         blocking(move || match kind {
-            Kind::Plain { username, path } => {
+            Layout::Plain { username, path } => {
                 let password = line(&read(&path)?, &path)?;
                 Ok(Credentials::new(username, password))
             }
             #[cfg(feature = "json")]
-            Kind::Json { path } => json::read(&path),
-            Kind::Mounted {
+            Layout::Json { path } => json::read(&path),
+            Layout::Mounted {
                 directory,
                 username,
                 password,
@@ -132,7 +132,7 @@ pub(super) async fn blocking<T: Send + 'static>(
 ) -> Result<T, SourceError> {
     match tokio::task::spawn_blocking(call).await {
         Ok(answer) => answer,
-        Err(lost) => Err(SourceError::unavailable(lost)),
+        Err(error) => Err(SourceError::unavailable(error)),
     }
 }
 

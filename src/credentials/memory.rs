@@ -6,7 +6,7 @@ use super::{CredentialSource, Credentials, Source, SourceError};
 /// Credentials kept in this process.
 ///
 /// A changed password is kept in the [`Source`] that this is made into, and shared
-/// by all sessions that use a clone of it. It is lost when the process ends; the
+/// by all sessions that use a clone of it. It ends with the process; the
 /// next one starts with the credentials that it is given.
 #[derive(Clone, Debug)]
 pub struct Memory(Credentials);

@@ -4,7 +4,7 @@ use std::fmt;
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::account::Settings;
+use super::account::AccountSettings;
 use super::error::{SourceError, SourceErrorKind};
 use super::shared_account::{InMemory, OpenAccount, SharedAccount};
 use super::store::{BoxFuture, CredentialStore, ErasedStore};
@@ -108,9 +108,9 @@ pub enum Role<'a> {
 /// [`CredentialStore`](crate::CredentialStore) keeps one record, so it belongs to one
 /// login system.
 #[derive(Clone)]
-pub struct Source(Arc<Inner>);
+pub struct Source(Arc<SharedSource>);
 
-struct Inner {
+struct SharedSource {
     source: Box<dyn ErasedSource>,
     // Locked for moments, never across a call.
     accounts: Mutex<Vec<(Realm, Arc<SharedAccount>)>>,
@@ -119,7 +119,7 @@ struct Inner {
 impl Source {
     /// Boxes a source or a store.
     pub fn new(source: impl CredentialSource) -> Self {
-        Self(Arc::new(Inner {
+        Self(Arc::new(SharedSource {
             source: Box::new(source),
             accounts: Mutex::default(),
         }))
@@ -150,7 +150,7 @@ impl Source {
     pub(crate) fn open<'a>(
         &'a self,
         realm: &'a Realm,
-        settings: Settings,
+        settings: AccountSettings,
     ) -> BoxFuture<'a, Result<OpenAccount<'a>, SourceError>> {
         Box::pin(async move {
             match self.0.source.role() {

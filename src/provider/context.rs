@@ -233,7 +233,7 @@ impl LoginContext {
 
     /// Returns the context for one call of the provider, and whether that call has
     /// asked for the credentials.
-    pub(crate) fn watched(mut self) -> (Self, impl Fn() -> bool + Send + use<>) {
+    pub(crate) fn tracking_use(mut self) -> (Self, impl Fn() -> bool + Send + use<>) {
         let asked = Arc::new(AtomicBool::new(false));
         self.asked = asked.clone();
         (self, move || asked.load(Ordering::Relaxed))
@@ -418,7 +418,7 @@ mod tests {
         let of = |username: &str, password: &str, key: u8| {
             let credentials = Credentials::new(username, password);
             let context = LoginContext::new(Reason::Initial).with_credentials(credentials);
-            let (context, has_asked) = context.watched();
+            let (context, has_asked) = context.tracking_use();
             let fingerprint = context.fingerprint(&[key; 16]);
             assert!(!has_asked(), "it counts as sending");
             fingerprint.unwrap()

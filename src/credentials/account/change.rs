@@ -28,7 +28,7 @@ pub(crate) enum Begin<P> {
     NoRoom,
 }
 
-/// A change that was asked for. The driver hands it back with the answer.
+/// A change that was asked for. The caller returns it with the answer.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Asked<P> {
     pub(super) id: Id,
@@ -45,7 +45,7 @@ pub(crate) struct Asked<P> {
 
 /// The answer to a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Answer {
+pub(crate) enum ChangeAnswer {
     Yes,
     /// The server says that it has not changed the password.
     No,
@@ -72,7 +72,7 @@ impl<P> Asked<P> {
         change.is_some_and(|change| change.id == self.id)
     }
 
-    /// Returns when the change is over for others. The driver gives up before.
+    /// Returns when the change is over for others. The caller gives up before that.
     pub(crate) fn until(&self) -> WallTime {
         self.until
     }
@@ -159,7 +159,7 @@ impl Account {
         &self,
         record: &Record<P>,
         asked: &Asked<P>,
-        answer: Answer,
+        answer: ChangeAnswer,
         now: WallTime,
     ) -> Option<Record<P>> {
         let was_own = asked.is_change_of(record);
@@ -169,7 +169,7 @@ impl Account {
             // yes, `change` is still its own | `current` = new, old into
             // `others`; new closed; no `change`; a refusal of new becomes "no
             // verdict"
-            (Answer::Yes, true) => {
+            (ChangeAnswer::Yes, true) => {
                 record.change = None;
                 record.promote(asked.new.clone(), now);
                 record.written = Some(record.current.clone());
@@ -180,11 +180,13 @@ impl Account {
             }
             // yes, `change` is gone | nothing, or new into `others`, open, if
             // the record lacks it
-            (Answer::Yes, false) if record.has(&asked.new) => return was_own.then_some(record),
-            (Answer::Yes, false) => record.put_first(asked.new.clone(), Open::Lost, now),
+            (ChangeAnswer::Yes, false) if record.has(&asked.new) => {
+                return was_own.then_some(record);
+            }
+            (ChangeAnswer::Yes, false) => record.put_first(asked.new.clone(), Open::Lost, now),
             // provably not sent, `change` is still its own | the record as it was
             // before, if nothing was known of new then, and no login has sent it
-            (Answer::NotSent, true)
+            (ChangeAnswer::NotSent, true)
                 if !asked.was_known && record.tries.is_empty() && record.login.is_none() =>
             {
                 record.change = None;
@@ -193,7 +195,7 @@ impl Account {
             }
             // no, `change` is still its own | no `change`; new open (no) | use
             // `current`; new stays behind it
-            (Answer::No, true) => {
+            (ChangeAnswer::No, true) => {
                 record.change = None;
                 for other in &mut record.others {
                     if other.password == asked.new && other.open == Open::Lost {
@@ -203,9 +205,9 @@ impl Account {
             }
             // answer lost, timeout, owner dead, `until` over | no `change`
             // (whoever sees it); new stays open (lost)
-            (Answer::Lost | Answer::NotSent, true) => record.change = None,
+            (ChangeAnswer::Lost | ChangeAnswer::NotSent, true) => record.change = None,
             // An edit has ended it.
-            (Answer::No | Answer::Lost | Answer::NotSent, false) => {
+            (ChangeAnswer::No | ChangeAnswer::Lost | ChangeAnswer::NotSent, false) => {
                 return was_own.then_some(record);
             }
         }

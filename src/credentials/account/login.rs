@@ -41,7 +41,7 @@ pub(crate) enum Login<P> {
     Stopped { retry_at: Option<WallTime> },
 }
 
-/// A login that was sent. The driver hands it back with the verdict.
+/// A login that was sent. The caller returns it with the verdict.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Sent<P> {
     pub(super) id: Id,
@@ -82,7 +82,7 @@ impl<P> Sent<P> {
         &self.password
     }
 
-    /// Returns when the claim ends. The driver gives up before that.
+    /// Returns when the claim ends. The caller gives up before that.
     pub(crate) fn until(&self) -> WallTime {
         self.until
     }

@@ -10,10 +10,10 @@
 //! (record, event, now) -> (record to store, what to send)
 //! ```
 //!
-//! There is no I/O, no clock and no task in this module. The driver loads the
+//! There is no I/O, no clock and no task in this module. The caller loads the
 //! record, lets an [`Account`] decide, stores the new record if the stored one
 //! is still the same, and only then sends. If another process was faster, the
-//! driver loads the record and decides anew.
+//! caller loads the record and decides anew.
 //!
 //! Three ideas carry the protocol:
 //!
@@ -60,7 +60,7 @@ mod unsaved;
 
 use std::time::Duration;
 
-pub(crate) use change::{Answer, Asked, Begin};
+pub(crate) use change::{Asked, Begin, ChangeAnswer};
 #[cfg(feature = "json")]
 pub(crate) use json::InvalidRecord;
 pub(crate) use login::{Login, Sent, Verdict, Wanted};
@@ -77,7 +77,7 @@ pub(crate) use unsaved::{Event, Unsaved};
 ///
 /// # Contract
 ///
-/// The driver owns the store, the clock, the random numbers and the requests.
+/// The caller owns the store, the clock, the random numbers and the requests.
 /// Each method is one event. It takes the record as it is stored now, and
 /// returns the record to store.
 ///
@@ -106,7 +106,7 @@ pub(crate) use unsaved::{Event, Unsaved};
 ///    a conflict repeat this step. If the store fails after "yes", the change
 ///    has succeeded all the same: [`Unsaved::keep`] the answer.
 ///
-/// A driver that dies at any point leaves a record from which the others go on.
+/// A caller that dies at any point leaves a record from which the others go on.
 ///
 /// # Invariants
 ///
@@ -115,13 +115,13 @@ pub(crate) use unsaved::{Event, Unsaved};
 /// - At most one login is claimed, and at most one change is in progress.
 #[derive(Clone, Debug)]
 pub(crate) struct Account {
-    settings: Settings,
+    settings: AccountSettings,
     owner: Owner,
 }
 
 /// The times of an account.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Settings {
+pub(crate) struct AccountSettings {
     /// How long a claim lasts, of a login or of a change. At most one hour.
     pub(crate) login_timeout: Duration,
     /// How late a server may execute a change.
@@ -130,7 +130,7 @@ pub(crate) struct Settings {
     pub(crate) retry_refused_after: Option<Duration>,
 }
 
-impl Default for Settings {
+impl Default for AccountSettings {
     fn default() -> Self {
         Self {
             login_timeout: Duration::from_secs(30),
@@ -142,7 +142,7 @@ impl Default for Settings {
 
 impl Account {
     /// Creates the machine of one process, whose claims carry `owner`.
-    pub(crate) fn new(settings: Settings, owner: Owner) -> Self {
+    pub(crate) fn new(settings: AccountSettings, owner: Owner) -> Self {
         Self { settings, owner }
     }
 }

@@ -107,7 +107,7 @@ pub(crate) enum TryVerdict {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Id(pub(crate) u64);
 
-/// The name of a process, or of a source within it: a random number.
+/// The name of a process, or of a source in it: a random number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Owner(pub(crate) u64);
 

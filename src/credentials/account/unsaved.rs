@@ -1,6 +1,6 @@
 //! What one process knows of an account and could not store.
 
-use super::change::{Answer, Asked};
+use super::change::{Asked, ChangeAnswer};
 use super::login::{Sent, Verdict};
 use super::record::Record;
 use super::{Account, WallTime};
@@ -27,7 +27,7 @@ pub(crate) struct Unsaved<P> {
 pub(crate) enum Event<P> {
     /// A verdict, and its time.
     Login(Sent<P>, Verdict, WallTime),
-    Change(Asked<P>, Answer),
+    Change(Asked<P>, ChangeAnswer),
 }
 
 /// How many events are kept. Each login that the store misses needs a store that
@@ -57,9 +57,12 @@ impl<P: Clone + PartialEq> Unsaved<P> {
                     // Frees a claim that ends by itself.
                     Event::Login(_, Verdict::NotSent | Verdict::Locked, _) => 0,
                     Event::Login(..) => 1,
-                    Event::Change(_, Answer::NotSent | Answer::No | Answer::Lost) => 1,
+                    Event::Change(
+                        _,
+                        ChangeAnswer::NotSent | ChangeAnswer::No | ChangeAnswer::Lost,
+                    ) => 1,
                     // Has an effect also when its change is over.
-                    Event::Change(_, Answer::Yes) => 2,
+                    Event::Change(_, ChangeAnswer::Yes) => 2,
                 };
                 (worth, *place)
             });

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::open::{MAX_CONFLICTS, OpenAccount, Saved, timed_out, too_many_conflicts};
 use super::shared::{Blocker, SharedAccount, random};
-use crate::credentials::account::{Answer, Asked, Begin, Event, Id, Password};
+use crate::credentials::account::{Asked, Begin, ChangeAnswer, Event, Id, Password};
 use crate::credentials::error::SourceError;
 use crate::credentials::value::Credentials;
 
@@ -38,7 +38,7 @@ pub(crate) struct ClaimedChange {
     asked: Asked<Password>,
     username: String,
     deadline: Instant,
-    if_dropped: Option<Answer>,
+    if_dropped: Option<ChangeAnswer>,
 }
 
 impl OpenAccount<'_> {
@@ -77,7 +77,7 @@ impl OpenAccount<'_> {
                 username: record.username().to_owned(),
                 deadline: Instant::now() + asked.until().since(loaded.now),
                 asked,
-                if_dropped: Some(Answer::NotSent),
+                if_dropped: Some(ChangeAnswer::NotSent),
             };
             let saved = self.save(record, loaded).await?;
             // The store took so long that the claim is over.
@@ -103,7 +103,7 @@ impl OpenAccount<'_> {
     pub(crate) async fn land_change(
         &mut self,
         mut change: ClaimedChange,
-        answer: Answer,
+        answer: ChangeAnswer,
     ) -> Result<bool, SourceError> {
         change.if_dropped = Some(answer);
         for _ in 0..MAX_CONFLICTS {
@@ -144,7 +144,7 @@ impl ClaimedChange {
     /// The server is about to be asked. Afterwards only a login shows which password is
     /// in force.
     pub(crate) fn on_send(&mut self) {
-        self.if_dropped = Some(Answer::Lost);
+        self.if_dropped = Some(ChangeAnswer::Lost);
         let _former = self.shared.known().needs_action.take();
     }
 

@@ -8,7 +8,7 @@ use secrecy::SecretString;
 
 use super::shared::{Blocker, SharedAccount};
 use crate::credentials::account::{
-    Account, Observed, Password, Record, Settings, Unsaved, WallTime,
+    Account, AccountSettings, Observed, Password, Record, Unsaved, WallTime,
 };
 use crate::credentials::clock::wall_time;
 use crate::credentials::error::{SourceError, SourceErrorKind};
@@ -83,7 +83,7 @@ impl<'a> OpenAccount<'a> {
     /// credentials now.
     pub(in crate::credentials) fn observed(
         shared: Arc<SharedAccount>,
-        settings: Settings,
+        settings: AccountSettings,
         credentials: &Credentials,
         kind: InMemory,
     ) -> Self {
@@ -101,7 +101,7 @@ impl<'a> OpenAccount<'a> {
     /// Opens the account of a store.
     pub(in crate::credentials) fn stored(
         shared: Arc<SharedAccount>,
-        settings: Settings,
+        settings: AccountSettings,
         store: &'a dyn ErasedStore,
         loaded: (store::Record, Version),
     ) -> Self {
@@ -109,7 +109,11 @@ impl<'a> OpenAccount<'a> {
         Self::new(shared, settings, RecordStorage::Store { store, loaded })
     }
 
-    fn new(shared: Arc<SharedAccount>, settings: Settings, storage: RecordStorage<'a>) -> Self {
+    fn new(
+        shared: Arc<SharedAccount>,
+        settings: AccountSettings,
+        storage: RecordStorage<'a>,
+    ) -> Self {
         Self {
             timeout: settings.login_timeout,
             machine: Account::new(settings, shared.owner),

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::foreign::contained;
 use super::job::Job;
 use super::{nesting, trace};
-use crate::credentials::account::{Answer, Password, Settings, Verdict, Wanted};
+use crate::credentials::account::{AccountSettings, ChangeAnswer, Password, Verdict, Wanted};
 use crate::credentials::shared_account::{ChangeStep, CurrentCredentials, LoginStep, OpenAccount};
 use crate::credentials::source::Realm;
 use crate::credentials::{Credentials, Source, SourceError};
@@ -118,10 +118,10 @@ impl<E: Into<Error>> From<E> for ChangeFailure {
 
 impl Runner {
     async fn open<'a>(&'a self, source: &'a Source) -> Result<OpenAccount<'a>, ProviderError> {
-        let mut settings = Settings {
+        let mut settings = AccountSettings {
             login_timeout: self.login_timeout,
             retry_refused_after: self.retry_refused_after,
-            ..Settings::default()
+            ..AccountSettings::default()
         };
         if let Some(retention) = self.password_retention {
             settings.retention = retention;
@@ -340,7 +340,7 @@ async fn login_with_password(
         let previous = previous.clone().filter(|_| !must_show);
         let offers_previous = previous.is_some();
         let context = replacing(context.clone(), previous.clone());
-        let (context, has_asked) = context.with_credentials(login.credentials()).watched();
+        let (context, has_asked) = context.with_credentials(login.credentials()).tracking_use();
         // Dropping the claim frees it.
         job.is_wanted()?;
         has_sent = true;
@@ -601,10 +601,10 @@ async fn change_password(
         let asked = ask(runner, job, context, token.as_ref(), claimed.deadline());
         let outcome = nesting::scope(account.identity(), asked).await;
         let answer = match &outcome {
-            Ok(()) => Answer::Yes,
+            Ok(()) => ChangeAnswer::Yes,
             Err(error) => answer_of(error),
         };
-        if answer == Answer::Yes {
+        if answer == ChangeAnswer::Yes {
             account.on_success();
         }
         let is_own = store(runner, job, account.land_change(claimed, answer)).await;
@@ -612,12 +612,12 @@ async fn change_password(
             Ok(()) if is_again => has_sent = true,
             Ok(()) => return Ok(()),
             // Of the earlier change. A login shows which password works.
-            Err(_) if is_again && answer == Answer::No => {
+            Err(_) if is_again && answer == ChangeAnswer::No => {
                 return Err(ChangeFailure::LogInFirst { has_sent: true });
             }
             // Somebody else took this process for dead and sent the change again, which the
             // server may have executed before.
-            Err(error) if answer == Answer::No && is_own == Some(false) => {
+            Err(error) if answer == ChangeAnswer::No && is_own == Some(false) => {
                 return Err(Error::from(ProviderError::uncertain(error)).into());
             }
             Err(error) => return Err(error.into()),
@@ -653,17 +653,17 @@ async fn ask(
 }
 
 /// Returns what a failed password change says about the passwords.
-fn answer_of(error: &ProviderError) -> Answer {
+fn answer_of(error: &ProviderError) -> ChangeAnswer {
     match error.kind() {
-        ProviderErrorKind::NotSent | ProviderErrorKind::Unsupported => Answer::NotSent,
-        ProviderErrorKind::Uncertain | ProviderErrorKind::Protocol => Answer::Lost,
-        ProviderErrorKind::Unavailable if error.may_have_happened() => Answer::Lost,
+        ProviderErrorKind::NotSent | ProviderErrorKind::Unsupported => ChangeAnswer::NotSent,
+        ProviderErrorKind::Uncertain | ProviderErrorKind::Protocol => ChangeAnswer::Lost,
+        ProviderErrorKind::Unavailable if error.may_have_happened() => ChangeAnswer::Lost,
         ProviderErrorKind::Unavailable
         | ProviderErrorKind::Refused
         | ProviderErrorKind::PasswordExpired
         | ProviderErrorKind::Locked
         | ProviderErrorKind::InteractionRequired
-        | ProviderErrorKind::TokenRejected => Answer::No,
+        | ProviderErrorKind::TokenRejected => ChangeAnswer::No,
     }
 }
 

@@ -5,14 +5,14 @@ use std::time::Duration;
 use secrecy::ExposeSecret;
 
 use crate::credentials::account::{
-    Account, Begin, Id, Login, Open, Owner, Password, Record, Settings, TryVerdict, Verdict,
+    Account, AccountSettings, Begin, Id, Login, Open, Owner, Password, Record, TryVerdict, Verdict,
     WallTime, Wanted,
 };
 
 const NOW: WallTime = WallTime::from_millis(1_767_225_600_000);
 
 fn account() -> Account {
-    Account::new(Settings::default(), Owner(0xF))
+    Account::new(AccountSettings::default(), Owner(0xF))
 }
 
 fn read(text: &str) -> Record {

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::credentials::account::{
-    Account, Answer, Asked, Begin, Event, Id, Login, Observed, Open, Other, Owner, Record, Sent,
-    Settings, TryVerdict, Unsaved, Verdict, WallTime, Wanted,
+    Account, AccountSettings, Asked, Begin, ChangeAnswer, Event, Id, Login, Observed, Open, Other,
+    Owner, Record, Sent, TryVerdict, Unsaved, Verdict, WallTime, Wanted,
 };
 
 type P = &'static str;
@@ -15,13 +15,13 @@ const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 fn account() -> Account {
-    Account::new(Settings::default(), Owner(1))
+    Account::new(AccountSettings::default(), Owner(1))
 }
 
 fn retrying(after: Duration) -> Account {
-    let settings = Settings {
+    let settings = AccountSettings {
         retry_refused_after: Some(after),
-        ..Settings::default()
+        ..AccountSettings::default()
     };
     Account::new(settings, Owner(1))
 }
@@ -37,7 +37,7 @@ fn proven() -> Record<P> {
 /// The proven record with a lost change to "b".
 fn with_lost() -> Record<P> {
     let (record, asked) = begun(&proven(), "b");
-    answered(&record, &asked, Answer::Lost)
+    answered(&record, &asked, ChangeAnswer::Lost)
 }
 
 fn with_others(others: &[(P, Open)]) -> Record<P> {
@@ -108,7 +108,7 @@ fn begun(record: &Record<P>, new: P) -> (Record<P>, Asked<P>) {
 }
 
 #[track_caller]
-fn answered(record: &Record<P>, asked: &Asked<P>, answer: Answer) -> Record<P> {
+fn answered(record: &Record<P>, asked: &Asked<P>, answer: ChangeAnswer) -> Record<P> {
     let record = account().change_answered(record, asked, answer, NOW);
     record.expect("the record changes")
 }
@@ -169,7 +169,7 @@ fn a_change_needs_a_login_first_after_a_login_whose_holder_died() {
 
 #[test]
 fn a_change_needs_a_login_first_after_a_change_that_was_not_answered_yes() {
-    for answer in [Answer::No, Answer::Lost] {
+    for answer in [ChangeAnswer::No, ChangeAnswer::Lost] {
         let (record, asked) = begun(&proven(), "b");
         let record = answered(&record, &asked, answer);
         assert_eq!(begin(&record, "b"), Begin::LoginFirst);
@@ -234,7 +234,7 @@ fn a_change_is_in_the_record_before_the_server_is_asked() {
 #[test]
 fn after_yes_the_new_password_is_current_and_the_old_one_is_kept() {
     let (record, asked) = begun(&proven(), "b");
-    let record = answered(&record, &asked, Answer::Yes);
+    let record = answered(&record, &asked, ChangeAnswer::Yes);
     assert_eq!((record.current, record.written), ("b", Some("b")));
     assert_eq!(others(&record), [("a", Open::Closed)]);
     assert_eq!(record.change(), None);
@@ -246,7 +246,7 @@ fn yes_turns_a_refusal_of_the_new_password_into_a_try_without_a_verdict() {
     let record = tried(&record, "a", Verdict::Refused);
     let record = tried(&record, "b", Verdict::Refused);
     assert_eq!(decide(&record, NOW), Login::Stopped { retry_at: None });
-    let record = answered(&record, &asked, Answer::Yes);
+    let record = answered(&record, &asked, ChangeAnswer::Yes);
     assert_eq!(
         tries(&record),
         [("a", TryVerdict::Refused), ("b", TryVerdict::NoVerdict)]
@@ -257,11 +257,11 @@ fn yes_turns_a_refusal_of_the_new_password_into_a_try_without_a_verdict() {
 #[test]
 fn yes_after_the_change_has_ended_adds_the_new_password_if_it_is_missing() {
     let (record, asked) = begun(&proven(), "b");
-    let ended = answered(&record, &asked, Answer::Lost);
-    let late = account().change_answered(&ended, &asked, Answer::Yes, NOW);
+    let ended = answered(&record, &asked, ChangeAnswer::Lost);
+    let late = account().change_answered(&ended, &asked, ChangeAnswer::Yes, NOW);
     assert_eq!(late, None);
     // A person has written the file anew.
-    let late = answered(&Record::new("emuser", "x"), &asked, Answer::Yes);
+    let late = answered(&Record::new("emuser", "x"), &asked, ChangeAnswer::Yes);
     assert_eq!(others(&late), [("b", Open::Lost)]);
     assert_eq!(late.current, "x");
 }
@@ -269,7 +269,7 @@ fn yes_after_the_change_has_ended_adds_the_new_password_if_it_is_missing() {
 #[test]
 fn after_no_the_new_password_stays_behind_the_current_one() {
     let (record, asked) = begun(&proven(), "b");
-    let record = answered(&record, &asked, Answer::No);
+    let record = answered(&record, &asked, ChangeAnswer::No);
     assert_eq!(record.current, "a");
     assert_eq!(others(&record), [("b", Open::No)]);
     assert_eq!(record.change(), None);
@@ -282,8 +282,8 @@ fn after_no_the_new_password_stays_behind_the_current_one() {
 #[test]
 fn no_and_lost_change_nothing_once_the_change_has_ended() {
     let (record, asked) = begun(&proven(), "b");
-    let ended = answered(&record, &asked, Answer::Lost);
-    for answer in [Answer::No, Answer::Lost] {
+    let ended = answered(&record, &asked, ChangeAnswer::Lost);
+    for answer in [ChangeAnswer::No, ChangeAnswer::Lost] {
         assert_eq!(account().change_answered(&ended, &asked, answer, NOW), None);
     }
 }
@@ -292,7 +292,12 @@ fn no_and_lost_change_nothing_once_the_change_has_ended() {
 fn an_answer_after_an_edit_stores_the_edit_which_has_ended_the_change() {
     let (mut record, asked) = begun(&proven(), "b");
     record.edit("x");
-    for answer in [Answer::Yes, Answer::No, Answer::Lost, Answer::NotSent] {
+    for answer in [
+        ChangeAnswer::Yes,
+        ChangeAnswer::No,
+        ChangeAnswer::Lost,
+        ChangeAnswer::NotSent,
+    ] {
         let after = answered(&record, &asked, answer);
         assert_eq!((after.current, after.change()), ("x", None));
         assert_eq!(others(&after), [("a", Open::Closed), ("b", Open::Lost)]);
@@ -303,7 +308,7 @@ fn an_answer_after_an_edit_stores_the_edit_which_has_ended_the_change() {
 #[test]
 fn a_change_that_was_not_sent_leaves_no_trace() {
     let (record, asked) = begun(&proven(), "b");
-    assert_eq!(answered(&record, &asked, Answer::NotSent), proven());
+    assert_eq!(answered(&record, &asked, ChangeAnswer::NotSent), proven());
 
     // But an earlier change to the same password may still take effect, and a login
     // that has sent it counts.
@@ -312,12 +317,12 @@ fn a_change_that_was_not_sent_leaves_no_trace() {
         ..with_lost()
     };
     let (record, asked) = begun(&known, "b");
-    let record = answered(&record, &asked, Answer::NotSent);
+    let record = answered(&record, &asked, ChangeAnswer::NotSent);
     assert_eq!(others(&record), [("b", Open::Lost)]);
     assert!(!record.accepted);
     let (record, asked) = begun(&proven(), "b");
     let tried = tried(&record, "a", Verdict::Unknown);
-    let record = answered(&tried, &asked, Answer::NotSent);
+    let record = answered(&tried, &asked, ChangeAnswer::NotSent);
     assert_eq!(others(&record), [("b", Open::Lost)]);
 }
 
@@ -372,7 +377,7 @@ fn an_accepted_login_closes_a_no_from_before_its_sending_and_nothing_else() {
 
     let (record, asked) = begun(&proven(), "b");
     let (record, sent) = send(&record);
-    let record = answered(&record, &asked, Answer::No);
+    let record = answered(&record, &asked, ChangeAnswer::No);
     let record = landed(&record, &sent, Verdict::Accepted);
     assert_eq!(others(&record), [("b", Open::No)]);
     // Nor does it prove what works after the change.
@@ -424,7 +429,7 @@ fn a_login_whose_time_is_over_is_a_try_without_a_verdict() {
 fn a_refusal_of_a_former_current_password_is_no_verdict() {
     let (record, asked) = begun(&proven(), "b");
     let (record, sent) = send(&record);
-    let record = answered(&record, &asked, Answer::Yes);
+    let record = answered(&record, &asked, ChangeAnswer::Yes);
     let record = landed(&record, &sent, Verdict::Refused);
     assert_eq!(tries(&record), [("a", TryVerdict::NoVerdict)]);
     assert_eq!(record.login, None);
@@ -434,7 +439,7 @@ fn a_refusal_of_a_former_current_password_is_no_verdict() {
 fn an_acceptance_of_a_former_current_password_changes_nothing() {
     let (record, asked) = begun(&proven(), "b");
     let (record, sent) = send(&record);
-    let record = answered(&record, &asked, Answer::Yes);
+    let record = answered(&record, &asked, ChangeAnswer::Yes);
     let after = account().landed(&record, &sent, Verdict::Accepted, NOW, NOW);
     let unclaimed = Record {
         login: None,
@@ -645,7 +650,7 @@ fn a_forced_login_does_not_wait_for_a_delay_but_for_a_claim() {
 #[test]
 fn a_password_is_forgotten_when_another_is_accepted_after_the_retention() {
     let (record, asked) = begun(&proven(), "b");
-    let record = answered(&record, &asked, Answer::Yes);
+    let record = answered(&record, &asked, ChangeAnswer::Yes);
     let is_kept = |since: Duration| {
         let at = NOW.plus(since);
         let (record, sent) = send_at(&record, at);
@@ -666,9 +671,9 @@ fn a_lost_change_ends_when_another_password_is_accepted_after_the_retention() {
 
 #[test]
 fn the_password_of_a_change_in_progress_is_kept_whatever_the_retention_is() {
-    let settings = Settings {
+    let settings = AccountSettings {
         retention: Duration::ZERO,
-        ..Settings::default()
+        ..AccountSettings::default()
     };
     let account = Account::new(settings, Owner(1));
     let (record, _) = begun(&proven(), "b");
@@ -721,7 +726,7 @@ fn a_verdict_that_was_not_stored_is_stored_with_the_next_event() {
 fn a_yes_that_was_not_stored_is_in_use_and_is_stored_with_the_next_event() {
     let mut unsaved = Unsaved::default();
     let (record, asked) = begun(&proven(), "b");
-    unsaved.keep(Event::Change(asked, Answer::Yes));
+    unsaved.keep(Event::Change(asked, ChangeAnswer::Yes));
     let record = unsaved.catch_up(&account(), &record, NOW).unwrap();
     assert_eq!(record.current, "b");
 }
@@ -782,7 +787,7 @@ fn a_source_that_yields_the_old_password_after_a_change_is_not_an_edit() {
     let mut observed = Observed::new("emuser", "a");
     observed.store(tried(observed.record(), "a", Verdict::Accepted));
     let (record, asked) = begun(observed.record(), "b");
-    observed.store(answered(&record, &asked, Answer::Yes));
+    observed.store(answered(&record, &asked, ChangeAnswer::Yes));
     observed.yields("emuser", "a", NOW);
     assert_eq!(*observed.record().current(), "b");
     // The source follows.
@@ -849,14 +854,14 @@ fn a_password_that_worked_is_tried_after_a_wrong_one_of_the_source() {
 fn a_change_is_a_way_out_of_a_stop() {
     let stopped = tried(&Record::new("emuser", "a"), "a", Verdict::Refused);
     let (record, asked) = begun(&stopped, "b");
-    let record = answered(&record, &asked, Answer::Yes);
+    let record = answered(&record, &asked, ChangeAnswer::Yes);
     assert_eq!(*send(&record).1.password(), "b");
 
     // Also to the password that was refused, if the server has changed to it.
     let (record, asked) = begun(&stopped, "a");
-    let changed = answered(&record, &asked, Answer::Yes);
+    let changed = answered(&record, &asked, ChangeAnswer::Yes);
     assert_eq!(*send(&changed).1.password(), "a");
-    let denied = answered(&record, &asked, Answer::No);
+    let denied = answered(&record, &asked, ChangeAnswer::No);
     assert!(matches!(decide(&denied, NOW), Login::Stopped { .. }));
 }
 
@@ -866,6 +871,6 @@ fn after_two_refusals_a_change_is_a_way_out_too() {
     let stopped = tried(&tried(&two, "a", Verdict::Refused), "b", Verdict::Refused);
     assert!(matches!(decide(&stopped, NOW), Login::Stopped { .. }));
     let (record, asked) = begun(&stopped, "c");
-    let record = answered(&record, &asked, Answer::Yes);
+    let record = answered(&record, &asked, ChangeAnswer::Yes);
     assert_eq!(*send(&record).1.password(), "c");
 }

@@ -3,7 +3,8 @@
 
 use super::world::{NOW, P};
 use crate::credentials::account::{
-    Account, Answer, Asked, Begin, Id, Login, Open, Owner, Record, Sent, Settings, Verdict, Wanted,
+    Account, AccountSettings, Asked, Begin, ChangeAnswer, Id, Login, Open, Owner, Record, Sent,
+    Verdict, Wanted,
 };
 
 /// The four decisions of the shipped machine. A broken one replaces some.
@@ -24,7 +25,7 @@ pub(super) trait Machine {
         &self,
         record: &Record<P>,
         asked: &Asked<P>,
-        answer: Answer,
+        answer: ChangeAnswer,
     ) -> Option<Record<P>> {
         shipped().change_answered(record, asked, answer, NOW)
     }
@@ -36,7 +37,7 @@ pub(super) trait Machine {
 }
 
 pub(super) fn shipped() -> Account {
-    Account::new(Settings::default(), Owner(0))
+    Account::new(AccountSettings::default(), Owner(0))
 }
 
 pub(super) struct Shipped;
@@ -122,7 +123,7 @@ impl Machine for BelieveNo {
         &self,
         record: &Record<P>,
         asked: &Asked<P>,
-        answer: Answer,
+        answer: ChangeAnswer,
     ) -> Option<Record<P>> {
         let mut record = shipped().change_answered(record, asked, answer, NOW)?;
         record.others.retain(|other| other.open != Open::No);
@@ -195,7 +196,7 @@ pub(super) struct ForgetEarly;
 impl Machine for ForgetEarly {
     fn decide_login(&self, record: &Record<P>, wanted: Wanted, id: Id) -> Login<P> {
         let mut record = record.clone();
-        record.forget(Settings::default().retention, NOW);
+        record.forget(AccountSettings::default().retention, NOW);
         shipped().decide_login(&record, wanted, id, NOW)
     }
 }

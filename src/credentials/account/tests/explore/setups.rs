@@ -1,7 +1,7 @@
 //! What may happen around the machine.
 
 use super::world::{Left, P};
-use crate::credentials::account::Answer;
+use crate::credentials::account::ChangeAnswer;
 
 #[derive(Clone, Debug)]
 pub(super) struct Setup {
@@ -16,7 +16,7 @@ pub(super) struct Setup {
     /// Whether the server checks the current password of a change.
     pub(super) checks_current: bool,
     /// The answers that may come before a change is executed.
-    pub(super) early: &'static [Answer],
+    pub(super) early: &'static [ChangeAnswer],
     /// Whether the store has no compare-and-swap: loading and storing are two
     /// steps.
     pub(super) loads_first: bool,
@@ -361,18 +361,18 @@ pub(super) const HOLD: &[Setup] = &[
 pub(super) const BEYOND: &[Setup] = &[
     Setup {
         name: "yes before execution",
-        early: &[Answer::Yes],
+        early: &[ChangeAnswer::Yes],
         timers: false,
         ..BEYOND_BASE
     },
     Setup {
         name: "no before execution",
-        early: &[Answer::No],
+        early: &[ChangeAnswer::No],
         ..BEYOND_BASE
     },
     Setup {
         name: "no before execution, two changes",
-        early: &[Answer::No],
+        early: &[ChangeAnswer::No],
         timers: false,
         left: TWO,
         ..BEYOND_BASE

@@ -11,7 +11,7 @@
 use super::machine::{Machine, shipped};
 use super::setups::Setup;
 use crate::credentials::account::{
-    Answer, Asked, Begin, Event, Id, Login, Record, Sent, Unsaved, Verdict, WallTime, Wanted,
+    Asked, Begin, ChangeAnswer, Event, Id, Login, Record, Sent, Unsaved, Verdict, WallTime, Wanted,
 };
 
 /// A password.
@@ -96,7 +96,7 @@ enum Doing {
     },
     Change {
         asked: Asked<P>,
-        answer: Option<Answer>,
+        answer: Option<ChangeAnswer>,
     },
 }
 
@@ -152,7 +152,7 @@ pub(super) enum Step {
     /// An answer to a change comes before the server executes it.
     Early {
         request: usize,
-        answer: Answer,
+        answer: ChangeAnswer,
     },
     Lose {
         request: usize,
@@ -417,7 +417,7 @@ impl World {
                         world.land_login(actor, &sent, Verdict::NotSent, true, machine);
                     }
                     Doing::Change { asked, .. } => {
-                        world.land_change(actor, &asked, Answer::NotSent, true, machine);
+                        world.land_change(actor, &asked, ChangeAnswer::NotSent, true, machine);
                     }
                 }
             }
@@ -673,8 +673,8 @@ impl World {
                     self.by_hand = false;
                 }
                 let answer = match is_done && !lie {
-                    true => Answer::Yes,
-                    false => Answer::No,
+                    true => ChangeAnswer::Yes,
+                    false => ChangeAnswer::No,
                 };
                 if let Some(owner) = owner.take() {
                     self.answer_change(owner, answer);
@@ -703,7 +703,7 @@ impl World {
         }
     }
 
-    fn answer_change(&mut self, owner: usize, answer: Answer) {
+    fn answer_change(&mut self, owner: usize, answer: ChangeAnswer) {
         if let Doing::Change { answer: to, .. } = &mut self.actors[owner].doing {
             to.get_or_insert(answer);
         }
@@ -730,7 +730,7 @@ impl World {
             }
             Doing::Change { asked, answer } => {
                 let answer = answer?;
-                if answer == Answer::Yes {
+                if answer == ChangeAnswer::Yes {
                     self.refused &= !bit(*asked.new_password());
                 }
                 self.land_change(actor, &asked, answer, stored, machine);
@@ -765,7 +765,7 @@ impl World {
         &mut self,
         actor: usize,
         asked: &Asked<P>,
-        answer: Answer,
+        answer: ChangeAnswer,
         stored: bool,
         machine: &dyn Machine,
     ) {
@@ -786,13 +786,13 @@ impl World {
         match self.actors[actor].doing.clone() {
             Doing::Nothing => {}
             Doing::Login { sent, .. } => {
-                // The driver gives up when the claim is over, and the server is
+                // The caller gives up when the claim is over, and the server is
                 // no longer at it.
                 self.requests.retain(|it| !it.is_login_of(Some(actor)));
                 self.land_login(actor, &sent, Verdict::Unknown, true, machine);
             }
             Doing::Change { asked, .. } => {
-                self.land_change(actor, &asked, Answer::Lost, true, machine);
+                self.land_change(actor, &asked, ChangeAnswer::Lost, true, machine);
             }
         }
     }
