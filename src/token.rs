@@ -34,14 +34,14 @@ use crate::secret;
 /// ```
 #[derive(Clone)]
 pub struct Token {
-    inner: Arc<Inner>,
+    inner: Arc<TokenParts>,
     generation: u64,
     /// Keeps the session aware that somebody still uses this token.
     lease: Option<Arc<dyn Any + Send + Sync>>,
 }
 
 #[derive(Clone, Default)]
-struct Inner {
+struct TokenParts {
     headers: Vec<Header>,
     cookies: Vec<Cookie>,
     lifetime: Option<Duration>,

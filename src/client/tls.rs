@@ -141,8 +141,8 @@ fn read(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, PemError> {
     Ok(certificates)
 }
 
-/// Removes the line that a PEM error quotes. It holds the key if the text lost
-/// its line breaks.
+/// Removes the line that a PEM error quotes. It holds the key if the text has no
+/// line breaks.
 fn without_text(error: PemError) -> BoxError {
     match error {
         PemError::IllegalSectionStart { .. } => {
@@ -172,11 +172,11 @@ struct Verifier {
 impl Verifier {
     /// Trusts a certificate that was given.
     fn trust(&mut self, certificate: CertificateDer<'static>) -> Result<(), rustls::Error> {
-        match Kind::of(&certificate)? {
-            Kind::Ca => self.issuers.add(certificate.clone())?,
+        match CertificateKind::of(&certificate)? {
+            CertificateKind::Ca => self.issuers.add(certificate.clone())?,
             // A server's key must not sign certificates for other servers, and nothing
             // shows that one of version 1 is more than a server's.
-            Kind::EndEntity | Kind::Version1 => {}
+            CertificateKind::EndEntity | CertificateKind::Version1 => {}
         }
         self.trusted.push(certificate);
         Ok(())
@@ -269,7 +269,7 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
-enum Kind {
+enum CertificateKind {
     /// It may sign others.
     Ca,
     /// It may not.
@@ -285,19 +285,21 @@ enum Kind {
 fn verify_without_issuer(
     certificate: &ParsedCertificate<'_>,
     now: UnixTime,
-) -> Result<Kind, rustls::Error> {
+) -> Result<CertificateKind, rustls::Error> {
     let issuers = RootCertStore::empty();
     match verify_server_cert_signed_by_trust_anchor(certificate, &issuers, &[], now, &[]) {
         Ok(()) | Err(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)) => {
-            Ok(Kind::EndEntity)
+            Ok(CertificateKind::EndEntity)
         }
         // rustls has no variant for a CA that is used as a server's certificate.
-        Err(rustls::Error::InvalidCertificate(CertificateError::Other(_))) => Ok(Kind::Ca),
+        Err(rustls::Error::InvalidCertificate(CertificateError::Other(_))) => {
+            Ok(CertificateKind::Ca)
+        }
         Err(error) => Err(error),
     }
 }
 
-impl Kind {
+impl CertificateKind {
     fn of(certificate: &CertificateDer<'_>) -> Result<Self, rustls::Error> {
         if Version1::read(certificate).is_some() {
             return Ok(Self::Version1);
@@ -307,12 +309,12 @@ impl Kind {
             // Its dates are checked when it is used, which may be another day.
             Err(rustls::Error::InvalidCertificate(
                 CertificateError::ExpiredContext {
-                    not_after: within, ..
+                    not_after: bound, ..
                 }
                 | CertificateError::NotValidYetContext {
-                    not_before: within, ..
+                    not_before: bound, ..
                 },
-            )) => verify_without_issuer(&certificate, within),
+            )) => verify_without_issuer(&certificate, bound),
             kind => kind,
         }
     }

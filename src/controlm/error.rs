@@ -36,9 +36,9 @@ use crate::BoxError;
 /// }
 /// ```
 #[derive(Clone)]
-pub struct Error(Arc<Inner>);
+pub struct Error(Arc<Details>);
 
-struct Inner {
+struct Details {
     call: SessionCall,
     kind: ErrorKind,
     status: Option<StatusCode>,
@@ -142,7 +142,7 @@ impl Error {
     }
 
     pub(super) fn new(call: SessionCall, kind: ErrorKind) -> Self {
-        Self(Arc::new(Inner {
+        Self(Arc::new(Details {
             call,
             kind,
             status: None,
@@ -193,7 +193,7 @@ impl Error {
         self.0.is_refusal
     }
 
-    fn with(mut self, set: impl FnOnce(&mut Inner)) -> Self {
+    fn with(mut self, set: impl FnOnce(&mut Details)) -> Self {
         let inner = Arc::get_mut(&mut self.0).expect("an error under construction has no clones");
         set(inner);
         self
@@ -202,7 +202,7 @@ impl Error {
 
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Inner {
+        let Details {
             call,
             kind,
             status,

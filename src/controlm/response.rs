@@ -12,7 +12,7 @@ use super::error::{Error, ErrorKind, SessionCall, Unreadable};
 use super::message::{self, Secrets};
 use super::model::{ErrorList, SuccessData};
 use crate::date;
-use crate::provider::transport::{End, Received};
+use crate::provider::transport::{End, ReceivedAnswer};
 use crate::rejection::contains;
 use crate::secret;
 use crate::secret::redact::Extent;
@@ -47,7 +47,7 @@ impl ApiResponse {
     /// Takes the answer to `call`. A status that is not a success is an error.
     pub(super) fn of(
         call: SessionCall,
-        received: Received,
+        received: ReceivedAnswer,
         secrets: &Secrets,
     ) -> Result<Self, Error> {
         let answer = Self {

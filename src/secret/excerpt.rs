@@ -26,7 +26,7 @@ impl Excerpt {
         }
     }
 
-    /// Appends `text`. If it does not fit, or fails, the excerpt ends within it.
+    /// Appends `text`. If it does not fit, or fails, the excerpt ends inside it.
     pub(crate) fn append(&mut self, text: impl Display) {
         if write!(self, "{text}").is_err() {
             self.cut();

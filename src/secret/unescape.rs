@@ -41,7 +41,7 @@ enum Decoded {
 /// Decodes a text once in each way that a server may have escaped it.
 ///
 /// The first result is the text itself. A syntax without escapes in the text is left
-/// out. Escapes within escapes are not decoded: each level multiplies the results.
+/// out. Escapes inside escapes are not decoded: each level multiplies the results.
 pub(super) fn unescape_all(text: &[u8]) -> impl Iterator<Item = Unescaped> {
     let syntaxes = Syntax::ALL.into_iter();
     let occurring = syntaxes.filter(|syntax| syntax.occurs_in(text));

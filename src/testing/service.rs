@@ -50,7 +50,7 @@ pub struct ScriptedService {
     token_in: TokenIn,
     accepted: Arc<Respond>,
     rejected: Arc<Respond>,
-    shared: Arc<Mutex<State>>,
+    shared: Arc<Mutex<ServiceState>>,
 }
 
 type Respond = dyn Fn(&Parts) -> Response<Full<Bytes>> + Send + Sync;
@@ -62,7 +62,7 @@ enum TokenIn {
 }
 
 #[derive(Default)]
-struct State {
+struct ServiceState {
     /// `None` for any token.
     good: Option<HashSet<String>>,
     /// The token of each request so far.
@@ -176,7 +176,7 @@ impl ScriptedService {
         self.state().rejected
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, ServiceState> {
         // No code of anybody else's runs under the lock.
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }

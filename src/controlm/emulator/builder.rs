@@ -10,8 +10,8 @@ use super::{
     fault::{Fault, Script, Target},
     handle::Emulator,
     path::{normal, segments},
-    settings::{PasswordChangeEnds, Settings, TokenIn},
-    state::State,
+    settings::{Behaviour, PasswordChangeEnds, TokenIn},
+    state::ServerState,
 };
 
 /// A builder of an [`Emulator`], from [`Emulator::builder`].
@@ -31,7 +31,7 @@ use super::{
 pub struct EmulatorBuilder {
     base_path: String,
     users: BTreeMap<String, SecretString>,
-    settings: Settings,
+    settings: Behaviour,
     script: Script,
     observer: Option<Observer>,
 }
@@ -41,7 +41,7 @@ impl EmulatorBuilder {
         Self {
             base_path: "/automation-api".to_owned(),
             users: BTreeMap::new(),
-            settings: Settings::default(),
+            settings: Behaviour::default(),
             script: Script::default(),
             observer: None,
         }
@@ -181,7 +181,7 @@ impl EmulatorBuilder {
         Emulator::new_with(
             self.base_path,
             self.observer,
-            State::new(self.settings, users, self.script),
+            ServerState::new(self.settings, users, self.script),
         )
     }
 }

@@ -61,13 +61,13 @@ impl From<&str> for Target {
 #[derive(Clone, Debug)]
 #[must_use = "a fault does nothing until it is given to the emulator"]
 pub struct Fault {
-    pub(super) moment: Moment,
+    pub(super) timing: FaultTiming,
     pub(super) effect: Effect,
     lasting: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Moment {
+pub(super) enum FaultTiming {
     Before,
     After,
 }
@@ -89,7 +89,7 @@ pub(super) enum Effect {
 impl Fault {
     fn new(effect: Effect) -> Self {
         Self {
-            moment: Moment::Before,
+            timing: FaultTiming::Before,
             effect,
             lasting: false,
         }
@@ -175,7 +175,7 @@ impl Fault {
 
     /// Executes the request first. Only its answer is affected.
     pub fn after_execution(mut self) -> Self {
-        self.moment = Moment::After;
+        self.timing = FaultTiming::After;
         self
     }
 

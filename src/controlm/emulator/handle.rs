@@ -13,7 +13,7 @@ use super::{
     account::Account,
     call::Observer,
     fault::{Fault, Target},
-    state::State,
+    state::ServerState,
 };
 use crate::gate::Gate;
 
@@ -30,11 +30,15 @@ pub(super) struct Shared {
     pub(super) observer: Option<Observer>,
     /// Where stalled requests wait.
     pub(super) stall: Gate,
-    state: Mutex<State>,
+    state: Mutex<ServerState>,
 }
 
 impl Emulator {
-    pub(super) fn new_with(base_path: String, observer: Option<Observer>, state: State) -> Self {
+    pub(super) fn new_with(
+        base_path: String,
+        observer: Option<Observer>,
+        state: ServerState,
+    ) -> Self {
         let shared = Shared {
             base_path,
             observer,
@@ -114,7 +118,7 @@ impl Emulator {
         self.state().account(Instant::now())
     }
 
-    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+    pub(super) fn state(&self) -> MutexGuard<'_, ServerState> {
         // The state is consistent between any two statements that may panic.
         self.shared
             .state

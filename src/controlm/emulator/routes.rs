@@ -13,7 +13,7 @@ use super::{
     path::segments,
     reply::Reply,
     settings::TokenIn,
-    state::{Access, ChangeRefusal, LoginRefusal, Order, State},
+    state::{Access, ChangeRefusal, LoginRefusal, Order, ServerState},
 };
 use crate::controlm::model::{LoginCredentials, LoginResult, PasswordsObject, SuccessData};
 
@@ -54,7 +54,7 @@ impl Route {
 }
 
 /// A request that was received completely.
-pub(super) struct Received {
+pub(super) struct ReceivedRequest {
     pub(super) head: Parts,
     pub(super) body: Bytes,
     pub(super) route: Option<Route>,
@@ -65,11 +65,11 @@ pub(super) struct Received {
 }
 
 /// An answer, and the user of the session.
-pub(super) type Outcome = (Reply, Option<String>);
+pub(super) type Executed = (Reply, Option<String>);
 
-impl Received {
+impl ReceivedRequest {
     /// Executes the request.
-    pub(super) fn execute(self, state: &mut State, now: Instant) -> Outcome {
+    pub(super) fn execute(self, state: &mut ServerState, now: Instant) -> Executed {
         let Some(route) = &self.route else {
             return (Reply::error(StatusCode::NOT_FOUND, "Not found"), None);
         };
@@ -120,7 +120,7 @@ impl Received {
         (answer, Some(user))
     }
 
-    fn login(self, state: &mut State, now: Instant) -> Outcome {
+    fn login(self, state: &mut ServerState, now: Instant) -> Executed {
         let credentials: LoginCredentials = match read(&self.body) {
             Ok(credentials) => credentials,
             Err(refusal) => return (refusal, None),
@@ -148,7 +148,7 @@ impl Received {
         (answer, Some(username))
     }
 
-    fn update_password(&self, state: &mut State, user: &str, token: &str) -> Reply {
+    fn update_password(&self, state: &mut ServerState, user: &str, token: &str) -> Reply {
         let change: PasswordsObject = match read(&self.body) {
             Ok(change) => change,
             Err(refusal) => return refusal,
@@ -182,7 +182,7 @@ impl Received {
         }
     }
 
-    fn order(&self, state: &mut State) -> Reply {
+    fn order(&self, state: &mut ServerState) -> Reply {
         let body = if self.body.is_empty() {
             Value::Null
         } else {
@@ -203,7 +203,7 @@ impl Received {
         }))
     }
 
-    fn jobs_status(&self, state: &State) -> Reply {
+    fn jobs_status(&self, state: &ServerState) -> Reply {
         let limit = match number(&self.head.uri, "limit", 1000, 1000) {
             Ok(limit) => limit as usize,
             Err(refusal) => return refusal,
@@ -216,7 +216,7 @@ impl Received {
         }))
     }
 
-    fn run_status(&self, state: &State, run_id: &str) -> Reply {
+    fn run_status(&self, state: &ServerState, run_id: &str) -> Reply {
         // The number is the last group, in decimal.
         let number = run_id.rsplit('-').next().and_then(|n| n.parse().ok());
         match number.and_then(|number| state.ordered(number)) {
@@ -234,7 +234,7 @@ impl Received {
         }
     }
 
-    fn job_status(&self, state: &State, job_id: &str) -> Reply {
+    fn job_status(&self, state: &ServerState, job_id: &str) -> Reply {
         // Clients encode the colon.
         let job_id = job_id.replace("%3A", ":").replace("%3a", ":");
         let number = job_id.rsplit(':').next().and_then(|n| n.parse().ok());

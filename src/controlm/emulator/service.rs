@@ -19,12 +19,12 @@ use tower_service::Service;
 use super::{
     body::ResponseBody,
     call::Call,
-    fault::{Effect, Fault, Moment},
+    fault::{Effect, Fault, FaultTiming},
     handle::Emulator,
     operation::Operation,
     path::below,
     reply::Reply,
-    routes::{Outcome, Received, Route},
+    routes::{Executed, ReceivedRequest, Route},
 };
 
 /// The limit for a request body, in bytes.
@@ -122,7 +122,7 @@ impl EmulatorService {
         })
     }
 
-    async fn outcome<B>(&self, head: Parts, body: B) -> Result<Outcome, Closed>
+    async fn outcome<B>(&self, head: Parts, body: B) -> Result<Executed, Closed>
     where
         B: Body,
         B::Error: Into<Box<dyn Error + Send + Sync>>,
@@ -143,10 +143,10 @@ impl EmulatorService {
             tokio::time::sleep(latency).await;
         }
 
-        let Fault { moment, effect, .. } = fault;
-        let (before, after) = match moment {
-            Moment::Before => (effect, Effect::Pass),
-            Moment::After => (Effect::Pass, effect),
+        let Fault { timing, effect, .. } = fault;
+        let (before, after) = match timing {
+            FaultTiming::Before => (effect, Effect::Pass),
+            FaultTiming::After => (Effect::Pass, effect),
         };
         match before {
             Effect::Pass | Effect::Truncate => {}
@@ -171,13 +171,13 @@ impl EmulatorService {
         }
     }
 
-    fn execute(&self, head: Parts, body: Bytes, route: Option<Route>) -> Outcome {
+    fn execute(&self, head: Parts, body: Bytes, route: Option<Route>) -> Executed {
         let Ok(fresh_token) = fresh_token(&head.method) else {
             let text = "The system has no random numbers";
             return (Reply::error(StatusCode::INTERNAL_SERVER_ERROR, text), None);
         };
         let base = self.base(&head);
-        let received = Received {
+        let received = ReceivedRequest {
             head,
             body,
             route,

@@ -33,7 +33,7 @@ pub enum PasswordChangeEnds {
 }
 
 /// The behaviour of the emulator. Only the latency changes while it runs.
-pub(super) struct Settings {
+pub(super) struct Behaviour {
     pub(super) lifetime: Option<Duration>,
     pub(super) idle: Option<Duration>,
     pub(super) token_in: TokenIn,
@@ -50,7 +50,7 @@ pub(super) struct Settings {
     pub(super) gzip: bool,
 }
 
-impl Default for Settings {
+impl Default for Behaviour {
     fn default() -> Self {
         Self {
             lifetime: Some(Duration::from_secs(30 * 60)),

@@ -10,14 +10,14 @@ use super::{
     account::Account,
     fault::{Fault, Script},
     operation::Operation,
-    settings::{PasswordChangeEnds, Settings},
+    settings::{Behaviour, PasswordChangeEnds},
 };
 
 /// The limit for the orders that have a status. All orders are counted.
 const ORDERS_KEPT: usize = 1000;
 
-pub(super) struct State {
-    pub(super) settings: Settings,
+pub(super) struct ServerState {
+    pub(super) settings: Behaviour,
     pub(super) script: Script,
     users: BTreeMap<String, User>,
     /// Live sessions by token. Ended sessions are only counted.
@@ -75,9 +75,9 @@ pub(super) enum ChangeRefusal {
     TooShort { characters: usize },
 }
 
-impl State {
+impl ServerState {
     pub(super) fn new(
-        settings: Settings,
+        settings: Behaviour,
         users: BTreeMap<String, SecretString>,
         script: Script,
     ) -> Self {
@@ -331,12 +331,12 @@ impl State {
 
     fn drop_expired(&mut self, now: Instant) {
         let before = self.sessions.len();
-        let Settings { lifetime, idle, .. } = self.settings;
-        let within = |limit: Option<_>, since: Instant| {
+        let Behaviour { lifetime, idle, .. } = self.settings;
+        let is_live = |limit: Option<_>, since: Instant| {
             limit.is_none_or(|limit| now.saturating_duration_since(since) < limit)
         };
         self.sessions
-            .retain(|_, s| within(lifetime, s.opened) && within(idle, s.used));
+            .retain(|_, s| is_live(lifetime, s.opened) && is_live(idle, s.used));
         self.counted.expired += (before - self.sessions.len()) as u64;
     }
 }

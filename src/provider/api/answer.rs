@@ -15,7 +15,7 @@ use super::expiry::Expiry;
 #[cfg(feature = "json")]
 use super::fields::unescaped;
 use super::meaning::{Declared, Meaning, Quote, failed, not_soon};
-use super::transport::{End, Received};
+use super::transport::{End, ReceivedAnswer};
 use crate::BoxError;
 use crate::cookie::SetCookie;
 #[cfg(feature = "json")]
@@ -51,7 +51,7 @@ impl Answer {
     pub(super) fn of(
         what: String,
         declared: Declared,
-        received: Received,
+        received: ReceivedAnswer,
         lost: fn(BoxError) -> ProviderError,
     ) -> Result<Self, ProviderError> {
         let mut response = Response::new(());

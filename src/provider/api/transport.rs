@@ -18,7 +18,7 @@ use crate::provider::error::was_not_sent;
 const ROOM: usize = 16 * 1024;
 
 /// An answer, as far as it was read. Its body is wiped on drop.
-pub(crate) struct Received {
+pub(crate) struct ReceivedAnswer {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Zeroizing<Vec<u8>>,
@@ -48,7 +48,7 @@ pub(crate) async fn send<S, B, RB>(
     mut http: S,
     request: Request<B>,
     limit: usize,
-) -> Result<Received, SendError>
+) -> Result<ReceivedAnswer, SendError>
 where
     S: Service<Request<B>, Response = Response<RB>>,
     S::Error: Into<BoxError>,
@@ -67,7 +67,7 @@ where
     Ok(receive(response, limit).await)
 }
 
-async fn receive<B>(response: Response<B>, limit: usize) -> Received
+async fn receive<B>(response: Response<B>, limit: usize) -> ReceivedAnswer
 where
     B: Body,
     B::Error: Into<BoxError>,
@@ -98,7 +98,7 @@ where
             break End::TooLong;
         }
     };
-    Received {
+    ReceivedAnswer {
         status: head.status,
         headers: head.headers,
         body: read,
