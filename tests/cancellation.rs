@@ -48,7 +48,7 @@ const X_TOKEN: HeaderName = HeaderName::from_static("x-token");
 const X_ID: HeaderName = HeaderName::from_static("x-id");
 const DEAD: &str = "this session is invalid or expired";
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(30);
 
 // What waits wherever it could.
 
@@ -516,7 +516,7 @@ impl World {
             State::LoggedOut => self.session.login().await.unwrap(),
             _ => {}
         }
-        let answer = timeout(PATIENCE, async {
+        let answer = timeout(WAIT_TIMEOUT, async {
             let response = self.call(Auto, "after", self.full("x")).await.await?;
             let status = response.status();
             response.into_body().collect().await?;
@@ -541,7 +541,7 @@ impl World {
             assert_eq!(self.server.account(|account| account.live.len()), 1);
             self.password_is_settled();
         }
-        timeout(PATIENCE, self.session.close(PATIENCE))
+        timeout(WAIT_TIMEOUT, self.session.close(WAIT_TIMEOUT))
             .await
             .expect("the end hangs")
             .unwrap();
@@ -1198,7 +1198,10 @@ fn did_not_answer(error: &tower_reauth::Error) {
 #[tokio::test(start_paused = true)]
 async fn each_call_of_the_store_may_hang_in_a_login() {
     let calls = with_each_call_of_the_store_hanging(async |world| {
-        if let Err(error) = timeout(PATIENCE * 2, world.session.login()).await.unwrap() {
+        if let Err(error) = timeout(WAIT_TIMEOUT * 2, world.session.login())
+            .await
+            .unwrap()
+        {
             did_not_answer(&error);
         }
     })
@@ -1247,7 +1250,7 @@ async fn each_call_of_the_store_may_hang_after_a_lost_answer() {
 async fn close_may_be_dropped() {
     at_each_point(2, World::logged_in, async |world| {
         let session = world.session.clone();
-        async move { session.close(PATIENCE).await.unwrap() }
+        async move { session.close(WAIT_TIMEOUT).await.unwrap() }
     })
     .await;
 }
@@ -1260,7 +1263,7 @@ async fn close_during_a_login_may_be_dropped() {
         async |world| {
             let session = world.session.clone();
             let _ = drop_at(session.token(), 1, Dropped::After(0)).await;
-            async move { session.close(PATIENCE).await.unwrap() }
+            async move { session.close(WAIT_TIMEOUT).await.unwrap() }
         },
     )
     .await;
@@ -1275,7 +1278,7 @@ async fn close_during_a_request_may_be_dropped() {
             let body = response.await.unwrap().into_body();
             body.collect().await.unwrap();
         });
-        async move { session.close(PATIENCE).await.unwrap() }
+        async move { session.close(WAIT_TIMEOUT).await.unwrap() }
     })
     .await;
 }

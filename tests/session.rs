@@ -1189,7 +1189,7 @@ async fn a_store_that_hangs_before_a_change_keeps_the_server_from_being_asked() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_password_change_that_nobody_polls_any_more_holds_no_flight_up() {
+async fn a_password_change_that_nobody_polls_any_more_holds_no_job_up() {
     let provider = Scripted::with_source(Credentials::new("u", "old"));
     let session = Session::new(provider.clone());
     session.login().await.unwrap();

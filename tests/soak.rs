@@ -13,7 +13,7 @@ mod soak {
     pub(super) mod faults;
     pub(super) mod provider;
     pub(super) mod server;
-    pub(super) mod watch;
+    pub(super) mod watchdog;
 }
 
 use std::env;
@@ -36,7 +36,7 @@ use soak::callers::User;
 use soak::chance::Chance;
 use soak::provider::{Http, Provider};
 use soak::server::{Phase, Server};
-use soak::watch::{Post, Watchdog, count_panics, open_files, panics};
+use soak::watchdog::{Post, Watchdog, count_panics, open_files, panics};
 
 const CALLERS: u64 = 200;
 

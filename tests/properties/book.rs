@@ -49,7 +49,7 @@ pub(crate) struct Book {
     pub(crate) passwords: Passwords,
     pub(crate) forbidden: BTreeSet<Path>,
 
-    pub(crate) tokens: BTreeMap<u64, Issued>,
+    pub(crate) tokens: BTreeMap<u64, TokenEntry>,
     pub(crate) requests: BTreeMap<u64, Sent>,
     /// What `login` has answered with and no event has told yet.
     delivered: VecDeque<u64>,
@@ -89,7 +89,7 @@ pub(crate) struct Book {
 }
 
 /// A token, as the server knows it.
-pub(crate) struct Issued {
+pub(crate) struct TokenEntry {
     /// Before its login was sent.
     sent: Instant,
     /// When the provider got it.
@@ -726,7 +726,7 @@ impl Book {
     }
 
     pub(crate) fn login_fails(&mut self, asked_for: Option<Duration>) {
-        // The flight ends with this, though one of two passwords was refused.
+        // The job ends with this, though one of two passwords was refused.
         self.refused_at = None;
         if self.view.is_logged_out {
             return;
@@ -761,7 +761,7 @@ impl Book {
         let number = newest.map_or(1, |newest| newest + 1);
         self.tokens.insert(
             number,
-            Issued {
+            TokenEntry {
                 sent,
                 arrived: now,
                 landed: now,
@@ -1169,7 +1169,7 @@ impl Book {
         }
     }
 
-    /// What the flights brought that were under way when the last handle was
+    /// What the calls brought that were under way when the last handle was
     /// dropped is logged out, or was tried to be.
     pub(crate) fn is_let_go(&mut self) {
         for number in std::mem::take(&mut self.delivered) {
@@ -1203,7 +1203,7 @@ impl Book {
     }
 }
 
-fn end_of(lifetime: Duration, token: &Issued) -> Option<Instant> {
+fn end_of(lifetime: Duration, token: &TokenEntry) -> Option<Instant> {
     let ends = token.sent + lifetime;
     Some(match ends > token.landed + Duration::from_millis(100) {
         true => ends,

@@ -22,7 +22,7 @@ use super::programme::{
     SourceKind, Step, Strategies, Then, World,
 };
 use super::server::{
-    Broken, Http, NUMBER, Payload, Restarted, Server, number_of, payload, rejection, uri,
+    Broken, Http, NUMBER, OrderBody, Restarted, Server, number_of, payload, rejection, uri,
 };
 
 /// After this, everything has ended that was under way when all healed.
@@ -58,7 +58,7 @@ pub(crate) fn play(programme: &Programme) -> Result<(), Failure> {
     })
 }
 
-type Answered = Result<Response<SessionBody<Payload>>, BoxError>;
+type Answered = Result<Response<SessionBody<OrderBody>>, BoxError>;
 
 #[derive(Clone)]
 struct Client {
@@ -195,7 +195,7 @@ impl Player {
             }
             Step::ForbidAll => {
                 let mut book = server.book();
-                book.forbidden.extend((0..=6).map(Path::Home));
+                book.forbidden.extend((0..=6).map(Path::Allowed));
             }
             Step::AllowAll => server.book().forbidden.clear(),
             Step::NextLogin(answer) => server.book().logins.push_back(*answer),
@@ -540,7 +540,7 @@ impl Player {
         self.requests += 1;
         let order = Order {
             post: false,
-            path: Path::Home(0),
+            path: Path::Allowed(0),
             body: BodyKind::Empty,
             replay: Strategies::Auto,
             is_read: true,

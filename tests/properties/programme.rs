@@ -132,7 +132,7 @@ pub(crate) struct Order {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Path {
-    Home(u8),
+    Allowed(u8),
     /// On another server.
     Foreign,
 }
@@ -278,7 +278,7 @@ fn patience() -> impl Strategy<Value = Patience> {
 }
 
 fn path() -> impl Strategy<Value = Path> {
-    prop_oneof![6 => Just(0), 3 => Just(1), 2 => 2..=6u8].prop_map(Path::Home)
+    prop_oneof![6 => Just(0), 3 => Just(1), 2 => 2..=6u8].prop_map(Path::Allowed)
 }
 
 fn order() -> impl Strategy<Value = Order> {

@@ -530,19 +530,19 @@ impl std::error::Error for Broken {}
 
 pub(crate) fn uri(order: &Order) -> String {
     match order.path {
-        Path::Home(path) => format!("{HOME}/{path}"),
+        Path::Allowed(path) => format!("{HOME}/{path}"),
         Path::Foreign => "https://elsewhere.test/0".to_owned(),
     }
 }
 
-pub(crate) fn payload(order: &Order, number: u64) -> Payload {
+pub(crate) fn payload(order: &Order, number: u64) -> OrderBody {
     let text = Bytes::from(format!("body of {number}"));
     match order.body {
-        BodyKind::Empty => Payload::new([], Duration::ZERO),
-        BodyKind::Bytes => Payload::new([text], Duration::ZERO),
+        BodyKind::Empty => OrderBody::new([], Duration::ZERO),
+        BodyKind::Bytes => OrderBody::new([text], Duration::ZERO),
         BodyKind::Stream => {
             let rest = text.slice(4..);
-            Payload::new([text.slice(..4), rest], Duration::from_millis(2))
+            OrderBody::new([text.slice(..4), rest], Duration::from_millis(2))
         }
     }
 }
@@ -560,9 +560,9 @@ where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    type Response = Response<Payload>;
+    type Response = Response<OrderBody>;
     type Error = Broken;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<Payload>, Broken>> + Send>>;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<OrderBody>, Broken>> + Send>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Broken>> {
         Poll::Ready(Ok(()))
@@ -620,7 +620,7 @@ where
                     (status, rejection(number, attempt, order.long_rejection))
                 }
             };
-            let mut response = Response::new(Payload::new([text], order.trickles));
+            let mut response = Response::new(OrderBody::new([text], order.trickles));
             *response.status_mut() = status;
             if let (true, true, Some(token)) = (is_accepted, book.world.rolls, token) {
                 let next = book.rolls(token).parse().unwrap();
@@ -632,13 +632,13 @@ where
 }
 
 /// A body in parts that may take their time.
-pub(crate) struct Payload {
+pub(crate) struct OrderBody {
     parts: std::vec::IntoIter<Bytes>,
     pause: Duration,
     sleep: Option<Pin<Box<Sleep>>>,
 }
 
-impl Payload {
+impl OrderBody {
     fn new<const N: usize>(parts: [Bytes; N], pause: Duration) -> Self {
         Self {
             parts: Vec::from(parts).into_iter(),
@@ -648,13 +648,13 @@ impl Payload {
     }
 }
 
-impl Default for Payload {
+impl Default for OrderBody {
     fn default() -> Self {
         Self::new([], Duration::ZERO)
     }
 }
 
-impl Body for Payload {
+impl Body for OrderBody {
     type Data = Bytes;
     type Error = Infallible;
 

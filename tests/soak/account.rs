@@ -75,7 +75,7 @@ pub(crate) const GUEST: Terms = Terms {
 pub(crate) struct Account {
     pub(crate) faults: Faults,
     users: Vec<User>,
-    tokens: BTreeMap<u64, Issued>,
+    tokens: BTreeMap<u64, TokenEntry>,
     jobs: HashMap<u64, Job>,
     /// The password changes that were asked for, by the new password, and
     /// whether they were made.
@@ -91,7 +91,7 @@ pub(crate) struct Account {
     resolved_changes: u64,
     wrong_passwords: u64,
     refusals: u64,
-    most_flights: usize,
+    most_calls: usize,
     not_sent: BTreeMap<&'static str, u64>,
     returned: BTreeMap<&'static str, u64>,
     violations: Vec<String>,
@@ -114,7 +114,7 @@ struct User {
     /// The password of a change that may still take effect, so that a login without a
     /// verdict is followed by one with it. An accepted login ends that only if the
     /// change was denied.
-    open: Option<OpenChange>,
+    open: Option<PendingChange>,
     /// The latest token that was surely published.
     latest: u64,
     /// The call that renews a token ahead of its end.
@@ -133,7 +133,7 @@ struct User {
 
 /// A change that was not answered "yes".
 #[derive(Clone, Copy)]
-struct OpenChange {
+struct PendingChange {
     new: u64,
     is_denied: bool,
 }
@@ -145,7 +145,7 @@ pub(crate) struct LoggedOut {
     forced_ever: usize,
 }
 
-struct Issued {
+struct TokenEntry {
     user: usize,
     at: Instant,
     /// What `logouts` was then.
@@ -249,7 +249,7 @@ impl Account {
             resolved_changes: 0,
             wrong_passwords: 0,
             refusals: 0,
-            most_flights: 0,
+            most_calls: 0,
             not_sent: BTreeMap::new(),
             returned: BTreeMap::new(),
             violations: Vec::new(),

@@ -22,7 +22,7 @@ use super::account::{GUEST, Outcome, USERS};
 use super::chance::Chance;
 use super::provider::{Http, Provider, Sent, boxed, number_of};
 use super::server::{ENDED, JOB, LOGGED_OUT, Phase, Server, password};
-use super::watch::Post;
+use super::watchdog::Post;
 
 /// A client with the session's layer.
 type Client = BoxCloneSyncService<Request<Full<Bytes>>, Response<SessionBody<Incoming>>, BoxError>;

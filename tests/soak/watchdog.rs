@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// Longer than anybody may take over one thing, on a machine however slow.
-const PATIENCE: Duration = Duration::from_secs(45);
+const STALL_TIMEOUT: Duration = Duration::from_secs(45);
 
 static PANICS: AtomicUsize = AtomicUsize::new(0);
 
@@ -66,8 +66,8 @@ impl Watchdog {
     pub(crate) fn new(account: impl Fn() -> String + Send + 'static) -> Self {
         let posts = Arc::<Mutex<Vec<Post>>>::default();
         let (alive, over) = channel();
-        let watched = posts.clone();
-        thread::spawn(move || watch(&over, &watched, account));
+        let checked = posts.clone();
+        thread::spawn(move || check(&over, &checked, account));
         Self {
             posts,
             _alive: alive,
@@ -84,14 +84,14 @@ impl Watchdog {
     }
 }
 
-fn watch(over: &Receiver<()>, posts: &Mutex<Vec<Post>>, account: impl Fn() -> String) {
+fn check(over: &Receiver<()>, posts: &Mutex<Vec<Post>>, account: impl Fn() -> String) {
     while let Err(RecvTimeoutError::Timeout) = over.recv_timeout(Duration::from_millis(250)) {
         let posts = posts.lock().unwrap_or_else(PoisonError::into_inner);
         let now: Vec<_> = posts
             .iter()
             .filter_map(|post| Some((&post.who, post.now()?)))
             .collect();
-        if now.iter().all(|(_, (_, time))| *time < PATIENCE) {
+        if now.iter().all(|(_, (_, time))| *time < STALL_TIMEOUT) {
             continue;
         }
         eprintln!("it hangs:");

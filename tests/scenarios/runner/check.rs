@@ -522,7 +522,7 @@ fn why_of(failure: Option<&ReauthFailure>) -> Option<ExpectedWhy> {
 
 /// What every run must keep to.
 fn always(scenario: &Scenario, record: &Record, diff: &mut Diff) {
-    let places = Places::of(scenario);
+    let places = Destinations::of(scenario);
     for (number, caller) in record.callers.iter().enumerate() {
         each_caller(scenario, record, number, caller, diff);
     }
@@ -543,16 +543,23 @@ fn always(scenario: &Scenario, record: &Record, diff: &mut Diff) {
             arrival.token
         );
         match (places.find(&arrival.uri), anonymous, arrival.token) {
-            (Place::Home, false, Some(_))
-            | (Place::Elsewhere, _, None)
-            | (Place::Home | Place::Insecure | Place::Unknown, true, None) => {}
-            (Place::Home, false, None) => diff.wrong(format!("{what}: goes home without a token")),
+            (Destination::Allowed, false, Some(_))
+            | (Destination::Foreign, _, None)
+            | (Destination::Allowed | Destination::Insecure | Destination::Unknown, true, None) => {
+            }
+            (Destination::Allowed, false, None) => {
+                diff.wrong(format!("{what}: goes to an allowed origin without a token"));
+            }
             (_, true, Some(_)) => diff.wrong(format!("{what}: is anonymous and has a token")),
-            (Place::Elsewhere, false, Some(_)) => {
+            (Destination::Foreign, false, Some(_)) => {
                 diff.wrong(format!("{what}: takes the token to a foreign origin"));
             }
-            (Place::Insecure, false, _) => diff.wrong(format!("{what}: goes over plain http")),
-            (Place::Unknown, false, _) => diff.wrong(format!("{what}: goes nobody knows where")),
+            (Destination::Insecure, false, _) => {
+                diff.wrong(format!("{what}: goes over plain http"));
+            }
+            (Destination::Unknown, false, _) => {
+                diff.wrong(format!("{what}: goes to an unknown destination"));
+            }
         }
         let closed = record.closed.first();
         let came_later = closed.is_some_and(|closed| *closed < record.callers[caller].began);
@@ -822,20 +829,20 @@ pub(crate) fn rejects_in_trailers(clauses: &[Clause], answer: &Answered) -> bool
 }
 
 /// Where the token may go, told without the crate's own word for it.
-struct Places {
+struct Destinations {
     origins: Vec<(String, String, u16)>,
     bound: bool,
     plain_http: bool,
 }
 
-enum Place {
-    Home,
+enum Destination {
+    Allowed,
     Insecure,
-    Elsewhere,
+    Foreign,
     Unknown,
 }
 
-impl Places {
+impl Destinations {
     fn of(scenario: &Scenario) -> Self {
         let given = &scenario.given;
         let origins = given.profile.origins.iter().chain(&given.session.origin);
@@ -848,20 +855,20 @@ impl Places {
         }
     }
 
-    fn find(&self, uri: &Uri) -> Place {
+    fn find(&self, uri: &Uri) -> Destination {
         if self.bound {
-            return Place::Home;
+            return Destination::Allowed;
         }
         match origin_of(uri) {
-            None => Place::Unknown,
-            Some(_) if self.origins.is_empty() => Place::Unknown,
-            Some(origin) if !self.origins.contains(&origin) => Place::Elsewhere,
+            None => Destination::Unknown,
+            Some(_) if self.origins.is_empty() => Destination::Unknown,
+            Some(origin) if !self.origins.contains(&origin) => Destination::Foreign,
             Some((scheme, host, _)) => {
                 let this_machine =
                     host == "localhost" || host.starts_with("127.") || host == "[::1]";
                 match scheme == "https" || this_machine || self.plain_http {
-                    true => Place::Home,
-                    false => Place::Insecure,
+                    true => Destination::Allowed,
+                    false => Destination::Insecure,
                 }
             }
         }

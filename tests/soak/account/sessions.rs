@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use tower_reauth::{ProviderError, ProviderErrorKind, Reason};
 
-use super::{Account, Ended, GUEST, Issued, LoggedOut, OpenChange, Purpose, TRIES};
+use super::{Account, Ended, GUEST, LoggedOut, PendingChange, Purpose, TRIES, TokenEntry};
 
 impl Account {
     // Calls of the provider.
@@ -16,7 +16,7 @@ impl Account {
         let call = self.calls;
         let known = &mut self.users[user];
         let retiring = known.retiring;
-        let flights = match purpose {
+        let calls = match purpose {
             Purpose::Retire { .. } => {
                 known.retiring += 1;
                 known.retiring
@@ -26,7 +26,7 @@ impl Account {
                 known.under_way.len()
             }
         };
-        self.most_flights = self.most_flights.max(flights);
+        self.most_calls = self.most_calls.max(calls);
         match purpose {
             Purpose::Login { password, reason } => {
                 known.renewal = (reason == Reason::Rejected).then_some(call);
@@ -75,8 +75,8 @@ impl Account {
             }
         }
         self.must(
-            flights == 1,
-            format_args!("{name}: {flights} flights at once, {purpose:?} the last"),
+            calls == 1,
+            format_args!("{name}: {calls} calls at once, {purpose:?} the last"),
         );
         call
     }
@@ -122,7 +122,7 @@ impl Account {
                 let kind = outcome.and_then(Result::err).map(ProviderError::kind);
                 let is_lost = matches!(kind, None | Some(ProviderErrorKind::Uncertain));
                 let was_lost = known.open.is_some_and(|open| !open.is_denied);
-                known.open = Some(OpenChange {
+                known.open = Some(PendingChange {
                     new,
                     is_denied: !is_lost && !was_lost,
                 });
@@ -159,7 +159,7 @@ impl Account {
             return None;
         }
         let number = self.tokens.len() as u64 + 1;
-        let issued = Issued {
+        let issued = TokenEntry {
             user,
             at: Instant::now(),
             era: known.logouts,
@@ -292,7 +292,7 @@ impl Account {
     }
 
     /// The tokens of guests whose session was gone when their login landed.
-    pub(super) fn guests_gone(&self) -> impl Iterator<Item = (&u64, &Issued)> {
+    pub(super) fn guests_gone(&self) -> impl Iterator<Item = (&u64, &TokenEntry)> {
         self.tokens.iter().filter(|(_, issued)| {
             let user = &self.users[issued.user];
             user.terms == GUEST && issued.is_delivered && !user.has_left

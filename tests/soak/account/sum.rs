@@ -33,7 +33,7 @@ impl fmt::Display for Account {
              {given_up} given up ({given_up_done} done), {unsure} unsure, {rejected} rejected, \
              {refused} refused, {not_sent} not sent {:?}, returned {:?}; {} sent again, {} answers lost; \
              {} tokens, {lost} lost, ended {ends:?}; {} refusals, {} wrong passwords, \
-             {} changes, {made} made, {} uncertain, {} resolved; {} flights at most; \
+             {} changes, {made} made, {} uncertain, {} resolved; at most {} calls at once; \
              {} guests gone; {} restarts, {} without sessions; faults {:?}",
             self.jobs.len(),
             self.jobs_done(),
@@ -47,7 +47,7 @@ impl fmt::Display for Account {
             self.changes.len(),
             self.uncertain_changes,
             self.resolved_changes,
-            self.most_flights,
+            self.most_calls,
             self.guests_gone().count(),
             self.restarts,
             self.restarts_without_sessions,
