@@ -85,11 +85,11 @@ const LOCK_POLL: Duration = Duration::from_millis(2);
 /// ```
 #[derive(Debug)]
 pub struct FileStore {
-    shared: Arc<Shared>,
+    shared: Arc<SharedFile>,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct SharedFile {
     path: PathBuf,
     first: Option<Credentials>,
     /// The password change of this process, and the lock that shows that it is alive.
@@ -117,7 +117,7 @@ impl FileStore {
 
     fn of(path: PathBuf, first: Option<Credentials>) -> Self {
         Self {
-            shared: Arc::new(Shared {
+            shared: Arc::new(SharedFile {
                 path,
                 first,
                 change: Mutex::new(None),
@@ -151,7 +151,7 @@ impl CredentialStore for FileStore {
     }
 }
 
-impl Shared {
+impl SharedFile {
     fn read(&self) -> Result<Content, SourceError> {
         read_unreplaced(&self.path, || self.try_to_read())
     }

@@ -20,7 +20,7 @@ use tower_reauth::{
 
 use super::account::{GUEST, Outcome, USERS};
 use super::chance::Chance;
-use super::provider::{Http, Provider, Sent, boxed, number_of};
+use super::provider::{Http, Provider, RequestBody, boxed, number_of};
 use super::server::{ENDED, JOB, LOGGED_OUT, Phase, Server, password};
 use super::watchdog::Post;
 
@@ -57,7 +57,7 @@ where
 }
 
 /// The same body in parts that take their time.
-fn streamed(body: Full<Bytes>) -> Sent {
+fn streamed(body: Full<Bytes>) -> RequestBody {
     let parts = stream::once(async {
         let body = body.collect().await.unwrap_or_else(|never| match never {});
         let body = body.to_bytes();

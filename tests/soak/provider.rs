@@ -18,12 +18,12 @@ use tower_reauth::{
 use super::account::{Purpose, Terms};
 use super::server::{CALL, DEAD, Server, password_in};
 
-pub(crate) type Sent = UnsyncBoxBody<Bytes, BoxError>;
-pub(crate) type Http = Client<HttpConnector, Sent>;
+pub(crate) type RequestBody = UnsyncBoxBody<Bytes, BoxError>;
+pub(crate) type Http = Client<HttpConnector, RequestBody>;
 // The compiler cannot see that a future is `Send` which names `Http`'s own body.
 type Calls = BoxCloneSyncService<Request<Full<Bytes>>, Response<Incoming>, legacy::Error>;
 
-pub(crate) fn boxed<B>(request: Request<B>) -> Request<Sent>
+pub(crate) fn boxed<B>(request: Request<B>) -> Request<RequestBody>
 where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,

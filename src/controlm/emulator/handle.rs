@@ -22,10 +22,10 @@ use crate::gate::Gate;
 /// A cheap handle: clones, services and servers all share one state.
 #[derive(Clone)]
 pub struct Emulator {
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: Arc<SharedEmulator>,
 }
 
-pub(super) struct Shared {
+pub(super) struct SharedEmulator {
     pub(super) base_path: String,
     pub(super) observer: Option<Observer>,
     /// Where stalled requests wait.
@@ -39,7 +39,7 @@ impl Emulator {
         observer: Option<Observer>,
         state: ServerState,
     ) -> Self {
-        let shared = Shared {
+        let shared = SharedEmulator {
             base_path,
             observer,
             stall: Gate::closed(),

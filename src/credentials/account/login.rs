@@ -29,7 +29,10 @@ pub(crate) enum Wanted {
 pub(crate) enum Login<P> {
     /// Store the record with the claim, then send the password. If storing it
     /// conflicts, load and decide anew.
-    Send { record: Record<P>, sent: Sent<P> },
+    Send {
+        record: Record<P>,
+        sent: SentLogin<P>,
+    },
     /// Another login is in progress, at most until then. Decide anew once its
     /// verdict is stored.
     Wait { until: WallTime },
@@ -43,7 +46,7 @@ pub(crate) enum Login<P> {
 
 /// A login that was sent. The caller returns it with the verdict.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Sent<P> {
+pub(crate) struct SentLogin<P> {
     pub(super) id: Id,
     pub(super) password: P,
     pub(super) at: WallTime,
@@ -76,7 +79,7 @@ pub(crate) enum Verdict {
     NotSent,
 }
 
-impl<P> Sent<P> {
+impl<P> SentLogin<P> {
     /// Returns the password to send.
     pub(crate) fn password(&self) -> &P {
         &self.password
@@ -138,7 +141,7 @@ impl Account {
             until,
         });
         let denied = record.others.iter().filter(|other| other.open == Open::No);
-        let sent = Sent {
+        let sent = SentLogin {
             id,
             password,
             at: now,
@@ -249,7 +252,7 @@ impl Account {
     pub(crate) fn landed<P: Clone + PartialEq>(
         &self,
         record: &Record<P>,
-        sent: &Sent<P>,
+        sent: &SentLogin<P>,
         verdict: Verdict,
         at: WallTime,
         now: WallTime,
@@ -296,7 +299,7 @@ impl Account {
     fn accepted<P: Clone + PartialEq>(
         &self,
         record: &mut Record<P>,
-        sent: &Sent<P>,
+        sent: &SentLogin<P>,
         now: WallTime,
     ) {
         record.promote(sent.password.clone(), now);
@@ -308,7 +311,7 @@ impl Account {
         record.tries.clear();
         record.accepted = !sent.during_change;
         record.written = Some(record.current.clone());
-        record.forget(self.settings.retention, sent.at);
+        record.prune(self.settings.retention, sent.at);
     }
 }
 
@@ -319,7 +322,7 @@ impl<P: Clone + PartialEq> Record<P> {
     ///
     /// A change moves the server from old to new only. A refusal of the new
     /// password before one of the old proves nothing: the change may still come.
-    fn refused_login(&mut self, sent: &Sent<P>, at: WallTime) {
+    fn refused_login(&mut self, sent: &SentLogin<P>, at: WallTime) {
         let is_proven = {
             let mut before = self
                 .order()

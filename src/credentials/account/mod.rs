@@ -63,7 +63,7 @@ use std::time::Duration;
 pub(crate) use change::{Asked, Begin, ChangeAnswer};
 #[cfg(feature = "json")]
 pub(crate) use json::InvalidRecord;
-pub(crate) use login::{Login, Sent, Verdict, Wanted};
+pub(crate) use login::{Login, SentLogin, Verdict, Wanted};
 pub(crate) use observed::Observed;
 #[cfg(feature = "json")]
 pub(crate) use record::Change;
@@ -88,7 +88,7 @@ pub(crate) use unsaved::{Event, Unsaved};
 ///    [`Login::Send`], nothing is stored or sent;
 /// 3. store the record of the answer. On a conflict go back to 1. If the store
 ///    fails, send nothing, unless [`Unsaved::may_send`];
-/// 4. send [`Sent::password`], and give up at [`Sent::until`];
+/// 4. send [`SentLogin::password`], and give up at [`SentLogin::until`];
 /// 5. load the record, [`landed`](Account::landed), store. On a conflict repeat
 ///    this step. If the store fails, [`Unsaved::keep`] the verdict;
 /// 6. after [`Verdict::Refused`] decide the next login at once. Otherwise the

@@ -315,7 +315,7 @@ impl<P: Clone + PartialEq> Record<P> {
     ///
     /// While a change is in progress, its password is kept whatever the
     /// retention is.
-    pub(super) fn forget(&mut self, retention: Duration, login_sent_at: WallTime) {
+    pub(super) fn prune(&mut self, retention: Duration, login_sent_at: WallTime) {
         let in_progress = self.change.is_some();
         self.others.retain(|other| {
             let is_over = other.sent_at.plus(retention) <= login_sent_at;

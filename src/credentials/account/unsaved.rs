@@ -1,7 +1,7 @@
 //! What one process knows of an account and could not store.
 
 use super::change::{Asked, ChangeAnswer};
-use super::login::{Sent, Verdict};
+use super::login::{SentLogin, Verdict};
 use super::record::Record;
 use super::{Account, WallTime};
 
@@ -26,7 +26,7 @@ pub(crate) struct Unsaved<P> {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Event<P> {
     /// A verdict, and its time.
-    Login(Sent<P>, Verdict, WallTime),
+    Login(SentLogin<P>, Verdict, WallTime),
     Change(Asked<P>, ChangeAnswer),
 }
 
@@ -122,7 +122,7 @@ impl<P: Clone + PartialEq> Unsaved<P> {
     pub(crate) fn may_send(
         &mut self,
         before: &Record<P>,
-        sent: &mut Sent<P>,
+        sent: &mut SentLogin<P>,
         now: WallTime,
     ) -> bool {
         let record = before.caught_up(now);

@@ -8,7 +8,9 @@ use tokio::time::Instant;
 
 use super::open::{MAX_CONFLICTS, OpenAccount, Saved, secrets_of, timed_out, too_many_conflicts};
 use super::shared::{Blocker, SharedAccount, random};
-use crate::credentials::account::{Event, Id, Login, Password, Sent, Verdict, WallTime, Wanted};
+use crate::credentials::account::{
+    Event, Id, Login, Password, SentLogin, Verdict, WallTime, Wanted,
+};
 use crate::credentials::clock::wall_time;
 use crate::credentials::error::SourceError;
 use crate::credentials::value::Credentials;
@@ -29,7 +31,7 @@ pub(crate) enum LoginStep {
 /// A login that is claimed. If it is dropped, the account learns how far it came.
 pub(crate) struct ClaimedLogin {
     shared: Arc<SharedAccount>,
-    sent: Sent<Password>,
+    sent: SentLogin<Password>,
     username: String,
     passwords: Vec<SecretString>,
     is_unresolved: bool,
@@ -108,7 +110,7 @@ impl OpenAccount<'_> {
         Err(too_many_conflicts())
     }
 
-    fn needs_action(&self, sent: &Sent<Password>, wanted: Wanted) -> Option<Error> {
+    fn needs_action(&self, sent: &SentLogin<Password>, wanted: Wanted) -> Option<Error> {
         let known = self.shared.known();
         let (password, error) = known.needs_action.as_ref()?;
         (wanted == Wanted::Usual && password == sent.password()).then(|| error.clone())

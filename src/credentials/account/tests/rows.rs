@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::credentials::account::{
     Account, AccountSettings, Asked, Begin, ChangeAnswer, Event, Id, Login, Observed, Open, Other,
-    Owner, Record, Sent, TryVerdict, Unsaved, Verdict, WallTime, Wanted,
+    Owner, Record, SentLogin, TryVerdict, Unsaved, Verdict, WallTime, Wanted,
 };
 
 type P = &'static str;
@@ -64,7 +64,7 @@ fn decide(record: &Record<P>, now: WallTime) -> Login<P> {
 }
 
 #[track_caller]
-fn sent_by(login: Login<P>) -> (Record<P>, Sent<P>) {
+fn sent_by(login: Login<P>) -> (Record<P>, SentLogin<P>) {
     match login {
         Login::Send { record, sent } => (record, sent),
         other => panic!("{other:?}"),
@@ -72,12 +72,12 @@ fn sent_by(login: Login<P>) -> (Record<P>, Sent<P>) {
 }
 
 #[track_caller]
-fn send_at(record: &Record<P>, now: WallTime) -> (Record<P>, Sent<P>) {
+fn send_at(record: &Record<P>, now: WallTime) -> (Record<P>, SentLogin<P>) {
     sent_by(decide(record, now))
 }
 
 #[track_caller]
-fn send(record: &Record<P>) -> (Record<P>, Sent<P>) {
+fn send(record: &Record<P>) -> (Record<P>, SentLogin<P>) {
     send_at(record, NOW)
 }
 
@@ -90,7 +90,7 @@ fn tried(record: &Record<P>, password: P, verdict: Verdict) -> Record<P> {
 }
 
 #[track_caller]
-fn landed(record: &Record<P>, sent: &Sent<P>, verdict: Verdict) -> Record<P> {
+fn landed(record: &Record<P>, sent: &SentLogin<P>, verdict: Verdict) -> Record<P> {
     let record = account().landed(record, sent, verdict, NOW, NOW);
     record.expect("the record changes")
 }

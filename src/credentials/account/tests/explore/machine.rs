@@ -3,8 +3,8 @@
 
 use super::world::{NOW, P};
 use crate::credentials::account::{
-    Account, AccountSettings, Asked, Begin, ChangeAnswer, Id, Login, Open, Owner, Record, Sent,
-    Verdict, Wanted,
+    Account, AccountSettings, Asked, Begin, ChangeAnswer, Id, Login, Open, Owner, Record,
+    SentLogin, Verdict, Wanted,
 };
 
 /// The four decisions of the shipped machine. A broken one replaces some.
@@ -13,7 +13,12 @@ pub(super) trait Machine {
         shipped().decide_login(record, wanted, id, NOW)
     }
 
-    fn landed(&self, record: &Record<P>, sent: &Sent<P>, verdict: Verdict) -> Option<Record<P>> {
+    fn landed(
+        &self,
+        record: &Record<P>,
+        sent: &SentLogin<P>,
+        verdict: Verdict,
+    ) -> Option<Record<P>> {
         shipped().landed(record, sent, verdict, NOW, NOW)
     }
 
@@ -78,7 +83,12 @@ impl Machine for NewFirst {
     }
 
     /// Takes a refusal for final in whatever order the passwords were sent.
-    fn landed(&self, record: &Record<P>, sent: &Sent<P>, verdict: Verdict) -> Option<Record<P>> {
+    fn landed(
+        &self,
+        record: &Record<P>,
+        sent: &SentLogin<P>,
+        verdict: Verdict,
+    ) -> Option<Record<P>> {
         let mut landed = shipped().landed(record, sent, verdict, NOW, NOW);
         if verdict == Verdict::Refused
             && let Some(record) = &mut landed
@@ -103,7 +113,12 @@ impl Machine for SendFirst {
 pub(super) struct Withdraw;
 
 impl Machine for Withdraw {
-    fn landed(&self, record: &Record<P>, sent: &Sent<P>, verdict: Verdict) -> Option<Record<P>> {
+    fn landed(
+        &self,
+        record: &Record<P>,
+        sent: &SentLogin<P>,
+        verdict: Verdict,
+    ) -> Option<Record<P>> {
         let mut landed = shipped().landed(record, sent, verdict, NOW, NOW);
         if verdict == Verdict::Accepted
             && let Some(record) = &mut landed
@@ -146,7 +161,12 @@ impl Machine for NoClaims {
 pub(super) struct StaleVerdict;
 
 impl Machine for StaleVerdict {
-    fn landed(&self, record: &Record<P>, sent: &Sent<P>, verdict: Verdict) -> Option<Record<P>> {
+    fn landed(
+        &self,
+        record: &Record<P>,
+        sent: &SentLogin<P>,
+        verdict: Verdict,
+    ) -> Option<Record<P>> {
         let mut sent = sent.clone();
         sent.current = record.current;
         shipped().landed(record, &sent, verdict, NOW, NOW)
@@ -196,7 +216,7 @@ pub(super) struct ForgetEarly;
 impl Machine for ForgetEarly {
     fn decide_login(&self, record: &Record<P>, wanted: Wanted, id: Id) -> Login<P> {
         let mut record = record.clone();
-        record.forget(AccountSettings::default().retention, NOW);
+        record.prune(AccountSettings::default().retention, NOW);
         shipped().decide_login(&record, wanted, id, NOW)
     }
 }

@@ -11,7 +11,8 @@
 use super::machine::{Machine, shipped};
 use super::setups::Setup;
 use crate::credentials::account::{
-    Asked, Begin, ChangeAnswer, Event, Id, Login, Record, Sent, Unsaved, Verdict, WallTime, Wanted,
+    Asked, Begin, ChangeAnswer, Event, Id, Login, Record, SentLogin, Unsaved, Verdict, WallTime,
+    Wanted,
 };
 
 /// A password.
@@ -89,7 +90,7 @@ enum Doing {
     #[default]
     Nothing,
     Login {
-        sent: Sent<P>,
+        sent: SentLogin<P>,
         answer: Option<LoginAnswer>,
         /// Whether the claim is stored.
         is_stored: bool,
@@ -742,7 +743,7 @@ impl World {
     fn land_login(
         &mut self,
         actor: usize,
-        sent: &Sent<P>,
+        sent: &SentLogin<P>,
         verdict: Verdict,
         stored: bool,
         machine: &dyn Machine,
