@@ -3,7 +3,7 @@
 //!
 //! With `--cfg reauth_loom` the unit tests use mocked primitives, which loom can
 //! see: it runs the code in every order that the memory model allows. See
-//! `session/loom_tests.rs`.
+//! `session/driver/loom_tests.rs`.
 
 #[cfg(all(test, reauth_loom))]
 pub(crate) mod mocked;

@@ -1,7 +1,6 @@
 //! Configures a session.
 
 use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderName;
@@ -221,11 +220,9 @@ impl SessionBuilder {
             name: self.name.map(String::into_boxed_str),
             skip_if_present: self.skip_if_present.into_boxed_slice(),
         };
-        let driver = Driver::new(runner, config, self.initial_token, settings);
-        let driver = Arc::new(driver);
-        // Arms the timer of a session that starts with a token.
-        driver.step(|_, _| ());
-        Session { driver }
+        Session {
+            driver: Driver::new(runner, config, self.initial_token, settings),
+        }
     }
 }
 

@@ -4,41 +4,29 @@
 //! |---|---|
 //! | `mod` | the handle |
 //! | `builder` | configures a session |
-//! | `change_password` | changes the user's password |
-//! | `close` | ends a session for good |
-//! | `status` | a snapshot for observers |
 //! | `driver` | one per session: the lock, publication, tasks and timers |
 //! | `rules` | what to do, as a pure state machine |
-//! | `loom_tests` | tests of all thread schedules |
 
 mod builder;
-mod change_password;
-mod close;
 mod driver;
-#[cfg(all(test, reauth_loom))]
-mod loom_tests;
 mod rules;
-mod status;
 
 use std::fmt;
-use std::future::poll_fn;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use builder::SessionBuilder;
-pub use close::CloseError;
-pub use driver::{Events, Logins, Stats};
+pub use driver::{CloseError, Events, Logins, Stats, Status};
 pub use rules::{Event, State, TokenEnd};
-pub use status::Status;
 
 pub(crate) use driver::{
     AcquireToken, Admission, AwaitRefresh, Driver, Lease, Published, failure_of,
 };
 pub(crate) use rules::Timestamp;
 
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
+use crate::provider::PasswordChange;
 use crate::token::Token;
-use driver::{Wait, WaitResult};
-use rules::{Rules, Start};
 
 /// A session with one login system: the current token and everything that keeps
 /// it usable.
@@ -98,14 +86,7 @@ impl Session {
     ///
     /// Dropping the future loses nothing: a login that it started continues.
     pub async fn token(&self) -> Result<Token, Error> {
-        let admission = self.driver.admit()?;
-        let mut acquire = AcquireToken::new();
-        let lease = poll_fn(|cx| acquire.poll(&self.driver, cx)).await?;
-        let token = Published::hand_out(lease);
-        drop(admission);
-        let now = self.driver.now();
-        self.driver.step(|state, _| state.rules.on_use(now));
-        Ok(token)
+        self.driver.token().await
     }
 
     /// Reports that a server rejected `token`, as a rejected response does.
@@ -127,9 +108,7 @@ impl Session {
     /// For other protocols. It shows that the token is good, so that the tokens it has
     /// replaced may be logged out, and starts its idle lifetime anew.
     pub fn accept(&self, token: &Token) {
-        let (generation, now) = (token.generation(), self.driver.now());
-        self.driver
-            .step(|state, _| state.rules.accepted_by_hand(generation, now));
+        self.driver.accepted_by_hand(token);
     }
 
     /// Logs in once, even after a logout and even with refused credentials. For
@@ -147,8 +126,7 @@ impl Session {
     /// A running login continues without the caller. A caller that still waits
     /// for another job has not caused a login yet.
     pub async fn login(&self) -> Result<(), Error> {
-        let logouts = self.driver.lock().rules.logouts();
-        self.run_login(|rules, now| rules.login(logouts, now)).await
+        self.driver.login().await
     }
 
     /// Gets a new token although the current one may be good.
@@ -166,7 +144,7 @@ impl Session {
     ///
     /// As [`Session::login`].
     pub async fn renew(&self) -> Result<(), Error> {
-        self.run_login(Rules::renew).await
+        self.driver.renew().await
     }
 
     /// Ends the session: no request gets a token from now on, and the token is
@@ -187,57 +165,103 @@ impl Session {
     /// The session ends when the future is first polled. The logout on the server
     /// continues without the caller.
     pub async fn logout(&self) -> Result<(), Error> {
-        self.driver.not_nested()?;
-        let now = self.driver.now();
-        let (_, wait) = self.driver.step(|state, _| {
-            state.rules.logout(now);
-            state.previous = None;
-        });
-        let mut job = wait.map(Wait::into_job);
-        if let Some(job) = &job {
-            job.call_off();
-        }
-        loop {
-            if let Some(result) = self.driver.lock().rules.logout_result() {
-                return result;
-            }
-            let Some(running) = job.take() else {
-                job = self.driver.lock().job.clone();
-                continue;
-            };
-            if let Some(WaitResult::LoggedOut(result)) = Wait::on(running).await {
-                return result;
-            }
-            // The token of a login that ended in the meantime is being logged out.
-            job = self.driver.lock().job.clone();
-        }
+        self.driver.logout().await
+    }
+
+    /// Ends the session for good: turns new requests away, waits for admitted
+    /// ones, and logs out.
+    ///
+    /// From the first poll on, a request that needs a token fails with
+    /// [`ErrorKind::Closed`](crate::ErrorKind::Closed). Requests that were admitted
+    /// before run to their end, including refresh and replay. Until `timeout` has
+    /// passed, this waits for them, for response bodies, for tokens returned by
+    /// [`Session::token`], and for the logouts of replaced tokens. Then the live tokens
+    /// are logged out in any case, after a running login, password change or logout of
+    /// a replaced token has ended. Each of these takes no longer than the login timeout,
+    /// or twice that if a password is to be stored.
+    ///
+    /// Use it at the end of a program: stop sending requests, call this, and log
+    /// its error. A second call waits again and retries the logouts that failed.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// # use tower_reauth::{FixedToken, Profile, Session, Token};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// # let session = Session::new(FixedToken::bearer(Profile::default(), "3f9a"));
+    /// if let Err(left) = session.close(Duration::from_secs(10)).await {
+    ///     eprintln!("{left}");
+    /// }
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`CloseError`] counts the requests, bodies and tokens that were still in use
+    /// when the token was logged out, and holds the error of a failed logout. The
+    /// session is closed in any case.
+    ///
+    /// # Cancellation
+    ///
+    /// The session stays closed to new requests, but logs out only when this, or
+    /// [`Session::logout`], is called again.
+    pub async fn close(&self, timeout: Duration) -> Result<(), CloseError> {
+        self.driver.close(timeout).await
+    }
+
+    /// Changes the user's password.
+    ///
+    /// No login of this session runs in the meantime. Requests with a live token are
+    /// not delayed. The session uses the new password from then on, or the old one if
+    /// the change fails. If the answer is lost, the next login tries the old password
+    /// and, if that is refused, the new one.
+    ///
+    /// If the password has expired, so that no login yields a token, the provider is
+    /// asked without one.
+    ///
+    /// A change to the current password does nothing and succeeds. So it is safe to
+    /// call this again with the same password after
+    /// [`ErrorKind::Uncertain`].
+    ///
+    /// # Errors
+    ///
+    /// - [`ErrorKind::Unsupported`] if the provider cannot change passwords, or if
+    ///   the source of the credentials cannot be written. The server was not asked
+    ///   then ([`PasswordChange::allow_unstored`] permits a read-only source).
+    /// - [`ErrorKind::Refused`] if the server denies the change: the old password
+    ///   stays in use.
+    /// - [`ErrorKind::Uncertain`] if the answer was lost.
+    /// - [`ErrorKind::Unavailable`] if the store of the credentials fails, another
+    ///   change of the account is in progress, or three other passwords were asked for
+    ///   within the [retention](crate::SessionBuilder::password_retention), denied ones
+    ///   among them. The server was not asked then.
+    /// - [`ErrorKind::LoggedOut`] if the session is logged out.
+    ///
+    /// # Cancellation
+    ///
+    /// A running change continues without the caller. A caller that still waits
+    /// for a token, or for another job, has changed nothing.
+    ///
+    /// [`ErrorKind::LoggedOut`]: crate::ErrorKind::LoggedOut
+    /// [`ErrorKind::Refused`]: crate::ErrorKind::Refused
+    /// [`ErrorKind::Unavailable`]: crate::ErrorKind::Unavailable
+    /// [`ErrorKind::Uncertain`]: crate::ErrorKind::Uncertain
+    /// [`ErrorKind::Unsupported`]: crate::ErrorKind::Unsupported
+    pub async fn change_password(&self, change: PasswordChange) -> Result<(), Error> {
+        self.driver.change_password(change).await
     }
 
     /// Returns a snapshot of the session's state.
     #[must_use]
     pub fn status(&self) -> Status {
-        let now = self.driver.now();
-        let rules = &self.driver.lock().rules;
-        let until = |at: Timestamp| at.saturating_sub(now);
-        // A late timer leaves an expired token behind.
-        let is_over = rules.ends().is_some_and(|ends| ends <= now);
-        let state = rules.state();
-        Status {
-            name: self.driver.name().map(str::to_owned),
-            state,
-            usable: state == State::Live && !is_over,
-            generation: rules.generation(),
-            expires_in: rules.ends().map(until),
-            last_error: rules.last_error().cloned(),
-            next_attempt_in: rules.next_attempt().map(until),
-        }
+        self.driver.status()
     }
 
     /// Returns the counters of the session since it was created.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        let waits = self.driver.usage().waits();
-        self.driver.lock().counters.snapshot(waits)
+        self.driver.stats()
     }
 
     /// Returns a receiver of the session's events from now on.
@@ -273,52 +297,6 @@ impl Session {
     #[inline]
     pub(crate) fn driver(&self) -> &Arc<Driver> {
         &self.driver
-    }
-
-    /// Repeats `event` until it has a job, its own or one to join, and returns the
-    /// result of the login.
-    async fn run_login(
-        &self,
-        mut event: impl FnMut(&mut Rules, Timestamp) -> Start,
-    ) -> Result<(), Error> {
-        loop {
-            let now = self.driver.now();
-            match self.driver.step(|state, _| event(&mut state.rules, now)) {
-                (Start::Started | Start::Join, Some(wait)) => {
-                    self.driver.not_nested()?;
-                    match wait.await {
-                        Some(WaitResult::Refreshed | WaitResult::Unchanged) => return Ok(()),
-                        Some(WaitResult::Failed(error)) => return Err(error),
-                        // The session was logged out in the meantime: the next
-                        // event returns the error, or logs in anew.
-                        Some(
-                            WaitResult::LoggedOut(_)
-                            | WaitResult::Retired(_)
-                            | WaitResult::PasswordChange(_)
-                            | WaitResult::LogInFirst { .. },
-                        )
-                        | None => {}
-                    }
-                }
-                (Start::Busy | Start::Started | Start::Join | Start::NeedsToken, wait) => {
-                    // A refusal is shared: the same password is not sent once more.
-                    if let Some(WaitResult::Failed(error)) = self.wait_for_another(wait).await?
-                        && error.kind() == ErrorKind::Refused
-                    {
-                        return Err(error);
-                    }
-                }
-                (Start::Fail(error), _) => return Err(error),
-            }
-        }
-    }
-
-    async fn wait_for_another(&self, wait: Option<Wait>) -> Result<Option<WaitResult>, Error> {
-        self.driver.not_nested()?;
-        Ok(match wait {
-            Some(wait) => wait.await,
-            None => None,
-        })
     }
 }
 

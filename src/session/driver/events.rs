@@ -36,7 +36,7 @@ impl Events {
 
 /// Sends events to all receivers, if there are any.
 #[derive(Debug, Default)]
-pub(in crate::session) struct Emitter {
+pub(super) struct Emitter {
     // Created for the first receiver, since it takes memory.
     feed: OnceLock<Box<Feed>>,
 }
@@ -51,7 +51,7 @@ struct Feed {
 }
 
 impl Emitter {
-    pub(in crate::session) fn subscribe(&self) -> Events {
+    pub(super) fn subscribe(&self) -> Events {
         let feed = self.feed.get_or_init(|| {
             Box::new(Feed {
                 sender: broadcast::Sender::new(CAPACITY),

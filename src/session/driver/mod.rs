@@ -7,6 +7,7 @@
 //! | `publish` | publishes tokens for the request path, and ends their publications |
 //! | `launch`, `land` | the start and the end of jobs |
 //! | `request` | the driver's methods for requests, but for the waits |
+//! | `operation`, `change_password`, `close` | the operations of the session's callers |
 //! | `wait` | waits for a token: before a request is sent, and after its rejection |
 //! | `published` | the published token, its leases and its users |
 //! | `job` | a running job and how it is waited for |
@@ -14,9 +15,10 @@
 //! | `timer`, `timer_task` | when the timer is armed anew, and its tasks |
 //! | `clock` | the time of the session |
 //! | `nesting` | detects a provider that calls through its own session |
-//! | `events`, `stats`, `trace` | events, counters and `tracing`, for observers |
+//! | `events`, `stats`, `status`, `trace` | for observers |
 //! | `foreign` | runs foreign code, which may panic |
 //! | `races` | tests of fixed thread schedules |
+//! | `loom_tests` | tests of all thread schedules |
 //!
 //! Every change goes through [`Driver::step`]: it locks, applies one event to
 //! the rules, publishes what follows for the request path, and unlocks before
@@ -24,13 +26,18 @@
 //! the lock as [`AfterUnlock`]. The request path reads the published token and takes
 //! no lock.
 
+mod change_password;
 mod clock;
+mod close;
 mod events;
 mod foreign;
 mod job;
 mod land;
 mod launch;
+#[cfg(all(test, reauth_loom))]
+mod loom_tests;
 mod nesting;
+mod operation;
 mod publish;
 mod published;
 #[cfg(all(test, not(reauth_loom)))]
@@ -39,6 +46,7 @@ mod request;
 mod run;
 mod state;
 mod stats;
+mod status;
 mod timer;
 mod timer_task;
 mod trace;
@@ -48,14 +56,13 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+pub use close::CloseError;
 pub use events::Events;
 use http::HeaderName;
-pub(super) use job::{Job, Wait, WaitResult};
 pub(crate) use published::{Admission, Lease, Published};
 pub(super) use run::Runner;
-pub(super) use state::DriverState;
-pub(super) use stats::Counters;
 pub use stats::{Logins, Stats};
+pub use status::Status;
 pub(crate) use wait::{AcquireToken, AwaitRefresh, failure_of};
 
 use crate::error::{Error, ErrorKind};
@@ -68,8 +75,11 @@ use crate::token::Token;
 use clock::Clock;
 use events::Emitter;
 use foreign::{contained, drop_each};
+use job::{Job, Wait};
 use published::Usage;
 use run::JobSpec;
+use state::DriverState;
+use stats::Counters;
 use timer::{LiveTask, Timer};
 
 /// The state behind all handles of a session.
@@ -81,7 +91,7 @@ pub(crate) struct Driver {
     runner: Arc<Runner>,
     state: Mutex<DriverState>,
     emitter: Emitter,
-    pub(super) timer_task: LiveTask,
+    timer_task: LiveTask,
     clock: Clock,
 }
 
@@ -123,14 +133,14 @@ struct AfterUnlock {
 }
 
 impl Driver {
-    /// Creates the driver of a new session. Its timer is armed by the first
-    /// [`Driver::step`].
+    /// Creates the driver of a new session, and arms the timer of one that starts with a
+    /// token.
     pub(super) fn new(
         runner: Runner,
         config: Config,
         initial: Option<Token>,
         settings: Settings,
-    ) -> Self {
+    ) -> Arc<Self> {
         let seed = RandomState::new().hash_one("the jitter of this session");
         let mut rules = Rules::new(settings, seed);
         let initial = initial.map(|token| {
@@ -141,7 +151,7 @@ impl Driver {
         let published = initial.clone().zip(rules.signal());
         let published = published
             .map(|(token, signal)| Lease::new(Published::new(token, signal, usage.clone())));
-        Self {
+        let driver = Arc::new(Self {
             published: ArcSwapOption::new(published),
             usage,
             config,
@@ -165,13 +175,15 @@ impl Driver {
             emitter: Emitter::default(),
             timer_task: LiveTask::default(),
             clock: Clock::new(),
-        }
+        });
+        driver.step(|_, _| ());
+        driver
     }
 
     /// Applies one event, publishes the new state, and launches the job that it
     /// started. Returns the event's answer and a wait for the running
     /// job, which misses nothing that happens after this event.
-    pub(super) fn step<T>(
+    fn step<T>(
         self: &Arc<Self>,
         event: impl FnOnce(&mut DriverState, Option<&Lease>) -> T,
     ) -> (T, Option<Wait>) {
@@ -251,20 +263,23 @@ impl Driver {
         self.clock.now()
     }
 
-    pub(super) fn name(&self) -> Option<&str> {
+    fn name(&self) -> Option<&str> {
         self.config.name.as_deref()
     }
 
+    /// See [`Session::events`](crate::Session::events).
     pub(super) fn subscribe(&self) -> Events {
         self.emitter.subscribe()
     }
 
-    pub(super) fn usage(&self) -> &Usage {
-        &self.usage
+    /// See [`Session::stats`](crate::Session::stats).
+    pub(super) fn stats(&self) -> Stats {
+        let waits = self.usage.waits();
+        self.lock().counters.snapshot(waits)
     }
 
     /// Returns an error in a job of this session, which must not wait for another job.
-    pub(super) fn not_nested(self: &Arc<Self>) -> Result<(), Error> {
+    fn not_nested(self: &Arc<Self>) -> Result<(), Error> {
         match nesting::is_nested(self.identity()) {
             true => Err(Error::new(ErrorKind::Recursive)),
             false => Ok(()),
@@ -276,7 +291,7 @@ impl Driver {
         Arc::as_ptr(self).addr()
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, DriverState> {
+    fn lock(&self) -> MutexGuard<'_, DriverState> {
         // No foreign code runs under the lock. A panic of the crate's own code leaves
         // a state that the next event can handle.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)

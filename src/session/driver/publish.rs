@@ -38,7 +38,7 @@ impl Driver {
     }
 
     /// Publishes `token`, the current one.
-    pub(in crate::session) fn publish_token(&self, state: &mut DriverState, token: Token) {
+    pub(super) fn publish_token(&self, state: &mut DriverState, token: Token) {
         // The candidate is newer.
         if state.candidate.is_none() {
             state.previous = Some(token.clone());
@@ -51,7 +51,7 @@ impl Driver {
 
     /// Publishes the current token once more, so that its earlier users can be
     /// counted apart from later ones.
-    pub(in crate::session) fn republish(&self, state: &mut DriverState) {
+    pub(super) fn republish(&self, state: &mut DriverState) {
         if let Some(published) = self.published.load_full() {
             if let Some(signal) = state.rules.signal() {
                 let token = published.token().clone();
@@ -82,7 +82,7 @@ impl Driver {
     }
 
     /// Returns whether a request, body or holder uses the published token.
-    pub(in crate::session) fn is_used(&self, published: Option<&Lease>) -> bool {
+    pub(super) fn is_used(&self, published: Option<&Lease>) -> bool {
         // One for the event, and one for the publication.
         published.is_some_and(|published| Lease::strong_count(published) > 2)
     }

@@ -109,23 +109,23 @@ impl fmt::Debug for Published {
 /// The requests that wait for a token, and a notification of every change in
 /// the use of tokens.
 #[derive(Debug, Default)]
-pub(in crate::session) struct Usage {
+pub(super) struct Usage {
     admitted: AtomicUsize,
     waited: AtomicU64,
     nanoseconds_waited: AtomicU64,
     /// Notified when the last use of a publication ends, when a request stops
     /// waiting, and when a job has ended.
-    pub(in crate::session) changed: Notify,
+    pub(super) changed: Notify,
 }
 
 impl Usage {
     /// Returns how many admitted requests hold no token yet.
-    pub(in crate::session) fn admitted(&self) -> usize {
+    pub(super) fn admitted(&self) -> usize {
         self.admitted.load(Ordering::Acquire)
     }
 
     /// Returns how many requests have waited for a job, and for how long in all.
-    pub(in crate::session) fn waits(&self) -> (u64, Duration) {
+    pub(super) fn waits(&self) -> (u64, Duration) {
         let time = self.nanoseconds_waited.load(Ordering::Relaxed);
         (
             self.waited.load(Ordering::Relaxed),
@@ -180,7 +180,7 @@ impl Drop for Admission {
 }
 
 /// A token that is no longer published, and that the rules still refer to.
-pub(in crate::session) struct Retired {
+pub(super) struct Retired {
     pub(super) token: Token,
     pub(super) leases: Vec<WeakLeases>,
 }

@@ -12,15 +12,15 @@ use crate::session::rules::{Event, Launch, Rules};
 use crate::token::Token;
 
 /// The state that the lock guards.
-pub(in crate::session) struct DriverState {
-    pub(in crate::session) rules: Rules,
-    pub(in crate::session) job: Option<Arc<Job>>,
+pub(super) struct DriverState {
+    pub(super) rules: Rules,
+    pub(super) job: Option<Arc<Job>>,
     /// The running logout of a replaced token, beside the job.
     pub(super) retire: Option<Arc<Job>>,
     /// A newer token that is not published yet.
     pub(super) candidate: Option<Lease>,
     /// The token of the newest login, for providers that extend or exchange it.
-    pub(in crate::session) previous: Option<Token>,
+    pub(super) previous: Option<Token>,
     /// Earlier publications of the current token that may still be in use.
     pub(super) leases: Vec<WeakLeases>,
     /// Tokens that are no longer current, and that the rules still refer to.
@@ -28,13 +28,13 @@ pub(in crate::session) struct DriverState {
     /// Publications of other tokens that may still be in use.
     pub(super) unlisted: Vec<WeakLeases>,
     /// The password change to launch.
-    pub(in crate::session) change: Option<Box<PasswordChange>>,
+    pub(super) change: Option<Box<PasswordChange>>,
     /// The challenge of the rejection that the next login for
     /// [`Reason::Rejected`] is about.
     // Boxed: most sessions never have one.
     pub(super) challenge: Option<Box<Challenge>>,
     pub(super) timer: Timer,
-    pub(in crate::session) counters: Counters,
+    pub(super) counters: Counters,
     /// Whether the last use of a publication has ended under the lock.
     pub(super) has_released: bool,
     /// Whether it was logged that a compressed body cannot be searched.
@@ -54,7 +54,7 @@ impl DriverState {
 
     /// Returns how many requests, bodies and holders use a token that is no
     /// longer published. A session that is closed has no candidate.
-    pub(in crate::session) fn users(&self) -> usize {
+    pub(super) fn users(&self) -> usize {
         let retired: usize = self.retired.iter().map(Retired::users).sum();
         retired + users(&self.leases) + users(&self.unlisted)
     }

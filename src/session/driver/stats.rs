@@ -45,7 +45,7 @@ pub struct Stats {
 
 /// The counters that a driver keeps. The waits are counted elsewhere, without a lock.
 #[derive(Debug, Default)]
-pub(in crate::session) struct Counters {
+pub(super) struct Counters {
     pub(super) rejections: u64,
     pub(super) replays: u64,
     pub(super) accepted_replays: u64,
@@ -109,7 +109,7 @@ impl Stats {
 
 impl Counters {
     /// Returns a snapshot, with how many requests waited and for how long in all.
-    pub(in crate::session) fn snapshot(&self, (waited, time_waited): (u64, Duration)) -> Stats {
+    pub(super) fn snapshot(&self, (waited, time_waited): (u64, Duration)) -> Stats {
         Stats {
             rejections: self.rejections,
             replays: self.replays,

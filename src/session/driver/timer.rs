@@ -18,7 +18,7 @@ const LATE: Duration = Duration::from_secs(1);
 /// with its runtime, requests take the slow path, and the first of them arms
 /// another. A task that is late costs at most a rejection and its replay.
 #[derive(Debug, Default)]
-pub(in crate::session) struct Timer {
+pub(super) struct Timer {
     /// Without a task if there was no runtime to spawn it on.
     armed: Option<(Wake, Option<AbortHandle>)>,
 }
@@ -30,7 +30,7 @@ pub(in crate::session) struct Timer {
 /// removed here, then corrects the signal. Both access this number by an operation
 /// that reads and writes, so the second of them sees the signal of the first.
 #[derive(Debug, Default)]
-pub(in crate::session) struct LiveTask(AtomicU64);
+pub(super) struct LiveTask(AtomicU64);
 
 impl LiveTask {
     fn set(&self, number: u64) {
@@ -38,7 +38,7 @@ impl LiveTask {
     }
 
     /// Returns its number, or 0 if there is none.
-    pub(in crate::session) fn number(&self) -> u64 {
+    pub(super) fn number(&self) -> u64 {
         self.0.fetch_or(0, Ordering::AcqRel)
     }
 

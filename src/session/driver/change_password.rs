@@ -1,57 +1,31 @@
-//! Changes the user's password.
+//! A password change: the jobs that it takes, one after the other.
 
 use std::future::poll_fn;
+use std::sync::Arc;
 
-use super::Session;
-use super::driver::{Wait, WaitResult};
-use super::rules::Start;
+use super::Driver;
+use super::job::{Wait, WaitResult};
 use crate::error::{Error, ErrorKind, Operation};
 use crate::provider::PasswordChange;
 use crate::reauth::ReauthFailure;
+use crate::session::rules::Start;
 
 /// How many earlier changes may have to be resolved before a password change.
 const MOST_EARLIER: u32 = 3;
 
-impl Session {
-    /// Changes the user's password.
-    ///
-    /// No login of this session runs in the meantime. Requests with a live token are
-    /// not delayed. The session uses the new password from then on, or the old one if
-    /// the change fails. If the answer is lost, the next login tries the old password
-    /// and, if that is refused, the new one.
-    ///
-    /// If the password has expired, so that no login yields a token, the provider is
-    /// asked without one.
-    ///
-    /// A change to the current password does nothing and succeeds. So it is safe to
-    /// call this again with the same password after [`ErrorKind::Uncertain`].
-    ///
-    /// # Errors
-    ///
-    /// - [`ErrorKind::Unsupported`] if the provider cannot change passwords, or if
-    ///   the source of the credentials cannot be written. The server was not asked
-    ///   then ([`PasswordChange::allow_unstored`] permits a read-only source).
-    /// - [`ErrorKind::Refused`] if the server denies the change: the old password
-    ///   stays in use.
-    /// - [`ErrorKind::Uncertain`] if the answer was lost.
-    /// - [`ErrorKind::Unavailable`] if the store of the credentials fails, another
-    ///   change of the account is in progress, or three other passwords were asked for
-    ///   within the [retention](crate::SessionBuilder::password_retention), denied ones
-    ///   among them. The server was not asked then.
-    /// - [`ErrorKind::LoggedOut`] if the session is logged out.
-    ///
-    /// # Cancellation
-    ///
-    /// A running change continues without the caller. A caller that still waits
-    /// for a token, or for another job, has changed nothing.
-    pub async fn change_password(&self, change: PasswordChange) -> Result<(), Error> {
+impl Driver {
+    /// See [`Session::change_password`](crate::Session::change_password).
+    pub(in crate::session) async fn change_password(
+        self: &Arc<Self>,
+        change: PasswordChange,
+    ) -> Result<(), Error> {
         // The caller's own job would wait for this one.
-        self.driver.not_nested()?;
+        self.not_nested()?;
         let mut refreshed = false;
         let mut log_in_first = LogInFirst::default();
         loop {
             // Not a use of it: the change may fail before the server is asked.
-            let generation = self.driver.usable().map(|lease| lease.token().generation());
+            let generation = self.usable().map(|lease| lease.token().generation());
             let result = match self.start_change(&change) {
                 (Start::Started, Some(wait)) => match result_of(wait).await {
                     ChangeResult::Ended(result) => result,
@@ -87,9 +61,9 @@ impl Session {
         }
     }
 
-    fn start_change(&self, change: &PasswordChange) -> (Start, Option<Wait>) {
-        let now = self.driver.now();
-        self.driver.step(|state, _| {
+    fn start_change(self: &Arc<Self>, change: &PasswordChange) -> (Start, Option<Wait>) {
+        let now = self.now();
+        self.step(|state, _| {
             let start = state.rules.change_password(now);
             if let Start::Started = start {
                 state.change = Some(Box::new(change.clone()));
@@ -99,9 +73,13 @@ impl Session {
     }
 
     /// Gets a new token after the server rejected that of `generation` with `error`.
-    async fn refresh_for_change(&self, generation: u64, error: Error) -> Result<(), Error> {
-        let refreshed = match self.driver.rejected(generation, None, None) {
-            Ok(mut refresh) => poll_fn(|cx| refresh.poll(&self.driver, cx)).await,
+    async fn refresh_for_change(
+        self: &Arc<Self>,
+        generation: u64,
+        error: Error,
+    ) -> Result<(), Error> {
+        let refreshed = match self.rejected(generation, None, None) {
+            Ok(mut refresh) => poll_fn(|cx| refresh.poll(self, cx)).await,
             Err(failure) => Err(failure),
         };
         match refreshed {

@@ -1,65 +1,32 @@
-//! Ends a session for good.
+//! The end of a session: waits for its users, and logs out.
 
 use std::fmt;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::Session;
+use super::Driver;
 use crate::error::Error;
 use crate::loom;
 
-impl Session {
-    /// Ends the session for good: turns new requests away, waits for admitted
-    /// ones, and logs out.
-    ///
-    /// From the first poll on, a request that needs a token fails with
-    /// [`ErrorKind::Closed`](crate::ErrorKind::Closed). Requests that were admitted
-    /// before run to their end, including refresh and replay. Until `timeout` has
-    /// passed, this waits for them, for response bodies, for tokens returned by
-    /// [`Session::token`], and for the logouts of replaced tokens. Then the live tokens
-    /// are logged out in any case, after a running login, password change or logout of
-    /// a replaced token has ended. Each of these takes no longer than the login timeout,
-    /// or twice that if a password is to be stored.
-    ///
-    /// Use it at the end of a program: stop sending requests, call this, and log
-    /// its error. A second call waits again and retries the logouts that failed.
-    ///
-    /// ```
-    /// use std::time::Duration;
-    /// # use tower_reauth::{FixedToken, Profile, Session, Token};
-    ///
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() {
-    /// # let session = Session::new(FixedToken::bearer(Profile::default(), "3f9a"));
-    /// if let Err(left) = session.close(Duration::from_secs(10)).await {
-    ///     eprintln!("{left}");
-    /// }
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// [`CloseError`] counts the requests, bodies and tokens that were still in use
-    /// when the token was logged out, and holds the error of a failed logout. The
-    /// session is closed in any case.
-    ///
-    /// # Cancellation
-    ///
-    /// The session stays closed to new requests, but logs out only when this, or
-    /// [`Session::logout`], is called again.
-    pub async fn close(&self, timeout: Duration) -> Result<(), CloseError> {
-        if let Err(recursive) = self.driver.not_nested() {
+impl Driver {
+    /// See [`Session::close`](crate::Session::close).
+    pub(in crate::session) async fn close(
+        self: &Arc<Self>,
+        timeout: Duration,
+    ) -> Result<(), CloseError> {
+        if let Err(recursive) = self.not_nested() {
             return Err(CloseError {
                 in_use: 0,
                 tokens: 0,
                 logout: Some(recursive),
             });
         }
-        self.driver.step(|state, _| {
+        self.step(|state, _| {
             state.rules.close();
             // A publication waits for every request that is reading the token.
             // Counting leases does not: a count may be older than a lease.
-            self.driver.republish(state);
+            self.republish(state);
         });
         let is_quiet = loom::timeout(timeout, self.quiet()).await.is_some();
         let in_use = match is_quiet {
@@ -68,14 +35,14 @@ impl Session {
             true => 0,
             // Before the logout, which they may not outlast.
             false => {
-                self.driver.step(|state, _| self.driver.republish(state));
-                self.driver.lock().users() + self.driver.usage().admitted()
+                self.step(|state, _| self.republish(state));
+                self.lock().users() + self.usage.admitted()
             }
         };
         let logout = self.logout().await.err();
         let error = CloseError {
             in_use,
-            tokens: self.driver.lock().rules.ending().len(),
+            tokens: self.lock().rules.ending().len(),
             logout,
         };
         match error {
@@ -90,17 +57,17 @@ impl Session {
 
     /// Waits until no request, body or returned token is left, and every replaced
     /// token is accounted for.
-    async fn quiet(&self) {
+    async fn quiet(self: &Arc<Self>) {
         loop {
             // Created before the state is read: no change is missed in between.
-            let mut changed = pin!(self.driver.usage().changed.notified());
+            let mut changed = pin!(self.usage.changed.notified());
             changed.as_mut().enable();
-            let (is_quiet, _) = self.driver.step(|state, published| {
+            let (is_quiet, _) = self.step(|state, published| {
                 // Without admitted requests the published token gets no new user.
                 // Republish it, so that its users can be counted.
-                let none_admitted = self.driver.usage().admitted() == 0;
-                if none_admitted && self.driver.is_used(published) {
-                    self.driver.republish(state);
+                let none_admitted = self.usage.admitted() == 0;
+                if none_admitted && self.is_used(published) {
+                    self.republish(state);
                 }
                 none_admitted && state.users() == 0 && state.rules.has_retired_all()
             });

@@ -3,8 +3,9 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::rules::State;
+use super::Driver;
 use crate::error::Error;
+use crate::session::rules::{State, Timestamp};
 
 /// A snapshot of a session, for a readiness probe or a person.
 ///
@@ -29,6 +30,27 @@ pub struct Status {
     /// refused credentials: until their source is asked again, or `None` without a
     /// source.
     pub next_attempt_in: Option<Duration>,
+}
+
+impl Driver {
+    /// See [`Session::status`](crate::Session::status).
+    pub(in crate::session) fn status(&self) -> Status {
+        let now = self.now();
+        let rules = &self.lock().rules;
+        let until = |at: Timestamp| at.saturating_sub(now);
+        // A late timer leaves an expired token behind.
+        let is_over = rules.ends().is_some_and(|ends| ends <= now);
+        let state = rules.state();
+        Status {
+            name: self.name().map(str::to_owned),
+            state,
+            usable: state == State::Live && !is_over,
+            generation: rules.generation(),
+            expires_in: rules.ends().map(until),
+            last_error: rules.last_error().cloned(),
+            next_attempt_in: rules.next_attempt().map(until),
+        }
+    }
 }
 
 impl fmt::Display for Status {

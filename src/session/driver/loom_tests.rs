@@ -24,12 +24,12 @@ use loom::thread;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::*;
 use crate::loom::Notify;
 use crate::loom::mocked::{has_tasks, run, shut_down};
+use crate::session::Session;
 use crate::{
-    BoxError, CredentialProvider, ErrorKind, LoginContext, LogoutContext, LogoutEnds, Profile,
-    ProviderError, Replay, Rolling, SessionBody, SessionService,
+    BoxError, CredentialProvider, Error, ErrorKind, LoginContext, LogoutContext, LogoutEnds,
+    Profile, ProviderError, Replay, Rolling, SessionBody, SessionService, Token,
 };
 
 /// How often a thread may be interrupted where it need not be.
