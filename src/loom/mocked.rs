@@ -1,4 +1,4 @@
-//! Stand-ins that loom sees. Each does what the part that ships promises, and
+//! Stand-ins that loom sees. Each does what the part that ships guarantees, and
 //! no more.
 
 use std::fmt;
@@ -349,6 +349,14 @@ pub(crate) fn run<T>(main: impl Future<Output = T>) -> T {
 /// Returns the current runtime of tokio: no model has one.
 pub(crate) fn runtime() -> Option<tokio::runtime::Handle> {
     tokio::runtime::Handle::try_current().ok()
+}
+
+/// All threads of a model share the thread-locals of one, so a model nests no sessions.
+pub(crate) const HAS_TASK_LOCALS: bool = false;
+
+/// Returns an `Arc` of the standard library that keeps `arc`.
+pub(crate) fn std_arc<T>(arc: Arc<T>) -> std::sync::Arc<Arc<T>> {
+    std::sync::Arc::new(arc)
 }
 
 /// There is no time: what is not due never comes.

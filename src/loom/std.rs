@@ -13,6 +13,15 @@ use std::time::Duration;
 
 use tokio::runtime::{Handle, RuntimeFlavor};
 
+/// Whether each task sees its own task-locals.
+pub(crate) const HAS_TASK_LOCALS: bool = true;
+
+/// Returns `arc` as the `Arc` of the standard library, which it is.
+#[inline]
+pub(crate) fn std_arc<T>(arc: Arc<T>) -> std::sync::Arc<T> {
+    arc
+}
+
 /// Returns the current runtime, if its timer is enabled.
 pub(crate) fn runtime() -> Option<Handle> {
     let runtime = Handle::try_current().ok()?;

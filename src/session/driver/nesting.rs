@@ -2,6 +2,8 @@
 
 use std::future::Future;
 
+use crate::loom::HAS_TASK_LOCALS;
+
 tokio::task_local! {
     /// The sessions whose jobs led to the code that is running.
     static ENCLOSING: Vec<usize>;
@@ -10,8 +12,7 @@ tokio::task_local! {
 /// Returns whether the running code is part of a job of `session`. It must not
 /// wait for another job of that session: it would wait for itself.
 pub(super) fn is_nested(session: usize) -> bool {
-    // A loom model runs all its tasks on one thread and nests no sessions.
-    !cfg!(all(test, reauth_loom))
+    HAS_TASK_LOCALS
         && ENCLOSING
             .try_with(|enclosing| enclosing.contains(&session))
             .unwrap_or(false)

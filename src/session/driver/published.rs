@@ -85,9 +85,7 @@ impl Published {
     /// Returns the token for a caller of the crate. It counts as used until it drops.
     pub(crate) fn hand_out(lease: Lease) -> Token {
         let token = lease.token.clone();
-        // loom's stand-in is not the `Arc` of the standard library.
-        #[cfg(all(test, reauth_loom))]
-        let lease = Arc::new(lease);
+        let lease = loom::std_arc(lease);
         token.leased(lease)
     }
 }
@@ -114,7 +112,7 @@ pub(super) struct Usage {
     waited: AtomicU64,
     nanoseconds_waited: AtomicU64,
     /// Notified when the last use of a publication ends, when a request stops
-    /// waiting, and when a job has ended.
+    /// waiting, and when a task has ended.
     pub(super) changed: Notify,
 }
 
