@@ -14,7 +14,7 @@ pub(crate) fn start() -> (SystemTime, Instant) {
 }
 
 /// Returns how many milliseconds the wall clock has gained on the monotonic one since
-/// [`start`]. The monotonic clock stands still while the machine is suspended.
+/// [`start`]. The monotonic clock stands still while the machine sleeps.
 pub(crate) fn gained_ms() -> i64 {
     let (wall, monotonic) = start();
     let (now, at) = read();

@@ -27,10 +27,10 @@ use tokio::sync::watch;
 /// # }
 /// ```
 #[derive(Clone, Debug)]
-pub struct Gate(Arc<watch::Sender<State>>);
+pub struct Gate(Arc<watch::Sender<GateState>>);
 
 #[derive(Debug, Default)]
-struct State {
+struct GateState {
     open: bool,
     /// How many more tasks may pass the closed gate.
     passes: usize,
@@ -106,7 +106,7 @@ impl Gate {
     }
 
     /// Takes a place in the queue, or returns `None` if the task may pass.
-    fn queue_up(&self) -> Option<Place<'_>> {
+    fn queue_up(&self) -> Option<QueuePlace<'_>> {
         let mut place = None;
         self.0.send_modify(|state| {
             if state.open {
@@ -116,7 +116,7 @@ impl Gate {
                 state.passes -= 1;
                 return;
             }
-            place = Some(Place {
+            place = Some(QueuePlace {
                 gate: self,
                 number: state.next,
             });
@@ -127,12 +127,12 @@ impl Gate {
     }
 }
 
-struct Place<'a> {
+struct QueuePlace<'a> {
     gate: &'a Gate,
     number: u64,
 }
 
-impl Drop for Place<'_> {
+impl Drop for QueuePlace<'_> {
     fn drop(&mut self) {
         self.gate
             .0

@@ -7,7 +7,7 @@ use http::HeaderName;
 
 use super::Session;
 use super::driver::{Config, Driver, Runner};
-use super::rules::Settings;
+use super::rules::RulesSettings;
 use crate::credentials::source::Realm;
 use crate::origin::Origin;
 use crate::provider::{CredentialProvider, ErasedProvider, Profile};
@@ -187,7 +187,7 @@ impl SessionBuilder {
     /// Creates the session. Nothing is sent until a token is needed.
     #[must_use]
     pub fn build(self) -> Session {
-        let settings = Settings {
+        let settings = RulesSettings {
             has_source: self.provider.source().is_some(),
             // Trailers arrive when the caller has the response already.
             tries_candidates: !self.profile.rejection.reads_trailers(),

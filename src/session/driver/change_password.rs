@@ -4,11 +4,11 @@ use std::future::poll_fn;
 use std::sync::Arc;
 
 use super::Driver;
-use super::job::{Wait, WaitResult};
+use super::task::{Wait, WaitResult};
 use crate::error::{Error, ErrorKind, Operation};
 use crate::provider::PasswordChange;
 use crate::reauth::ReauthFailure;
-use crate::session::rules::Start;
+use crate::session::rules::JobStart;
 
 /// How many earlier changes may have to be resolved before a password change.
 const MOST_EARLIER: u32 = 3;
@@ -27,7 +27,7 @@ impl Driver {
             // Not a use of it: the change may fail before the server is asked.
             let generation = self.usable().map(|lease| lease.token().generation());
             let result = match self.start_change(&change) {
-                (Start::Started, Some(wait)) => match result_of(wait).await {
+                (JobStart::Started, Some(wait)) => match result_of(wait).await {
                     ChangeResult::Ended(result) => result,
                     ChangeResult::LogInFirst { has_sent } => {
                         log_in_first.again(has_sent)?;
@@ -35,11 +35,11 @@ impl Driver {
                         continue;
                     }
                 },
-                (Start::Busy | Start::Join | Start::Started, wait) => {
+                (JobStart::Busy | JobStart::Join | JobStart::Started, wait) => {
                     self.wait_for_another(wait).await?;
                     continue;
                 }
-                (Start::NeedsToken, _) => {
+                (JobStart::NeedsToken, _) => {
                     match self.token().await {
                         Ok(_) => {}
                         Err(error) if error.kind() == ErrorKind::PasswordExpired => {}
@@ -47,7 +47,7 @@ impl Driver {
                     }
                     continue;
                 }
-                (Start::Fail(error), _) => return Err(error),
+                (JobStart::Fail(error), _) => return Err(error),
             };
             match (result, generation) {
                 (Err(error), Some(generation))
@@ -61,11 +61,11 @@ impl Driver {
         }
     }
 
-    fn start_change(self: &Arc<Self>, change: &PasswordChange) -> (Start, Option<Wait>) {
+    fn start_change(self: &Arc<Self>, change: &PasswordChange) -> (JobStart, Option<Wait>) {
         let now = self.now();
         self.step(|state, _| {
             let start = state.rules.change_password(now);
-            if let Start::Started = start {
+            if let JobStart::Started = start {
                 state.change = Some(Box::new(change.clone()));
             }
             start
@@ -139,7 +139,7 @@ async fn result_of(mut wait: Wait) -> ChangeResult {
                 | WaitResult::Unchanged
                 | WaitResult::Failed(_)
                 | WaitResult::LoggedOut(_)
-                | WaitResult::Retired(_),
+                | WaitResult::BackgroundLogout(_),
             )
             | None => {}
         }

@@ -9,17 +9,17 @@ use crate::clock::{DRIFT_MS, gained_ms};
 use crate::session::rules::Timestamp;
 
 /// Measures the time since the session was created, including the time for which
-/// the machine was suspended.
+/// the machine slept.
 ///
 /// Time never goes back, so no lifetime becomes longer. A wall clock that somebody
-/// sets ahead looks like a suspension: tokens that would have expired by then are not
+/// sets ahead looks like a sleep: tokens that would have expired by then are not
 /// used, and replaced ones are not logged out.
 pub(super) struct Clock {
     created: Instant,
     // Not `loom`'s: no token is published by them.
     /// How far the wall clock had run ahead of the monotonic one after its last jump.
     gained_ms: AtomicI64,
-    suspended_ms: AtomicU64,
+    slept_ms: AtomicU64,
 }
 
 impl Clock {
@@ -27,17 +27,17 @@ impl Clock {
         Self {
             created: Instant::now(),
             gained_ms: AtomicI64::new(gained_ms()),
-            suspended_ms: AtomicU64::new(0),
+            slept_ms: AtomicU64::new(0),
         }
     }
 
     /// Returns the time.
     pub(super) fn now(&self) -> Timestamp {
-        self.created.elapsed() + self.suspended()
+        self.created.elapsed() + self.slept()
     }
 
-    /// Returns how long the machine was suspended since the session was created.
-    pub(super) fn suspended(&self) -> Duration {
+    /// Returns how long the machine slept since the session was created.
+    pub(super) fn slept(&self) -> Duration {
         let before = self.gained_ms.load(Ordering::Acquire);
         let gained = gained_ms();
         let jump = gained.saturating_sub(before);
@@ -49,23 +49,21 @@ impl Clock {
             // Otherwise another thread has counted it.
             if counted.is_ok() {
                 let ahead = u64::try_from(jump).unwrap_or(0);
-                self.suspended_ms.fetch_add(ahead, Ordering::AcqRel);
+                self.slept_ms.fetch_add(ahead, Ordering::AcqRel);
             }
         }
-        Duration::from_millis(self.suspended_ms.load(Ordering::Acquire))
+        Duration::from_millis(self.slept_ms.load(Ordering::Acquire))
     }
 
-    /// Returns the time of `instant`, before which the machine was suspended for
-    /// `suspended`.
-    pub(super) fn timestamp(&self, instant: Instant, suspended: Duration) -> Timestamp {
-        instant.saturating_duration_since(self.created) + suspended
+    /// Returns the time of `instant`, before which the machine slept for `slept`.
+    pub(super) fn timestamp(&self, instant: Instant, slept: Duration) -> Timestamp {
+        instant.saturating_duration_since(self.created) + slept
     }
 
     /// Returns when the time will be `at`, or `None` if the clock cannot represent
     /// it.
     pub(super) fn instant(&self, at: Timestamp) -> Option<Instant> {
-        self.created
-            .checked_add(at.saturating_sub(self.suspended()))
+        self.created.checked_add(at.saturating_sub(self.slept()))
     }
 }
 
@@ -78,7 +76,7 @@ mod tests {
     const HOUR: Duration = Duration::from_secs(3600);
 
     impl Clock {
-        fn suspend(&self, time: Duration) {
+        fn sleep(&self, time: Duration) {
             let ms = i64::try_from(time.as_millis()).unwrap();
             self.gained_ms.fetch_sub(ms, Ordering::Relaxed);
         }
@@ -97,21 +95,21 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_time_includes_suspensions() {
+    async fn the_time_includes_the_sleep_of_the_machine() {
         let clock = Clock::new();
         assert_eq!(clock.now(), Duration::ZERO);
-        clock.suspend(HOUR);
+        clock.sleep(HOUR);
         assert_time(&clock, HOUR);
         tokio::time::advance(MINUTE).await;
         assert_time(&clock, HOUR + MINUTE);
-        clock.suspend(MINUTE);
+        clock.sleep(MINUTE);
         assert_time(&clock, HOUR + MINUTE * 2);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_wall_clock_that_drifts_counts_for_nothing() {
         let clock = Clock::new();
-        clock.suspend(Duration::from_millis(500));
+        clock.sleep(Duration::from_millis(500));
         assert_eq!(clock.now(), Duration::ZERO);
     }
 
@@ -120,20 +118,20 @@ mod tests {
         let clock = Clock::new();
         clock.set_back(HOUR);
         assert_eq!(clock.now(), Duration::ZERO);
-        clock.suspend(MINUTE);
+        clock.sleep(MINUTE);
         assert_time(&clock, MINUTE);
         clock.set_back(HOUR);
         assert_time(&clock, MINUTE);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_instant_comes_earlier_by_the_time_suspended_before() {
+    async fn an_instant_comes_earlier_by_the_time_slept_before() {
         let clock = Clock::new();
-        clock.suspend(MINUTE);
+        clock.sleep(MINUTE);
         let now = clock.now();
         let instant = clock.instant(HOUR).unwrap();
         assert_eq!(instant - Instant::now(), HOUR - now);
-        assert_eq!(clock.timestamp(instant, clock.suspended()), HOUR);
+        assert_eq!(clock.timestamp(instant, clock.slept()), HOUR);
         assert_eq!(clock.instant(Duration::ZERO), Some(clock.created));
         assert_eq!(clock.instant(Duration::MAX), None);
     }
@@ -152,35 +150,35 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_token_that_expired_during_a_suspension_is_not_used() {
+    async fn a_token_that_expired_during_a_sleep_is_not_used() {
         let session = session();
         assert_eq!(generation(&session).await, 1);
-        session.driver.clock.suspend(HOUR + MINUTE);
+        session.driver.clock.sleep(HOUR + MINUTE);
         assert_eq!(session.status().expires_in, Some(Duration::ZERO));
         assert_eq!(generation(&session).await, 2);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_refresh_comes_earlier_by_a_suspension_that_a_use_has_noticed() {
+    async fn a_refresh_comes_earlier_by_a_sleep_that_a_use_has_noticed() {
         let session = session();
         assert_eq!(generation(&session).await, 1);
-        session.driver.clock.suspend(MINUTE * 50);
+        session.driver.clock.sleep(MINUTE * 50);
         assert_eq!(generation(&session).await, 1);
         tokio::time::sleep(MINUTE * 7).await;
         assert_eq!(session.status().generation, Some(2));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_timer_notices_a_suspension_when_it_goes_off() {
+    async fn a_timer_notices_a_sleep_when_it_goes_off() {
         let session = session();
         assert_eq!(generation(&session).await, 1);
-        session.driver.clock.suspend(MINUTE * 30);
+        session.driver.clock.sleep(MINUTE * 30);
         tokio::time::sleep(MINUTE * 57).await;
         assert_eq!(session.status().generation, None, "expired, not refreshed");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_suspension_during_a_login_shortens_the_lifetime() {
+    async fn a_sleep_during_a_login_shortens_the_lifetime() {
         let session = Session::new(provider_fn(Profile::default(), |_: LoginContext| async {
             tokio::time::sleep(MINUTE / 6).await;
             Ok::<_, ProviderError>(Token::bearer("3f9a")?.lives_for(HOUR))
@@ -190,7 +188,7 @@ mod tests {
             async move { generation(&session).await }
         });
         tokio::time::sleep(MINUTE / 12).await;
-        session.driver.clock.suspend(MINUTE);
+        session.driver.clock.sleep(MINUTE);
         assert_eq!(login.await.unwrap(), 1);
         let left = session.status().expires_in.unwrap();
         assert!(left < HOUR - MINUTE, "{left:?}");

@@ -69,7 +69,7 @@ impl Driver {
                 if none_admitted && self.is_used(published) {
                     self.republish(state);
                 }
-                none_admitted && state.users() == 0 && state.rules.has_retired_all()
+                none_admitted && state.users() == 0 && state.rules.has_settled_replaced()
             });
             if is_quiet {
                 return;

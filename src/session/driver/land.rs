@@ -1,4 +1,4 @@
-//! The end of a job: its result is applied and published, and wakes its waiters.
+//! The end of a task: its result is applied and published, and wakes its waiters.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -7,10 +7,10 @@ use tokio::time::Instant;
 
 use super::Driver;
 use super::foreign::contained;
-use super::job::{Job, WaitResult};
 use super::published::{Lease, Retired};
-use super::run::{self, ChangeFailure, JobResult};
+use super::run::{self, ChangeFailure, TaskResult};
 use super::state::DriverState;
+use super::task::{Task, WaitResult};
 use crate::error::{Error, ErrorKind, Operation};
 use crate::loom::{self, AbortHandle};
 use crate::provider::LogoutReason;
@@ -18,27 +18,27 @@ use crate::session::rules::{
     JobKind, Launch, LoginOutcome, LogoutOutcome, NewToken, State, Timestamp,
 };
 
-/// How long after the deadline of a call that blocks its thread its job is ended.
+/// How long after the deadline of a call that blocks its thread its task is ended.
 pub(super) const GRACE: Duration = Duration::from_millis(100);
 
 impl Driver {
-    /// Applies the result of a job, and wakes its waiters. If the job has landed before,
+    /// Applies the result of a task, and wakes its waiters. If the task has landed before,
     /// returns the late result, and why its token is of no use.
     pub(super) fn land(
         self: &Arc<Self>,
-        job: &Arc<Job>,
-        result: JobResult,
-    ) -> Option<(JobResult, LogoutReason)> {
+        task: &Arc<Task>,
+        result: TaskResult,
+    ) -> Option<(TaskResult, LogoutReason)> {
         let now = self.now();
         let (ended, _, after) = self.step_locked(|state, published| {
             let running = match &result {
-                JobResult::Retire(_) => &mut state.retire,
-                JobResult::Login { .. }
-                | JobResult::Logout { .. }
-                | JobResult::ChangePassword(_) => &mut state.job,
+                TaskResult::BackgroundLogout(_) => &mut state.background_logout,
+                TaskResult::Login { .. }
+                | TaskResult::Logout { .. }
+                | TaskResult::ChangePassword(_) => &mut state.job,
             };
-            match running.take_if(|running| Arc::ptr_eq(running, job)) {
-                Some(_) => Ok(self.apply(state, published, &result, job.suspended(), now)),
+            match running.take_if(|running| Arc::ptr_eq(running, task)) {
+                Some(_) => Ok(self.apply(state, published, &result, task.slept(), now)),
                 // Its logout would end the token in use.
                 None if published.is_some_and(|published| result.extends(published.token())) => {
                     Err(None)
@@ -57,7 +57,7 @@ impl Driver {
         });
         let late = ended.map(|ended| {
             // After publication: a woken waiter always observes the new state.
-            contained(|| job.finish(ended));
+            contained(|| task.finish(ended));
             contained(|| self.usage.changed.notify_waiters());
         });
         self.after_unlock(after);
@@ -70,21 +70,23 @@ impl Driver {
         }
     }
 
-    /// Returns the result of a job whose task is lost or given up.
-    pub(super) fn lost(job: &Job, launch: Launch, error: ErrorKind) -> JobResult {
-        let lost = Error::new(error);
+    /// Returns the result of a task that was dropped or given up before it has ended.
+    pub(super) fn unfinished(task: &Task, launch: Launch, error: ErrorKind) -> TaskResult {
+        let error = Error::new(error);
         match launch {
-            Launch::Job(JobKind::Login { .. }) => JobResult::Login {
-                sent: job.sent(),
-                token: Err(lost),
+            Launch::Job(JobKind::Login { .. }) => TaskResult::Login {
+                sent: task.sent(),
+                token: Err(error),
             },
-            Launch::Job(JobKind::Logout) => JobResult::Logout {
+            Launch::Job(JobKind::Logout) => TaskResult::Logout {
                 ended: Vec::new(),
-                outcome: Err(lost),
+                outcome: Err(error),
             },
-            Launch::Retire { .. } => JobResult::Retire(LogoutOutcome::Postponed(None)),
+            Launch::BackgroundLogout { .. } => {
+                TaskResult::BackgroundLogout(LogoutOutcome::Postponed(None))
+            }
             Launch::Job(JobKind::ChangePassword) => {
-                JobResult::ChangePassword(Err(run::lost_change(lost, job.sent()).into()))
+                TaskResult::ChangePassword(Err(run::unfinished_change(error, task.sent()).into()))
             }
         }
     }
@@ -93,18 +95,18 @@ impl Driver {
         &self,
         state: &mut DriverState,
         published: Option<&Lease>,
-        result: &JobResult,
-        suspended: Duration,
+        result: &TaskResult,
+        slept: Duration,
         now: Timestamp,
     ) -> WaitResult {
         match result {
-            JobResult::Login {
+            TaskResult::Login {
                 sent,
                 token: Ok(token),
             } => {
                 let new = NewToken {
                     lifetimes: self.config.lifetimes(token),
-                    sent: sent.map_or(now, |sent| self.clock.timestamp(sent, suspended)),
+                    sent: sent.map_or(now, |sent| self.clock.timestamp(sent, slept)),
                     same: match published {
                         Some(published) => token.repeats(published.token()),
                         None => state.is_newest_retired(token),
@@ -143,7 +145,7 @@ impl Driver {
                     }
                 }
             }
-            JobResult::Login {
+            TaskResult::Login {
                 sent,
                 token: Err(error),
             } => {
@@ -153,26 +155,26 @@ impl Driver {
                 let error = error.clone().during(Operation::Login);
                 WaitResult::Failed(state.rules.login_failed(error, now))
             }
-            JobResult::Logout { ended, outcome } => {
+            TaskResult::Logout { ended, outcome } => {
                 let failed = |error: Error| error.during(Operation::Logout);
                 let outcome = outcome.clone().map_err(failed);
                 state.rules.logout_landed(ended, outcome.clone());
                 WaitResult::LoggedOut(outcome)
             }
-            JobResult::Retire(logout) => {
-                state.rules.retire_landed(*logout, now);
-                WaitResult::Retired(*logout)
+            TaskResult::BackgroundLogout(logout) => {
+                state.rules.background_logout_landed(*logout, now);
+                WaitResult::BackgroundLogout(*logout)
             }
-            JobResult::ChangePassword(Ok(())) => {
+            TaskResult::ChangePassword(Ok(())) => {
                 state.rules.password_change_landed(Ok(()), now);
                 WaitResult::PasswordChange(Ok(()))
             }
-            JobResult::ChangePassword(Err(ChangeFailure::Failed(error))) => {
+            TaskResult::ChangePassword(Err(ChangeFailure::Failed(error))) => {
                 let error = error.clone().during(Operation::PasswordChange);
                 state.rules.password_change_landed(Err(error.clone()), now);
                 WaitResult::PasswordChange(Err(error))
             }
-            JobResult::ChangePassword(Err(ChangeFailure::LogInFirst { has_sent })) => {
+            TaskResult::ChangePassword(Err(ChangeFailure::LogInFirst { has_sent })) => {
                 let has_sent = *has_sent;
                 match has_sent {
                     true => {
@@ -188,15 +190,20 @@ impl Driver {
     }
 }
 
-/// Lands a job whose call does not end at its deadline. As a task of its own, since the
-/// call may block the thread of the job's.
-pub(super) async fn watch(driver: Weak<Driver>, job: Arc<Job>, launch: Launch, interval: Duration) {
+/// Lands a task whose call does not end at its deadline. Runs beside it, since the call
+/// may block its thread.
+pub(super) async fn land_overdue(
+    driver: Weak<Driver>,
+    task: Arc<Task>,
+    launch: Launch,
+    interval: Duration,
+) {
     loop {
         let now = Instant::now();
-        let deadline = job.deadline();
+        let deadline = task.deadline();
         let due = deadline.map(|deadline| deadline + GRACE);
-        // First called off: its task must not send another password.
-        if due.is_some_and(|due| due <= now) && deadline.is_some_and(|at| job.give_up(at)) {
+        // First called off: it must not send another password.
+        if due.is_some_and(|due| due <= now) && deadline.is_some_and(|at| task.give_up(at)) {
             break;
         }
         // The next call may have an earlier deadline.
@@ -205,48 +212,49 @@ pub(super) async fn watch(driver: Weak<Driver>, job: Arc<Job>, launch: Launch, i
     }
     match (driver.upgrade(), launch) {
         (Some(driver), _) => {
-            let result = Driver::lost(&job, launch, ErrorKind::DeadlineExceeded);
-            driver.land(&job, result);
+            let result = Driver::unfinished(&task, launch, ErrorKind::DeadlineExceeded);
+            driver.land(&task, result);
         }
-        (None, Launch::Retire { .. }) => {
-            job.finish(WaitResult::Retired(LogoutOutcome::Postponed(None)));
+        (None, Launch::BackgroundLogout { .. }) => {
+            task.finish(WaitResult::BackgroundLogout(LogoutOutcome::Postponed(None)));
         }
         (None, Launch::Job(_)) => {}
     }
 }
 
-/// Lands a job when its task is dropped before it has ended.
+/// Lands a task that is dropped before it has ended.
 pub(super) struct LandOnDrop {
     pub(super) driver: Weak<Driver>,
-    pub(super) job: Arc<Job>,
-    /// `None` once the job has landed.
+    pub(super) task: Arc<Task>,
+    /// `None` once the task has landed.
     pub(super) launch: Option<Launch>,
-    pub(super) watch: Option<AbortHandle>,
+    /// Runs [`land_overdue`].
+    pub(super) overdue: Option<AbortHandle>,
 }
 
 impl LandOnDrop {
     pub(super) fn land(
         mut self,
         driver: &Arc<Driver>,
-        result: JobResult,
-    ) -> Option<(JobResult, LogoutReason)> {
+        result: TaskResult,
+    ) -> Option<(TaskResult, LogoutReason)> {
         self.launch = None;
-        driver.land(&self.job, result)
+        driver.land(&self.task, result)
     }
 }
 
 impl Drop for LandOnDrop {
     fn drop(&mut self) {
-        if let Some(watch) = &self.watch {
-            watch.abort();
+        if let Some(overdue) = &self.overdue {
+            overdue.abort();
         }
         let Some(launch) = self.launch.take() else {
             return;
         };
         let Some(driver) = self.driver.upgrade() else {
-            if let Launch::Retire { .. } = launch {
+            if let Launch::BackgroundLogout { .. } = launch {
                 let logout = LogoutOutcome::Postponed(None);
-                self.job.finish(WaitResult::Retired(logout));
+                self.task.finish(WaitResult::BackgroundLogout(logout));
             }
             return;
         };
@@ -254,8 +262,8 @@ impl Drop for LandOnDrop {
             true => ErrorKind::ProviderPanicked,
             false => ErrorKind::NoRuntime,
         };
-        let result = Driver::lost(&self.job, launch, error);
-        driver.land(&self.job, result);
+        let result = Driver::unfinished(&self.task, launch, error);
+        driver.land(&self.task, result);
     }
 }
 

@@ -1,24 +1,24 @@
-//! Launches jobs, each in a task of its own.
+//! Launches the jobs and the background logouts, each in a task of its own.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::job::{Job, WaitResult};
-use super::land::{GRACE, LandOnDrop, watch};
-use super::run::{self, JobResult, JobSpec};
+use super::land::{GRACE, LandOnDrop, land_overdue};
+use super::run::{self, TaskResult, TaskSpec};
 use super::state::DriverState;
+use super::task::{Task, WaitResult};
 use super::{Driver, nesting, trace};
 use crate::loom;
 use crate::provider::{LogoutReason, Reason};
 use crate::session::rules::{JobKind, Launch, State};
 
-/// How often a job is watched at least.
-const WATCH_EVERY: Duration = Duration::from_secs(60);
+/// How often the deadline of a task is checked at least.
+const CHECK_EVERY: Duration = Duration::from_secs(60);
 
 impl Driver {
-    pub(super) fn spec(&self, state: &mut DriverState, launch: Launch) -> JobSpec {
+    pub(super) fn spec(&self, state: &mut DriverState, launch: Launch) -> TaskSpec {
         match launch {
-            Launch::Job(JobKind::Login { reason, kind }) => JobSpec::Login {
+            Launch::Job(JobKind::Login { reason, kind }) => TaskSpec::Login {
                 reason,
                 kind,
                 previous: state.previous.clone(),
@@ -28,15 +28,15 @@ impl Driver {
                     .take()
                     .filter(|_| reason == Reason::Rejected),
             },
-            Launch::Job(JobKind::Logout) => JobSpec::Logout {
+            Launch::Job(JobKind::Logout) => TaskSpec::Logout {
                 tokens: state.ending(),
-                retiring: state.retiring(),
+                logging_out: state.logging_out(),
                 reason: match state.rules.state() == State::Closed {
                     true => LogoutReason::Closed,
                     false => LogoutReason::LoggedOut,
                 },
             },
-            Launch::Retire { generation } => JobSpec::Retire {
+            Launch::BackgroundLogout { generation } => TaskSpec::BackgroundLogout {
                 token: state.retired(generation),
             },
             Launch::Job(JobKind::ChangePassword) => {
@@ -45,7 +45,7 @@ impl Driver {
                     .as_ref()
                     .map(|published| published.token().clone());
                 let change = state.change.take();
-                JobSpec::ChangePassword {
+                TaskSpec::ChangePassword {
                     token,
                     change: *change.expect("set by the event that started the change"),
                 }
@@ -53,41 +53,40 @@ impl Driver {
         }
     }
 
-    /// Starts a job on the current runtime, in a task of its own: it outlives its
-    /// callers.
-    pub(super) fn launch(self: &Arc<Self>, job: Arc<Job>, launch: Launch, spec: JobSpec) {
+    /// Starts a task on the current runtime. It outlives its callers.
+    pub(super) fn launch(self: &Arc<Self>, task: Arc<Task>, launch: Launch, spec: TaskSpec) {
         let runner = self.runner.clone();
         let driver = Arc::downgrade(self);
-        let interval = runner.login_timeout.clamp(GRACE, WATCH_EVERY);
-        // Before the job's task, which may block this thread: another one takes it over.
-        let watch = loom::spawn(watch(driver.clone(), job.clone(), launch, interval));
+        let interval = runner.login_timeout.clamp(GRACE, CHECK_EVERY);
+        // Before the task, which may block this thread: another thread takes this one over.
+        let overdue = loom::spawn(land_overdue(driver.clone(), task.clone(), launch, interval));
         let guard = LandOnDrop {
             driver,
-            job,
+            task,
             launch: Some(launch),
-            watch,
+            overdue,
         };
-        let task = async move {
-            let job = guard.job.clone();
-            let result = run::run(&runner, &job, spec).await;
+        let run = async move {
+            let task = guard.task.clone();
+            let result = run::run(&runner, &task, spec).await;
             let late = match guard.driver.upgrade() {
                 Some(driver) => guard.land(&driver, result),
                 None => {
                     // A logout of the session may wait for it.
-                    if let JobResult::Retire(logout) = result {
-                        job.finish(WaitResult::Retired(logout));
+                    if let TaskResult::BackgroundLogout(logout) = result {
+                        task.finish(WaitResult::BackgroundLogout(logout));
                     }
                     Some((result, LogoutReason::Closed))
                 }
             };
             if let Some((result, reason)) = late {
-                run::end_unused(&runner, &job, result, reason).await;
+                run::end_unused(&runner, &task, result, reason).await;
             }
         };
-        let task = trace::in_span(self.name(), launch, task);
-        let task = nesting::scope(self.identity(), task);
+        let run = trace::in_span(self.name(), launch, run);
+        let run = nesting::scope(self.identity(), run);
         // Without a runtime, or when it shuts down, the task is dropped, and its
-        // guard lands the job.
-        drop(loom::spawn(task));
+        // guard lands it.
+        drop(loom::spawn(run));
     }
 }

@@ -5,13 +5,13 @@
 //! | `mod` | the driver, and how each event is applied under its lock |
 //! | `state` | the state that the lock guards |
 //! | `publish` | publishes tokens for the request path, and ends their publications |
-//! | `launch`, `land` | the start and the end of jobs |
+//! | `launch`, `land` | the start and the end of tasks |
 //! | `request` | the driver's methods for requests, but for the waits |
 //! | `operation`, `change_password`, `close` | the operations of the session's callers |
 //! | `wait` | waits for a token: before a request is sent, and after its rejection |
 //! | `published` | the published token, its leases and its users |
-//! | `job` | a running job and how it is waited for |
-//! | `run` | runs one job: login, logout, password change; or the logout of a replaced token |
+//! | `task` | a running task and how it is waited for |
+//! | `run` | runs a task: one job (login, logout, password change) or one background logout |
 //! | `timer`, `timer_task` | when the timer is armed anew, and its tasks |
 //! | `clock` | the time of the session |
 //! | `nesting` | detects a provider that calls through its own session |
@@ -31,7 +31,6 @@ mod clock;
 mod close;
 mod events;
 mod foreign;
-mod job;
 mod land;
 mod launch;
 #[cfg(all(test, reauth_loom))]
@@ -47,6 +46,7 @@ mod run;
 mod state;
 mod stats;
 mod status;
+mod task;
 mod timer;
 mod timer_task;
 mod trace;
@@ -70,16 +70,16 @@ use crate::loom::{ArcSwapOption, Mutex, MutexGuard};
 use crate::origin::Origins;
 use crate::rejection::Rejection;
 use crate::rolling::Rolling;
-use crate::session::rules::{Event, Launch, Lifetimes, Rules, Settings, Timestamp};
+use crate::session::rules::{Event, Launch, Lifetimes, Rules, RulesSettings, Timestamp};
 use crate::token::Token;
 use clock::Clock;
 use events::Emitter;
 use foreign::{contained, drop_each};
-use job::{Job, Wait};
 use published::Usage;
-use run::JobSpec;
+use run::TaskSpec;
 use state::DriverState;
 use stats::Counters;
+use task::{Task, Wait};
 use timer::{LiveTask, Timer};
 
 /// The state behind all handles of a session.
@@ -122,8 +122,8 @@ impl Config {
 
 /// The work of a step that runs foreign code. It is done after the lock is released.
 struct AfterUnlock {
-    /// Without a runtime a job ends at once.
-    launches: Vec<(Arc<Job>, Launch, JobSpec)>,
+    /// Without a runtime a task ends at once.
+    launches: Vec<(Arc<Task>, Launch, TaskSpec)>,
     /// For receivers and subscribers.
     events: Vec<Event>,
     /// Whether to wake the tasks that wait for the end of a use.
@@ -139,7 +139,7 @@ impl Driver {
         runner: Runner,
         config: Config,
         initial: Option<Token>,
-        settings: Settings,
+        settings: RulesSettings,
     ) -> Arc<Self> {
         let seed = RandomState::new().hash_one("the jitter of this session");
         let mut rules = Rules::new(settings, seed);
@@ -159,7 +159,7 @@ impl Driver {
             state: Mutex::new(DriverState {
                 rules,
                 job: None,
-                retire: None,
+                background_logout: None,
                 candidate: None,
                 previous: initial,
                 leases: Vec::new(),
@@ -180,7 +180,7 @@ impl Driver {
         driver
     }
 
-    /// Applies one event, publishes the new state, and launches the job that it
+    /// Applies one event, publishes the new state, and launches the tasks that it
     /// started. Returns the event's answer and a wait for the running
     /// job, which misses nothing that happens after this event.
     fn step<T>(
@@ -223,8 +223,8 @@ impl Driver {
         for event in &after.events {
             trace::event(self.name(), event);
         }
-        for (job, launch, spec) in after.launches {
-            self.launch(job, launch, spec);
+        for (task, launch, spec) in after.launches {
+            self.launch(task, launch, spec);
         }
         self.emitter.send();
         if after.has_released {
@@ -235,7 +235,7 @@ impl Driver {
     }
 
     /// Updates the published token, and prepares what the rules have started.
-    fn publish(self: &Arc<Self>, state: &mut DriverState) -> Vec<(Arc<Job>, Launch, JobSpec)> {
+    fn publish(self: &Arc<Self>, state: &mut DriverState) -> Vec<(Arc<Task>, Launch, TaskSpec)> {
         self.settle_candidate(state);
         if state.rules.signal().is_none() && self.published.load().is_some() {
             self.unpublish(state);
@@ -249,9 +249,9 @@ impl Driver {
         let mut launches = Vec::new();
         while let Some(launch) = state.rules.take_launch() {
             let spec = self.spec(state, launch);
-            let job = Arc::new(Job::new(self.clock.suspended()));
-            *state.running(launch) = Some(job.clone());
-            launches.push((job, launch, spec));
+            let task = Arc::new(Task::new(self.clock.slept()));
+            *state.running(launch) = Some(task.clone());
+            launches.push((task, launch, spec));
         }
         self.arm_timer(state);
         self.set_signal(state);

@@ -4,11 +4,11 @@ use std::future::poll_fn;
 use std::sync::Arc;
 
 use super::Driver;
-use super::job::{Wait, WaitResult};
 use super::published::Published;
+use super::task::{Wait, WaitResult};
 use super::wait::AcquireToken;
 use crate::error::{Error, ErrorKind};
-use crate::session::rules::{Rules, Start, Timestamp};
+use crate::session::rules::{JobStart, Rules, Timestamp};
 use crate::token::Token;
 
 impl Driver {
@@ -49,7 +49,7 @@ impl Driver {
             state.rules.logout(now);
             state.previous = None;
         });
-        let mut job = wait.map(Wait::into_job);
+        let mut job = wait.map(Wait::into_task);
         if let Some(job) = &job {
             job.call_off();
         }
@@ -73,12 +73,12 @@ impl Driver {
     /// result of the login.
     async fn run_login(
         self: &Arc<Self>,
-        mut event: impl FnMut(&mut Rules, Timestamp) -> Start,
+        mut event: impl FnMut(&mut Rules, Timestamp) -> JobStart,
     ) -> Result<(), Error> {
         loop {
             let now = self.now();
             match self.step(|state, _| event(&mut state.rules, now)) {
-                (Start::Started | Start::Join, Some(wait)) => {
+                (JobStart::Started | JobStart::Join, Some(wait)) => {
                     self.not_nested()?;
                     match wait.await {
                         Some(WaitResult::Refreshed | WaitResult::Unchanged) => return Ok(()),
@@ -87,14 +87,17 @@ impl Driver {
                         // event returns the error, or logs in anew.
                         Some(
                             WaitResult::LoggedOut(_)
-                            | WaitResult::Retired(_)
+                            | WaitResult::BackgroundLogout(_)
                             | WaitResult::PasswordChange(_)
                             | WaitResult::LogInFirst { .. },
                         )
                         | None => {}
                     }
                 }
-                (Start::Busy | Start::Started | Start::Join | Start::NeedsToken, wait) => {
+                (
+                    JobStart::Busy | JobStart::Started | JobStart::Join | JobStart::NeedsToken,
+                    wait,
+                ) => {
                     // A refusal is shared: the same password is not sent once more.
                     if let Some(WaitResult::Failed(error)) = self.wait_for_another(wait).await?
                         && error.kind() == ErrorKind::Refused
@@ -102,7 +105,7 @@ impl Driver {
                         return Err(error);
                     }
                 }
-                (Start::Fail(error), _) => return Err(error),
+                (JobStart::Fail(error), _) => return Err(error),
             }
         }
     }

@@ -247,7 +247,7 @@ impl Driver {
                     state.rules.rolled(lifetime, before, sent, now);
                     let was_offered = state.previous.is_some();
                     self.publish_token(state, next.of_generation(generation));
-                    // A lost login may have used up the provider's data. The
+                    // A login without an answer may have used up the provider's data. The
                     // rolled value does not bring it back.
                     if !was_offered {
                         state.previous = None;

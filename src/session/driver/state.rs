@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use super::events::Emitter;
-use super::job::Job;
 use super::published::{Lease, Published, Retired, WeakLeases, users};
 use super::stats::Counters;
+use super::task::Task;
 use super::timer::Timer;
 use crate::provider::{Challenge, PasswordChange};
 use crate::session::rules::{Event, Launch, Rules};
@@ -14,9 +14,9 @@ use crate::token::Token;
 /// The state that the lock guards.
 pub(super) struct DriverState {
     pub(super) rules: Rules,
-    pub(super) job: Option<Arc<Job>>,
+    pub(super) job: Option<Arc<Task>>,
     /// The running logout of a replaced token, beside the job.
-    pub(super) retire: Option<Arc<Job>>,
+    pub(super) background_logout: Option<Arc<Task>>,
     /// A newer token that is not published yet.
     pub(super) candidate: Option<Lease>,
     /// The token of the newest login, for providers that extend or exchange it.
@@ -116,17 +116,20 @@ impl DriverState {
         events
     }
 
-    /// Returns the place of the running job, or of the logout beside it.
-    pub(super) fn running(&mut self, launch: Launch) -> &mut Option<Arc<Job>> {
+    /// Returns the place of the running job, or of the background logout.
+    pub(super) fn running(&mut self, launch: Launch) -> &mut Option<Arc<Task>> {
         match launch {
             Launch::Job(_) => &mut self.job,
-            Launch::Retire { .. } => &mut self.retire,
+            Launch::BackgroundLogout { .. } => &mut self.background_logout,
         }
     }
 
     /// Returns the replaced token whose logout is running.
-    pub(super) fn retiring(&self) -> Option<(Arc<Job>, Token)> {
-        let (job, generation) = self.retire.clone().zip(self.rules.retiring())?;
+    pub(super) fn logging_out(&self) -> Option<(Arc<Task>, Token)> {
+        let (job, generation) = self
+            .background_logout
+            .clone()
+            .zip(self.rules.logging_out())?;
         Some((job, self.retired(generation)))
     }
 
@@ -151,9 +154,9 @@ impl DriverState {
     /// Returns the tokens that a logout is to end, without the one whose logout is
     /// running.
     pub(super) fn ending(&self) -> Vec<Token> {
-        let retiring = self.rules.retiring();
+        let logging_out = self.rules.logging_out();
         let ending = self.rules.ending().into_iter();
-        let ending = ending.filter(|generation| Some(*generation) != retiring);
+        let ending = ending.filter(|generation| Some(*generation) != logging_out);
         ending.map(|generation| self.retired(generation)).collect()
     }
 }

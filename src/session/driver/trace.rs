@@ -27,7 +27,7 @@ mod on {
             Launch::Job(JobKind::Login { reason, .. }) => debug_span!("login", session, ?reason),
             Launch::Job(JobKind::Logout) => debug_span!("logout", session),
             Launch::Job(JobKind::ChangePassword) => debug_span!("change_password", session),
-            Launch::Retire { generation } => debug_span!("retire", session, generation),
+            Launch::BackgroundLogout { generation } => debug_span!("retire", session, generation),
         });
         task.instrument(span.unwrap_or_else(Span::none))
     }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use super::Driver;
-use super::job::{Wait, WaitResult};
 use super::published::{Lease, WaitTimer};
+use super::task::{Wait, WaitResult};
 use crate::error::{Error, ErrorKind};
 use crate::origin::Target;
 use crate::provider::Challenge;
@@ -50,7 +50,7 @@ impl AcquireToken {
                             WaitResult::Refreshed
                             | WaitResult::Unchanged
                             | WaitResult::LoggedOut(_)
-                            | WaitResult::Retired(_)
+                            | WaitResult::BackgroundLogout(_)
                             | WaitResult::PasswordChange(_)
                             | WaitResult::LogInFirst { .. },
                         )
@@ -102,7 +102,7 @@ impl AwaitRefresh {
                 Some(
                     WaitResult::Refreshed
                     | WaitResult::LoggedOut(_)
-                    | WaitResult::Retired(_)
+                    | WaitResult::BackgroundLogout(_)
                     | WaitResult::PasswordChange(_)
                     | WaitResult::LogInFirst { .. },
                 )

@@ -8,7 +8,7 @@ use crate::reauth::ReauthFailure;
 
 /// The settings of a session, fixed when it is created.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Settings {
+pub(crate) struct RulesSettings {
     /// Whether the credentials come from a source, which may yield others later.
     pub(crate) has_source: bool,
     /// Whether the token is refreshed even if no request uses it.
@@ -22,7 +22,7 @@ pub(crate) struct Settings {
     pub(crate) single_session: bool,
 }
 
-/// A job: a session runs one at a time.
+/// A job. A session runs one at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum JobKind {
     Login { reason: Reason, kind: LoginKind },
@@ -35,7 +35,7 @@ pub(crate) enum JobKind {
 pub(crate) enum Launch {
     Job(JobKind),
     /// The logout of one replaced token. It runs beside the jobs, one at a time.
-    Retire {
+    BackgroundLogout {
         generation: u64,
     },
 }
@@ -72,7 +72,7 @@ pub(crate) enum OnRejection {
 
 /// The answer to an operation that needs a job of its own.
 #[derive(Debug)]
-pub(crate) enum Start {
+pub(crate) enum JobStart {
     /// The job was started.
     Started,
     /// The running job does the same: its result is the operation's result.

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use super::cooldown::doubled;
-use super::current::Current;
+use super::current::CurrentToken;
 use super::time::Timestamp;
 use crate::origin::Target;
 
@@ -17,7 +17,7 @@ const NEXT_TRY: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Debug)]
 pub(super) struct Candidate {
-    pub(super) token: Current,
+    pub(super) token: CurrentToken,
     /// How many requests were rejected with it.
     pub(super) rejections: u32,
     /// The target that rejected it last.
@@ -27,7 +27,7 @@ pub(super) struct Candidate {
 }
 
 impl Candidate {
-    pub(super) fn new(token: Current) -> Self {
+    pub(super) fn new(token: CurrentToken) -> Self {
         Self {
             token,
             rejections: 0,

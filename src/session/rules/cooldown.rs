@@ -90,7 +90,7 @@ impl Cooldowns {
     }
 
     /// A token was rejected: reports acceptances for the next ten seconds.
-    pub(super) fn watch(&mut self, now: Timestamp) {
+    pub(super) fn report_acceptances(&mut self, now: Timestamp) {
         let until = now + RECENTLY;
         match &mut self.window {
             Some(window) => window.until = until,
@@ -128,7 +128,7 @@ impl Cooldowns {
 
     /// `target` has rejected a token, and then its successor or the same one again.
     pub(super) fn unhelpful(&mut self, target: Target, now: Timestamp) {
-        self.watch(now);
+        self.report_acceptances(now);
         let mut state = self.take(target);
         if state.accepted.is_none_or(|at| at + RECENTLY < now) {
             let before = state.cooling.filter(|cooling| !cooling.is_forgotten(now));
@@ -360,7 +360,7 @@ mod tests {
         let mut cooldowns = Cooldowns::default();
         cooldowns.accepted(target(1), NOW);
         assert!(!cooldowns.are_reported());
-        cooldowns.watch(NOW);
+        cooldowns.report_acceptances(NOW);
         let mut reported = 0;
         for tenth in 0..200 {
             let at = NOW + Duration::from_millis(100) * tenth;

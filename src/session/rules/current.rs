@@ -1,13 +1,13 @@
 //! The token in use.
 
 use super::lifespan::Lifespan;
-use super::retirement::TokenRef;
+use super::replaced::TokenRef;
 use super::time::Timestamp;
 use crate::origin::Target;
 
 /// The current token.
 #[derive(Clone, Debug)]
-pub(super) struct Current {
+pub(super) struct CurrentToken {
     pub(super) generation: u64,
     pub(super) lifespan: Lifespan,
     pub(super) state: TokenState,
@@ -15,7 +15,7 @@ pub(super) struct Current {
     pub(super) accepted: Option<Timestamp>,
 }
 
-impl Current {
+impl CurrentToken {
     pub(super) fn to_ref(&self) -> TokenRef {
         TokenRef::new(self.generation, self.lifespan.absolute_end())
     }

@@ -1,9 +1,9 @@
 //! Logout, close, password change, and the logouts of replaced tokens.
 
-use super::answer::{JobKind, Start};
-use super::current::{Current, TokenState};
+use super::answer::{JobKind, JobStart};
+use super::current::{CurrentToken, TokenState};
 use super::event::{Event, TokenEnd};
-use super::retirement::{LogoutOutcome, RejectedBy, TokenRef};
+use super::replaced::{LogoutOutcome, RejectedBy, TokenRef};
 use super::time::Timestamp;
 use super::{Phase, Rules};
 use crate::error::{Error, ErrorKind};
@@ -14,12 +14,12 @@ const MAX_ENDING: usize = 64;
 
 impl Rules {
     /// A caller asks for a password change.
-    pub(crate) fn change_password(&mut self, now: Timestamp) -> Start {
+    pub(crate) fn change_password(&mut self, now: Timestamp) -> JobStart {
         if self.closed || !self.is_open() {
-            return Start::Fail(self.session_over());
+            return JobStart::Fail(self.session_over());
         }
         if self.job.is_some() {
-            return Start::Busy;
+            return JobStart::Busy;
         }
         self.expire(now);
         // After an expired password there is no token: the provider may change the
@@ -28,15 +28,15 @@ impl Rules {
             .last_error()
             .is_some_and(|error| error.kind() == ErrorKind::PasswordExpired);
         if !self.is_usable() && !has_expired {
-            return Start::NeedsToken;
+            return JobStart::NeedsToken;
         }
         self.start(JobKind::ChangePassword, now);
-        Start::Started
+        JobStart::Started
     }
 
     /// The running password change has ended.
     pub(crate) fn password_change_landed(&mut self, outcome: Result<(), Error>, now: Timestamp) {
-        self.retirement.change_landed();
+        self.replaced.change_landed();
         let (_, elapsed) = self.finish_job(now);
         // Not a use of the token if the server was not asked. A candidate that was
         // published meanwhile counts as used too.
@@ -67,7 +67,7 @@ impl Rules {
 
     /// The running password change has sent nothing: a login must come first.
     pub(crate) fn password_change_put_off(&mut self, now: Timestamp) {
-        self.retirement.change_landed();
+        self.replaced.change_landed();
         self.finish_job(now);
         self.resume(now);
     }
@@ -85,7 +85,7 @@ impl Rules {
             self.end_at_logout(current.to_ref());
         }
         self.end_candidate();
-        self.ending.extend(self.retirement.end());
+        self.ending.extend(self.replaced.end());
         self.end_leftovers(now);
     }
 
@@ -131,7 +131,7 @@ impl Rules {
     }
 
     /// The running logout of a replaced token has ended.
-    pub(crate) fn retire_landed(&mut self, logout: LogoutOutcome, now: Timestamp) {
+    pub(crate) fn background_logout_landed(&mut self, logout: LogoutOutcome, now: Timestamp) {
         let mut ending = self.ending.iter();
         let ended = match ending.position(|token| token.logging_out) {
             // The session was logged out meanwhile.
@@ -146,7 +146,7 @@ impl Rules {
                     None
                 }
             },
-            None => self.retirement.landed(logout, now, &mut self.rng),
+            None => self.replaced.landed(logout, now, &mut self.rng),
         };
         if let Some((generation, end)) = ended {
             self.ended(generation, end);
@@ -154,20 +154,20 @@ impl Rules {
     }
 
     /// Returns the replaced token whose logout is running.
-    pub(crate) fn retiring(&self) -> Option<u64> {
+    pub(crate) fn logging_out(&self) -> Option<u64> {
         let ending = self.ending.iter().find(|token| token.logging_out);
         let ending = ending.map(|token| token.generation);
-        ending.or_else(|| self.retirement.logging_out())
+        ending.or_else(|| self.replaced.logging_out())
     }
 
     /// No user of the replaced token of this generation is left.
     pub(crate) fn released(&mut self, generation: u64) {
-        self.retirement.released(generation);
+        self.replaced.released(generation);
     }
 
     /// A login has yielded the replaced token of this generation again.
     pub(crate) fn reused(&mut self, generation: u64) {
-        if self.retirement.reused(generation) {
+        if self.replaced.reused(generation) {
             self.ended(generation, TokenEnd::Continued);
         }
     }
@@ -184,7 +184,7 @@ impl Rules {
         self.ending.clear();
         left.extend(current);
         // Including one whose logout is running: its result will not be known.
-        left.extend(self.retirement.abandon());
+        left.extend(self.replaced.abandon());
         let end = match self.settings.logout_ends {
             LogoutEnds::Nothing => TokenEnd::Discarded,
             LogoutEnds::Token | LogoutEnds::User => TokenEnd::Abandoned,
@@ -195,25 +195,25 @@ impl Rules {
     }
 
     /// Returns whether every replaced token is accounted for.
-    pub(crate) fn has_retired_all(&self) -> bool {
-        self.retirement.is_done()
+    pub(crate) fn has_settled_replaced(&self) -> bool {
+        self.replaced.is_done()
     }
 
     /// Returns whether the rules refer to this token, although it is not the current
     /// one.
     pub(crate) fn is_retired(&self, generation: u64) -> bool {
         let mut ending = self.ending.iter();
-        ending.any(|token| token.generation == generation) || self.retirement.contains(generation)
+        ending.any(|token| token.generation == generation) || self.replaced.contains(generation)
     }
 
     /// Returns whether the rules wait for the last use of that replaced token.
     pub(crate) fn is_waiting_for(&self, generation: u64) -> bool {
-        self.retirement.is_waiting_for(generation)
+        self.replaced.is_waiting_for(generation)
     }
 
     /// Returns whether the rules wait for the last use of any replaced token.
     pub(crate) fn is_waiting_for_release(&self) -> bool {
-        self.retirement.is_waiting()
+        self.replaced.is_waiting()
     }
 
     /// Returns the tokens that a logout of the session is to end, or that the
@@ -250,7 +250,7 @@ impl Rules {
     }
 
     /// A token is replaced by a newer one.
-    pub(super) fn replace(&mut self, replaced: &Current, continues: bool) {
+    pub(super) fn replace(&mut self, replaced: &CurrentToken, continues: bool) {
         let token = replaced.to_ref();
         let end = match (replaced.state, self.settings.logout_ends) {
             _ if continues => TokenEnd::Continued,
@@ -260,18 +260,18 @@ impl Rules {
             (TokenState::Good, LogoutEnds::Nothing) => TokenEnd::Discarded,
             (TokenState::Good, LogoutEnds::User) => TokenEnd::Abandoned,
             (TokenState::Suspended(by), LogoutEnds::Token) if replaced.accepted.is_some() => {
-                return self.retire(token, Some(RejectedBy(by)));
+                return self.keep_replaced(token, Some(RejectedBy(by)));
             }
             (TokenState::Good | TokenState::Suspended(_), LogoutEnds::Token) => {
-                return self.retire(token, None);
+                return self.keep_replaced(token, None);
             }
         };
         self.ended(token.generation, end);
     }
 
-    pub(super) fn retire(&mut self, token: TokenRef, rejection: Option<RejectedBy>) {
+    pub(super) fn keep_replaced(&mut self, token: TokenRef, rejection: Option<RejectedBy>) {
         let in_change = self.is_changing_password();
-        let given_up = self.retirement.add(token, rejection, in_change);
+        let given_up = self.replaced.add(token, rejection, in_change);
         self.give_up(given_up);
     }
 

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use super::answer::{Acquire, JobKind, LoginKind, LoginOutcome, NewToken, Signal, Start};
+use super::answer::{Acquire, JobKind, JobStart, LoginKind, LoginOutcome, NewToken, Signal};
 use super::backoff::LONGEST_RETRY_AFTER;
 use super::candidate::Candidate;
-use super::current::{Current, TokenState};
+use super::current::{CurrentToken, TokenState};
 use super::event::{Event, TokenEnd};
 use super::lifespan::{Lifespan, Lifetimes, end_of};
-use super::retirement::TokenRef;
+use super::replaced::TokenRef;
 use super::time::Timestamp;
 use super::{LoginBlock, Rules, RunningJob};
 use crate::error::{Error, ErrorKind};
@@ -83,29 +83,31 @@ impl Rules {
 
     /// An operator asks for one login, whatever happened before. `logouts` is
     /// the number of logouts at the time of the call: a later one wins.
-    pub(crate) fn login(&mut self, logouts: u32, now: Timestamp) -> Start {
+    pub(crate) fn login(&mut self, logouts: u32, now: Timestamp) -> JobStart {
         if self.closed || logouts < self.logouts {
-            return Start::Fail(self.session_over());
+            return JobStart::Fail(self.session_over());
         }
         match self.job_kind() {
             // Not after a logout: the token of that login is not to be used.
             Some(JobKind::Login {
                 kind: LoginKind::Forced,
                 ..
-            }) if self.is_open() => Start::Join,
-            Some(JobKind::Login { .. } | JobKind::Logout | JobKind::ChangePassword) => Start::Busy,
+            }) if self.is_open() => JobStart::Join,
+            Some(JobKind::Login { .. } | JobKind::Logout | JobKind::ChangePassword) => {
+                JobStart::Busy
+            }
             None => {
                 self.reopen();
                 self.start_login(Reason::Requested, LoginKind::Forced, now);
-                Start::Started
+                JobStart::Started
             }
         }
     }
 
     /// A caller asks for a new token, if a login may start now.
-    pub(crate) fn renew(&mut self, now: Timestamp) -> Start {
+    pub(crate) fn renew(&mut self, now: Timestamp) -> JobStart {
         if self.closed || !self.is_open() {
-            return Start::Fail(self.session_over());
+            return JobStart::Fail(self.session_over());
         }
         match &mut self.job {
             Some(RunningJob {
@@ -114,16 +116,16 @@ impl Rules {
                 ..
             }) => {
                 *is_requested = true;
-                return Start::Join;
+                return JobStart::Join;
             }
-            Some(_) => return Start::Busy,
+            Some(_) => return JobStart::Busy,
             None => {}
         }
         if let Some(error) = self.blocked(now) {
-            return Start::Fail(error);
+            return JobStart::Fail(error);
         }
         self.start_login(Reason::Requested, LoginKind::Usual, now);
-        Start::Started
+        JobStart::Started
     }
 
     /// A request that can be replayed is about to be sent. Returns the candidate if the
@@ -181,7 +183,7 @@ impl Rules {
                 self.settle_expired(new.continues || new.same);
                 // It continues the newest token, which may not be the current one.
                 let newest = self.newest;
-                let continues = |token: &Current| new.continues && token.generation == newest;
+                let continues = |token: &CurrentToken| new.continues && token.generation == newest;
                 let candidate = self.candidate.take();
                 if let Some(current) = self.current.take() {
                     self.replace(&current, continues(&current));
@@ -211,7 +213,7 @@ impl Rules {
     /// Returns whether a token that was refreshed ahead of time waits until it is proven,
     /// since the current one is good.
     fn is_kept_back(&self, new: NewToken, now: Timestamp) -> bool {
-        let is_good = |current: &Current| {
+        let is_good = |current: &CurrentToken| {
             let is_over = current.lifespan.ends().is_some_and(|ends| ends <= now);
             current.state == TokenState::Good && current.accepted.is_some() && !is_over
         };
@@ -255,7 +257,7 @@ impl Rules {
             self.cooldowns.refresh_failed();
         }
         let (reason, elapsed) = self.finish_job(now);
-        self.retirement.login_failed();
+        self.replaced.login_failed();
         if let Some(current) = &mut self.current {
             current.state = TokenState::Good;
         }
@@ -369,9 +371,9 @@ impl Rules {
         self.newest
     }
 
-    fn new_token(&mut self, lifetimes: Lifetimes, sent: Timestamp, now: Timestamp) -> Current {
+    fn new_token(&mut self, lifetimes: Lifetimes, sent: Timestamp, now: Timestamp) -> CurrentToken {
         self.newest += 1;
-        Current {
+        CurrentToken {
             generation: self.newest,
             lifespan: Lifespan::new(lifetimes, sent, now, &mut self.rng),
             state: TokenState::Good,
@@ -383,13 +385,13 @@ impl Rules {
     /// newest one, which has expired, the data of that is of no use any more.
     pub(super) fn settle_expired(&mut self, continues: bool) {
         let continued = continues.then_some(self.newest);
-        if continued.is_some_and(|newest| self.retirement.remove_expired(newest)) {
+        if continued.is_some_and(|newest| self.replaced.remove_expired(newest)) {
             self.ended(self.newest, TokenEnd::Continued);
         }
         match self.settings.logout_ends {
-            LogoutEnds::Token => self.retirement.end_expired(),
+            LogoutEnds::Token => self.replaced.end_expired(),
             LogoutEnds::Nothing | LogoutEnds::User => {
-                for left in self.retirement.take_expired() {
+                for left in self.replaced.take_expired() {
                     self.ended(left, TokenEnd::Abandoned);
                 }
             }
@@ -404,7 +406,7 @@ impl Rules {
             LogoutEnds::Nothing | LogoutEnds::User => {}
             LogoutEnds::Token => {
                 for token in std::mem::take(&mut self.ending) {
-                    self.retire(token, None);
+                    self.keep_replaced(token, None);
                 }
             }
         }

@@ -9,7 +9,7 @@
 //! | `ending` | logout, close, password change, and the logouts of replaced tokens |
 //! | `time`, `lifespan` | when a token expires and when it is refreshed ahead of that |
 //! | `cooldown` | how refreshes by rejection are bounded |
-//! | `retirement` | the replaced tokens that are still to be logged out |
+//! | `replaced` | the replaced tokens that are still to be logged out |
 //! | `backoff`, `rng` | delays after failures, with jitter |
 //! | `event` | the events that observers receive |
 
@@ -23,7 +23,7 @@ mod event;
 mod lifespan;
 mod login;
 mod rejection;
-mod retirement;
+mod replaced;
 mod rng;
 #[cfg(test)]
 mod tests;
@@ -33,12 +33,12 @@ use std::time::Duration;
 
 pub use answer::State;
 pub(super) use answer::{
-    Acquire, JobKind, Launch, LoginKind, LoginOutcome, NewToken, OnRejection, Settings, Signal,
-    Start,
+    Acquire, JobKind, JobStart, Launch, LoginKind, LoginOutcome, NewToken, OnRejection,
+    RulesSettings, Signal,
 };
 pub use event::{Event, TokenEnd};
 pub(super) use lifespan::Lifetimes;
-pub(super) use retirement::LogoutOutcome;
+pub(super) use replaced::LogoutOutcome;
 pub(crate) use time::Timestamp;
 
 use crate::error::{Error, ErrorKind};
@@ -47,8 +47,8 @@ use crate::provider::{LogoutEnds, Reason};
 use backoff::Backoff;
 use candidate::Candidate;
 use cooldown::Cooldowns;
-use current::{Current, TokenState};
-use retirement::{Retirement, TokenRef};
+use current::{CurrentToken, TokenState};
+use replaced::{ReplacedTokens, TokenRef};
 use rng::Rng;
 use time::BRIEFLY;
 
@@ -78,7 +78,8 @@ use time::BRIEFLY;
 ///   [`logout_landed`](Rules::logout_landed),
 ///   [`password_change_landed`](Rules::password_change_landed),
 ///   [`password_change_put_off`](Rules::password_change_put_off);
-/// - the end of the logout of a replaced token: [`retire_landed`](Rules::retire_landed);
+/// - the end of the logout of a replaced token:
+///   [`background_logout_landed`](Rules::background_logout_landed);
 /// - the last use of a replaced token: [`released`](Rules::released), and
 ///   [`reused`](Rules::reused) if a login yields it again;
 /// - time: [`tick`](Rules::tick).
@@ -104,8 +105,8 @@ use time::BRIEFLY;
 /// [`last_error`](Rules::last_error), [`errors`](Rules::errors),
 /// [`next_attempt`](Rules::next_attempt),
 /// [`logouts`](Rules::logouts), [`logout_result`](Rules::logout_result),
-/// [`ending`](Rules::ending), [`retiring`](Rules::retiring),
-/// [`has_retired_all`](Rules::has_retired_all) and
+/// [`ending`](Rules::ending), [`logging_out`](Rules::logging_out),
+/// [`has_settled_replaced`](Rules::has_settled_replaced) and
 /// [`is_waiting_for`](Rules::is_waiting_for).
 ///
 /// # Invariants
@@ -118,17 +119,17 @@ use time::BRIEFLY;
 ///   Both `wake` and `tick` derive from that list, so one timer is enough.
 #[derive(Clone, Debug)]
 pub(crate) struct Rules {
-    settings: Settings,
+    settings: RulesSettings,
     phase: Phase,
     /// Whether the session admits no new requests, for good.
     closed: bool,
-    current: Option<Current>,
+    current: Option<CurrentToken>,
     /// A newer token than the current one, which is not proven yet.
     // Boxed: there is seldom one.
     candidate: Option<Box<Candidate>>,
     job: Option<RunningJob>,
     /// Whether the logout of a replaced token is still to be launched.
-    retire: bool,
+    has_new_logout: bool,
     /// The newest generation.
     newest: u64,
     /// The reason of the next login, if there is no token.
@@ -149,7 +150,7 @@ pub(crate) struct Rules {
     /// Tokens that a logout of the session is to end.
     ending: Vec<TokenRef>,
     /// Tokens that were replaced.
-    retirement: Retirement,
+    replaced: ReplacedTokens,
     events: Vec<Event>,
 }
 
@@ -196,11 +197,11 @@ enum TimedAction {
     LoginAgain,
     /// A replaced token has expired, or counts as dead.
     EndReplaced,
-    /// A replaced token is logged out.
-    Retire,
+    /// The logout of a replaced token starts.
+    BackgroundLogout,
     /// The next accepted request is to be reported, or none is any more: after a
     /// rejection.
-    Watch,
+    ReportAcceptance,
 }
 
 /// Why no login may start now.
@@ -214,7 +215,7 @@ enum LoginBlock {
 
 impl Rules {
     /// Creates the rules of a new session. `seed` determines the jitter.
-    pub(crate) fn new(settings: Settings, seed: u64) -> Self {
+    pub(crate) fn new(settings: RulesSettings, seed: u64) -> Self {
         Self {
             settings,
             phase: Phase::Open,
@@ -222,7 +223,7 @@ impl Rules {
             current: None,
             candidate: None,
             job: None,
-            retire: false,
+            has_new_logout: false,
             newest: 0,
             next_login_reason: Reason::Initial,
             login_block: None,
@@ -233,7 +234,7 @@ impl Rules {
             deferred_rejection: None,
             logouts: 0,
             ending: Vec::new(),
-            retirement: Retirement::default(),
+            replaced: ReplacedTokens::default(),
             events: Vec::new(),
         }
     }
@@ -246,7 +247,7 @@ impl Rules {
         while let Some((_, action)) = self
             .timed_actions()
             .filter(|(at, _)| *at <= now)
-            .min_by_key(|(at, action)| (*action == TimedAction::Retire, *at))
+            .min_by_key(|(at, action)| (*action == TimedAction::BackgroundLogout, *at))
         {
             // Each action changes what is due next, so the loop ends.
             match action {
@@ -271,16 +272,16 @@ impl Rules {
                     let kind = LoginKind::Usual;
                     self.start(JobKind::Login { reason, kind }, now);
                 }
-                TimedAction::Watch => self.cooldowns.tick(now),
+                TimedAction::ReportAcceptance => self.cooldowns.tick(now),
                 TimedAction::EndReplaced => {
-                    for expired in self.retirement.expire(now) {
+                    for expired in self.replaced.expire(now) {
                         self.ended(expired, TokenEnd::Expired);
                     }
-                    for dead in self.retirement.take_dead(now) {
+                    for dead in self.replaced.take_dead(now) {
                         self.ended(dead, TokenEnd::Rejected);
                     }
                 }
-                TimedAction::Retire => self.retire = self.retirement.begin(now),
+                TimedAction::BackgroundLogout => self.has_new_logout = self.replaced.begin(now),
             }
         }
     }
@@ -319,7 +320,10 @@ impl Rules {
         let refreshes = wanted
             .zip(allowed)
             .map(|((at, action), allowed)| (at.max(allowed), action));
-        let retires = self.retirement.next().filter(|_| self.retiring().is_none());
+        let logout = self
+            .replaced
+            .next()
+            .filter(|_| self.logging_out().is_none());
         let actions = [
             expires.map(|at| (at, TimedAction::Expire)),
             candidate_expires.map(|at| (at, TimedAction::ExpireCandidate)),
@@ -327,11 +331,13 @@ impl Rules {
             candidate_due.map(|at| (at, TimedAction::PublishCandidate)),
             samples.map(|at| (at, TimedAction::SampleUse)),
             refreshes.filter(|_| may_log_in),
-            self.retirement
+            self.replaced
                 .next_end()
                 .map(|at| (at, TimedAction::EndReplaced)),
-            retires.map(|at| (at, TimedAction::Retire)),
-            self.cooldowns.next().map(|at| (at, TimedAction::Watch)),
+            logout.map(|at| (at, TimedAction::BackgroundLogout)),
+            self.cooldowns
+                .next()
+                .map(|at| (at, TimedAction::ReportAcceptance)),
         ];
         actions.into_iter().flatten()
     }
@@ -343,9 +349,9 @@ impl Rules {
             job.is_new = false;
             return Some(Launch::Job(job.kind));
         }
-        let is_new = std::mem::take(&mut self.retire);
-        let generation = self.retiring().filter(|_| is_new)?;
-        Some(Launch::Retire { generation })
+        let is_new = std::mem::take(&mut self.has_new_logout);
+        let generation = self.logging_out().filter(|_| is_new)?;
+        Some(Launch::BackgroundLogout { generation })
     }
 
     /// Takes the events since the last call.
@@ -498,11 +504,11 @@ impl Rules {
 
     /// A token has expired. Its data may still be good for the next login, and is logged
     /// out otherwise.
-    fn expired(&mut self, token: &Current) {
+    fn expired(&mut self, token: &CurrentToken) {
         match self.settings.logout_ends {
             LogoutEnds::Token | LogoutEnds::User if token.lifespan.has_data => {
                 let in_change = self.is_changing_password();
-                let given_up = self.retirement.add_expired(token.to_ref(), in_change);
+                let given_up = self.replaced.add_expired(token.to_ref(), in_change);
                 self.give_up(given_up);
             }
             LogoutEnds::Nothing | LogoutEnds::Token | LogoutEnds::User => {

@@ -41,7 +41,7 @@ impl Rules {
                 }
             }
             Some(_) => {
-                self.cooldowns.watch(now);
+                self.cooldowns.report_acceptances(now);
                 self.current_rejected(generation, target, now)
             }
             // `Session::reject`: no request waits for a token.
@@ -69,7 +69,7 @@ impl Rules {
         };
         if may_replace && self.candidate.is_some() {
             if let Some(target) = target {
-                self.retirement.unhelpful(target);
+                self.replaced.unhelpful(target);
             }
             self.suspend(target);
             self.publish_candidate();
@@ -96,7 +96,7 @@ impl Rules {
         let accepted = self.current.as_ref().and_then(|current| current.accepted);
         if self.cooldowns.spend(accepted.is_some(), now) {
             if let Some(target) = target {
-                self.retirement.unhelpful(target);
+                self.replaced.unhelpful(target);
             }
             self.start_login(Reason::Rejected, LoginKind::Usual, now);
             self.suspend(target);
@@ -123,7 +123,7 @@ impl Rules {
     /// A replay was rejected too.
     pub(crate) fn replay_rejected(&mut self, target: Target, now: Timestamp) {
         self.cooldowns.unhelpful(target, now);
-        self.retirement.unhelpful(target);
+        self.replaced.unhelpful(target);
         if let Some(candidate) = &mut self.candidate {
             candidate.unhelpful(target, now);
         }
@@ -161,7 +161,7 @@ impl Rules {
             current.accepted = Some(now);
             self.cooldowns.proven();
         }
-        for dead in self.retirement.proven(generation, target, now) {
+        for dead in self.replaced.proven(generation, target, now) {
             self.ended(dead, TokenEnd::Rejected);
         }
     }

@@ -11,8 +11,8 @@ use crate::credentials::account::{ChangeAnswer, Password};
 use crate::credentials::shared_account::{ChangeStep, OpenAccount};
 use crate::error::{Error, ErrorKind};
 use crate::provider::{PasswordChange, PasswordContext, ProviderError, ProviderErrorKind, Storage};
-use crate::session::driver::job::Job;
 use crate::session::driver::nesting;
+use crate::session::driver::task::Task;
 use crate::token::Token;
 
 /// Why a password was not changed.
@@ -32,29 +32,29 @@ impl<E: Into<Error>> From<E> for ChangeFailure {
     }
 }
 
-/// Returns the error of a password change whose job was dropped after its
+/// Returns the error of a password change whose task was dropped after its
 /// provider was called, or before.
-pub(crate) fn lost_change(lost: Error, sent: Option<Instant>) -> Error {
+pub(crate) fn unfinished_change(error: Error, sent: Option<Instant>) -> Error {
     match sent {
-        Some(_) => ProviderError::uncertain(lost).into(),
-        None => lost,
+        Some(_) => ProviderError::uncertain(error).into(),
+        None => error,
     }
 }
 
 /// Changes the password. Without a source the provider knows the current one.
 pub(super) async fn change_password(
     runner: &Runner,
-    job: &Job,
+    task: &Task,
     token: Option<Token>,
     change: PasswordChange,
 ) -> Result<(), ChangeFailure> {
     let Some(source) = runner.provider.source() else {
-        job.on_send();
+        task.on_send();
         let context = PasswordContext::of(&change);
-        ask(runner, job, context, token.as_ref(), runner.deadline()).await?;
+        ask(runner, task, context, token.as_ref(), runner.deadline()).await?;
         return Ok(());
     };
-    let mut account = open(runner, job, source).await?;
+    let mut account = open(runner, task, source).await?;
     may_keep(&account, &change)?;
     if nesting::is_nested(account.identity()) {
         return Err(Error::new(ErrorKind::Recursive).into());
@@ -64,12 +64,12 @@ pub(super) async fn change_password(
     loop {
         let step = account.begin_change(&new);
         let then = |step: Result<_, _>| step.map_err(ProviderError::from);
-        let step = guarded(job, runner.store_deadline(), || step, then).await?;
+        let step = guarded(task, runner.store_deadline(), || step, then).await?;
         let (mut claimed, is_again) = match step {
             ChangeStep::Ask(claimed) => (claimed, false),
             ChangeStep::AskAgain(claimed) => (claimed, true),
             ChangeStep::Wait(blocker) => {
-                job.while_wanted(blocker.wait()).await?;
+                task.while_wanted(blocker.wait()).await?;
                 continue;
             }
             ChangeStep::AlreadyCurrent => return Ok(()),
@@ -84,10 +84,10 @@ pub(super) async fn change_password(
             Some(_) | None => context,
         };
         // Dropping the claim frees it.
-        job.is_wanted()?;
-        job.on_send();
+        task.is_wanted()?;
+        task.on_send();
         claimed.on_send();
-        let asked = ask(runner, job, context, token.as_ref(), claimed.deadline());
+        let asked = ask(runner, task, context, token.as_ref(), claimed.deadline());
         let outcome = nesting::scope(account.identity(), asked).await;
         let answer = match &outcome {
             Ok(()) => ChangeAnswer::Yes,
@@ -96,7 +96,7 @@ pub(super) async fn change_password(
         if answer == ChangeAnswer::Yes {
             account.on_success();
         }
-        let is_own = store(runner, job, account.land_change(claimed, answer)).await;
+        let is_own = store(runner, task, account.land_change(claimed, answer)).await;
         match outcome {
             Ok(()) if is_again => has_sent = true,
             Ok(()) => return Ok(()),
@@ -117,7 +117,7 @@ pub(super) async fn change_password(
 /// Asks the server to change the password.
 async fn ask(
     runner: &Runner,
-    job: &Job,
+    task: &Task,
     context: PasswordContext,
     token: Option<&Token>,
     deadline: Instant,
@@ -134,10 +134,10 @@ async fn ask(
     let then = |changed: Result<_, ProviderError>| {
         Ok::<_, Error>(changed.map_err(|error| error.without(&secrets)))
     };
-    match guarded(job, deadline, call, then).await {
+    match guarded(task, deadline, call, then).await {
         Ok(changed) => changed,
         // The request may have been sent.
-        Err(lost) => Err(ProviderError::uncertain(lost)),
+        Err(error) => Err(ProviderError::uncertain(error)),
     }
 }
 

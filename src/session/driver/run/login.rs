@@ -8,8 +8,8 @@ use crate::credentials::account::{Verdict, Wanted};
 use crate::credentials::shared_account::LoginStep;
 use crate::error::{Error, ErrorKind};
 use crate::provider::{LoginContext, ProviderError, ProviderErrorKind, Reason};
-use crate::session::driver::job::Job;
 use crate::session::driver::nesting;
+use crate::session::driver::task::Task;
 use crate::token::Token;
 
 /// How soon it is checked whether somebody has corrected a password whose next login is
@@ -19,29 +19,29 @@ const RECHECK_EVERY: Duration = Duration::from_secs(10);
 /// Logs in. Without a source the provider logs in by itself.
 pub(super) async fn login(
     runner: &Runner,
-    job: &Job,
+    task: &Task,
     context: LoginContext,
     previous: Option<Token>,
 ) -> Result<Token, Error> {
     let Some(source) = runner.provider.source() else {
         let secrets = previous.as_ref().map(Token::secrets).unwrap_or_default();
         let context = replacing(context, previous.clone());
-        job.on_send();
+        task.on_send();
         let call = || runner.provider.login(context);
         let then = |login: Result<Token, ProviderError>| {
             let token = login.map_err(|error| error.without(&secrets))?;
             Ok::<_, ProviderError>(token.with_data_of(previous.as_ref()))
         };
-        return guarded(job, runner.deadline(), call, then).await;
+        return guarded(task, runner.deadline(), call, then).await;
     };
-    login_with_password(runner, job, source, context, previous).await
+    login_with_password(runner, task, source, context, previous).await
 }
 
 /// Logs in with the passwords of the account, one after the other, until one is
 /// accepted or none may be sent.
 async fn login_with_password(
     runner: &Runner,
-    job: &Job,
+    task: &Task,
     source: &Source,
     context: LoginContext,
     previous: Option<Token>,
@@ -50,20 +50,20 @@ async fn login_with_password(
         true => Wanted::Forced,
         false => Wanted::Usual,
     };
-    let mut account = open(runner, job, source).await?;
+    let mut account = open(runner, task, source).await?;
     let mut has_sent = false;
     if nesting::is_nested(account.identity()) {
         return Err(Error::new(ErrorKind::Recursive));
     }
     loop {
-        job.is_wanted()?;
+        task.is_wanted()?;
         let step = account.begin_login(wanted);
         let then = |step: Result<_, _>| step.map_err(ProviderError::from);
-        let mut login = match guarded(job, runner.store_deadline(), || step, then).await? {
+        let mut login = match guarded(task, runner.store_deadline(), || step, then).await? {
             LoginStep::Send(login) => login,
             LoginStep::Wait(blocker) => {
                 // Not against the login timeout, which is for this session's login.
-                job.while_wanted(blocker.wait()).await?;
+                task.while_wanted(blocker.wait()).await?;
                 // Shares the verdict on the login that it waited for.
                 wanted = Wanted::Usual;
                 continue;
@@ -88,17 +88,17 @@ async fn login_with_password(
         let context = replacing(context.clone(), previous.clone());
         let (context, has_asked) = context.with_credentials(login.credentials()).tracking_use();
         // Dropping the claim frees it.
-        job.is_wanted()?;
+        task.is_wanted()?;
         has_sent = true;
         // A lifetime counts from the login that yielded the token.
-        job.on_send();
+        task.on_send();
         login.on_send();
         let call = || runner.provider.login(context);
         // Not an error yet: its kind is the verdict on the password.
         let then = |login: Result<_, ProviderError>| {
             Ok::<_, Error>(login.map_err(|error| error.without(&secrets)))
         };
-        let call = guarded(job, login.deadline(), call, then);
+        let call = guarded(task, login.deadline(), call, then);
         // Without the password the outcome says nothing about it, unless there was
         // nothing else to be refused.
         let is_about_it = || has_asked() || !offers_previous;
@@ -112,7 +112,7 @@ async fn login_with_password(
         let outcome = match outcome {
             Ok(Ok(token)) => Ok(token.with_data_of(previous.as_ref())),
             Ok(Err(error)) => Err(Error::from(error)),
-            Err(lost) => Err(lost),
+            Err(error) => Err(error),
         };
         match (&outcome, verdict) {
             (Ok(_), Verdict::Accepted) => account.on_success(),
@@ -121,7 +121,7 @@ async fn login_with_password(
             (_, Verdict::Unknown | Verdict::NotSent | Verdict::Locked)
             | (Ok(_), Verdict::Refused) => {}
         }
-        store(runner, job, account.land_login(login, verdict)).await;
+        store(runner, task, account.land_login(login, verdict)).await;
         match verdict {
             Verdict::Refused => wanted = Wanted::Usual,
             Verdict::Accepted | Verdict::Unknown | Verdict::NotSent | Verdict::Locked => {

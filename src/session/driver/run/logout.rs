@@ -10,21 +10,21 @@ use crate::credentials::Credentials;
 use crate::credentials::shared_account::CurrentCredentials;
 use crate::error::{Error, ErrorKind};
 use crate::provider::{LogoutContext, LogoutReason, ProviderError, ProviderErrorKind};
-use crate::session::driver::job::Job;
+use crate::session::driver::task::Task;
 use crate::session::rules::{LogoutOutcome, TokenEnd};
 use crate::token::Token;
 
 /// Logs out each of `tokens`. Returns which of them have ended, and the first error.
 pub(super) async fn logout_all(
     runner: &Arc<Runner>,
-    job: &Job,
+    task: &Task,
     tokens: Vec<Token>,
     reason: LogoutReason,
 ) -> (Vec<(u64, TokenEnd)>, Result<(), Error>) {
     let (mut ended, mut first) = (Vec::new(), Ok(()));
     for token in tokens {
         let generation = token.generation();
-        let outcome = logout(runner, job, token, reason).await;
+        let outcome = logout(runner, task, token, reason).await;
         if let Some(end) = outcome_of(&outcome).end() {
             ended.push((generation, end));
         }
@@ -36,7 +36,7 @@ pub(super) async fn logout_all(
 /// Logs `token` out. A dead token counts as logged out.
 pub(super) async fn logout(
     runner: &Arc<Runner>,
-    job: &Job,
+    task: &Task,
     token: Token,
     reason: LogoutReason,
 ) -> Result<LogoutOutcome, Error> {
@@ -68,7 +68,7 @@ pub(super) async fn logout(
             Err(error) => Err(error.without(&secrets)),
         }
     };
-    guarded(job, runner.deadline(), call, then).await
+    guarded(task, runner.deadline(), call, then).await
 }
 
 /// The passwords that a logout was given, to redact them from its error.

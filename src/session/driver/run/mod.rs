@@ -1,14 +1,15 @@
-//! Runs one job, or the logout of a replaced token beside it.
+//! Runs one job, or one background logout: the logout of a replaced token, beside the
+//! jobs.
 //!
 //! | file | contents |
 //! |---|---|
-//! | `mod` | a job to run, and how it ended |
+//! | `mod` | what a task is to do, and how it ended |
 //! | `runner` | calls the provider and the credential store: timeout, panic |
 //! | `login` | which passwords a login sends |
 //! | `logout` | the logouts of tokens |
 //! | `change_password` | a password change, and which password is in force after it |
 //!
-//! This module does not use the session. Each job yields a [`JobResult`], also after
+//! This module does not use the session. Each task yields a [`TaskResult`], also after
 //! a panic or a timeout of the provider.
 
 mod change_password;
@@ -20,10 +21,10 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-pub(super) use change_password::{ChangeFailure, lost_change};
+pub(super) use change_password::{ChangeFailure, unfinished_change};
 pub(crate) use runner::Runner;
 
-use super::job::Job;
+use super::task::Task;
 use crate::error::Error;
 use crate::provider::{Challenge, LoginContext, LogoutEnds, LogoutReason, PasswordChange, Reason};
 use crate::session::rules::{LoginKind, LogoutOutcome, TokenEnd};
@@ -32,8 +33,8 @@ use change_password::change_password;
 use login::login;
 use logout::{logout, logout_all, outcome_of};
 
-/// A job to run, with its arguments.
-pub(super) enum JobSpec {
+/// A job or a background logout to run, with its arguments.
+pub(super) enum TaskSpec {
     Login {
         reason: Reason,
         kind: LoginKind,
@@ -42,11 +43,11 @@ pub(super) enum JobSpec {
     },
     Logout {
         tokens: Vec<Token>,
-        /// A replaced token whose logout is running. If that fails, it is tried again.
-        retiring: Option<(Arc<Job>, Token)>,
+        /// The running background logout, and its token. If it fails, it is tried again.
+        logging_out: Option<(Arc<Task>, Token)>,
         reason: LogoutReason,
     },
-    Retire {
+    BackgroundLogout {
         token: Token,
     },
     ChangePassword {
@@ -56,8 +57,8 @@ pub(super) enum JobSpec {
     },
 }
 
-/// How a job ended.
-pub(super) enum JobResult {
+/// How a task ended.
+pub(super) enum TaskResult {
     Login {
         /// When the provider was called; `None` if it was not.
         sent: Option<Instant>,
@@ -68,11 +69,11 @@ pub(super) enum JobResult {
         ended: Vec<(u64, TokenEnd)>,
         outcome: Result<(), Error>,
     },
-    Retire(LogoutOutcome),
+    BackgroundLogout(LogoutOutcome),
     ChangePassword(Result<(), ChangeFailure>),
 }
 
-impl JobResult {
+impl TaskResult {
     /// Returns whether the logout of the login's token would end `current` too.
     pub(super) fn extends(&self, current: &Token) -> bool {
         match self {
@@ -81,16 +82,16 @@ impl JobResult {
             } => token.is_continuation() || token.repeats(current),
             Self::Login { .. }
             | Self::Logout { .. }
-            | Self::Retire(_)
+            | Self::BackgroundLogout(_)
             | Self::ChangePassword(_) => false,
         }
     }
 }
 
-/// Runs a job.
-pub(super) async fn run(runner: &Arc<Runner>, job: &Job, spec: JobSpec) -> JobResult {
+/// Runs a task.
+pub(super) async fn run(runner: &Arc<Runner>, task: &Task, spec: TaskSpec) -> TaskResult {
     match spec {
-        JobSpec::Login {
+        TaskSpec::Login {
             reason,
             kind,
             previous,
@@ -99,29 +100,29 @@ pub(super) async fn run(runner: &Arc<Runner>, job: &Job, spec: JobSpec) -> JobRe
             let context = LoginContext::new(reason)
                 .forced(kind == LoginKind::Forced)
                 .challenged(challenge);
-            let token = login(runner, job, context, previous).await;
-            let sent = job.sent();
-            JobResult::Login { sent, token }
+            let token = login(runner, task, context, previous).await;
+            let sent = task.sent();
+            TaskResult::Login { sent, token }
         }
-        JobSpec::Logout {
+        TaskSpec::Logout {
             mut tokens,
-            retiring,
+            logging_out,
             reason,
         } => {
-            if let Some((retire, token)) = retiring
-                && retire.has_retire_failed().await
+            if let Some((logout, token)) = logging_out
+                && logout.has_logout_failed().await
             {
                 tokens.push(token);
             }
-            let (ended, outcome) = logout_all(runner, job, tokens, reason).await;
-            JobResult::Logout { ended, outcome }
+            let (ended, outcome) = logout_all(runner, task, tokens, reason).await;
+            TaskResult::Logout { ended, outcome }
         }
-        JobSpec::Retire { token } => {
-            let outcome = logout(runner, job, token, LogoutReason::Replaced).await;
-            JobResult::Retire(outcome_of(&outcome))
+        TaskSpec::BackgroundLogout { token } => {
+            let outcome = logout(runner, task, token, LogoutReason::Replaced).await;
+            TaskResult::BackgroundLogout(outcome_of(&outcome))
         }
-        JobSpec::ChangePassword { token, change } => {
-            JobResult::ChangePassword(change_password(runner, job, token, change).await)
+        TaskSpec::ChangePassword { token, change } => {
+            TaskResult::ChangePassword(change_password(runner, task, token, change).await)
         }
     }
 }
@@ -130,8 +131,8 @@ pub(super) async fn run(runner: &Arc<Runner>, job: &Job, spec: JobSpec) -> JobRe
 /// its callers had been given its timeout as an error.
 pub(super) async fn end_unused(
     runner: &Arc<Runner>,
-    job: &Job,
-    result: JobResult,
+    task: &Task,
+    result: TaskResult,
     reason: LogoutReason,
 ) {
     let may_end = match runner.logout_ends {
@@ -140,11 +141,11 @@ pub(super) async fn end_unused(
         // It would end the tokens that are in use.
         LogoutEnds::User => reason != LogoutReason::Replaced,
     };
-    if let JobResult::Login {
+    if let TaskResult::Login {
         token: Ok(token), ..
     } = result
         && may_end
     {
-        let _ = logout(runner, job, token, reason).await;
+        let _ = logout(runner, task, token, reason).await;
     }
 }

@@ -1,4 +1,4 @@
-//! Calls the provider and the credential store for a job.
+//! Calls the provider and the credential store for a task.
 
 use std::future::{Future, poll_fn};
 use std::task::Poll;
@@ -14,13 +14,13 @@ use crate::error::{Error, ErrorKind};
 use crate::loom;
 use crate::provider::{ErasedProvider, LogoutEnds, ProviderError};
 use crate::session::driver::foreign::contained;
-use crate::session::driver::job::Job;
+use crate::session::driver::task::Task;
 use crate::session::driver::trace;
 
 /// Replaces a timeout that the clock cannot represent: about 30 years.
 const NEVER: Duration = Duration::from_secs(1_000_000_000);
 
-/// The parts of a session that its jobs use. They outlive the session if a job does.
+/// The parts of a session that its tasks use. They outlive the session if a task does.
 pub(crate) struct Runner {
     pub(in crate::session) provider: Box<dyn ErasedProvider>,
     pub(in crate::session) login_timeout: Duration,
@@ -64,12 +64,12 @@ impl Runner {
 
 /// Runs `call` until `deadline`, and `then` with its result. A panic counts as an error.
 pub(super) async fn guarded<T, E: Into<Error>, F: Future>(
-    job: &Job,
+    task: &Task,
     deadline: Instant,
     call: impl FnOnce() -> F,
     then: impl FnOnce(F::Output) -> Result<T, E>,
 ) -> Result<T, Error> {
-    job.set_deadline(Some(deadline));
+    task.set_deadline(Some(deadline));
     let panicked = || Error::new(ErrorKind::ProviderPanicked);
     let mut call = contained(|| Box::pin(call())).ok_or_else(panicked)?;
     // A call that has panicked is not polled again, so its state does not matter.
@@ -93,11 +93,11 @@ pub(super) async fn guarded<T, E: Into<Error>, F: Future>(
 
 pub(super) async fn open<'a>(
     runner: &'a Runner,
-    job: &Job,
+    task: &Task,
     source: &'a Source,
 ) -> Result<OpenAccount<'a>, Error> {
     guarded(
-        job,
+        task,
         runner.deadline(),
         || runner.open(source),
         |opened| opened,
@@ -109,10 +109,10 @@ pub(super) async fn open<'a>(
 /// stores it with its next record, so the failure changes nothing here.
 pub(super) async fn store<T>(
     runner: &Runner,
-    job: &Job,
+    task: &Task,
     stored: impl Future<Output = Result<T, SourceError>>,
 ) -> Option<T> {
     let then = |stored: Result<_, _>| stored.map_err(ProviderError::from);
-    let stored = guarded(job, runner.store_deadline(), || stored, then).await;
+    let stored = guarded(task, runner.store_deadline(), || stored, then).await;
     stored.inspect_err(trace::not_stored).ok()
 }

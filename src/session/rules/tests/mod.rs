@@ -14,7 +14,7 @@ use crate::reauth::ReauthFailure;
 const RECHECK_EVERY: Duration = Duration::from_secs(10);
 
 const NOW: Timestamp = Duration::from_secs(1000);
-const SETTINGS: Settings = Settings {
+const SETTINGS: RulesSettings = RulesSettings {
     has_source: true,
     tries_candidates: true,
     keep_alive: false,
@@ -25,13 +25,13 @@ const SETTINGS: Settings = Settings {
 const LOGOUT: Launch = Launch::Job(JobKind::Logout);
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// Lands a logout. The tokens in `left` may be tried again, those in `lost` may not, and
+/// Lands a logout. The tokens in `left` may be tried again, those in `abandoned` may not, and
 /// the others are logged out.
-fn logout_lands(rules: &mut Rules, left: &[u64], lost: &[u64], outcome: Result<(), Error>) {
-    let retiring = rules.retiring();
+fn logout_lands(rules: &mut Rules, left: &[u64], abandoned: &[u64], outcome: Result<(), Error>) {
+    let logging_out = rules.logging_out();
     let ending = rules.ending().into_iter();
-    let ended = ending.filter(|token| !left.contains(token) && retiring != Some(*token));
-    let ended = ended.map(|token| match lost.contains(&token) {
+    let ended = ending.filter(|token| !left.contains(token) && logging_out != Some(*token));
+    let ended = ended.map(|token| match abandoned.contains(&token) {
         true => (token, TokenEnd::Abandoned),
         false => (token, TokenEnd::LoggedOut),
     });
@@ -92,7 +92,8 @@ fn failed(kind: ErrorKind) -> Rules {
 fn launched(rules: &mut Rules) -> Option<(Reason, LoginKind)> {
     match rules.take_launch()? {
         Launch::Job(JobKind::Login { reason, kind }) => Some((reason, kind)),
-        Launch::Job(JobKind::Logout | JobKind::ChangePassword) | Launch::Retire { .. } => None,
+        Launch::Job(JobKind::Logout | JobKind::ChangePassword)
+        | Launch::BackgroundLogout { .. } => None,
     }
 }
 
@@ -226,12 +227,15 @@ fn a_login_that_was_asked_for_before_a_logout_does_not_undo_it() {
     let mut rules = live();
     rules.change_password(NOW);
     let before = rules.logouts();
-    assert!(matches!(rules.login(before, NOW), Start::Busy));
+    assert!(matches!(rules.login(before, NOW), JobStart::Busy));
     rules.logout(NOW);
     rules.password_change_landed(Ok(()), NOW);
     logout_lands(&mut rules, &[], &[], Ok(()));
-    assert!(matches!(rules.login(before, NOW), Start::Fail(_)));
-    assert!(matches!(rules.login(rules.logouts(), NOW), Start::Started));
+    assert!(matches!(rules.login(before, NOW), JobStart::Fail(_)));
+    assert!(matches!(
+        rules.login(rules.logouts(), NOW),
+        JobStart::Started
+    ));
 }
 
 #[test]
@@ -240,7 +244,7 @@ fn a_login_after_a_logout_does_not_share_one_from_before_it() {
     rules.login(0, NOW);
     rules.take_launch();
     rules.logout(NOW);
-    assert!(matches!(rules.login(1, NOW), Start::Busy));
+    assert!(matches!(rules.login(1, NOW), JobStart::Busy));
 }
 
 #[test]
@@ -337,7 +341,7 @@ fn while_no_login_may_start_a_rejection_waits_for_a_password_change() {
     let mut rules = live();
     rules.rejected(1, None, NOW);
     rules.login_failed(fails(ErrorKind::Refused), NOW);
-    assert!(matches!(rules.change_password(NOW), Start::Started));
+    assert!(matches!(rules.change_password(NOW), JobStart::Started));
     assert!(matches!(rules.rejected(1, None, NOW), OnRejection::Wait));
 }
 
@@ -347,7 +351,7 @@ fn only_a_login_is_told_as_one() {
     let mut rules = live_for_an_hour(SETTINGS);
     rules.renew(NOW);
     rules.login_failed(fails(ErrorKind::Unavailable), NOW);
-    assert!(matches!(rules.change_password(NOW), Start::Started));
+    assert!(matches!(rules.change_password(NOW), JobStart::Started));
     rules.tick(NOW + HOUR);
     assert_eq!(rules.state(), State::BackingOff);
 }
@@ -355,7 +359,7 @@ fn only_a_login_is_told_as_one() {
 #[test]
 fn without_a_source_refused_credentials_latch_for_good() {
     let mut rules = Rules::new(
-        Settings {
+        RulesSettings {
             has_source: false,
             ..SETTINGS
         },
@@ -366,19 +370,22 @@ fn without_a_source_refused_credentials_latch_for_good() {
     rules.login_failed(fails(ErrorKind::Refused), NOW);
     assert!(matches!(rules.acquire(NOW + HOUR), Acquire::Fail(_)));
     assert_eq!(launched(&mut rules), None);
-    assert!(matches!(rules.login(rules.logouts(), NOW), Start::Started));
+    assert!(matches!(
+        rules.login(rules.logouts(), NOW),
+        JobStart::Started
+    ));
     assert_eq!(
         launched(&mut rules),
         Some((Reason::Requested, LoginKind::Forced))
     );
     // Another operator shares it.
-    assert!(matches!(rules.login(rules.logouts(), NOW), Start::Join));
+    assert!(matches!(rules.login(rules.logouts(), NOW), JobStart::Join));
 }
 
 #[test]
 fn a_forced_login_that_finds_nobody_leaves_refused_credentials_refused() {
     let mut rules = Rules::new(
-        Settings {
+        RulesSettings {
             has_source: false,
             ..SETTINGS
         },
@@ -410,7 +417,7 @@ fn a_changed_password_opens_the_latch_and_a_failed_change_does_not() {
         let mut rules = live();
         rules.rejected(1, Some(target("/a")), NOW);
         rules.login_failed(fails(ErrorKind::Refused), NOW);
-        assert!(matches!(rules.change_password(NOW), Start::Started));
+        assert!(matches!(rules.change_password(NOW), JobStart::Started));
         rules.password_change_landed(outcome, NOW);
         let rejected = rules.rejected(1, Some(target("/a")), NOW);
         assert_eq!(matches!(rejected, OnRejection::Wait), opens);
@@ -518,7 +525,7 @@ fn a_token_is_proven_by_the_first_acceptance_and_reported_until_then() {
 
 #[test]
 fn an_acceptance_after_its_rejection_does_not_prove_a_token() {
-    let mut rules = live_for_an_hour(RETIRING);
+    let mut rules = live_for_an_hour(BY_TOKEN);
     rules.rejected(1, Some(target("/a")), NOW);
     rules.accepted(1, target("/b"), NOW, NOW);
     rules.login_landed(new_token(None), NOW);
@@ -678,15 +685,18 @@ fn a_login_opens_the_session_again() {
     rules.logout(NOW);
     rules.take_launch();
     assert!(
-        matches!(rules.login(rules.logouts(), NOW), Start::Busy),
+        matches!(rules.login(rules.logouts(), NOW), JobStart::Busy),
         "not beside the logout"
     );
     logout_lands(&mut rules, &[], &[], Ok(()));
     assert!(
-        matches!(rules.renew(NOW), Start::Fail(_)),
+        matches!(rules.renew(NOW), JobStart::Fail(_)),
         "a renewal does not"
     );
-    assert!(matches!(rules.login(rules.logouts(), NOW), Start::Started));
+    assert!(matches!(
+        rules.login(rules.logouts(), NOW),
+        JobStart::Started
+    ));
     assert_eq!(
         rules.login_landed(new_token(None), NOW),
         LoginOutcome::Publish { generation: 2 }
@@ -696,11 +706,11 @@ fn a_login_opens_the_session_again() {
 #[test]
 fn a_password_change_is_alone_and_does_not_hold_the_token() {
     let mut rules = live();
-    assert!(matches!(rules.change_password(NOW), Start::Started));
+    assert!(matches!(rules.change_password(NOW), JobStart::Started));
     assert!(matches!(rules.acquire(NOW), Acquire::Use));
-    assert!(matches!(rules.login(rules.logouts(), NOW), Start::Busy));
-    assert!(matches!(rules.renew(NOW), Start::Busy));
-    assert!(matches!(rules.change_password(NOW), Start::Busy));
+    assert!(matches!(rules.login(rules.logouts(), NOW), JobStart::Busy));
+    assert!(matches!(rules.renew(NOW), JobStart::Busy));
+    assert!(matches!(rules.change_password(NOW), JobStart::Busy));
     // A rejection meanwhile waits for it, and starts its renewal afterwards.
     assert!(matches!(
         rules.rejected(1, Some(target("/a")), NOW),
@@ -717,15 +727,15 @@ fn a_password_change_is_alone_and_does_not_hold_the_token() {
 
 #[test]
 fn a_password_is_changed_with_a_token_only() {
-    assert!(matches!(idle().change_password(NOW), Start::NeedsToken));
+    assert!(matches!(idle().change_password(NOW), JobStart::NeedsToken));
     let mut rules = live();
     rules.logout(NOW);
-    assert!(matches!(rules.change_password(NOW), Start::Fail(_)));
+    assert!(matches!(rules.change_password(NOW), JobStart::Fail(_)));
 }
 
 /// A session with the token of generation 1, which a request has carried and
 /// which lives for an hour.
-fn live_for_an_hour(settings: Settings) -> Rules {
+fn live_for_an_hour(settings: RulesSettings) -> Rules {
     let mut rules = Rules::new(settings, 1);
     rules.acquire(NOW);
     rules.take_launch().expect("a login");
@@ -741,11 +751,11 @@ fn due(rules: &Rules) -> Timestamp {
 }
 
 const AHEAD: (Reason, LoginKind) = (Reason::Expiring, LoginKind::Usual);
-const KEPT_ALIVE: Settings = Settings {
+const KEPT_ALIVE: RulesSettings = RulesSettings {
     keep_alive: true,
     ..SETTINGS
 };
-const RETIRING: Settings = Settings {
+const BY_TOKEN: RulesSettings = RulesSettings {
     logout_ends: LogoutEnds::Token,
     ..SETTINGS
 };
@@ -878,11 +888,11 @@ fn a_rejection_during_a_renewal_ahead_joins_it() {
 }
 
 #[test]
-fn a_renewal_ahead_waits_for_the_flight_under_way() {
+fn a_renewal_ahead_waits_for_the_running_job() {
     let mut rules = live_for_an_hour(SETTINGS);
     rules.on_use(NOW);
     let due = due(&rules);
-    assert!(matches!(rules.change_password(due), Start::Started));
+    assert!(matches!(rules.change_password(due), JobStart::Started));
     rules.take_launch();
     rules.tick(due);
     assert_eq!(launched(&mut rules), None);
@@ -903,7 +913,7 @@ fn ends(rules: &mut Rules) -> Vec<(u64, TokenEnd)> {
 
 /// A session whose token 1 was replaced by token 2, by somebody's wish. Token 2 is
 /// proven.
-fn renewed(settings: Settings, continues: bool) -> Rules {
+fn renewed(settings: RulesSettings, continues: bool) -> Rules {
     let mut rules = live_for_an_hour(settings);
     rules.renew(NOW);
     rules.take_launch();
@@ -918,24 +928,27 @@ fn renewed(settings: Settings, continues: bool) -> Rules {
 
 #[test]
 fn a_replaced_token_is_logged_out_once_nobody_uses_it() {
-    let mut rules = renewed(RETIRING, false);
+    let mut rules = renewed(BY_TOKEN, false);
     rules.tick(NOW);
     assert_eq!(rules.take_launch(), None);
     assert!(rules.is_waiting_for(1));
     rules.released(1);
     rules.tick(NOW);
-    assert_eq!(rules.take_launch(), Some(Launch::Retire { generation: 1 }));
-    assert!(!rules.has_retired_all());
-    rules.retire_landed(LogoutOutcome::Done, NOW);
+    assert_eq!(
+        rules.take_launch(),
+        Some(Launch::BackgroundLogout { generation: 1 })
+    );
+    assert!(!rules.has_settled_replaced());
+    rules.background_logout_landed(LogoutOutcome::Done, NOW);
     assert_eq!(ends(&mut rules), [(1, TokenEnd::LoggedOut)]);
-    assert!(rules.has_retired_all());
+    assert!(rules.has_settled_replaced());
 }
 
 #[test]
 fn a_replaced_token_is_not_logged_out_where_that_may_end_others() {
     for (settings, continues, end) in [
         (SETTINGS, false, TokenEnd::Abandoned),
-        (RETIRING, true, TokenEnd::Continued),
+        (BY_TOKEN, true, TokenEnd::Continued),
         (SETTINGS, true, TokenEnd::Continued),
     ] {
         let mut rules = renewed(settings, continues);
@@ -948,7 +961,7 @@ fn a_replaced_token_is_not_logged_out_where_that_may_end_others() {
 
 #[test]
 fn a_replaced_token_that_is_over_by_itself_is_not_logged_out() {
-    let mut rules = renewed(RETIRING, false);
+    let mut rules = renewed(BY_TOKEN, false);
     rules.released(1);
     rules.tick(NOW + HOUR);
     assert_eq!(rules.take_launch(), None);
@@ -957,15 +970,18 @@ fn a_replaced_token_that_is_over_by_itself_is_not_logged_out() {
 
 #[test]
 fn a_logout_that_fails_for_now_is_tried_again_and_at_last_given_up() {
-    let mut rules = renewed(RETIRING, false);
+    let mut rules = renewed(BY_TOKEN, false);
     rules.released(1);
     let mut now = NOW;
     let mut tries = 0;
     while let Some(at) = rules.wake() {
         now = now.max(at);
         rules.tick(now);
-        assert_eq!(rules.take_launch(), Some(Launch::Retire { generation: 1 }));
-        rules.retire_landed(LogoutOutcome::Postponed(None), now);
+        assert_eq!(
+            rules.take_launch(),
+            Some(Launch::BackgroundLogout { generation: 1 })
+        );
+        rules.background_logout_landed(LogoutOutcome::Postponed(None), now);
         tries += 1;
     }
     assert_eq!(tries, 8);
@@ -974,34 +990,37 @@ fn a_logout_that_fails_for_now_is_tried_again_and_at_last_given_up() {
 
 #[test]
 fn a_logout_that_fails_for_good_is_not_tried_again() {
-    let mut rules = renewed(RETIRING, false);
+    let mut rules = renewed(BY_TOKEN, false);
     rules.released(1);
     rules.tick(NOW);
     rules.take_launch();
-    rules.retire_landed(LogoutOutcome::Failed, NOW);
+    rules.background_logout_landed(LogoutOutcome::Failed, NOW);
     assert_eq!(ends(&mut rules), [(1, TokenEnd::Abandoned)]);
     assert_eq!(rules.wake(), None);
 }
 
 /// A session whose replaced token 1, which lives for an hour, is being logged out.
-fn retiring() -> Rules {
-    let mut rules = renewed(RETIRING, false);
+fn logging_out() -> Rules {
+    let mut rules = renewed(BY_TOKEN, false);
     rules.released(1);
     rules.tick(NOW);
-    assert_eq!(rules.take_launch(), Some(Launch::Retire { generation: 1 }));
+    assert_eq!(
+        rules.take_launch(),
+        Some(Launch::BackgroundLogout { generation: 1 })
+    );
     rules
 }
 
 #[test]
 fn a_replaced_token_that_expires_during_its_logout_ends_with_that() {
-    let mut rules = retiring();
+    let mut rules = logging_out();
     rules.tick(NOW + HOUR);
     assert_eq!(ends(&mut rules), []);
-    rules.retire_landed(LogoutOutcome::Done, NOW + HOUR);
+    rules.background_logout_landed(LogoutOutcome::Done, NOW + HOUR);
     assert_eq!(ends(&mut rules), [(1, TokenEnd::LoggedOut)]);
 
-    let mut rules = retiring();
-    rules.retire_landed(LogoutOutcome::Postponed(None), NOW + HOUR);
+    let mut rules = logging_out();
+    rules.background_logout_landed(LogoutOutcome::Postponed(None), NOW + HOUR);
     rules.tick(NOW + HOUR);
     assert_eq!(ends(&mut rules), [(1, TokenEnd::Expired)]);
 }
@@ -1013,31 +1032,31 @@ fn a_token_that_a_login_yields_again_during_its_logout_is_not_logged_out_again()
         (LogoutOutcome::Postponed(None), TokenEnd::Continued),
         (LogoutOutcome::Failed, TokenEnd::Continued),
     ] {
-        let mut rules = retiring();
+        let mut rules = logging_out();
         rules.reused(1);
         assert_eq!(ends(&mut rules), []);
-        rules.retire_landed(logout, NOW);
+        rules.background_logout_landed(logout, NOW);
         assert_eq!(ends(&mut rules), [(1, end)]);
         assert!(!rules.is_retired(1));
     }
 }
 
 /// A session whose replaced token 1 is being logged out, and that is logged out itself.
-fn logged_out_while_retiring() -> Rules {
-    let mut rules = retiring();
+fn logged_out_during_a_background_logout() -> Rules {
+    let mut rules = logging_out();
     rules.logout(NOW);
     assert_eq!(rules.take_launch(), Some(LOGOUT));
     assert_eq!(rules.ending(), [2, 1]);
-    assert_eq!(rules.retiring(), Some(1));
+    assert_eq!(rules.logging_out(), Some(1));
     rules
 }
 
 #[test]
 fn a_logout_takes_over_a_replaced_token_that_could_not_be_logged_out() {
     for failed in [LogoutOutcome::Postponed(None), LogoutOutcome::Failed] {
-        let mut rules = logged_out_while_retiring();
-        rules.retire_landed(failed, NOW);
-        assert_eq!((rules.ending(), rules.retiring()), (vec![2, 1], None));
+        let mut rules = logged_out_during_a_background_logout();
+        rules.background_logout_landed(failed, NOW);
+        assert_eq!((rules.ending(), rules.logging_out()), (vec![2, 1], None));
         logout_lands(&mut rules, &[], &[], Ok(()));
         let logged_out = TokenEnd::LoggedOut;
         assert_eq!(ends(&mut rules), [(2, logged_out), (1, logged_out)]);
@@ -1050,8 +1069,8 @@ fn a_logout_counts_a_replaced_token_once_that_is_being_logged_out() {
         (LogoutOutcome::Done, TokenEnd::LoggedOut),
         (LogoutOutcome::Nothing, TokenEnd::Discarded),
     ] {
-        let mut rules = logged_out_while_retiring();
-        rules.retire_landed(logout, NOW);
+        let mut rules = logged_out_during_a_background_logout();
+        rules.background_logout_landed(logout, NOW);
         assert_eq!(ends(&mut rules), [(1, end)]);
         assert_eq!(rules.ending(), [2]);
         logout_lands(&mut rules, &[], &[], Ok(()));
@@ -1061,7 +1080,7 @@ fn a_logout_counts_a_replaced_token_once_that_is_being_logged_out() {
 
 #[test]
 fn a_replaced_token_that_is_being_logged_out_is_waited_for_in_a_session_without_another() {
-    let mut rules = retiring();
+    let mut rules = logging_out();
     rules.logout(NOW);
     rules.take_launch();
     logout_lands(&mut rules, &[1], &[], Err(fails(ErrorKind::NoRuntime)));
@@ -1074,7 +1093,7 @@ fn a_replaced_token_that_is_being_logged_out_is_waited_for_in_a_session_without_
 
 #[test]
 fn a_login_after_a_logout_logs_no_replaced_token_out_twice() {
-    let mut rules = logged_out_while_retiring();
+    let mut rules = logged_out_during_a_background_logout();
     logout_lands(&mut rules, &[2, 1], &[], Err(fails(ErrorKind::NoRuntime)));
     rules.login(rules.logouts(), NOW);
     rules.take_launch();
@@ -1083,15 +1102,18 @@ fn a_login_after_a_logout_logs_no_replaced_token_out_twice() {
     rules.released(2);
     rules.tick(NOW);
     assert_eq!(rules.take_launch(), None, "one logout at a time");
-    rules.retire_landed(LogoutOutcome::Done, NOW);
+    rules.background_logout_landed(LogoutOutcome::Done, NOW);
     rules.tick(NOW);
-    assert_eq!(rules.take_launch(), Some(Launch::Retire { generation: 2 }));
+    assert_eq!(
+        rules.take_launch(),
+        Some(Launch::BackgroundLogout { generation: 2 })
+    );
 }
 
 #[test]
 fn jobs_run_beside_the_logout_of_a_replaced_token() {
-    let mut rules = retiring();
-    assert!(matches!(rules.change_password(NOW), Start::Started));
+    let mut rules = logging_out();
+    assert!(matches!(rules.change_password(NOW), JobStart::Started));
     rules.take_launch();
     rules.password_change_landed(Ok(()), NOW);
     assert!(matches!(
@@ -1103,14 +1125,14 @@ fn jobs_run_beside_the_logout_of_a_replaced_token() {
         Some((Reason::Rejected, LoginKind::Usual))
     );
     rules.take_events();
-    rules.retire_landed(LogoutOutcome::Done, NOW);
+    rules.background_logout_landed(LogoutOutcome::Done, NOW);
     assert_eq!(ends(&mut rules), [(1, TokenEnd::LoggedOut)]);
     assert!(rules.is_logging_in());
 }
 
 #[test]
 fn sixty_four_replaced_tokens_are_waited_for_and_the_oldest_is_given_up() {
-    let mut rules = live_for_an_hour(RETIRING);
+    let mut rules = live_for_an_hour(BY_TOKEN);
     for generation in 2..=66 {
         rules.renew(NOW);
         rules.take_launch();
@@ -1145,7 +1167,7 @@ fn sixty_four_failed_logouts_are_remembered_and_the_oldest_is_given_up() {
 
 /// A session whose token 1 was replaced by token 2, since `/a` rejected it.
 fn renewed_after_a_rejection() -> Rules {
-    let mut rules = Rules::new(RETIRING, 1);
+    let mut rules = Rules::new(BY_TOKEN, 1);
     rules.acquire(NOW);
     rules.take_launch();
     rules.login_landed(new_token(None), NOW);
@@ -1184,13 +1206,16 @@ fn a_token_is_logged_out_if_its_target_rejects_the_successor_that_another_has_pr
     rules.accepted(2, target("/b"), NOW, NOW);
     rules.replay_rejected(target("/a"), NOW);
     rules.tick(NOW);
-    assert_eq!(rules.take_launch(), Some(Launch::Retire { generation: 1 }));
-    rules.retire_landed(LogoutOutcome::Done, NOW);
+    assert_eq!(
+        rules.take_launch(),
+        Some(Launch::BackgroundLogout { generation: 1 })
+    );
+    rules.background_logout_landed(LogoutOutcome::Done, NOW);
     assert_eq!(ends(&mut rules), [(1, TokenEnd::LoggedOut)]);
 }
 
 /// A session whose token 1 is being refreshed ahead of time, which no rejection spoils.
-fn refreshing_ahead(settings: Settings) -> Rules {
+fn refreshing_ahead(settings: RulesSettings) -> Rules {
     let mut rules = live_for_an_hour(settings);
     rules.on_use(NOW);
     rules.accepted(1, target("/"), NOW, NOW);
@@ -1205,7 +1230,7 @@ fn refreshing_ahead(settings: Settings) -> Rules {
 
 #[test]
 fn a_token_that_was_refreshed_ahead_is_published_once_it_is_proven() {
-    let mut rules = refreshing_ahead(RETIRING);
+    let mut rules = refreshing_ahead(BY_TOKEN);
     let landed = rules.login_landed(new_token(None), NOW);
     assert_eq!(landed, LoginOutcome::Keep { generation: 2 });
     assert_eq!((rules.generation(), rules.candidate()), (Some(1), Some(2)));
@@ -1216,12 +1241,15 @@ fn a_token_that_was_refreshed_ahead_is_published_once_it_is_proven() {
     assert_eq!((rules.generation(), rules.candidate()), (Some(2), None));
     rules.released(1);
     rules.tick(NOW);
-    assert_eq!(rules.take_launch(), Some(Launch::Retire { generation: 1 }));
+    assert_eq!(
+        rules.take_launch(),
+        Some(Launch::BackgroundLogout { generation: 1 })
+    );
 }
 
 #[test]
 fn a_rejected_candidate_is_tried_again_later_and_later() {
-    let mut rules = refreshing_ahead(RETIRING);
+    let mut rules = refreshing_ahead(BY_TOKEN);
     rules.login_landed(new_token(None), NOW);
     let mut at = NOW;
     for delay in [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300] {
@@ -1238,23 +1266,23 @@ fn a_rejected_candidate_is_tried_again_later_and_later() {
 
 #[test]
 fn a_caller_who_asks_for_a_new_token_gets_it_at_once() {
-    let mut rules = refreshing_ahead(RETIRING);
-    assert!(matches!(rules.renew(NOW), Start::Join));
+    let mut rules = refreshing_ahead(BY_TOKEN);
+    assert!(matches!(rules.renew(NOW), JobStart::Join));
     let landed = rules.login_landed(new_token(None), NOW);
     assert_eq!(landed, LoginOutcome::Publish { generation: 2 });
 }
 
 #[test]
 fn a_token_is_published_at_once_if_the_one_before_may_be_dead_or_is_not_proven() {
-    let single = Settings {
+    let single = RulesSettings {
         single_session: true,
-        ..RETIRING
+        ..BY_TOKEN
     };
     let mut rules = refreshing_ahead(single);
     let landed = rules.login_landed(new_token(None), NOW);
     assert_eq!(landed, LoginOutcome::Publish { generation: 2 });
 
-    let mut rules = refreshing_ahead(RETIRING);
+    let mut rules = refreshing_ahead(BY_TOKEN);
     let continuing = NewToken {
         continues: true,
         ..new_token(None)
@@ -1262,7 +1290,7 @@ fn a_token_is_published_at_once_if_the_one_before_may_be_dead_or_is_not_proven()
     let landed = rules.login_landed(continuing, NOW);
     assert_eq!(landed, LoginOutcome::Publish { generation: 2 });
 
-    let mut rules = refreshing_ahead(RETIRING);
+    let mut rules = refreshing_ahead(BY_TOKEN);
     rules.rejected(1, Some(target("/")), NOW);
     let landed = rules.login_landed(new_token(None), NOW);
     assert_eq!(landed, LoginOutcome::Publish { generation: 2 });
@@ -1270,7 +1298,7 @@ fn a_token_is_published_at_once_if_the_one_before_may_be_dead_or_is_not_proven()
 
 /// A candidate that expires before the current token.
 fn short_lived(has_data: bool) -> (Rules, Timestamp) {
-    let mut rules = refreshing_ahead(RETIRING);
+    let mut rules = refreshing_ahead(BY_TOKEN);
     let mut second = new_token(Some(Duration::from_secs(60)));
     second.lifetimes.has_data = has_data;
     let landed = rules.login_landed(second, NOW);
@@ -1293,7 +1321,7 @@ fn a_candidate_that_expires_first_causes_no_refresh_until_the_next_use() {
 #[test]
 fn a_token_that_continues_an_expired_candidate_does_not_continue_the_current_one() {
     let (mut rules, now) = short_lived(true);
-    assert!(matches!(rules.renew(now), Start::Started));
+    assert!(matches!(rules.renew(now), JobStart::Started));
     let third = NewToken {
         continues: true,
         ..new_token(None)
@@ -1305,9 +1333,9 @@ fn a_token_that_continues_an_expired_candidate_does_not_continue_the_current_one
 
 #[test]
 fn a_token_that_continues_a_candidate_replaces_the_current_one() {
-    let mut rules = refreshing_ahead(RETIRING);
+    let mut rules = refreshing_ahead(BY_TOKEN);
     rules.login_landed(new_token(None), NOW);
-    assert!(matches!(rules.renew(NOW), Start::Started));
+    assert!(matches!(rules.renew(NOW), JobStart::Started));
     let third = NewToken {
         continues: true,
         ..new_token(None)
@@ -1320,7 +1348,7 @@ fn a_token_that_continues_a_candidate_replaces_the_current_one() {
 
 #[test]
 fn the_data_of_a_token_that_expires_before_a_candidate_is_proven_is_logged_out() {
-    let mut rules = Rules::new(RETIRING, 1);
+    let mut rules = Rules::new(BY_TOKEN, 1);
     let mut lifetimes = new_token(Some(HOUR)).lifetimes;
     lifetimes.has_data = true;
     rules.set_initial(lifetimes);
@@ -1334,12 +1362,15 @@ fn the_data_of_a_token_that_expires_before_a_candidate_is_proven_is_logged_out()
     rules.released(1);
     rules.take_launch();
     rules.tick(NOW + HOUR);
-    assert_eq!(rules.take_launch(), Some(Launch::Retire { generation: 1 }));
+    assert_eq!(
+        rules.take_launch(),
+        Some(Launch::BackgroundLogout { generation: 1 })
+    );
 }
 
 #[test]
 fn a_token_that_continues_the_candidate_of_a_closed_session_is_logged_out_alone() {
-    let mut rules = refreshing_ahead(RETIRING);
+    let mut rules = refreshing_ahead(BY_TOKEN);
     rules.login_landed(new_token(None), NOW);
     rules.close();
     assert_eq!(rules.ending(), [2]);
@@ -1369,9 +1400,9 @@ fn a_candidate_that_is_due_itself_is_published() {
 
 #[test]
 fn a_token_that_a_password_change_uses_is_logged_out_after_that() {
-    let mut rules = refreshing_ahead(RETIRING);
+    let mut rules = refreshing_ahead(BY_TOKEN);
     rules.login_landed(new_token(None), NOW);
-    assert!(matches!(rules.change_password(NOW), Start::Started));
+    assert!(matches!(rules.change_password(NOW), JobStart::Started));
     rules.take_launch();
     rules.accepted(2, target("/"), NOW, NOW);
     rules.released(1);
@@ -1379,12 +1410,15 @@ fn a_token_that_a_password_change_uses_is_logged_out_after_that() {
     assert_eq!(rules.take_launch(), None);
     rules.password_change_landed(Ok(()), NOW);
     rules.tick(NOW);
-    assert_eq!(rules.take_launch(), Some(Launch::Retire { generation: 1 }));
+    assert_eq!(
+        rules.take_launch(),
+        Some(Launch::BackgroundLogout { generation: 1 })
+    );
 }
 
 #[test]
 fn a_target_that_has_cooled_down_lately_tries_no_candidate() {
-    let mut rules = refreshing_ahead(RETIRING);
+    let mut rules = refreshing_ahead(BY_TOKEN);
     rules.login_landed(new_token(None), NOW);
     rules.rejected(2, Some(target("/admin")), NOW);
     rules.replay_rejected(target("/admin"), NOW);
@@ -1398,7 +1432,7 @@ fn a_target_that_has_cooled_down_lately_tries_no_candidate() {
 /// A session whose token 1 has expired and has data.
 fn spent(logout_ends: LogoutEnds) -> Rules {
     let mut rules = Rules::new(
-        Settings {
+        RulesSettings {
             logout_ends,
             ..SETTINGS
         },
@@ -1429,7 +1463,10 @@ fn an_expired_token_with_data_ends_with_the_next_login() {
     let mut rules = spent(LogoutEnds::Token);
     assert_eq!(ends(&mut rules), []);
     logs_in(&mut rules, false);
-    assert_eq!(rules.take_launch(), Some(Launch::Retire { generation: 1 }));
+    assert_eq!(
+        rules.take_launch(),
+        Some(Launch::BackgroundLogout { generation: 1 })
+    );
 
     let mut rules = spent(LogoutEnds::User);
     assert_eq!(ends(&mut rules), []);
@@ -1467,7 +1504,7 @@ fn a_login_that_fails_leaves_an_expired_token_its_data() {
 
 #[test]
 fn four_tokens_wait_for_a_proven_one_and_the_oldest_of_more_is_logged_out() {
-    let mut rules = live_for_an_hour(RETIRING);
+    let mut rules = live_for_an_hour(BY_TOKEN);
     for generation in 2..=6 {
         assert_eq!(rules.take_launch(), None);
         rules.renew(NOW);
@@ -1476,15 +1513,18 @@ fn four_tokens_wait_for_a_proven_one_and_the_oldest_of_more_is_logged_out() {
         rules.released(generation - 1);
         rules.tick(NOW);
     }
-    assert_eq!(rules.take_launch(), Some(Launch::Retire { generation: 1 }));
-    rules.retire_landed(LogoutOutcome::Done, NOW);
+    assert_eq!(
+        rules.take_launch(),
+        Some(Launch::BackgroundLogout { generation: 1 })
+    );
+    rules.background_logout_landed(LogoutOutcome::Done, NOW);
     rules.tick(NOW);
     assert_eq!(rules.take_launch(), None);
 }
 
 #[test]
 fn a_replaced_token_expires_whether_or_not_its_successor_is_proven() {
-    let mut rules = live_for_an_hour(RETIRING);
+    let mut rules = live_for_an_hour(BY_TOKEN);
     rules.renew(NOW);
     rules.login_landed(new_token(None), NOW);
     rules.tick(NOW + HOUR);
@@ -1499,7 +1539,10 @@ fn a_rejected_token_is_logged_out_if_its_successor_is_rejected_too() {
     assert_eq!(rules.take_launch(), None, "which nothing has accepted yet");
     rules.accepted(2, target("/b"), NOW, NOW);
     rules.tick(NOW);
-    assert_eq!(rules.take_launch(), Some(Launch::Retire { generation: 1 }));
+    assert_eq!(
+        rules.take_launch(),
+        Some(Launch::BackgroundLogout { generation: 1 })
+    );
 }
 
 #[test]
@@ -1511,24 +1554,30 @@ fn a_later_rejection_by_the_same_target_says_so_too() {
     rules.login_landed(new_token(None), later);
     rules.accepted(3, target("/b"), later, later);
     rules.tick(later);
-    assert_eq!(rules.take_launch(), Some(Launch::Retire { generation: 1 }));
+    assert_eq!(
+        rules.take_launch(),
+        Some(Launch::BackgroundLogout { generation: 1 })
+    );
 }
 
 #[test]
 fn a_token_that_nothing_has_accepted_is_logged_out_although_it_was_rejected() {
-    let mut rules = live_for_an_hour(RETIRING);
+    let mut rules = live_for_an_hour(BY_TOKEN);
     rules.rejected(1, Some(target("/a")), NOW);
     rules.take_launch();
     rules.login_landed(new_token(None), NOW);
     rules.released(1);
     rules.accepted(2, target("/a"), NOW, NOW);
     rules.tick(NOW);
-    assert_eq!(rules.take_launch(), Some(Launch::Retire { generation: 1 }));
+    assert_eq!(
+        rules.take_launch(),
+        Some(Launch::BackgroundLogout { generation: 1 })
+    );
 }
 
 #[test]
 fn a_replaced_token_is_logged_out_after_a_login_that_failed() {
-    let mut rules = live_for_an_hour(RETIRING);
+    let mut rules = live_for_an_hour(BY_TOKEN);
     rules.renew(NOW);
     rules.login_landed(new_token(None), NOW);
     rules.released(1);
@@ -1536,12 +1585,15 @@ fn a_replaced_token_is_logged_out_after_a_login_that_failed() {
     rules.take_launch();
     rules.login_failed(fails(ErrorKind::Unavailable), NOW);
     rules.tick(NOW);
-    assert_eq!(rules.take_launch(), Some(Launch::Retire { generation: 1 }));
+    assert_eq!(
+        rules.take_launch(),
+        Some(Launch::BackgroundLogout { generation: 1 })
+    );
 }
 
 #[test]
 fn a_logout_ends_the_replaced_tokens_too_and_those_that_nobody_knows_to_be_dead() {
-    let mut rules = renewed(RETIRING, false);
+    let mut rules = renewed(BY_TOKEN, false);
     rules.logout(NOW);
     assert_eq!(rules.ending(), [2, 1]);
 
@@ -1557,7 +1609,7 @@ fn a_logout_ends_the_replaced_tokens_too_and_those_that_nobody_knows_to_be_dead(
 
 #[test]
 fn a_token_that_is_used_again_is_not_logged_out() {
-    let mut rules = renewed(RETIRING, false);
+    let mut rules = renewed(BY_TOKEN, false);
     rules.released(1);
     rules.reused(1);
     rules.tick(NOW);
@@ -1566,13 +1618,13 @@ fn a_token_that_is_used_again_is_not_logged_out() {
 
 #[test]
 fn a_rejection_during_the_logout_of_a_replaced_token_is_acted_on_after_it() {
-    let mut rules = renewed(RETIRING, false);
+    let mut rules = renewed(BY_TOKEN, false);
     rules.released(1);
     rules.tick(NOW);
     rules.take_launch();
     let rejected = rules.rejected(2, Some(target("/a")), NOW);
     assert!(matches!(rejected, OnRejection::Wait));
-    rules.retire_landed(LogoutOutcome::Done, NOW);
+    rules.background_logout_landed(LogoutOutcome::Done, NOW);
     assert_eq!(
         launched(&mut rules),
         Some((Reason::Rejected, LoginKind::Usual))
@@ -1601,7 +1653,7 @@ fn a_closed_session_lets_nobody_in_and_goes_on_with_who_is() {
         rules.renew(NOW),
         rules.change_password(NOW),
     ] {
-        let Start::Fail(error) = begin else {
+        let JobStart::Fail(error) = begin else {
             panic!("{begin:?}");
         };
         assert_eq!(error.kind(), ErrorKind::Closed);
@@ -1642,7 +1694,7 @@ fn an_accepted_request_starts_the_idle_time_anew_and_no_other_does() {
 /// what is said at the top of the rules holds after each, and each token that
 /// was issued is accounted for, once.
 #[test]
-fn whatever_happens_there_is_one_flight_and_no_token_is_lost() {
+fn whatever_happens_there_is_one_job_and_no_token_is_forgotten() {
     let mut random = 0x2545_f491_4f6c_dd1d_u64;
     let mut roll = move |sides: u64| {
         random ^= random << 13;
@@ -1651,7 +1703,7 @@ fn whatever_happens_there_is_one_flight_and_no_token_is_lost() {
         random % sides
     };
     for round in 0..1000 {
-        let settings = Settings {
+        let settings = RulesSettings {
             has_source: roll(2) == 0,
             tries_candidates: roll(4) != 0,
             keep_alive: roll(2) == 0,
@@ -1663,7 +1715,7 @@ fn whatever_happens_there_is_one_flight_and_no_token_is_lost() {
         let mut rules = Rules::new(settings, round);
         let mut now = NOW;
         let mut flying = None;
-        let mut retiring = None;
+        let mut logging_out = None;
         let mut ended = std::collections::BTreeMap::new();
         for _ in 0..200 {
             now += Duration::from_millis(roll(3000));
@@ -1687,13 +1739,13 @@ fn whatever_happens_there_is_one_flight_and_no_token_is_lost() {
                 12 => rules.tick(now),
                 13 => rules.released(generation),
                 9 | 14 if roll(50) == 0 => rules.close(),
-                15 if retiring.take().is_some() => {
+                15 if logging_out.take().is_some() => {
                     let logouts = [
                         LogoutOutcome::Done,
                         LogoutOutcome::Postponed(None),
                         LogoutOutcome::Failed,
                     ];
-                    rules.retire_landed(logouts[roll(3) as usize], now);
+                    rules.background_logout_landed(logouts[roll(3) as usize], now);
                 }
                 _ => match flying.take() {
                     None => {}
@@ -1728,8 +1780,8 @@ fn whatever_happens_there_is_one_flight_and_no_token_is_lost() {
                     Some(JobKind::Logout) => {
                         let mut left = rules.ending();
                         left.truncate(roll(3) as usize);
-                        let lost: Vec<u64> = left.pop().into_iter().collect();
-                        logout_lands(&mut rules, &left, &lost, Ok(()));
+                        let abandoned: Vec<u64> = left.pop().into_iter().collect();
+                        logout_lands(&mut rules, &left, &abandoned, Ok(()));
                     }
                     Some(JobKind::ChangePassword) => {
                         let outcomes = [Ok(()), Err(fails(ErrorKind::Uncertain))];
@@ -1740,12 +1792,14 @@ fn whatever_happens_there_is_one_flight_and_no_token_is_lost() {
             while let Some(launched) = rules.take_launch() {
                 let before = match launched {
                     Launch::Job(job) => flying.replace(job).is_some(),
-                    Launch::Retire { generation } => retiring.replace(generation).is_some(),
+                    Launch::BackgroundLogout { generation } => {
+                        logging_out.replace(generation).is_some()
+                    }
                 };
                 assert!(!before, "two at once: {launched:?}");
             }
             assert_eq!(flying, rules.job_kind());
-            assert_eq!(retiring, rules.retiring());
+            assert_eq!(logging_out, rules.logging_out());
             let renewing = matches!(flying, Some(JobKind::Login { .. }));
             assert!(renewing || rules.signal() != Some(Signal::Suspended));
             if let Phase::LoggedOut(_) = rules.phase {
@@ -1776,7 +1830,7 @@ fn whatever_happens_there_is_one_flight_and_no_token_is_lost() {
 
 #[test]
 fn the_last_handles_end_accounts_for_a_token_whose_logout_is_under_way_too() {
-    let mut rules = retiring();
+    let mut rules = logging_out();
     rules.abandon();
     let mut ended: Vec<u64> = ends(&mut rules).into_iter().map(|(one, _)| one).collect();
     ended.sort_unstable();
@@ -1785,7 +1839,7 @@ fn the_last_handles_end_accounts_for_a_token_whose_logout_is_under_way_too() {
 
 /// A session whose tokens 1 and 2 were replaced by token 3, which is proven.
 fn renewed_twice() -> Rules {
-    let mut rules = renewed(RETIRING, false);
+    let mut rules = renewed(BY_TOKEN, false);
     rules.renew(NOW);
     rules.take_launch();
     rules.login_landed(new_token(None), NOW);
@@ -1813,26 +1867,32 @@ fn while_one_logout_is_backed_off_from_another_token_is_logged_out_and_not_that_
     let mut rules = renewed_twice();
     rules.released(1);
     rules.tick(NOW);
-    assert_eq!(rules.take_launch(), Some(Launch::Retire { generation: 1 }));
-    rules.retire_landed(LogoutOutcome::Postponed(None), NOW);
+    assert_eq!(
+        rules.take_launch(),
+        Some(Launch::BackgroundLogout { generation: 1 })
+    );
+    rules.background_logout_landed(LogoutOutcome::Postponed(None), NOW);
     rules.released(2);
     rules.tick(NOW);
-    assert_eq!(rules.take_launch(), Some(Launch::Retire { generation: 2 }));
+    assert_eq!(
+        rules.take_launch(),
+        Some(Launch::BackgroundLogout { generation: 2 })
+    );
 }
 
 #[test]
 fn who_was_let_go_of_is_waited_for_no_more_though_the_logout_is_to_come() {
-    let mut rules = renewed(RETIRING, false);
+    let mut rules = renewed(BY_TOKEN, false);
     assert!(rules.is_waiting_for(1) && rules.is_waiting_for_release());
-    assert!(!rules.has_retired_all());
+    assert!(!rules.has_settled_replaced());
     rules.released(1);
     assert!(!rules.is_waiting_for(1) && !rules.is_waiting_for_release());
-    assert!(!rules.has_retired_all());
+    assert!(!rules.has_settled_replaced());
 }
 
 #[test]
 fn a_replaced_token_whose_logout_is_under_way_is_not_the_one_given_up() {
-    let mut rules = live_for_an_hour(RETIRING);
+    let mut rules = live_for_an_hour(BY_TOKEN);
     for _ in 2..=65 {
         rules.renew(NOW);
         rules.take_launch();
@@ -1841,16 +1901,19 @@ fn a_replaced_token_whose_logout_is_under_way_is_not_the_one_given_up() {
     rules.accepted(65, target("/"), NOW, NOW);
     rules.released(1);
     rules.tick(NOW);
-    assert_eq!(rules.take_launch(), Some(Launch::Retire { generation: 1 }));
-    let mut retirement = std::mem::take(&mut rules.retirement);
+    assert_eq!(
+        rules.take_launch(),
+        Some(Launch::BackgroundLogout { generation: 1 })
+    );
+    let mut replaced = std::mem::take(&mut rules.replaced);
     let token = TokenRef::new(66, None);
-    assert_eq!(retirement.add(token, None, false), Some(2));
+    assert_eq!(replaced.add(token, None, false), Some(2));
 }
 
 #[test]
 fn a_token_kept_alive_is_renewed_ahead_of_whichever_end_is_sooner() {
     for (absolute, idle) in [(HOUR, HOUR * 10), (HOUR * 10, HOUR)] {
-        let keep_alive = Settings {
+        let keep_alive = RulesSettings {
             keep_alive: true,
             ..SETTINGS
         };
@@ -1876,7 +1939,7 @@ fn a_token_kept_alive_is_renewed_ahead_of_whichever_end_is_sooner() {
 
 #[test]
 fn a_suspended_token_is_neither_ended_nor_renewed_by_time() {
-    let mut rules = live_for_an_hour(RETIRING);
+    let mut rules = live_for_an_hour(BY_TOKEN);
     rules.on_use(NOW);
     rules.rejected(1, Some(target("/a")), NOW);
     rules.take_launch();
@@ -1942,7 +2005,7 @@ fn a_token_that_is_all_but_over_causes_no_loop_of_logins() {
 
 #[test]
 fn a_suspended_token_does_not_end_while_its_renewal_runs() {
-    let mut rules = live_for_an_hour(RETIRING);
+    let mut rules = live_for_an_hour(BY_TOKEN);
     rules.rejected(1, Some(target("/a")), NOW);
     rules.take_launch();
     assert!(matches!(rules.acquire(NOW + HOUR), Acquire::Wait));
@@ -1954,7 +2017,7 @@ fn a_suspended_token_does_not_end_while_its_renewal_runs() {
 /// Its users may have kept it alive.
 #[test]
 fn a_replaced_token_is_logged_out_though_its_idle_time_may_be_over() {
-    let mut rules = Rules::new(RETIRING, 1);
+    let mut rules = Rules::new(BY_TOKEN, 1);
     for _ in 0..2 {
         rules.renew(NOW);
         rules.take_launch();
@@ -1974,12 +2037,15 @@ fn a_replaced_token_is_logged_out_though_its_idle_time_may_be_over() {
     rules.accepted(2, target("/"), NOW, NOW);
     rules.released(1);
     rules.tick(NOW + HOUR);
-    assert_eq!(rules.take_launch(), Some(Launch::Retire { generation: 1 }));
+    assert_eq!(
+        rules.take_launch(),
+        Some(Launch::BackgroundLogout { generation: 1 })
+    );
 }
 
 #[test]
 fn a_token_that_is_used_again_under_a_new_generation_is_accounted_for_under_its_old_one() {
-    let mut rules = renewed(RETIRING, false);
+    let mut rules = renewed(BY_TOKEN, false);
     rules.reused(1);
     assert_eq!(ends(&mut rules), [(1, TokenEnd::Continued)]);
 }

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::world::{Act, Bounds, Cause, Known, Landing, Path, TokenState, UnderWay, World};
+use super::world::{Act, Bounds, Cause, Known, KnownState, Landing, Path, UnderWay, World};
 use crate::error::{Error, ErrorKind};
 use crate::provider::{LogoutEnds, Reason};
 use crate::session::rules::LogoutOutcome;
@@ -56,8 +56,8 @@ pub(super) enum By {
     Act,
     /// By this job, which the last act has launched.
     Launch(Launch),
-    /// By what comes of this, which is promised to go well.
-    Promise(Option<Act>),
+    /// By what follows this act, or no act, if all goes well from then on.
+    Liveness(Option<Act>),
 }
 
 /// What the world saw of the rules before an event.
@@ -68,7 +68,7 @@ pub(super) struct Before {
     candidate: Option<u64>,
     ends: Option<Timestamp>,
     job: Option<UnderWay>,
-    retire: Option<UnderWay>,
+    background_logout: Option<UnderWay>,
 }
 
 impl Known {
@@ -124,7 +124,7 @@ impl World {
             candidate: self.rules.candidate(),
             ends: self.rules.ends(),
             job: self.job.clone(),
-            retire: self.retire.clone(),
+            background_logout: self.background_logout.clone(),
         }
     }
 
@@ -152,19 +152,19 @@ impl World {
             }
             match under_way.launch {
                 Launch::Job(_) => self.job = Some(under_way),
-                Launch::Retire { .. } => self.retire = Some(under_way),
+                Launch::BackgroundLogout { .. } => self.background_logout = Some(under_way),
             }
         }
         self.check_events(cause, before, events);
-        self.check_flight();
+        self.check_running();
         self.check_tokens();
         self.check_ending(cause);
         self.check_renewal(cause, before);
-        self.check_owed(cause);
+        self.check_deferred_rejection(cause);
     }
 
     /// A rejection that came while no login could start is acted on after that.
-    fn check_owed(&mut self, cause: &Cause) {
+    fn check_deferred_rejection(&mut self, cause: &Cause) {
         let job = self.job.as_ref().map(|under_way| under_way.launch);
         match (cause, job) {
             (Cause::Rejected { generation, path }, Some(Launch::Job(JobKind::ChangePassword))) => {
@@ -296,7 +296,7 @@ impl World {
                     seen.cooling = None;
                 }
                 let is_replaced = |token: &&mut Known| {
-                    token.state == TokenState::Retired && token.generation < generation
+                    token.state == KnownState::Retired && token.generation < generation
                 };
                 for token in self.tokens.iter_mut().filter(is_replaced) {
                     if !token.succeeded && token.rejected_by.is_some() {
@@ -337,7 +337,7 @@ impl World {
     }
 
     /// Whether the candidate has become the token in use.
-    fn is_promoted(&self, before: &Before) -> bool {
+    fn has_become_current(&self, before: &Before) -> bool {
         before.candidate.is_some() && before.candidate == self.rules.generation()
     }
 
@@ -371,7 +371,7 @@ impl World {
             self.candidate_rejections = 0;
             self.candidate_rejected_by = None;
         }
-        if !self.is_promoted(before) {
+        if !self.has_become_current(before) {
             return;
         }
         let is_proven = matches!(*cause, Cause::Accepted { generation, .. } if before.candidate == Some(generation));
@@ -389,12 +389,12 @@ impl World {
             self.fail(13, format!("{cause:?} publishes a candidate"));
         }
         if let Some(old) = before.generation.and_then(|old| self.known(old)) {
-            old.state = TokenState::Retired;
+            old.state = KnownState::Retired;
             old.is_spent = is_over && !is_proven && !is_rejected && old.lifetimes.has_data;
             old.succeeded |= old.is_spent || is_proven;
         }
         if let Some(new) = before.candidate.and_then(|new| self.known(new)) {
-            new.state = TokenState::InUse;
+            new.state = KnownState::InUse;
             new.used |= matches!(cause, Cause::Asked);
         }
     }
@@ -443,10 +443,10 @@ impl World {
             Landing::Failed(kind, asked_for) => {
                 self.pay_back(paying);
                 for token in &mut self.tokens {
-                    token.succeeded |= token.state == TokenState::Retired
+                    token.succeeded |= token.state == KnownState::Retired
                         && token.rejected_by.is_none()
                         && !token.is_spent;
-                    if token.state == TokenState::InUse {
+                    if token.state == KnownState::InUse {
                         token.rejected_by = None;
                     }
                 }
@@ -475,13 +475,13 @@ impl World {
             }
             Landing::Ended
             | Landing::Left
-            | Landing::Lost
+            | Landing::Abandoned
             | Landing::Some
-            | Landing::Retired(_)
+            | Landing::BackgroundLogout(_)
             | Landing::PutOff
             | Landing::NotChanged(_) => {}
         }
-        if let Launch::Job(JobKind::Logout) | Launch::Retire { .. } = under_way.launch {
+        if let Launch::Job(JobKind::Logout) | Launch::BackgroundLogout { .. } = under_way.launch {
             for generation in &under_way.tokens {
                 if let Some(token) = self.known(*generation) {
                     token.tries += 1;
@@ -524,7 +524,7 @@ impl World {
     fn check_launch(&mut self, cause: &Cause, before: &Before, under_way: &UnderWay) {
         let beside = match under_way.launch {
             Launch::Job(_) => &before.job,
-            Launch::Retire { .. } => &before.retire,
+            Launch::BackgroundLogout { .. } => &before.background_logout,
         };
         if beside.is_some() {
             self.fail(1, format!("{:?} beside {beside:?}", under_way.launch));
@@ -537,7 +537,7 @@ impl World {
                 if !self.logged_out {
                     self.fail(20, "a logout that nobody asked for".into());
                 }
-                if under_way.tokens.is_empty() && self.retire.is_none() {
+                if under_way.tokens.is_empty() && self.background_logout.is_none() {
                     self.fail(20, "a logout of nothing".into());
                 }
                 let mut tokens = under_way.tokens.clone();
@@ -550,7 +550,7 @@ impl World {
                     self.check_is_not_over(generation);
                 }
             }
-            Launch::Retire { generation } => self.check_retirement(generation),
+            Launch::BackgroundLogout { generation } => self.check_background_logout(generation),
             Launch::Job(JobKind::ChangePassword) => {
                 if !matches!(cause, Cause::ChangePassword) {
                     self.fail(21, format!("{cause:?} has started a password change"));
@@ -612,7 +612,7 @@ impl World {
                 if early {
                     self.fail(13, "two renewals ahead within a second".into());
                 }
-                let generation = match self.is_promoted(before) {
+                let generation = match self.has_become_current(before) {
                     true => before.candidate,
                     false => before.generation,
                 };
@@ -680,14 +680,14 @@ impl World {
     /// A target rejects newer tokens, too: the older ones may be good.
     fn settle_doubts(&mut self, path: Path) {
         for token in &mut self.tokens {
-            if token.state == TokenState::Retired {
+            if token.state == KnownState::Retired {
                 token.rejected_by.take_if(|by| *by == Some(path));
             }
         }
     }
 
-    fn check_retirement(&mut self, generation: u64) {
-        if !self.retires() {
+    fn check_background_logout(&mut self, generation: u64) {
+        if !self.logs_out_replaced() {
             self.fail(19, "a logout that ends other tokens, too".into());
         }
         if self.is_held(generation) {
@@ -700,7 +700,7 @@ impl World {
             self.fail(19, "the token in use is logged out as replaced".into());
         }
         let waiting = self.tokens.iter().filter(|token| {
-            token.state == TokenState::Retired
+            token.state == KnownState::Retired
                 && !token.succeeded
                 && token.rejected_by.is_none()
                 && !token.is_spent
@@ -750,17 +750,17 @@ impl World {
                     if self.known(*generation).is_none() {
                         let is_kept_back = self.rules.candidate() == Some(*generation);
                         let state = match self.logged_out {
-                            true => TokenState::Retired,
-                            false if is_kept_back => TokenState::Candidate,
-                            false => TokenState::InUse,
+                            true => KnownState::Retired,
+                            false if is_kept_back => KnownState::Candidate,
+                            false => KnownState::InUse,
                         };
                         // Whatever was in use is replaced, and said to have
                         // ended or still to be dealt with.
                         for token in &mut self.tokens {
-                            if let TokenState::InUse | TokenState::Candidate = token.state
+                            if let KnownState::InUse | KnownState::Candidate = token.state
                                 && !is_kept_back
                             {
-                                token.state = TokenState::Retired;
+                                token.state = KnownState::Retired;
                             }
                             token.succeeded |= token.is_spent;
                         }
@@ -854,17 +854,17 @@ impl World {
 
     fn check_end(&mut self, cause: &Cause, before: &Before, generation: u64, end: TokenEnd) {
         let now = self.now;
-        let retires = self.retires();
+        let logs_out_replaced = self.logs_out_replaced();
         let was_candidate = before.candidate == Some(generation);
         let was_in_use = before.generation == Some(generation) || was_candidate;
-        let is_promoted = self.is_promoted(before) && !was_candidate;
+        let has_become_current = self.has_become_current(before) && !was_candidate;
         let is_rejected = matches!(*cause, Cause::Rejected { generation: it, .. } if it == generation)
             || self.deferred_rejection.is_some() && matches!(cause, Cause::Landed(..));
-        let is_rejected = is_promoted && is_rejected;
+        let is_rejected = has_become_current && is_rejected;
         let Some(token) = self.known(generation).map(|token| token.clone()) else {
             return self.fail(19, format!("token {generation} has ended, and never was"));
         };
-        if let TokenState::Ended(earlier) = token.state {
+        if let KnownState::Ended(earlier) = token.state {
             return self.fail(
                 19,
                 format!("token {generation} has ended as {earlier:?}, and now as {end:?}"),
@@ -879,7 +879,7 @@ impl World {
             _ => None,
         };
         let replaced = was_in_use
-            && (is_promoted
+            && (has_become_current
                 || matches!(
                     cause,
                     Cause::Landed(_, Landing::NewToken { .. } | Landing::Earlier)
@@ -888,7 +888,10 @@ impl World {
             TokenEnd::LoggedOut => {
                 matches!(
                     ended_here,
-                    Some((_, Landing::Ended | Landing::Retired(LogoutOutcome::Done)))
+                    Some((
+                        _,
+                        Landing::Ended | Landing::BackgroundLogout(LogoutOutcome::Done)
+                    ))
                 ) || matches!(ended_here, Some((1.., Landing::Some)))
             }
             TokenEnd::Rejected => {
@@ -899,8 +902,8 @@ impl World {
                             && token.rejected_by.is_some_and(|by| by.is_none() || by == *path)
                 ) || token.dead_at.is_some_and(|at| at <= now);
                 let was_suspended = before.signal == Some(Signal::Suspended);
-                retires && is_succeeded && token.rejected_by.is_some()
-                    || !retires && replaced && (was_suspended || is_rejected)
+                logs_out_replaced && is_succeeded && token.rejected_by.is_some()
+                    || !logs_out_replaced && replaced && (was_suspended || is_rejected)
             }
             TokenEnd::Expired => {
                 let ends_nothing = self.setup.settings.logout_ends == LogoutEnds::Nothing;
@@ -928,19 +931,24 @@ impl World {
                 }
                 Cause::Landed(_, Landing::Earlier) => !was_in_use,
                 // A login has yielded it again while it was being logged out.
-                Cause::Landed(_, Landing::Retired(logout)) => {
+                Cause::Landed(_, Landing::BackgroundLogout(logout)) => {
                     token.was_reused && *logout != LogoutOutcome::Done
                 }
                 _ => false,
             },
             TokenEnd::Abandoned => match ended_here {
-                Some((_, Landing::Lost | Landing::Retired(LogoutOutcome::Failed))) => true,
-                Some((_, Landing::Retired(LogoutOutcome::Postponed(_)))) => token.tries == TRIES,
+                Some((
+                    _,
+                    Landing::Abandoned | Landing::BackgroundLogout(LogoutOutcome::Failed),
+                )) => true,
+                Some((_, Landing::BackgroundLogout(LogoutOutcome::Postponed(_)))) => {
+                    token.tries == TRIES
+                }
                 _ => {
                     let is_left = replaced && before.signal != Some(Signal::Suspended);
                     let is_left = is_left && !is_rejected;
-                    let is_spent =
-                        token.is_spent && (is_promoted || matches!(cause, Cause::Landed(..)));
+                    let is_spent = token.is_spent
+                        && (has_become_current || matches!(cause, Cause::Landed(..)));
                     self.setup.settings.logout_ends == LogoutEnds::User && (is_left || is_spent)
                 }
             },
@@ -962,11 +970,11 @@ impl World {
             );
         }
         if let Some(token) = self.known(generation) {
-            token.state = TokenState::Ended(end);
+            token.state = KnownState::Ended(end);
         }
     }
 
-    fn check_flight(&mut self) {
+    fn check_running(&mut self) {
         let job = self.job.as_ref().map(|under_way| under_way.launch);
         let running = self.rules.running();
         if job != running.map(Launch::Job) {
@@ -975,17 +983,24 @@ impl World {
                 format!("{job:?} was launched, and {running:?} is running"),
             );
         }
-        let retire = self.retire.as_ref().map(|under_way| under_way.launch);
-        let retiring = self.rules.retiring();
-        if retire != retiring.map(|generation| Launch::Retire { generation }) {
+        let background_logout = self
+            .background_logout
+            .as_ref()
+            .map(|under_way| under_way.launch);
+        let logging_out = self.rules.logging_out();
+        if background_logout
+            != logging_out.map(|generation| Launch::BackgroundLogout { generation })
+        {
             self.fail(
                 19,
-                format!("{retire:?} was launched, and {retiring:?} is being logged out"),
+                format!(
+                    "{background_logout:?} was launched, and {logging_out:?} is being logged out"
+                ),
             );
         }
         let given = self.job.as_ref().map(|under_way| &under_way.tokens[..]);
-        if retiring.is_some_and(|token| given.unwrap_or_default().contains(&token)) {
-            self.fail(19, format!("token {retiring:?} is logged out twice"));
+        if logging_out.is_some_and(|token| given.unwrap_or_default().contains(&token)) {
+            self.fail(19, format!("token {logging_out:?} is logged out twice"));
         }
         let renews = matches!(job, Some(Launch::Job(JobKind::Login { .. })));
         if self.rules.signal() == Some(Signal::Suspended) && !renews {
@@ -1005,7 +1020,7 @@ impl World {
             let is_candidate = self.rules.candidate() == Some(generation);
             let is_ending = self.rules.ending().into_iter();
             let is_ending = is_ending.filter(|ending| *ending == generation).count();
-            let has_ended = matches!(state, TokenState::Ended(_));
+            let has_ended = matches!(state, KnownState::Ended(_));
             let places = usize::from(is_in_use)
                 + usize::from(is_candidate)
                 + usize::from(is_replaced)
@@ -1023,24 +1038,24 @@ impl World {
             if is_in_use && !self.fits_life(place) {
                 self.fail(13, format!("token {generation} ends when it does not"));
             }
-            if is_in_use && state == TokenState::Retired {
+            if is_in_use && state == KnownState::Retired {
                 self.fail(5, format!("token {generation} was replaced, and is in use"));
             }
-            if is_in_use && state == TokenState::Candidate {
+            if is_in_use && state == KnownState::Candidate {
                 self.fail(13, format!("token {generation} is published unawares"));
             }
             if !has_ended && !is_in_use && !is_candidate {
-                let is_ended_by_close = self.closed && state == TokenState::Candidate;
+                let is_ended_by_close = self.closed && state == KnownState::Candidate;
                 self.tokens[place].was_to_end |= is_ended_by_close;
                 self.tokens[place].is_spent |=
-                    matches!(state, TokenState::InUse | TokenState::Candidate)
+                    matches!(state, KnownState::InUse | KnownState::Candidate)
                         && !self.logged_out
                         && !is_ended_by_close;
-                self.tokens[place].state = TokenState::Retired;
+                self.tokens[place].state = KnownState::Retired;
             }
         }
         let is_dead = |token: &&Known| {
-            token.state == TokenState::Retired
+            token.state == KnownState::Retired
                 && token.succeeded
                 && token.rejected_by == Some(None)
                 && self.rules.is_replaced(token.generation)
@@ -1096,7 +1111,7 @@ impl World {
         let now = self.now;
         let in_use = self.rules.generation();
         let token = in_use.and_then(|token| self.known(token).cloned());
-        let is_unwatched = self.rules.signal() == Some(Signal::Live);
+        let is_unreported = self.rules.signal() == Some(Signal::Live);
         let is_usable = self
             .rules
             .signal()
@@ -1107,17 +1122,17 @@ impl World {
         let is_proven = token.as_ref().is_none_or(|token| token.accepted.is_some());
         let rejected = self.rejected.filter(|at| now < *at + RECENTLY);
         let is_sampled = self.reported.is_some_and(|at| now < at + SAMPLE_EVERY);
-        if is_unwatched && (!is_proven || rejected.is_some() && !is_sampled) {
+        if is_unreported && (!is_proven || rejected.is_some() && !is_sampled) {
             self.fail(9, "nobody hears of what a target accepts".into());
         }
-        let is_watched_for_another = self.setup.settings.rolls
+        let is_reported_for_another = self.setup.settings.rolls
             || self.refused.is_some()
             || token
                 .as_ref()
                 .is_some_and(|token| !token.used || token.lifetimes.idle.is_some());
-        let is_watched = self.rules.signal() == Some(Signal::Reported);
+        let is_reported = self.rules.signal() == Some(Signal::Reported);
         let is_dead = |token: &&Known| {
-            token.state == TokenState::Retired
+            token.state == KnownState::Retired
                 && token.rejected_by.is_some()
                 && token.dead_at.is_some_and(|at| at <= now)
                 && self.rules.is_replaced(token.generation)
@@ -1127,11 +1142,11 @@ impl World {
             self.fail(19, format!("token {generation} is kept, and is dead"));
         }
         let is_late = self.rules.wake().is_some_and(|wake| wake <= now);
-        if is_watched && is_proven && rejected.is_none() && !is_watched_for_another && !is_late {
+        if is_reported && is_proven && rejected.is_none() && !is_reported_for_another && !is_late {
             self.fail(9, "requests are reported for nothing".into());
         }
         let next_sample = token.and_then(|token| Some(token.sampled + token.lifetimes.idle? / 20));
-        if is_unwatched && next_sample.is_some_and(|at| at <= now) {
+        if is_unreported && next_sample.is_some_and(|at| at <= now) {
             self.fail(13, "nobody hears of what keeps a token alive".into());
         }
     }
@@ -1189,7 +1204,7 @@ impl World {
         }
         if self
             .known(generation)
-            .is_none_or(|token| token.state != TokenState::InUse)
+            .is_none_or(|token| token.state != KnownState::InUse)
         {
             self.fail(5, format!("token {generation} is used, and was replaced"));
         }

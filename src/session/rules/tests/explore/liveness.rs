@@ -1,7 +1,7 @@
 //! What must come true from each state on, if nothing more is asked.
 
 use super::checks::{Broken, By};
-use super::world::{Act, Known, Landing, TokenState, World};
+use super::world::{Act, Known, KnownState, Landing, World};
 use crate::error::ErrorKind;
 use crate::provider::LogoutEnds;
 use crate::session::rules::{Event, TokenEnd};
@@ -10,12 +10,12 @@ use crate::session::rules::{JobKind, Launch, LogoutOutcome};
 /// How many jobs it takes at most.
 const JOBS: usize = 8;
 
-/// Leads to where it shows whether it is kept.
-type Promise = fn(&mut World);
+/// Leads a world to where it shows whether a property holds.
+type Property = fn(&mut World);
 
-/// The first promise that is not kept.
-pub(super) fn unkept(world: &World) -> Option<Broken> {
-    let promises: [(Promise, Option<Act>); 6] = [
+/// Returns the first property that does not hold.
+pub(super) fn violated(world: &World) -> Option<Broken> {
+    let properties: [(Property, Option<Act>); 6] = [
         (waiters, None),
         (unlucky_waiters, None),
         (recovery, Some(Act::Token)),
@@ -23,10 +23,10 @@ pub(super) fn unkept(world: &World) -> Option<Broken> {
         (close, Some(Act::Close)),
         (abandoned, None),
     ];
-    promises.into_iter().find_map(|(promise, act)| {
+    properties.into_iter().find_map(|(lead, act)| {
         let mut later = world.clone();
-        promise(&mut later);
-        let by = By::Promise(act);
+        lead(&mut later);
+        let by = By::Liveness(act);
         later.broken.map(|broken| Broken { by, ..broken })
     })
 }
@@ -70,7 +70,7 @@ fn recovery(world: &mut World) {
         return;
     }
     world.users.clear();
-    world.asking = None;
+    world.pending_call = None;
     for _ in 0..JOBS {
         if world.broken.is_some() {
             return;
@@ -100,7 +100,7 @@ fn recovery(world: &mut World) {
 fn logout(world: &mut World) {
     world.act(Act::Logout);
     for _ in 0..JOBS {
-        if world.job.is_none() && world.retire.is_none() || world.broken.is_some() {
+        if world.job.is_none() && world.background_logout.is_none() || world.broken.is_some() {
             break;
         }
         land_well(world);
@@ -120,8 +120,8 @@ fn close(world: &mut World) {
     world.users.clear();
     for _ in 0..3 * JOBS {
         world.timer();
-        let is_busy = world.job.is_some() || world.retire.is_some();
-        if world.broken.is_some() || !is_busy && world.rules.has_retired_all() {
+        let is_busy = world.job.is_some() || world.background_logout.is_some();
+        if world.broken.is_some() || !is_busy && world.rules.has_settled_replaced() {
             break;
         }
         match world.rules.wake() {
@@ -132,10 +132,10 @@ fn close(world: &mut World) {
     }
     // One that is presumed dead is not waited for, and logged out with the session.
     let waits_for_nothing = |token: &Known| {
-        let is_retired = token.state == TokenState::Retired && token.dead_at.is_none();
+        let is_retired = token.state == KnownState::Retired && token.dead_at.is_none();
         is_retired && token.succeeded && !token.was_to_end
     };
-    if !world.rules.has_retired_all() || world.tokens.iter().any(waits_for_nothing) {
+    if !world.rules.has_settled_replaced() || world.tokens.iter().any(waits_for_nothing) {
         world.fail(19, "a replaced token waits for nothing".into());
     }
 }
@@ -150,8 +150,8 @@ fn abandoned(world: &mut World) {
     for event in world.rules.take_events() {
         if let Event::TokenEnded { generation, end } = event {
             let is_new = world.known(generation).is_some_and(|token| {
-                let was_ended = matches!(token.state, TokenState::Ended(_));
-                token.state = TokenState::Ended(end);
+                let was_ended = matches!(token.state, KnownState::Ended(_));
+                token.state = KnownState::Ended(end);
                 !was_ended
             });
             if !is_new || end != expected {
@@ -166,7 +166,7 @@ fn all_ended(world: &mut World) {
     let left = world
         .tokens
         .iter()
-        .find(|token| !matches!(token.state, TokenState::Ended(_)));
+        .find(|token| !matches!(token.state, KnownState::Ended(_)));
     if let Some(left) = left {
         let generation = left.generation;
         world.fail(19, format!("token {generation} is forgotten"));
@@ -175,7 +175,7 @@ fn all_ended(world: &mut World) {
 
 /// The good end of what is running. A logout of the session waits for the one beside it.
 fn land_well(world: &mut World) {
-    let Some(under_way) = world.retire.as_ref().or(world.job.as_ref()) else {
+    let Some(under_way) = world.background_logout.as_ref().or(world.job.as_ref()) else {
         return;
     };
     let landing = match under_way.launch {
@@ -184,7 +184,7 @@ fn land_well(world: &mut World) {
             continues: false,
         },
         Launch::Job(JobKind::Logout) => Landing::Ended,
-        Launch::Retire { .. } => Landing::Retired(LogoutOutcome::Done),
+        Launch::BackgroundLogout { .. } => Landing::BackgroundLogout(LogoutOutcome::Done),
         Launch::Job(JobKind::ChangePassword) => Landing::Changed,
     };
     world.act(Act::Land(landing));

@@ -32,7 +32,7 @@ use checks::{Broken, By};
 use scenario::{Then, written};
 use setups::{
     AHEAD, AHEAD_FOR_USERS, BACKING_OFF, EXHAUSTED, IDLE, KEPT_ALIVE, LEFT, POSTPONED, REFUSING,
-    REJECTED, RETIRING, ROLLING, STATELESS, TOKENS, TWO_RETIRING, UNSURE, USERS, USERS_WITH_DATA,
+    REJECTED, REPLACED, ROLLING, STATELESS, TOKENS, TWO_REPLACED, UNSURE, USERS, USERS_WITH_DATA,
     WITH_DATA, WORN,
 };
 use world::{Act, Path, Setup, Stage, User, World};
@@ -114,13 +114,13 @@ fn path(steps: &[(usize, Act)]) -> Vec<Act> {
     acts
 }
 
-/// The promise that this world does not keep.
-fn unkept(world: &World) -> Option<Broken> {
-    let mut unkept = None;
+/// Returns the liveness property that does not hold from this world on.
+fn stuck(world: &World) -> Option<Broken> {
+    let mut stuck = None;
     let panicked = world.clone().tried(|world| {
-        unkept = liveness::unkept(world);
+        stuck = liveness::violated(world);
     });
-    panicked.or(unkept)
+    panicked.or(stuck)
 }
 
 /// Explores to a depth of `DEPTH`, or of the test's own. Each path is written to
@@ -136,7 +136,7 @@ fn check(setup: &'static Setup, depth: usize) {
             let name = format!("{} {number}.json", setup.name);
             write(&folder.join(name), setup, &path());
         }
-        unkept(world)
+        stuck(world)
     };
     match explore(setup, depth, visited) {
         Ok(Explored { depths }) => {
@@ -225,11 +225,11 @@ fn the_rules_hold_after_a_renewal_ahead_failed() {
 
 #[test]
 fn the_rules_hold_while_a_replaced_token_is_used() {
-    check(&RETIRING, 4);
+    check(&REPLACED, 4);
 }
 
 #[test]
-fn the_rules_hold_after_a_retirement_failed() {
+fn the_rules_hold_after_a_background_logout_failed() {
     check(&POSTPONED, 4);
 }
 
@@ -255,7 +255,7 @@ fn the_rules_hold_when_the_budget_is_used_up() {
 
 #[test]
 fn the_rules_hold_while_two_tokens_wait_to_be_logged_out() {
-    check(&TWO_RETIRING, 4);
+    check(&TWO_REPLACED, 4);
 }
 
 /// Who looks for a path gets the file that stands among the scenarios.
@@ -286,7 +286,7 @@ fn a_path_is_written_as_a_scenario() {
 }
 
 #[test]
-fn a_counter_example_says_which_flight_is_one_too_many() {
+fn a_counter_example_says_which_job_is_one_too_many() {
     let acts = [Act::Request(Path::A), REJECTED];
     let reason = Reason::Rejected;
     let kind = LoginKind::Usual;

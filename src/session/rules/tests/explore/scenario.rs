@@ -129,11 +129,11 @@ pub(super) fn written(
     then: Then,
 ) -> Scenario {
     let mut world = World::new(setup, true);
-    let promised = match then {
-        Then::Not(By::Promise(act)) => act,
+    let demanded = match then {
+        Then::Not(By::Liveness(act)) => act,
         Then::Not(By::Act | By::Launch(_)) | Then::All => None,
     };
-    let all = setup.before.iter().chain(acts).chain(&promised);
+    let all = setup.before.iter().chain(acts).chain(&demanded);
     let mut last = 0;
     for act in all {
         last = world.log().len();
@@ -190,10 +190,10 @@ pub(super) fn written(
         Then::Not(By::Launch(Launch::Job(JobKind::Login { .. }))) => {
             Object::default().with("logins", before_last.0.to_string())
         }
-        Then::Not(By::Launch(Launch::Job(JobKind::Logout) | Launch::Retire { .. })) => {
+        Then::Not(By::Launch(Launch::Job(JobKind::Logout) | Launch::BackgroundLogout { .. })) => {
             Object::default().with("logouts", before_last.1.to_string())
         }
-        Then::Not(By::Act | By::Promise(_) | By::Launch(Launch::Job(JobKind::ChangePassword))) => {
+        Then::Not(By::Act | By::Liveness(_) | By::Launch(Launch::Job(JobKind::ChangePassword))) => {
             until += A_WHILE;
             // This request may not use a token that it must not use.
             let probe = Object::default()
@@ -452,22 +452,22 @@ impl Writer<'_> {
 
     /// How the job ends that was launched there.
     fn landing(&self, launch: Launch, place: usize) -> Option<(Timestamp, Landing)> {
-        let is_retire = |landing| matches!(landing, Landing::Retired(_));
-        let is_beside = matches!(launch, Launch::Retire { .. });
+        let is_background = |landing| matches!(landing, Landing::BackgroundLogout(_));
+        let is_beside = matches!(launch, Launch::BackgroundLogout { .. });
         let mut landings = self.log[place..].iter();
         landings.find_map(|(at, entry)| match entry {
-            Entry::Landed(landing) if is_retire(*landing) == is_beside => Some((*at, *landing)),
+            Entry::Landed(landing) if is_background(*landing) == is_beside => Some((*at, *landing)),
             _ => None,
         })
     }
 
     /// Whether the logout of a replaced token is running there.
-    fn is_retiring(&self, place: usize) -> bool {
+    fn has_background_logout(&self, place: usize) -> bool {
         let before = self.log[..place].iter().rev();
         let mut changes = before.filter_map(|(_, entry)| match entry {
-            Entry::Landed(Landing::Retired(_)) => Some(false),
+            Entry::Landed(Landing::BackgroundLogout(_)) => Some(false),
             Entry::Launched(under_way) => {
-                matches!(under_way.launch, Launch::Retire { .. }).then_some(true)
+                matches!(under_way.launch, Launch::BackgroundLogout { .. }).then_some(true)
             }
             _ => None,
         });
@@ -520,8 +520,10 @@ impl Writer<'_> {
                         .with("reason", text(reason.as_str())),
                 );
             }
-            Launch::Job(JobKind::Logout) | Launch::Retire { .. } => {
-                if under_way.launch == Launch::Job(JobKind::Logout) && self.is_retiring(place) {
+            Launch::Job(JobKind::Logout) | Launch::BackgroundLogout { .. } => {
+                if under_way.launch == Launch::Job(JobKind::Logout)
+                    && self.has_background_logout(place)
+                {
                     self.miss("that a logout waits for that of a replaced token");
                 }
                 // The later ones come when those before have ended.
@@ -590,10 +592,10 @@ fn logout(entry: Object, landing: Option<Landing>, place: usize) -> Object {
     let answer = match landing {
         Some(Landing::Left) => Some(("unavailable", None)),
         Some(Landing::Some) if place == 0 => Some(("unavailable", None)),
-        Some(Landing::Lost | Landing::Retired(LogoutOutcome::Failed)) => {
+        Some(Landing::Abandoned | Landing::BackgroundLogout(LogoutOutcome::Failed)) => {
             Some(("unsupported", None))
         }
-        Some(Landing::Retired(LogoutOutcome::Postponed(asked_for))) => {
+        Some(Landing::BackgroundLogout(LogoutOutcome::Postponed(asked_for))) => {
             Some(("unavailable", asked_for))
         }
         _ => None,

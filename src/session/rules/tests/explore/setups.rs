@@ -7,7 +7,7 @@ use crate::error::ErrorKind;
 use crate::provider::LogoutEnds;
 use crate::session::rules::Lifetimes;
 use crate::session::rules::LogoutOutcome;
-use crate::session::rules::Settings;
+use crate::session::rules::RulesSettings;
 
 /// In milliseconds.
 const fn lives(absolute: Option<u64>, idle: Option<u64>) -> Lifetimes {
@@ -31,7 +31,7 @@ const FOR_EVER: Lifetimes = lives(None, None);
 /// A server whose logouts end all that the user has.
 const BY_USER: Setup = Setup {
     name: "a logout ends all of the user",
-    settings: Settings {
+    settings: RulesSettings {
         has_source: true,
         tries_candidates: true,
         keep_alive: false,
@@ -47,7 +47,7 @@ const BY_USER: Setup = Setup {
 /// A server that logs out each token by itself.
 const BY_TOKEN: Setup = Setup {
     name: "a logout ends one token",
-    settings: Settings {
+    settings: RulesSettings {
         logout_ends: LogoutEnds::Token,
         ..BY_USER.settings
     },
@@ -90,7 +90,7 @@ const AHEAD_BEFORE: &[Act] = &[
 ];
 pub(super) static AHEAD_FOR_USERS: Setup = Setup {
     name: "a new token is not proven yet, and a logout ends all of the user",
-    settings: Settings {
+    settings: RulesSettings {
         logout_ends: LogoutEnds::User,
         ..BY_USER.settings
     },
@@ -117,7 +117,7 @@ const WITH_REFRESH_TOKEN: Lifetimes = Lifetimes {
 };
 pub(super) static STATELESS: Setup = Setup {
     name: "a logout ends nothing",
-    settings: Settings {
+    settings: RulesSettings {
         logout_ends: LogoutEnds::Nothing,
         ..BY_USER.settings
     },
@@ -126,7 +126,7 @@ pub(super) static STATELESS: Setup = Setup {
 };
 pub(super) static KEPT_ALIVE: Setup = Setup {
     name: "the session is kept alive",
-    settings: Settings {
+    settings: RulesSettings {
         has_source: false,
         tries_candidates: true,
         keep_alive: true,
@@ -144,7 +144,7 @@ pub(super) static KEPT_ALIVE: Setup = Setup {
 };
 pub(super) static IDLE: Setup = Setup {
     name: "tokens idle out, or are over when they arrive",
-    settings: Settings {
+    settings: RulesSettings {
         has_source: false,
         tries_candidates: true,
         ..BY_TOKEN.settings
@@ -155,7 +155,7 @@ pub(super) static IDLE: Setup = Setup {
 };
 pub(super) static ROLLING: Setup = Setup {
     name: "responses roll the token",
-    settings: Settings {
+    settings: RulesSettings {
         rolls: true,
         single_session: false,
         ..BY_TOKEN.settings
@@ -191,7 +191,7 @@ pub(super) static BACKING_OFF: Setup = Setup {
     ],
     ..BY_TOKEN
 };
-pub(super) static RETIRING: Setup = Setup {
+pub(super) static REPLACED: Setup = Setup {
     name: "a replaced token is in use",
     before: &[
         Act::Token,
@@ -209,7 +209,7 @@ pub(super) static POSTPONED: Setup = Setup {
         NEW,
         Act::Request(Path::A),
         ACCEPTED,
-        Act::Land(Landing::Retired(LogoutOutcome::Postponed(None))),
+        Act::Land(Landing::BackgroundLogout(LogoutOutcome::Postponed(None))),
     ],
     ..BY_TOKEN
 };
@@ -261,7 +261,7 @@ pub(super) static EXHAUSTED: Setup = Setup {
     before: &FIVE_RENEWALS,
     ..BY_USER
 };
-pub(super) static TWO_RETIRING: Setup = Setup {
+pub(super) static TWO_REPLACED: Setup = Setup {
     name: "two replaced tokens are to be logged out",
     before: &[
         Act::Token,

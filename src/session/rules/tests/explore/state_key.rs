@@ -15,11 +15,11 @@ use crate::session::rules::cooldown::{
     TargetState, Window,
 };
 use crate::session::rules::lifespan::{Idle, Lifespan};
-use crate::session::rules::retirement::{Replaced, Retirement, TokenRef};
+use crate::session::rules::replaced::{Replaced, ReplacedTokens, TokenRef};
 use crate::session::rules::rng::Rng;
 use crate::session::rules::time::BRIEFLY;
 use crate::session::rules::{
-    Current, DeferredRejection, JobKind, LoginBlock, Phase, Rules, RunningJob, Timestamp,
+    CurrentToken, DeferredRejection, JobKind, LoginBlock, Phase, Rules, RunningJob, Timestamp,
     TokenState,
 };
 
@@ -136,7 +136,7 @@ impl Rules {
     }
 
     pub(super) fn is_replaced(&self, generation: u64) -> bool {
-        self.retirement.contains(generation)
+        self.replaced.contains(generation)
     }
 
     /// Returns until when no login starts, since the last one failed.
@@ -163,7 +163,7 @@ impl WriteState for Rules {
             current,
             candidate,
             job,
-            retire,
+            has_new_logout,
             newest,
             next_login_reason,
             login_block,
@@ -174,11 +174,14 @@ impl WriteState for Rules {
             deferred_rejection,
             logouts: _,
             ending,
-            retirement,
+            replaced,
             events: _,
         } = self;
         let is_new = job.is_some_and(|job| job.is_new);
-        assert!(!is_new && !retire, "taken by the event that left it");
+        assert!(
+            !is_new && !has_new_logout,
+            "taken by the event that left it"
+        );
         to.number(match phase {
             Phase::Open => 0,
             Phase::LoggedOut(Ok(())) => 1,
@@ -239,11 +242,11 @@ impl WriteState for Rules {
             to.option(*target, StateKey::target);
         });
         to.each(ending, |to, token| token.write(to));
-        retirement.write(to);
+        replaced.write(to);
     }
 }
 
-impl WriteState for Current {
+impl WriteState for CurrentToken {
     fn write(&self, to: &mut StateKey) {
         let Self {
             generation,
@@ -281,10 +284,10 @@ impl WriteState for Backoff {
     }
 }
 
-impl WriteState for Retirement {
+impl WriteState for ReplacedTokens {
     fn write(&self, to: &mut StateKey) {
-        let Self { replaced } = self;
-        to.each(replaced, |to, replaced| {
+        let Self { tokens } = self;
+        to.each(tokens, |to, replaced| {
             let Replaced {
                 token,
                 rejection,

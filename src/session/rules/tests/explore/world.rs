@@ -20,8 +20,8 @@ use crate::session::rules::Lifetimes;
 use crate::session::rules::LogoutOutcome;
 use crate::session::rules::TokenEnd;
 use crate::session::rules::{
-    Acquire, JobKind, Launch, LoginOutcome, NewToken, OnRejection, Rules, Settings, Signal, Start,
-    Timestamp,
+    Acquire, JobKind, JobStart, Launch, LoginOutcome, NewToken, OnRejection, Rules, RulesSettings,
+    Signal, Timestamp,
 };
 
 /// Decides the rng, which is the same each time.
@@ -37,7 +37,7 @@ const MOST_USERS: usize = 2;
 #[derive(Debug)]
 pub(super) struct Setup {
     pub(super) name: &'static str,
-    pub(super) settings: Settings,
+    pub(super) settings: RulesSettings,
     /// What the server may say of a token's lifetimes.
     pub(super) lives: &'static [Lifetimes],
     /// The token that the session starts with.
@@ -99,10 +99,10 @@ pub(super) enum Landing {
     /// The tokens of a logout have ended, or may be tried again, or may not.
     Ended,
     Left,
-    Lost,
+    Abandoned,
     /// The first is left, the others have ended.
     Some,
-    Retired(LogoutOutcome),
+    BackgroundLogout(LogoutOutcome),
     Changed,
     NotChanged(ErrorKind),
     /// A login must come before a password change.
@@ -142,16 +142,16 @@ pub(super) enum Stage {
         generation: u64,
         replayed: bool,
         sent: Timestamp,
-        watched: bool,
+        reported: bool,
     },
     Renewing {
         generation: u64,
     },
 }
 
-/// Who waits for a job to get one of its own.
+/// A caller that waits for a job to get one of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Asking {
+pub(super) enum PendingCall {
     Login { logouts: u32 },
     Renew,
     ChangePassword,
@@ -203,11 +203,11 @@ pub(super) struct Known {
     pub(super) was_to_end: bool,
     /// How often its logout was tried.
     pub(super) tries: u32,
-    pub(super) state: TokenState,
+    pub(super) state: KnownState,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum TokenState {
+pub(super) enum KnownState {
     InUse,
     /// It is newer than the one in use, and not proven.
     Candidate,
@@ -297,10 +297,10 @@ pub(super) struct World {
     pub(super) now: Timestamp,
     pub(super) job: Option<UnderWay>,
     /// The logout of a replaced token, beside the job.
-    pub(super) retire: Option<UnderWay>,
+    pub(super) background_logout: Option<UnderWay>,
     pub(super) tokens: Vec<Known>,
     pub(super) users: Vec<User>,
-    pub(super) asking: Option<Asking>,
+    pub(super) pending_call: Option<PendingCall>,
     pub(super) logged_out: bool,
     pub(super) logouts: u32,
     pub(super) closed: bool,
@@ -386,10 +386,10 @@ impl World {
             setup,
             now: Timestamp::ZERO,
             job: None,
-            retire: None,
+            background_logout: None,
             tokens: Vec::new(),
             users: Vec::new(),
-            asking: None,
+            pending_call: None,
             logged_out: false,
             logouts: 0,
             closed: false,
@@ -416,7 +416,7 @@ impl World {
         };
         if let Some(lifetimes) = setup.initial {
             let generation = world.rules.set_initial(lifetimes);
-            world.learn(generation, lifetimes, Timestamp::ZERO, TokenState::InUse);
+            world.learn(generation, lifetimes, Timestamp::ZERO, KnownState::InUse);
             world.step(&Cause::Start, |_, _| ());
         }
         world.now = TICK;
@@ -438,7 +438,7 @@ impl World {
         generation: u64,
         lifetimes: Lifetimes,
         sent: Timestamp,
-        state: TokenState,
+        state: KnownState,
     ) {
         self.tokens.push(Known {
             generation,
@@ -481,11 +481,11 @@ impl World {
                 acts.extend(rolls.map(|answer| Act::Answer(place, answer)));
             }
         }
-        if self.asking.is_none() {
+        if self.pending_call.is_none() {
             acts.extend([Act::Login, Act::Renew, Act::ChangePassword]);
         }
         acts.extend([Act::Logout, Act::Close]);
-        for under_way in self.job.iter().chain(&self.retire) {
+        for under_way in self.job.iter().chain(&self.background_logout) {
             acts.extend(self.landings(under_way).into_iter().map(Act::Land));
         }
         if let Some(next) = self.next() {
@@ -533,22 +533,22 @@ impl World {
                 landings
             }
             // It waits for the logout beside it.
-            Launch::Job(JobKind::Logout) if self.retire.is_some() => Vec::new(),
+            Launch::Job(JobKind::Logout) if self.background_logout.is_some() => Vec::new(),
             Launch::Job(JobKind::Logout) if under_way.tokens.is_empty() => vec![Landing::Ended],
             Launch::Job(JobKind::Logout) => {
-                let mut landings = vec![Landing::Ended, Landing::Left, Landing::Lost];
+                let mut landings = vec![Landing::Ended, Landing::Left, Landing::Abandoned];
                 if under_way.tokens.len() > 1 {
                     landings.push(Landing::Some);
                 }
                 landings
             }
-            Launch::Retire { .. } => [
+            Launch::BackgroundLogout { .. } => [
                 LogoutOutcome::Done,
                 LogoutOutcome::Postponed(None),
                 LogoutOutcome::Postponed(Some(Duration::from_secs(5))),
                 LogoutOutcome::Failed,
             ]
-            .map(Landing::Retired)
+            .map(Landing::BackgroundLogout)
             .into(),
             Launch::Job(JobKind::ChangePassword) => vec![
                 Landing::Changed,
@@ -568,10 +568,10 @@ impl World {
 
     /// When the rules come to a time that they wait for.
     pub(super) fn next(&self) -> Option<Timestamp> {
-        let mut canon = StateKey::at(self.now);
-        self.rules.write(&mut canon);
+        let mut key = StateKey::at(self.now);
+        self.rules.write(&mut key);
         let wake = self.rules.wake().filter(|wake| *wake > self.now);
-        match (canon.next(), wake) {
+        match (key.next(), wake) {
             (Some(next), Some(wake)) => Some(next.min(wake)),
             (next, None) | (None, next) => next,
         }
@@ -579,9 +579,9 @@ impl World {
 
     /// What tells this world from another.
     pub(super) fn key(&self) -> Box<[u64]> {
-        let mut canon = StateKey::at(self.now);
-        self.write(&mut canon);
-        canon.finish()
+        let mut key = StateKey::at(self.now);
+        self.write(&mut key);
+        key.finish()
     }
 
     /// What breaks by that, a panic included.
@@ -622,17 +622,17 @@ impl World {
             }
             Act::Login => {
                 self.note(Entry::Called(act));
-                self.ask(Asking::Login {
+                self.call(PendingCall::Login {
                     logouts: self.logouts,
                 });
             }
             Act::Renew => {
                 self.note(Entry::Called(act));
-                self.ask(Asking::Renew);
+                self.call(PendingCall::Renew);
             }
             Act::ChangePassword => {
                 self.note(Entry::Called(act));
-                self.ask(Asking::ChangePassword);
+                self.call(PendingCall::ChangePassword);
             }
             Act::Logout => {
                 self.note(Entry::Called(act));
@@ -718,7 +718,7 @@ impl World {
 
     /// Whether anybody waits for a job.
     pub(super) fn is_waited_for(&self) -> bool {
-        self.users.iter().any(User::waits) || self.asking.is_some()
+        self.users.iter().any(User::waits) || self.pending_call.is_some()
     }
 
     pub(super) fn is_held(&self, generation: u64) -> bool {
@@ -804,7 +804,7 @@ impl World {
             generation,
             replayed,
             sent: self.now,
-            watched: replayed || self.rules.signal() != Some(Signal::Live),
+            reported: replayed || self.rules.signal() != Some(Signal::Live),
         };
         self.set(number, stage);
         self.note(Entry::Sent { user: number });
@@ -866,7 +866,7 @@ impl World {
                 generation,
                 replayed,
                 sent,
-                watched,
+                reported,
             },
         ) = (user.path, user.stage)
         else {
@@ -880,7 +880,7 @@ impl World {
         match answer {
             Response::Accepted | Response::Rolls(_) => {
                 self.users.remove(place);
-                if !watched {
+                if !reported {
                     return;
                 }
                 let cause = Cause::Accepted {
@@ -973,22 +973,22 @@ impl World {
         answer
     }
 
-    fn ask(&mut self, asking: Asking) {
-        self.asking = None;
-        let (cause, begin) = match asking {
-            Asking::Login { logouts } => {
+    fn call(&mut self, pending_call: PendingCall) {
+        self.pending_call = None;
+        let (cause, begin) = match pending_call {
+            PendingCall::Login { logouts } => {
                 let may = logouts == self.logouts && !self.closed;
                 let begin = self.step(&Cause::Login, |rules, now| rules.login(logouts, now));
-                if !may && !matches!(begin, Start::Fail(_)) {
+                if !may && !matches!(begin, JobStart::Fail(_)) {
                     self.fail(20, "a login goes on that was asked for before".into());
                 }
                 (Cause::Login, begin)
             }
-            Asking::Renew => (
+            PendingCall::Renew => (
                 Cause::Renew,
                 self.step(&Cause::Renew, |rules, now| rules.renew(now)),
             ),
-            Asking::ChangePassword => {
+            PendingCall::ChangePassword => {
                 // A password change gets a token first, as any other caller does.
                 if self
                     .step(&Cause::Asked, |rules, now| rules.admit(now))
@@ -1002,7 +1002,7 @@ impl World {
                         if self.job.is_none() {
                             self.fail(2, "a password change waits for no job".into());
                         }
-                        self.asking = Some(asking);
+                        self.pending_call = Some(pending_call);
                         return;
                     }
                     Acquire::Fail(error) => return self.check_failure(&error),
@@ -1010,7 +1010,7 @@ impl World {
                 let usable = self.is_usable();
                 let cause = Cause::ChangePassword;
                 let begin = self.step(&cause, |rules, now| rules.change_password(now));
-                if matches!(begin, Start::Started) && !usable {
+                if matches!(begin, JobStart::Started) && !usable {
                     self.fail(21, "a password is changed without a token".into());
                 }
                 (cause, begin)
@@ -1018,11 +1018,13 @@ impl World {
         };
         let job = self.job.as_ref().map(|under_way| under_way.launch);
         match begin {
-            Start::Started => {
-                let fits = match (asking, job) {
-                    (Asking::ChangePassword, Some(Launch::Job(JobKind::ChangePassword))) => true,
+            JobStart::Started => {
+                let fits = match (pending_call, job) {
+                    (PendingCall::ChangePassword, Some(Launch::Job(JobKind::ChangePassword))) => {
+                        true
+                    }
                     (_, Some(Launch::Job(JobKind::Login { .. }))) => {
-                        asking != Asking::ChangePassword
+                        pending_call != PendingCall::ChangePassword
                     }
                     _ => false,
                 };
@@ -1030,32 +1032,32 @@ impl World {
                     self.fail(1, format!("{cause:?} has started {job:?}"));
                 }
             }
-            Start::Join => {
+            JobStart::Join => {
                 let is_newer = self
                     .job
                     .as_ref()
                     .is_some_and(|job| job.logouts == self.logouts);
                 if let Some(job) = &mut self.job {
-                    job.is_requested |= asking == Asking::Renew;
+                    job.is_requested |= pending_call == PendingCall::Renew;
                 }
                 if !matches!(job, Some(Launch::Job(JobKind::Login { .. }))) || !is_newer {
                     self.fail(1, format!("{cause:?} joins {job:?}"));
                 }
             }
-            Start::Busy => match job {
-                Some(_) => self.asking = Some(asking),
+            JobStart::Busy => match job {
+                Some(_) => self.pending_call = Some(pending_call),
                 None => self.fail(2, format!("{cause:?} waits for no job")),
             },
             // Its token was usable just now.
-            Start::NeedsToken => self.fail(21, format!("{cause:?} lacks a token")),
-            Start::Fail(error) => self.check_failure(&error),
+            JobStart::NeedsToken => self.fail(21, format!("{cause:?} lacks a token")),
+            JobStart::Fail(error) => self.check_failure(&error),
         }
     }
 
     /// As `Driver::land` does.
     fn land(&mut self, landing: Landing) {
         let place = match landing {
-            Landing::Retired(_) => &mut self.retire,
+            Landing::BackgroundLogout(_) => &mut self.background_logout,
             _ => &mut self.job,
         };
         let Some(under_way) = place.take() else {
@@ -1127,7 +1129,7 @@ impl World {
                 }
                 Word::Failed
             }
-            Landing::Ended | Landing::Left | Landing::Lost | Landing::Some => {
+            Landing::Ended | Landing::Left | Landing::Abandoned | Landing::Some => {
                 let tokens = under_way.tokens.clone();
                 let (ended, end, outcome) = match landing {
                     Landing::Left => (
@@ -1135,7 +1137,7 @@ impl World {
                         TokenEnd::LoggedOut,
                         Err(ErrorKind::Unavailable),
                     ),
-                    Landing::Lost => (
+                    Landing::Abandoned => (
                         &tokens[..],
                         TokenEnd::Abandoned,
                         Err(ErrorKind::Unsupported),
@@ -1152,14 +1154,16 @@ impl World {
                 self.step(&cause, |rules, _| rules.logout_landed(&ended, outcome));
                 Word::Other
             }
-            Landing::Retired(logout) => {
+            Landing::BackgroundLogout(logout) => {
                 if let LogoutOutcome::Postponed(_) | LogoutOutcome::Failed = logout
                     && let Some(job) = &mut self.job
                     && job.launch == Launch::Job(JobKind::Logout)
                 {
                     job.tokens.extend(&under_way.tokens);
                 }
-                self.step(&cause, |rules, now| rules.retire_landed(logout, now));
+                self.step(&cause, |rules, now| {
+                    rules.background_logout_landed(logout, now);
+                });
                 // Nobody waits for it but a logout of the session.
                 return self.timer();
             }
@@ -1218,7 +1222,7 @@ impl World {
     /// All who waited for the job, or are told of a logout.
     fn wake(&mut self, word: Word) {
         let waiting: Vec<User> = self.users.iter().copied().filter(User::waits).collect();
-        let asking = self.asking.take();
+        let pending_call = self.pending_call.take();
         for user in waiting {
             match user.stage {
                 Stage::Acquiring { replayed } => match word {
@@ -1239,8 +1243,8 @@ impl World {
                 Stage::Using { .. } => {}
             }
         }
-        if let Some(asking) = asking {
-            self.ask(asking);
+        if let Some(pending_call) = pending_call {
+            self.call(pending_call);
         }
     }
 
@@ -1264,16 +1268,16 @@ impl World {
         }
         let mut launched = Vec::new();
         while let Some(launch) = self.rules.take_launch() {
-            let retiring = self.rules.retiring();
+            let logging_out = self.rules.logging_out();
             let mut ending = self.rules.ending();
-            ending.retain(|token| Some(*token) != retiring);
+            ending.retain(|token| Some(*token) != logging_out);
             launched.push(UnderWay {
                 launch,
                 since: self.now,
                 is_requested: false,
                 tokens: match launch {
                     Launch::Job(JobKind::Logout) => ending,
-                    Launch::Retire { generation } => vec![generation],
+                    Launch::BackgroundLogout { generation } => vec![generation],
                     // A change uses the token.
                     Launch::Job(JobKind::ChangePassword) => {
                         self.rules.generation().into_iter().collect()
@@ -1293,7 +1297,7 @@ impl World {
     }
 
     /// Whether a replaced token may be logged out by itself.
-    pub(super) fn retires(&self) -> bool {
+    pub(super) fn logs_out_replaced(&self) -> bool {
         match self.setup.settings.logout_ends {
             LogoutEnds::Token => true,
             LogoutEnds::Nothing | LogoutEnds::User => false,
@@ -1317,12 +1321,12 @@ impl WriteState for World {
                     generation,
                     replayed,
                     sent: _,
-                    watched,
+                    reported,
                 } => {
                     to.number(1);
                     to.generation(generation);
                     to.flag(replayed);
-                    to.flag(watched);
+                    to.flag(reported);
                 }
                 Stage::Renewing { generation } => {
                     to.number(2);
@@ -1330,14 +1334,14 @@ impl WriteState for World {
                 }
             }
         });
-        to.option(self.asking, |to, asking| {
-            to.number(match asking {
-                Asking::Login { logouts } => u64::from(logouts == self.logouts),
-                Asking::Renew => 2,
-                Asking::ChangePassword => 3,
+        to.option(self.pending_call, |to, pending_call| {
+            to.number(match pending_call {
+                PendingCall::Login { logouts } => u64::from(logouts == self.logouts),
+                PendingCall::Renew => 2,
+                PendingCall::ChangePassword => 3,
             });
         });
-        for under_way in [&self.job, &self.retire] {
+        for under_way in [&self.job, &self.background_logout] {
             to.option(under_way.as_ref(), |to, under_way| {
                 to.each(&under_way.tokens, |to, token| to.generation(*token));
                 to.flag(under_way.logouts == self.logouts);
@@ -1357,7 +1361,7 @@ impl WriteState for World {
         });
         to.flag(self.deferred_rejection.is_some());
         let alive = self.tokens.iter().filter(|token| {
-            !matches!(token.state, TokenState::Ended(_)) || self.is_held(token.generation)
+            !matches!(token.state, KnownState::Ended(_)) || self.is_held(token.generation)
         });
         let alive: Vec<_> = alive.collect();
         to.each(alive, |to, token| {
@@ -1372,7 +1376,7 @@ impl WriteState for World {
             to.flag(token.was_reused);
             to.option(token.dead_at, StateKey::quiet_moment);
             to.quiet_moment(token.ends_by().unwrap_or_default());
-            to.flag(matches!(token.state, TokenState::Ended(_)));
+            to.flag(matches!(token.state, KnownState::Ended(_)));
         });
     }
 }

@@ -26,8 +26,8 @@ const MAX_UNPROVEN: usize = 4;
 
 /// The replaced tokens, oldest first.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Retirement {
-    pub(super) replaced: Vec<Replaced>,
+pub(super) struct ReplacedTokens {
+    pub(super) tokens: Vec<Replaced>,
 }
 
 /// A token that is no longer the current one.
@@ -89,7 +89,7 @@ impl LogoutOutcome {
     }
 }
 
-impl Retirement {
+impl ReplacedTokens {
     /// Adds a replaced token that may be good. Returns the token to abandon
     /// instead, if there are too many.
     pub(super) fn add(
@@ -99,7 +99,7 @@ impl Retirement {
         in_change: bool,
     ) -> Option<u64> {
         debug_assert!(
-            !self.replaced.iter().any(Replaced::awaits_login),
+            !self.tokens.iter().any(Replaced::awaits_login),
             "a login settles these before it replaces a token"
         );
         self.let_oldest_unproven_end();
@@ -113,14 +113,14 @@ impl Retirement {
 
     /// The running password change has ended.
     pub(super) fn change_landed(&mut self) {
-        for replaced in &mut self.replaced {
+        for replaced in &mut self.tokens {
             replaced.in_change = false;
         }
     }
 
     fn let_oldest_unproven_end(&mut self) {
         let mut unproven = self
-            .replaced
+            .tokens
             .iter_mut()
             .filter(|replaced| !replaced.may_end && replaced.rejection.is_none());
         if let Some(oldest) = unproven.next()
@@ -137,15 +137,15 @@ impl Retirement {
         expired: bool,
         in_change: bool,
     ) -> Option<u64> {
-        let oldest = (self.replaced.len() == MAX_REPLACED)
+        let oldest = (self.tokens.len() == MAX_REPLACED)
             .then(|| {
-                self.replaced
+                self.tokens
                     .iter()
                     .position(|replaced| !replaced.token.logging_out)
             })
             .flatten();
-        let given_up = oldest.map(|oldest| self.replaced.remove(oldest).token.generation);
-        self.replaced.push(Replaced {
+        let given_up = oldest.map(|oldest| self.tokens.remove(oldest).token.generation);
+        self.tokens.push(Replaced {
             token,
             rejection,
             expired,
@@ -174,7 +174,7 @@ impl Retirement {
 
     /// The expired tokens may be logged out.
     pub(super) fn end_expired(&mut self) {
-        for replaced in &mut self.replaced {
+        for replaced in &mut self.tokens {
             replaced.may_end |= replaced.expired;
         }
     }
@@ -196,7 +196,7 @@ impl Retirement {
         now: Timestamp,
     ) -> Vec<u64> {
         let is_earlier = |replaced: &Replaced| replaced.token.generation < generation;
-        for replaced in &mut self.replaced {
+        for replaced in &mut self.tokens {
             if is_earlier(replaced) && !replaced.may_end {
                 replaced.may_end = true;
                 if replaced.rejection.is_some() {
@@ -213,7 +213,7 @@ impl Retirement {
     /// `target` rejects newer tokens too: the tokens that it rejected before may be
     /// good.
     pub(super) fn unhelpful(&mut self, target: Target) {
-        for replaced in &mut self.replaced {
+        for replaced in &mut self.tokens {
             if replaced
                 .rejection
                 .take_if(|by| by.0 == Some(target))
@@ -226,7 +226,7 @@ impl Retirement {
 
     /// A login has failed, perhaps since the server allows no more sessions.
     pub(super) fn login_failed(&mut self) {
-        for replaced in &mut self.replaced {
+        for replaced in &mut self.tokens {
             replaced.may_end |= replaced.rejection.is_none() && !replaced.expired;
         }
     }
@@ -253,7 +253,7 @@ impl Retirement {
 
     /// Returns when the next token expires, or counts as dead.
     pub(super) fn next_end(&self) -> Option<Timestamp> {
-        let replaced = self.replaced.iter();
+        let replaced = self.tokens.iter();
         let kept = replaced.filter(|replaced| !replaced.token.logging_out);
         let ends = kept.clone().filter_map(|replaced| replaced.token.ends);
         let deaths = kept.filter(|replaced| replaced.is_presumed_dead());
@@ -262,14 +262,14 @@ impl Retirement {
 
     /// Returns when the next logout may start.
     pub(super) fn next(&self) -> Option<Timestamp> {
-        let replaced = self.replaced.iter();
+        let replaced = self.tokens.iter();
         let ready = replaced.filter(|replaced| replaced.is_ready());
         ready.map(|replaced| replaced.next).min()
     }
 
     /// Starts the next logout. Returns whether there is one.
     pub(super) fn begin(&mut self, now: Timestamp) -> bool {
-        let mut replaced = self.replaced.iter_mut();
+        let mut replaced = self.tokens.iter_mut();
         let next = replaced.find(|replaced| replaced.is_ready() && replaced.next <= now);
         let is_found = next.is_some();
         if let Some(next) = next {
@@ -280,7 +280,7 @@ impl Retirement {
 
     /// Returns the token whose logout is running.
     pub(super) fn logging_out(&self) -> Option<u64> {
-        let mut replaced = self.replaced.iter();
+        let mut replaced = self.tokens.iter();
         let logging_out = replaced.find(|replaced| replaced.token.logging_out)?;
         Some(logging_out.token.generation)
     }
@@ -294,10 +294,10 @@ impl Retirement {
         rng: &mut Rng,
     ) -> Option<(u64, TokenEnd)> {
         let place = self
-            .replaced
+            .tokens
             .iter()
             .position(|replaced| replaced.token.logging_out)?;
-        let replaced = &mut self.replaced[place];
+        let replaced = &mut self.tokens[place];
         replaced.token.logging_out = false;
         let end = match logout {
             LogoutOutcome::Done => TokenEnd::LoggedOut,
@@ -312,7 +312,7 @@ impl Retirement {
                 TokenEnd::Abandoned
             }
         };
-        Some((self.replaced.remove(place).token.generation, end))
+        Some((self.tokens.remove(place).token.generation, end))
     }
 
     /// Removes all tokens, in use or not, that a logout of the session is to end.
@@ -327,30 +327,30 @@ impl Retirement {
     }
 
     pub(super) fn contains(&self, generation: u64) -> bool {
-        self.replaced
+        self.tokens
             .iter()
             .any(|replaced| replaced.token.generation == generation)
     }
 
     /// Returns whether that token is still in use.
     pub(super) fn is_waiting_for(&self, generation: u64) -> bool {
-        let mut replaced = self.replaced.iter();
+        let mut replaced = self.tokens.iter();
         replaced.any(|replaced| replaced.token.generation == generation && !replaced.released)
     }
 
     /// Returns whether any replaced token is still in use.
     pub(super) fn is_waiting(&self) -> bool {
-        self.replaced.iter().any(|replaced| !replaced.released)
+        self.tokens.iter().any(|replaced| !replaced.released)
     }
 
     /// Returns whether no token is left that may be logged out.
     pub(super) fn is_done(&self) -> bool {
-        let mut replaced = self.replaced.iter();
+        let mut replaced = self.tokens.iter();
         replaced.all(|replaced| replaced.rejection.is_some() || !replaced.may_end)
     }
 
     fn find(&mut self, generation: u64) -> Option<&mut Replaced> {
-        self.replaced
+        self.tokens
             .iter_mut()
             .find(|replaced| replaced.token.generation == generation)
     }
@@ -361,10 +361,10 @@ impl Retirement {
     }
 
     fn take_tokens(&mut self, is_meant: impl Fn(&Replaced) -> bool) -> Vec<TokenRef> {
-        let (taken, kept) = std::mem::take(&mut self.replaced)
+        let (taken, kept) = std::mem::take(&mut self.tokens)
             .into_iter()
             .partition(is_meant);
-        self.replaced = kept;
+        self.tokens = kept;
         taken
             .into_iter()
             .map(|replaced: Replaced| replaced.token)

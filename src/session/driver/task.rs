@@ -1,4 +1,4 @@
-//! A running job, and how callers wait for it.
+//! A running task, and how callers wait for it.
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -12,27 +12,27 @@ use crate::error::{Error, ErrorKind};
 use crate::loom::{Notify, OnceLock, OwnedNotified};
 use crate::session::rules::LogoutOutcome;
 
-/// A job that is running or has ended, as its waiters see it.
+/// A job or a background logout that is running or has ended, as its waiters see it.
 #[derive(Debug, Default)]
-pub(crate) struct Job {
+pub(crate) struct Task {
     result: OnceLock<WaitResult>,
     wake: Arc<Notify>,
-    /// Set by a logout, when the last handle is dropped, and when the job is given up.
-    /// The task must not send another login or password change.
+    /// Set by a logout, when the last handle is dropped, and when the task is given up.
+    /// It must not send another login or password change.
     called_off: OnceLock<()>,
-    /// How long the machine had been suspended at the launch.
-    suspended: Duration,
+    /// How long the machine had slept at the launch.
+    slept: Duration,
     progress: Mutex<Progress>,
 }
 
-/// How far the task has come.
+/// How far a task has come.
 #[derive(Debug, Default)]
 struct Progress {
     sent: Option<Instant>,
     deadline: Option<Instant>,
 }
 
-/// How a job has ended, for its waiters.
+/// How a task has ended, for its waiters.
 #[derive(Clone, Debug)]
 pub(crate) enum WaitResult {
     /// There is a new token.
@@ -43,8 +43,8 @@ pub(crate) enum WaitResult {
     Failed(Error),
     /// A logout ended, with this result.
     LoggedOut(Result<(), Error>),
-    /// The logout of a replaced token ended.
-    Retired(LogoutOutcome),
+    /// A background logout ended.
+    BackgroundLogout(LogoutOutcome),
     /// A password change ended, with this result.
     PasswordChange(Result<(), Error>),
     /// A login must come before a password change.
@@ -54,27 +54,27 @@ pub(crate) enum WaitResult {
     },
 }
 
-impl Job {
-    pub(super) fn new(suspended: Duration) -> Self {
+impl Task {
+    pub(super) fn new(slept: Duration) -> Self {
         Self {
-            suspended,
+            slept,
             ..Self::default()
         }
     }
 
-    /// Returns how long the machine had been suspended when the job was launched.
-    pub(super) fn suspended(&self) -> Duration {
-        self.suspended
+    /// Returns how long the machine had slept when the task was launched.
+    pub(super) fn slept(&self) -> Duration {
+        self.slept
     }
 
     /// Wakes all waiters with `result`.
     pub(super) fn finish(&self, result: WaitResult) {
-        // `Driver::land` ensures that a job ends once.
+        // `Driver::land` ensures that a task ends once.
         let _ = self.result.set(result);
         self.wake.notify_waiters();
     }
 
-    /// Wakes all waiters before the job has ended, and the task itself if it waits for
+    /// Wakes all waiters before the task has ended, and the task itself if it waits for
     /// another session: this one was logged out.
     pub(crate) fn call_off(&self) {
         let _ = self.called_off.set(());
@@ -91,7 +91,7 @@ impl Job {
         self.progress().sent
     }
 
-    /// Calls the job off if its call still has this deadline. Returns whether it has.
+    /// Calls the task off if its call still has this deadline. Returns whether it has.
     pub(super) fn give_up(&self, deadline: Instant) -> bool {
         let progress = self.progress();
         let is_running = progress.deadline == Some(deadline);
@@ -115,7 +115,7 @@ impl Job {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns an error if the job must not send anything more.
+    /// Returns an error if the task must not send anything more.
     pub(super) fn is_wanted(&self) -> Result<(), Error> {
         match self.called_off.get() {
             Some(()) => Err(Error::new(ErrorKind::LoggedOut)),
@@ -123,12 +123,11 @@ impl Job {
         }
     }
 
-    /// Waits for the end of the logout of a replaced token. Returns whether it has
-    /// failed.
-    pub(super) async fn has_retire_failed(self: &Arc<Self>) -> bool {
+    /// Waits for the end of a background logout. Returns whether it has failed.
+    pub(super) async fn has_logout_failed(self: &Arc<Self>) -> bool {
         loop {
             match Wait::on(self.clone()).await {
-                Some(WaitResult::Retired(logout)) => {
+                Some(WaitResult::BackgroundLogout(logout)) => {
                     return match logout {
                         LogoutOutcome::Done | LogoutOutcome::Nothing => false,
                         LogoutOutcome::Postponed(_) | LogoutOutcome::Failed => true,
@@ -140,7 +139,7 @@ impl Job {
         }
     }
 
-    /// Waits for `other`, unless the job is called off.
+    /// Waits for `other`, unless the task is called off.
     pub(super) async fn while_wanted(&self, other: impl Future<Output = ()>) -> Result<(), Error> {
         self.set_deadline(None);
         let mut other = pin!(other);
@@ -159,29 +158,29 @@ impl Job {
     }
 }
 
-/// Waits for the end of a job. Resolves to `None` if the session was logged out
+/// Waits for the end of a task. Resolves to `None` if the session was logged out
 /// before that.
 #[derive(Debug)]
 pub(crate) struct Wait {
-    job: Arc<Job>,
+    task: Arc<Task>,
     // Boxed because it is pinned and its waiter is not; only the slow path waits.
     woken: Pin<Box<OwnedNotified>>,
 }
 
 impl Wait {
-    pub(crate) fn on(job: Arc<Job>) -> Self {
+    pub(crate) fn on(task: Arc<Task>) -> Self {
         // Created before `result` is read: no wake-up is missed in between.
-        let woken = Box::pin(job.wake.clone().notified_owned());
-        Self { job, woken }
+        let woken = Box::pin(task.wake.clone().notified_owned());
+        Self { task, woken }
     }
 
-    /// Returns another wait for the same job.
+    /// Returns another wait for the same task.
     pub(crate) fn again(&self) -> Self {
-        Self::on(self.job.clone())
+        Self::on(self.task.clone())
     }
 
-    pub(crate) fn into_job(self) -> Arc<Job> {
-        self.job
+    pub(crate) fn into_task(self) -> Arc<Task> {
+        self.task
     }
 }
 
@@ -189,9 +188,9 @@ impl Future for Wait {
     type Output = Option<WaitResult>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<WaitResult>> {
-        if self.job.result.get().is_none() {
+        if self.task.result.get().is_none() {
             ready!(self.woken.as_mut().poll(cx));
         }
-        Poll::Ready(self.job.result.get().cloned())
+        Poll::Ready(self.task.result.get().cloned())
     }
 }
