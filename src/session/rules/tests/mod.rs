@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use http::Method;
 
+use super::time::BRIEFLY;
 use super::*;
 use crate::provider::LogoutEnds;
 use crate::reauth::ReauthFailure;
