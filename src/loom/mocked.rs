@@ -1,5 +1,5 @@
-//! Stand-ins that loom sees. Each does what the part that ships guarantees, and
-//! no more.
+//! Mocked primitives that loom sees. Each does what the real primitive guarantees, and no
+//! more.
 
 use std::fmt;
 use std::mem::ManuallyDrop;
@@ -14,9 +14,9 @@ pub(crate) use loom::sync::{Mutex, MutexGuard};
 use loom::thread::ThreadId;
 use tokio::time::Instant;
 
-/// loom's own has no [`Weak`]. The orders are those of the standard library's.
+/// loom's `Arc` has no [`Weak`]. The memory orders are those of the standard library.
 pub(crate) struct Arc<T> {
-    /// Drops the value with the last of them; loom never interrupts that.
+    /// The last one drops the value. loom does not interrupt that.
     value: std::sync::Arc<T>,
     strong: std::sync::Arc<AtomicUsize>,
 }
@@ -34,7 +34,7 @@ impl<T> Arc<T> {
         }
     }
 
-    /// What a clone is made of, which loom does not see before it is counted.
+    /// Returns the parts of a clone. loom does not see it before it is counted.
     fn parts(&self) -> (std::sync::Arc<T>, std::sync::Arc<AtomicUsize>) {
         (self.value.clone(), self.strong.clone())
     }
@@ -111,7 +111,7 @@ impl<T> Weak<T> {
     }
 }
 
-/// A value that is there once it has been set.
+/// A cell that is set once.
 #[derive(Debug)]
 pub(crate) struct OnceLock<T> {
     value: std::sync::OnceLock<T>,
@@ -140,10 +140,10 @@ impl<T> Default for OnceLock<T> {
     }
 }
 
-/// Who reads learns nothing from others who read. Who writes waits for those
-/// who read at the time, as arc-swap's do by paying their debts.
+/// A reader does not synchronize with other readers. A writer waits for the running
+/// readers, as a writer of `arc_swap` does when it pays the debts.
 pub(crate) struct ArcSwapOption<T> {
-    /// What was written last is at the back; loom sees `last` instead.
+    /// The written values, the newest last. loom sees `last` instead.
     written: std::sync::Mutex<Vec<Option<Arc<T>>>>,
     last: AtomicUsize,
     readers: std::sync::Mutex<Vec<ThreadId>>,
@@ -201,7 +201,7 @@ impl<T> ArcSwapOption<T> {
     }
 }
 
-/// As tokio's, as far as it is used here: it wakes all who have asked before.
+/// The part of tokio's `Notify` that the crate uses: it wakes all current waiters.
 #[derive(Default)]
 pub(crate) struct Notify(Mutex<Called>);
 
@@ -240,7 +240,7 @@ pub(crate) type OwnedNotified = Notified<std::sync::Arc<Notify>>;
 #[derive(Debug)]
 pub(crate) struct Notified<N> {
     notify: N,
-    /// How often it had been called before.
+    /// The number of notifications before this wait.
     before: u64,
 }
 
@@ -272,7 +272,7 @@ impl<N: Deref<Target = Notify>> Future for Notified<N> {
 
 type Task = (Pin<Box<dyn Future<Output = ()> + Send>>, AbortHandle);
 
-/// Tasks that nobody has polled yet, and who is to do so.
+/// The tasks that were not polled yet, and the waker of the runtime that polls them.
 #[derive(Default)]
 struct Spawned {
     tasks: Vec<Task>,
@@ -280,11 +280,11 @@ struct Spawned {
 }
 
 loom::lazy_static! {
-    // What a failed model leaves here cannot be dropped outside of it.
+    // The tasks that a failed model leaves cannot be dropped outside of the model.
     static ref SPAWNED: ManuallyDrop<Mutex<Spawned>> = ManuallyDrop::default();
 }
 
-/// Leaves a task to whoever calls [`run`].
+/// Leaves a task to the thread that calls [`run`].
 pub(crate) fn spawn(task: impl Future<Output = ()> + Send + 'static) -> Option<AbortHandle> {
     let handle = AbortHandle::default();
     let mut spawned = SPAWNED.lock().unwrap();
@@ -306,12 +306,12 @@ impl AbortHandle {
     }
 }
 
-/// Returns whether a task was spawned that nobody has polled yet.
+/// Returns whether a spawned task was not polled yet.
 pub(crate) fn has_tasks() -> bool {
     !SPAWNED.lock().unwrap().tasks.is_empty()
 }
 
-/// Drops what nobody runs any more.
+/// Drops the tasks that were not polled yet.
 pub(crate) fn shut_down() {
     let left = std::mem::take(&mut *SPAWNED.lock().unwrap());
     drop(left);
@@ -346,7 +346,7 @@ pub(crate) fn run<T>(main: impl Future<Output = T>) -> T {
     }))
 }
 
-/// Returns the current runtime of tokio: no model has one.
+/// Returns the current runtime of tokio. A model has none.
 pub(crate) fn runtime() -> Option<tokio::runtime::Handle> {
     tokio::runtime::Handle::try_current().ok()
 }
@@ -359,7 +359,7 @@ pub(crate) fn std_arc<T>(arc: Arc<T>) -> std::sync::Arc<Arc<T>> {
     std::sync::Arc::new(arc)
 }
 
-/// There is no time: what is not due never comes.
+/// A model has no time: a deadline that has not passed never does.
 pub(crate) async fn sleep_until(at: Instant) {
     if at > Instant::now() {
         std::future::pending::<()>().await;
@@ -374,5 +374,5 @@ pub(crate) async fn timeout_at<F: Future>(_: Instant, call: F) -> Result<F::Outp
     Ok(call.await)
 }
 
-/// Nothing blocks.
+/// In a model no worker blocks.
 pub(crate) fn wake_another_worker() {}

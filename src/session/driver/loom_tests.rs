@@ -1,12 +1,12 @@
 //! Runs the lock-free part in every order that the memory model allows: requests while
-//! the session refreshes, retires, logs out and closes.
+//! the session refreshes, replaces tokens, logs out and closes.
 //!
 //! ```sh
 //! RUSTFLAGS='--cfg reauth_loom' CARGO_PROFILE_DEV_OPT_LEVEL=1 \
 //!     cargo test --lib --target-dir target/model loom_tests::
 //! ```
 //!
-//! The code is the code that ships, from the service to the provider, on the primitives
+//! The tests run the production code, from the service to the provider, on the primitives
 //! of `loom/mocked.rs`. A wait that never ends is a deadlock, which loom reports.
 //! `LOOM_MAX_PREEMPTIONS=3` goes deeper than [`PREEMPTIONS`]: a million orders, some
 //! minutes.
@@ -32,12 +32,12 @@ use crate::{
     Profile, ProviderError, Replay, Rolling, SessionBody, SessionService, Token,
 };
 
-/// How often a thread may be interrupted where it need not be.
+/// How often a thread may be preempted.
 const PREEMPTIONS: usize = 2;
 
 /// A login system and the server behind it. Its tokens are numbers, from 1.
 ///
-/// The bits are loom's own, so that an answer may be as old as the memory model
+/// The bits are loom's atomics, so that an answer may be as old as the memory model
 /// allows.
 #[derive(Default)]
 struct Server {
@@ -77,7 +77,7 @@ impl Server {
         bits.load(Ordering::Relaxed) & 1 << number != 0
     }
 
-    /// Waits until one of these has been logged out, and nothing else.
+    /// Waits until one of these tokens is logged out. No other token may be.
     async fn has_ended_one(&self, numbers: &[usize]) {
         loop {
             let changed = self.changed.notified();
@@ -224,7 +224,7 @@ fn spawn<T: Send + 'static>(act: impl FnOnce() -> T + Send + 'static) -> thread:
     builder.spawn(act).unwrap()
 }
 
-/// What another thread does meanwhile.
+/// Runs `act` on another thread.
 fn meanwhile<T: Send + 'static>(
     session: &Session,
     server: &Arc<Server>,
@@ -234,7 +234,7 @@ fn meanwhile<T: Send + 'static>(
     spawn(move || act(session, server))
 }
 
-/// Gets a response and looks whether its token is kept until its body is dropped.
+/// Gets a response, and asserts that its token is kept until its body is dropped.
 fn use_a_token(session: &Session, server: &Arc<Server>) {
     let response = block_on(get(session, server, crate::Never)).unwrap();
     let number = number_of(&response.headers()["x-token"]);
@@ -406,7 +406,7 @@ fn closing_waits_for_whoever_was_let_in() {
                 }
                 Err(error) => {
                     let error = error.downcast_ref::<Error>().unwrap();
-                    // Whoever was let in is not logged out.
+                    // An admitted request does not get this error.
                     assert_eq!(error.kind(), ErrorKind::Closed);
                 }
             }

@@ -56,9 +56,10 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use http::HeaderName;
+
 pub use close::CloseError;
 pub use events::Events;
-use http::HeaderName;
 pub(crate) use published::{Admission, Lease, Published};
 pub(super) use run::Runner;
 pub use stats::{Logins, Stats};

@@ -1,4 +1,4 @@
-//! Schedules that were made to break a session, from within.
+//! Tests of thread schedules that are chosen to break a session.
 
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,13 +22,13 @@ use crate::{
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// How many tasks the runtime has.
+/// Returns the number of tasks of the runtime.
 fn tasks() -> usize {
     let runtime = tokio::runtime::Handle::current();
     runtime.metrics().num_alive_tasks()
 }
 
-/// Whose logins yield a number each.
+/// A session whose logins yield numbers, from 0.
 fn counting() -> Session {
     let issued = AtomicU64::new(0);
     let provider = provider_fn(Profile::default(), move |_: LoginContext| {
@@ -38,7 +38,7 @@ fn counting() -> Session {
     Session::new(provider)
 }
 
-/// Whose token is live: it was used, and a response to it was accepted.
+/// A session whose token is live: it was used, and a response has accepted it.
 async fn proven() -> Session {
     let session = Session::new(FixedToken::bearer(Profile::default().bound(), "3f9a"));
     for _ in 0..2 {
@@ -59,7 +59,7 @@ where
     layer.layer(http).oneshot(request).await.map(drop)
 }
 
-/// Somebody has the lock meanwhile, who waits for the request.
+/// Another thread holds the lock, and waits for the request.
 #[tokio::test]
 async fn a_request_with_a_live_token_takes_no_lock() {
     async fn passes<R>(layer: SessionLayer<R>, session: &Session)
@@ -108,8 +108,8 @@ async fn replaced_tokens_leave_nothing_behind() {
     assert_eq!((state.retired.len(), state.unlisted.len()), (0, 0));
 }
 
-/// A timer that was replaced while it had gone off already, and waited for
-/// the lock, as one does on another thread.
+/// The timer was replaced after it had gone off on another thread, while it waited for
+/// the lock.
 #[tokio::test(start_paused = true)]
 async fn a_timer_that_was_replaced_as_it_went_off_leaves_the_next_one_alone() {
     let session = counting();
@@ -124,10 +124,10 @@ async fn a_timer_that_was_replaced_as_it_went_off_leaves_the_next_one_alone() {
     assert_eq!(tasks(), 0, "and none after the last handle");
 }
 
-/// `arc_swap` has eight places a thread for what was loaded and is borrowed.
-/// Beyond that it counts as owned.
+/// `arc_swap` has eight slots a thread for borrowed values. A value beyond that is
+/// owned.
 ///
-/// On a thread of its own, since what fails here never ends.
+/// Runs on a thread of its own, since a failure never ends.
 #[test]
 fn closing_ends_on_a_thread_that_borrows_much() {
     let (done, ended) = std::sync::mpsc::channel();
@@ -223,7 +223,7 @@ fn a_token_is_live_only_while_there_is_a_runtime_for_its_timer() {
     });
 }
 
-/// So that a request which read it before is told from one that reads it now.
+/// A request that read the token before is told apart from a request that reads it now.
 #[tokio::test(start_paused = true)]
 async fn what_was_published_before_a_close_is_used_by_no_new_request() {
     let session = counting();

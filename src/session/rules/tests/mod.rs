@@ -26,8 +26,8 @@ const SETTINGS: RulesSettings = RulesSettings {
 const LOGOUT: Launch = Launch::Job(JobKind::Logout);
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// Lands a logout. The tokens in `left` may be tried again, those in `abandoned` may not, and
-/// the others are logged out.
+/// Lands a logout. The tokens in `left` may be tried again, those in `abandoned` may
+/// not, and the others are logged out.
 fn logout_lands(rules: &mut Rules, left: &[u64], abandoned: &[u64], outcome: Result<(), Error>) {
     let logging_out = rules.logging_out();
     let ending = rules.ending().into_iter();
@@ -62,7 +62,7 @@ fn fails(kind: ErrorKind) -> Error {
     Error::new(kind)
 }
 
-/// A session that nobody has used.
+/// A session that was not used.
 fn idle() -> Rules {
     Rules::new(SETTINGS, 1)
 }
@@ -744,7 +744,7 @@ fn live_for_an_hour(settings: RulesSettings) -> Rules {
     rules
 }
 
-/// The time of the renewal ahead, which rng leaves open.
+/// Returns the time of the renewal ahead, which the rng determines.
 fn due(rules: &Rules) -> Timestamp {
     let at = rules.wake().expect("something to wait for");
     assert!(at >= NOW + HOUR - Duration::from_secs(300), "{at:?}");
@@ -903,7 +903,7 @@ fn a_renewal_ahead_waits_for_the_running_job() {
     assert_eq!(launched(&mut rules), Some(AHEAD));
 }
 
-/// What became of the tokens that are accounted for.
+/// Takes the ends of the tokens that have ended.
 fn ends(rules: &mut Rules) -> Vec<(u64, TokenEnd)> {
     let ended = |event| match event {
         Event::TokenEnded { generation, end } => Some((generation, end)),
@@ -912,8 +912,8 @@ fn ends(rules: &mut Rules) -> Vec<(u64, TokenEnd)> {
     rules.take_events().into_iter().filter_map(ended).collect()
 }
 
-/// A session whose token 1 was replaced by token 2, by somebody's wish. Token 2 is
-/// proven.
+/// A session whose token 1 was replaced by token 2, because a caller asked for it.
+/// Token 2 is proven.
 fn renewed(settings: RulesSettings, continues: bool) -> Rules {
     let mut rules = live_for_an_hour(settings);
     rules.renew(NOW);
@@ -1691,9 +1691,8 @@ fn an_accepted_request_starts_the_idle_time_anew_and_no_other_does() {
     assert_eq!(rules.signal(), Some(Signal::Reported));
 }
 
-/// Every event in every order that a fixed stream of numbers leads through:
-/// what is said at the top of the rules holds after each, and each token that
-/// was issued is accounted for, once.
+/// Applies events in an order that a fixed stream of numbers determines. The invariants
+/// of the rules hold after each event, and each issued token ends once.
 #[test]
 fn whatever_happens_there_is_one_job_and_no_token_is_forgotten() {
     let mut random = 0x2545_f491_4f6c_dd1d_u64;
@@ -1984,7 +1983,7 @@ fn a_request_that_waits_for_a_renewal_has_not_used_the_token() {
     assert_eq!(rules.wake(), Some(NOW + HOUR), "its end");
 }
 
-/// Rule 17, of a token that is all but over as it arrives.
+/// Rule 17, for a token that is about to expire when it arrives.
 #[test]
 fn a_token_that_is_all_but_over_causes_no_loop_of_logins() {
     let mut rules = idle();

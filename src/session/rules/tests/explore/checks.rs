@@ -1,8 +1,8 @@
-//! What must hold after each event, whatever came before.
+//! The rules that hold after each event, in every state.
 //!
-//! Each check names the rule that it is of, by the numbers in
-//! `tests/scenarios/README.md`. They are written from the rules and from what
-//! the world knows, not from how the state machine does it.
+//! Each check names its rule by the number in `tests/scenarios/README.md`. The checks
+//! derive from the rules and from the state of the world, not from the implementation
+//! of the state machine.
 
 use std::time::Duration;
 
@@ -16,11 +16,11 @@ use crate::session::rules::{JobKind, Launch, LoginKind, LoginOutcome, Signal, Ti
 /// How often the source is asked after a refusal.
 pub(super) const RECHECK_EVERY: Duration = Duration::from_secs(10);
 
-/// How long a token is used that was over when it arrived, and the time from
-/// one renewal ahead to the next.
+/// How long a token is used that had expired when it arrived, and the shortest time
+/// between two renewals ahead.
 const BRIEFLY: Duration = Duration::from_secs(1);
 
-/// What a token has left at most that counts as over when it arrives.
+/// The longest remaining lifetime of a token that counts as expired when it arrives.
 const ALL_BUT_OVER: Duration = Duration::from_millis(100);
 
 /// The cost of one refresh by rejection, and the most credit for it, in time.
@@ -35,7 +35,7 @@ const LONGEST_COOLDOWN: Duration = Duration::from_secs(300);
 /// How long after its cool-down a target starts anew.
 const COOLDOWN_FORGOTTEN: Duration = Duration::from_secs(600);
 
-/// The longest that is left alone what asked for nothing.
+/// The longest back-off without a `Retry-After`.
 const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
 
 /// How often the logout of a token is tried.
@@ -52,7 +52,7 @@ pub(super) struct Broken {
 /// How a rule was broken.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum By {
-    /// By what the last act did.
+    /// By the last act.
     Act,
     /// By this job, which the last act has launched.
     Launch(Launch),
@@ -60,7 +60,7 @@ pub(super) enum By {
     Liveness(Option<Act>),
 }
 
-/// What the world saw of the rules before an event.
+/// The state of the rules before an event.
 #[derive(Debug)]
 pub(super) struct Before {
     signal: Option<Signal>,
@@ -72,7 +72,7 @@ pub(super) struct Before {
 }
 
 impl Known {
-    /// When it is over, if nothing else happens, as the server sees it.
+    /// When it expires on the server, if nothing else happens.
     pub(super) fn over(&self) -> Option<Timestamp> {
         let idle = self.lifetimes.idle.map(|idle| self.sampled + idle);
         match (self.over_in_any_case(), idle) {
@@ -86,13 +86,13 @@ impl Known {
         absolute.map(|lifetime| self.sent + lifetime)
     }
 
-    /// Until when it is used at the longest.
+    /// The latest time at which it is used.
     pub(super) fn ends_by(&self) -> Option<Timestamp> {
         let over = self.over()?;
         Some(over.max(self.arrived + BRIEFLY))
     }
 
-    /// From when on it may be renewed ahead, and from when on it must be.
+    /// When it may be renewed ahead, and when it must be.
     fn renewal(&self, keep_alive: bool) -> (Option<Timestamp>, Option<Timestamp>) {
         let ahead = |lifetime: Duration| (lifetime / 5).min(Duration::from_secs(300));
         let ends = self.over_in_any_case();
@@ -105,7 +105,7 @@ impl Known {
         let must = both
             .map(|(ends, ahead)| (ends - ahead * 3 / 4).max(self.arrived + BRIEFLY))
             .min();
-        // What could only be renewed once it is over just ends.
+        // A token that could only be renewed after its expiry expires.
         let must = must.filter(|must| self.over().is_none_or(|over| *must < over));
         (may, must)
     }
@@ -133,7 +133,7 @@ impl World {
         tokens.find(|token| token.generation == generation)
     }
 
-    /// One event has happened: takes note of it, and compares.
+    /// Records an event, and compares the rules with the world.
     pub(super) fn check(
         &mut self,
         cause: &Cause,
@@ -163,7 +163,7 @@ impl World {
         self.check_deferred_rejection(cause);
     }
 
-    /// A rejection that came while no login could start is acted on after that.
+    /// A rejection during a password change starts a login after it.
     fn check_deferred_rejection(&mut self, cause: &Cause) {
         let job = self.job.as_ref().map(|under_way| under_way.launch);
         match (cause, job) {
@@ -193,7 +193,7 @@ impl World {
 
     /// Whether no login may be made now.
     fn is_in_trouble(&self) -> bool {
-        // How long the rng makes it, only the rules know.
+        // Only the rules know the delay that the rng has chosen.
         let until = self.rules.backs_off_until();
         let backs_off = self.backs_off.is_some() && until.is_some_and(|until| self.now < until);
         self.refused.is_some() || backs_off
@@ -217,8 +217,8 @@ impl World {
         (credit + (self.now - counted)).min(CREDIT)
     }
 
-    /// Whether a rejection of this token starts a refresh, as far as it is up to those
-    /// before.
+    /// Whether a rejection of this token may start a refresh, given the earlier
+    /// refreshes.
     pub(super) fn may_refresh(&self, generation: u64, path: Option<Path>) -> bool {
         let is_proven = self
             .tokens
@@ -230,8 +230,8 @@ impl World {
             && self.credit() >= COST
     }
 
-    /// Whether its request is sent once more with the same token: of several nodes, one
-    /// rejects what the others accept.
+    /// Whether its request is sent once more with the same token: one of several servers
+    /// may reject a token that the others accept.
     pub(super) fn may_repeat(&self, generation: u64, path: Option<Path>) -> bool {
         let is_accepted = self.tokens.iter().any(|token| {
             let at = token.accepted.filter(|_| token.generation == generation);
@@ -278,7 +278,7 @@ impl World {
                 sent,
             } => {
                 let sampled = if path.is_some() { sent } else { now };
-                // A token that is rejected already may still be one that some accept.
+                // Some servers may still accept a token that others have rejected.
                 let is_good = before.generation == Some(generation)
                     && before.signal != Some(Signal::Suspended)
                     || before.candidate == Some(generation);
@@ -490,7 +490,7 @@ impl World {
         }
     }
 
-    /// A refresh that failed counts for nothing.
+    /// A refresh that failed costs nothing.
     fn pay_back(&mut self, paying: bool) {
         if paying {
             self.bounds.credit = (self.credit() + COST).min(CREDIT);
@@ -677,7 +677,7 @@ impl World {
         self.bounds.counted = now;
     }
 
-    /// A target rejects newer tokens, too: the older ones may be good.
+    /// A target rejects newer tokens too, so the older ones may be good.
     fn settle_doubts(&mut self, path: Path) {
         for token in &mut self.tokens {
             if token.state == KnownState::Retired {
@@ -754,8 +754,8 @@ impl World {
                             false if is_kept_back => KnownState::Candidate,
                             false => KnownState::InUse,
                         };
-                        // Whatever was in use is replaced, and said to have
-                        // ended or still to be dealt with.
+                        // The token in use is replaced. It has ended, or waits for
+                        // its end.
                         for token in &mut self.tokens {
                             if let KnownState::InUse | KnownState::Candidate = token.state
                                 && !is_kept_back
@@ -1076,7 +1076,7 @@ impl World {
         let (Some(over), Some(at_most)) = (token.over(), token.ends_by()) else {
             return ends.is_none();
         };
-        // What is all but over when it arrives is used for a moment.
+        // A token that is about to expire when it arrives is used for a moment.
         let is_over = over <= token.arrived + ALL_BUT_OVER;
         let at_least = if is_over { at_most } else { over };
         ends.is_some_and(|ends| at_least <= ends && ends <= at_most)
@@ -1106,7 +1106,7 @@ impl World {
         }
     }
 
-    /// All that was to happen by now has happened.
+    /// Every action that is due has happened.
     pub(super) fn check_rest(&mut self) {
         let now = self.now;
         let in_use = self.rules.generation();
@@ -1151,7 +1151,7 @@ impl World {
         }
     }
 
-    /// The timer went off, and nobody has been told yet what came of it.
+    /// The timer went off, and no waiter was woken yet.
     pub(super) fn check_timer(&mut self) {
         if self.rules.wake().is_some_and(|wake| wake <= self.now) {
             self.fail(13, "the timer leaves something undone".into());
@@ -1210,7 +1210,7 @@ impl World {
         }
     }
 
-    /// Somebody is told why there is no token.
+    /// A caller gets the reason why there is no token.
     pub(super) fn check_failure(&mut self, error: &Error) {
         let now = self.now;
         let is_so = match error.kind() {

@@ -1,4 +1,4 @@
-//! What must come true from each state on, if nothing more is asked.
+//! The properties that each state leads to, if nothing more is requested.
 
 use super::checks::{Broken, By};
 use super::world::{Act, Known, KnownState, Landing, World};
@@ -7,7 +7,7 @@ use crate::provider::LogoutEnds;
 use crate::session::rules::{Event, TokenEnd};
 use crate::session::rules::{JobKind, Launch, LogoutOutcome};
 
-/// How many jobs it takes at most.
+/// The most jobs that it takes.
 const JOBS: usize = 8;
 
 /// Leads a world to where it shows whether a property holds.
@@ -31,7 +31,7 @@ pub(super) fn violated(world: &World) -> Option<Broken> {
     })
 }
 
-/// Who waits gets what it waits for, if all goes well.
+/// Each waiter gets a result, if all goes well.
 fn waiters(world: &mut World) {
     for _ in 0..JOBS {
         if !world.is_waited_for() || world.broken.is_some() {
@@ -45,7 +45,7 @@ fn waiters(world: &mut World) {
     world.fail(2, "somebody waits for ever".into());
 }
 
-/// And hears of it if nothing does.
+/// Each waiter gets an error, if each login fails.
 fn unlucky_waiters(world: &mut World) {
     for _ in 0..JOBS {
         if !world.is_waited_for() || world.broken.is_some() {
@@ -96,7 +96,7 @@ fn recovery(world: &mut World) {
     world.fail(15, "a session that does not come back".into());
 }
 
-/// A logout ends each token, whoever uses it.
+/// A logout ends each token, in use or not.
 fn logout(world: &mut World) {
     world.act(Act::Logout);
     for _ in 0..JOBS {
@@ -130,7 +130,8 @@ fn close(world: &mut World) {
             None => break,
         }
     }
-    // One that is presumed dead is not waited for, and logged out with the session.
+    // `close` does not wait for a token that is presumed dead. The logout of the session
+    // ends it.
     let waits_for_nothing = |token: &Known| {
         let is_retired = token.state == KnownState::Retired && token.dead_at.is_none();
         is_retired && token.succeeded && !token.was_to_end
@@ -140,7 +141,7 @@ fn close(world: &mut World) {
     }
 }
 
-/// Without any handle left, each token has ended in some way.
+/// After the last handle was dropped, each token has ended in some way.
 fn abandoned(world: &mut World) {
     world.rules.abandon();
     let expected = match world.setup.settings.logout_ends {
@@ -173,7 +174,8 @@ fn all_ended(world: &mut World) {
     }
 }
 
-/// The good end of what is running. A logout of the session waits for the one beside it.
+/// Lands the running job or background logout with success. A logout of the session
+/// waits for the background logout.
 fn land_well(world: &mut World) {
     let Some(under_way) = world.background_logout.as_ref().or(world.job.as_ref()) else {
         return;

@@ -1,22 +1,22 @@
 //! Explores the rules exhaustively: every event in every state, to a depth.
 //!
-//! | file | what it holds |
+//! | file | contents |
 //! |---|---|
-//! | `world` | the rules and what is around them, and what may happen to both |
-//! | `setups` | from where it is explored |
-//! | `checks` | what must hold after each event |
-//! | `liveness` | what must come true from each state on |
-//! | `state_key` | the form in which two states are the same |
+//! | `world` | the rules and their environment, and the acts that may happen to them |
+//! | `setups` | the states in which an exploration starts |
+//! | `checks` | the rules that hold after each event |
+//! | `liveness` | the properties that each state leads to |
+//! | `state_key` | compares states |
 //! | `scenario` | a path as a file of `tests/scenarios` |
 //!
-//! From each state, everything is tried that the drivers of the rules may do
-//! there. States that are the same are visited once, the ones that are reached
-//! soonest first, so that a counter-example is as short as it can be.
+//! From each state, the explorer tries everything that a driver of the rules may do
+//! there. It visits equal states once, breadth first, so that a counter-example is as
+//! short as possible.
 //!
 //! `DEPTH=7 cargo test --release --lib explore -- --nocapture` goes deeper than
 //! the tests do. With `WRITE=folder` each path becomes a scenario, and
-//! `SCENARIOS=folder cargo test --test scenarios` plays them all with sessions:
-//! what the world does here is what the drivers do.
+//! `SCENARIOS=folder cargo test --test scenarios` plays them all with sessions, since
+//! the world here acts as the driver does.
 
 mod checks;
 mod liveness;
@@ -47,15 +47,15 @@ struct Explored {
     depths: Vec<(usize, usize)>,
 }
 
-/// A shortest way to something.
+/// A shortest path to a broken rule.
 #[derive(Debug)]
 struct Found {
     acts: Vec<Act>,
     what: Broken,
 }
 
-/// Goes through all that may happen in `depth` steps, until `is_it` says that
-/// a world is what is looked for.
+/// Goes through all paths of `depth` steps, until `is_it` finds the world that is
+/// searched for.
 fn explore(
     setup: &'static Setup,
     depth: usize,
@@ -70,7 +70,7 @@ fn explore(
         }
     }
     let mut seen = HashSet::from([start.key()]);
-    // Each with the place of the one before it, counted from 1.
+    // Each step with the place of its predecessor, counted from 1.
     let mut steps: Vec<(usize, Act)> = Vec::new();
     let mut explored = Explored::default();
     let mut states = vec![(0, start)];
@@ -101,7 +101,7 @@ fn explore(
     Ok(explored)
 }
 
-/// What led to the last step.
+/// Returns the acts that led to the last step.
 fn path(steps: &[(usize, Act)]) -> Vec<Act> {
     let mut acts = Vec::new();
     let mut place = steps.len();
@@ -123,8 +123,8 @@ fn stuck(world: &World) -> Option<Broken> {
     panicked.or(stuck)
 }
 
-/// Explores to a depth of `DEPTH`, or of the test's own. Each path is written to
-/// the folder `WRITE`, if that is named, as far as a scenario can say it.
+/// Explores to a depth of `DEPTH`, or to the test's own depth. Writes each path that a
+/// scenario can express to the folder `WRITE`, if that is set.
 fn check(setup: &'static Setup, depth: usize) {
     let wanted = std::env::var("DEPTH").ok();
     let depth = wanted.map_or(depth, |depth| depth.parse().expect("a number"));
@@ -258,7 +258,7 @@ fn the_rules_hold_while_two_tokens_wait_to_be_logged_out() {
     check(&TWO_REPLACED, 4);
 }
 
-/// Who looks for a path gets the file that stands among the scenarios.
+/// The file for a path that a search finds is among the scenarios.
 #[test]
 fn a_path_is_written_as_a_scenario() {
     let both_replayed = |world: &World, _: &dyn Fn() -> Vec<Act>| {
@@ -277,7 +277,7 @@ fn a_path_is_written_as_a_scenario() {
     let scenario = written(&TOKENS, &acts, rule, &what, Then::All).text;
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/scenarios");
     let folder = std::path::Path::new(folder);
-    // The crate is published without them.
+    // The published crate does not contain them.
     if folder.exists() {
         let file = folder.join("a_late_rejection_is_replayed_beside_an_early_one.json");
         let played = std::fs::read_to_string(file).unwrap_or_default();

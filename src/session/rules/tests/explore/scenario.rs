@@ -1,7 +1,7 @@
-//! A path as a file of `tests/scenarios`: what is done outside, and when, and
-//! how the server answers.
+//! Writes a path as a file of `tests/scenarios`: the calls and requests with their times,
+//! and the answers of the server.
 //!
-//! What a file cannot say stands in its story.
+//! The story of the file names the parts of the path that the format cannot express.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -16,30 +16,30 @@ use crate::session::rules::Lifetimes;
 use crate::session::rules::LogoutOutcome;
 use crate::session::rules::{JobKind, Launch, Timestamp};
 
-/// When what is under way at the end of a path is answered.
+/// When the calls that are running at the end of a path are answered.
 const SOON_AFTER: Duration = Duration::from_secs(1);
 
-/// How long a scenario goes on that is to show what is wrong.
+/// How long a scenario that shows a broken rule goes on.
 const A_WHILE: Duration = Duration::from_secs(10);
 
-/// What the file says that must be true.
+/// The assertions of the file.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Then {
-    /// All that has happened.
+    /// Everything that has happened.
     All,
-    /// What was right before a rule was broken like this. That itself is judged
-    /// by what every scenario asserts unasked, or is a job too many.
+    /// Everything before a rule was broken like this. The assertions that every scenario
+    /// makes show the broken rule itself, or there is one job too many.
     Not(By),
 }
 
 #[derive(Debug)]
 pub(super) struct Scenario {
     pub(super) text: String,
-    /// Whether it says all that is done, and anything is.
+    /// Whether it expresses the whole path, and the path is not empty.
     pub(super) is_whole: bool,
 }
 
-/// One of JSON's objects, in the order in which it is to be read.
+/// A JSON object, with its fields in the order for a reader.
 #[derive(Debug, Default)]
 struct Object(Vec<(&'static str, String)>);
 
@@ -102,7 +102,7 @@ fn time(time: Duration) -> String {
     }
 }
 
-/// What is written while the log is read.
+/// Writes the parts of a scenario while it reads the log.
 struct Writer<'a> {
     setup: &'static Setup,
     log: &'a [(Timestamp, Entry)],
@@ -116,11 +116,11 @@ struct Writer<'a> {
     called: BTreeMap<&'static str, usize>,
     seen_logins: Vec<Object>,
     seen_logouts: Vec<Object>,
-    /// What cannot be said.
-    next_login_reason: Vec<String>,
+    /// The parts of the path that the format cannot express.
+    inexpressible: Vec<String>,
 }
 
-/// The path as a file. Its story is that `what` happens.
+/// Returns the path as a file, whose story is that `what` happens.
 pub(super) fn written(
     setup: &'static Setup,
     acts: &[Act],
@@ -137,7 +137,7 @@ pub(super) fn written(
     let mut last = 0;
     for act in all {
         last = world.log().len();
-        // Whoever breaks a rule may panic.
+        // Rules that are broken may panic.
         let _ = world.tried(|world| world.act(*act));
     }
     let mut writer = Writer {
@@ -152,7 +152,7 @@ pub(super) fn written(
         called: BTreeMap::new(),
         seen_logins: Vec::new(),
         seen_logouts: Vec::new(),
-        next_login_reason: Vec::new(),
+        inexpressible: Vec::new(),
     };
     let mut before_last = (0, 0);
     for place in 0..writer.log.len() {
@@ -166,8 +166,8 @@ pub(super) fn written(
     }
     let mut until = writer.end + TICK;
     let mut story = what.to_owned();
-    for next_login_reason in &writer.next_login_reason {
-        let _ = write!(story, " Not said here: {next_login_reason}.");
+    for inexpressible in &writer.inexpressible {
+        let _ = write!(story, " Not said here: {inexpressible}.");
     }
     let then = match then {
         Then::All => {
@@ -213,7 +213,7 @@ pub(super) fn written(
         .with("then", then.in_lines(2));
     Scenario {
         text: scenario.in_lines(0) + "\n",
-        is_whole: writer.next_login_reason.is_empty() && !writer.steps.is_empty(),
+        is_whole: writer.inexpressible.is_empty() && !writer.steps.is_empty(),
     }
 }
 
@@ -269,12 +269,8 @@ impl Writer<'_> {
     }
 
     fn miss(&mut self, what: &str) {
-        if !self
-            .next_login_reason
-            .iter()
-            .any(|next_login_reason| next_login_reason == what)
-        {
-            self.next_login_reason.push(what.into());
+        if !self.inexpressible.iter().any(|known| known == what) {
+            self.inexpressible.push(what.into());
         }
     }
 
@@ -330,7 +326,7 @@ impl Writer<'_> {
         )
     }
 
-    /// When the next thing happens.
+    /// Returns the time of the next entry.
     fn until(&self, place: usize) -> Timestamp {
         let next = self.log.get(place + 1);
         next.map_or(self.end, |(at, _)| *at)
@@ -343,7 +339,7 @@ impl Writer<'_> {
         })
     }
 
-    /// When it is over for this user without an answer.
+    /// Returns when this user ends without an answer.
     fn leaves(&self, number: usize) -> Option<Timestamp> {
         let mut ends = self.log.iter().filter_map(|(at, entry)| match entry {
             Entry::Left { user } if *user == number => Some(Some(*at)),
@@ -446,11 +442,11 @@ impl Writer<'_> {
             }
             _ => return,
         };
-        // Whatever it waits for, the run ends before.
+        // The run ends before its wait does.
         self.steps.push(step.with("drop_at", time(self.end)));
     }
 
-    /// How the job ends that was launched there.
+    /// Returns how the task that was launched there ends.
     fn landing(&self, launch: Launch, place: usize) -> Option<(Timestamp, Landing)> {
         let is_background = |landing| matches!(landing, Landing::BackgroundLogout(_));
         let is_beside = matches!(launch, Launch::BackgroundLogout { .. });
@@ -502,7 +498,7 @@ impl Writer<'_> {
                     ) {
                         self.miss("that the timer is still late then");
                     }
-                    // Before who asks for it.
+                    // Before the caller that asks for it.
                     self.steps
                         .insert(self.steps.len().saturating_sub(1), source);
                 }
@@ -512,7 +508,7 @@ impl Writer<'_> {
                     .with("after", time(after));
                 let entry = self.login(entry, landing);
                 self.logins.push(entry);
-                // Ahead of an end is when the rng says.
+                // The rng determines how long before the expiry it comes.
                 let exactly = (reason != Reason::Expiring).then(|| time(at));
                 self.seen_logins.push(
                     Object::default()

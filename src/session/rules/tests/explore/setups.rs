@@ -1,4 +1,4 @@
-//! From where it is explored.
+//! The states in which an exploration starts.
 
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ const fn lives(absolute: Option<u64>, idle: Option<u64>) -> Lifetimes {
 
 const FOR_EVER: Lifetimes = lives(None, None);
 
-/// A server whose logouts end all that the user has.
+/// A server whose logouts end all tokens of the user.
 const BY_USER: Setup = Setup {
     name: "a logout ends all of the user",
     settings: RulesSettings {

@@ -1,8 +1,7 @@
-//! The form in which two states are the same.
+//! Compares states: equal keys are equal states.
 //!
-//! Times count from now, and those that are over are all alike. Generations
-//! are named by their order. A tenth of a second makes no difference, except
-//! between what is over and what is not.
+//! Times count from now, and all past times are equal. Generations are named by their
+//! order. A tenth of a second makes no difference, except between past and future.
 
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::time::Duration;
@@ -25,10 +24,10 @@ use crate::session::rules::{
 
 const ALIKE: Duration = Duration::from_millis(100);
 
-/// Two generations that are further apart might as well be these.
+/// Generations that are further apart than this count as this far apart.
 const APART: u64 = 2;
 
-/// Something whose state can be told from another's.
+/// A part of the state that is written to a key.
 pub(super) trait WriteState {
     fn write(&self, to: &mut StateKey);
 }
@@ -37,7 +36,7 @@ pub(super) trait WriteState {
 pub(super) struct StateKey {
     now: Timestamp,
     words: Vec<u64>,
-    /// Where in `words` a generation is to stand.
+    /// The places in `words` of the generations.
     generations: Vec<(usize, u64)>,
     /// The times that were written and are still to come.
     ahead: Vec<Timestamp>,
@@ -65,7 +64,7 @@ impl StateKey {
         self.words.push(length.as_nanos() as u64);
     }
 
-    /// A time that is of interest until it is over.
+    /// Writes a time that matters until it has passed.
     pub(super) fn moment(&mut self, at: Timestamp) {
         if at > self.now {
             self.ahead.push(at);
@@ -73,7 +72,7 @@ impl StateKey {
         self.quiet_moment(at);
     }
 
-    /// One that the rules know nothing of.
+    /// Writes a time that the rules do not store.
     pub(super) fn quiet_moment(&mut self, at: Timestamp) {
         let left = at.saturating_sub(self.now);
         self.words
@@ -109,12 +108,12 @@ impl StateKey {
         }
     }
 
-    /// The first time to come.
+    /// Returns the first future time.
     pub(super) fn next(&self) -> Option<Timestamp> {
         self.ahead.iter().copied().min()
     }
 
-    /// What was written, with each generation named by its order.
+    /// Returns the key, with each generation named by its order.
     pub(super) fn finish(mut self) -> Box<[u64]> {
         self.generations
             .sort_unstable_by_key(|(_, generation)| *generation);
@@ -129,7 +128,7 @@ impl StateKey {
     }
 }
 
-/// What the explorer reads of the rules that no driver needs.
+/// Getters that only the explorer needs.
 impl Rules {
     pub(super) fn running(&self) -> Option<JobKind> {
         self.job_kind()

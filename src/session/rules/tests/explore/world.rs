@@ -1,9 +1,8 @@
-//! A session's rules, and the world around them: who uses a token or waits for
-//! one, which job is under way, and what the server has been told.
+//! A session's rules and their environment: the users of tokens, the callers that wait,
+//! the running tasks, and the state of the server.
 //!
-//! The world does what the drivers do (`shared`, `waiting`, `timer`, `job`,
-//! `future`), without tasks and locks. Each [`Act`] is something that happens
-//! outside, with all that follows from it at once.
+//! The world acts as the driver and the middleware do, without tasks and locks. Each
+//! [`Act`] is an event outside of the session, with all its consequences at once.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
@@ -24,29 +23,29 @@ use crate::session::rules::{
     Signal, Timestamp,
 };
 
-/// Decides the rng, which is the same each time.
+/// The seed of the rng, the same in each world.
 const SEED: u64 = 1;
 
-/// Between two acts, so that their order can be told by their times.
+/// The time between two acts, so that their times show their order.
 pub(super) const TICK: Duration = Duration::from_millis(1);
 
-/// How many requests and holders there are at most at one time.
+/// The most requests and holders at one time.
 const MOST_USERS: usize = 2;
 
-/// What is explored.
+/// The start of an exploration.
 #[derive(Debug)]
 pub(super) struct Setup {
     pub(super) name: &'static str,
     pub(super) settings: RulesSettings,
-    /// What the server may say of a token's lifetimes.
+    /// The lifetimes that the server may report for a token.
     pub(super) lives: &'static [Lifetimes],
     /// The token that the session starts with.
     pub(super) initial: Option<Lifetimes>,
-    /// What happens before anything else does.
+    /// The acts before the exploration.
     pub(super) before: &'static [Act],
 }
 
-/// Something that happens outside.
+/// An event outside of the session.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Act {
     Request(Path),
@@ -54,7 +53,7 @@ pub(super) enum Act {
     Token,
     /// The user at this place gets its answer.
     Answer(usize, Response),
-    /// It lets go of the token, or loses patience.
+    /// The user drops its token, or stops waiting.
     Leave(usize),
     /// `Session::reject` and `Session::accept`, by a holder.
     Reject(usize),
@@ -93,7 +92,7 @@ pub(super) enum Landing {
     Same {
         lives: usize,
     },
-    /// One that was replaced and is still to be dealt with, once more.
+    /// A replaced token that has not ended, once more.
     Earlier,
     Failed(ErrorKind, Option<Duration>),
     /// The tokens of a logout have ended, or may be tried again, or may not.
@@ -109,25 +108,26 @@ pub(super) enum Landing {
     PutOff,
 }
 
-/// Up to when time passes. What is next is what the rules wait for.
+/// Up to when time passes. The next action is the next one of the rules' timer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Until {
-    /// A millisecond before what is next.
+    /// A millisecond before the next action.
     Before,
-    /// What is next, and the timer goes off.
+    /// The next action, and the timer goes off.
     Next,
-    /// What is next, and the timer is late.
+    /// The next action, and the timer is late.
     Late,
     /// An hour, and the timer is late.
     Slept,
 }
 
-/// Who uses a token, or waits for one.
+/// A request or a holder that uses a token, or waits for one.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct User {
     /// The number of this user, of all users so far.
     pub(super) number: usize,
-    /// Where a request goes. A holder has its token from `Session::token`.
+    /// The target of a request. `None` for a holder, which got its token from
+    /// `Session::token`.
     pub(super) path: Option<Path>,
     pub(super) stage: Stage,
 }
@@ -157,14 +157,14 @@ pub(super) enum PendingCall {
     ChangePassword,
 }
 
-/// What is under way.
+/// A running job or background logout.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct UnderWay {
     pub(super) launch: Launch,
     pub(super) since: Timestamp,
     /// Whether `renew()` waits for this login.
     pub(super) is_requested: bool,
-    /// What a logout was given.
+    /// The tokens of a logout.
     pub(super) tokens: Vec<u64>,
     /// How many logouts came before.
     pub(super) logouts: u32,
@@ -179,8 +179,7 @@ pub(super) struct Known {
     pub(super) sent: Timestamp,
     pub(super) arrived: Timestamp,
     pub(super) lifetimes: Lifetimes,
-    /// When the last request was sent of which the session was told that it
-    /// was accepted.
+    /// When the last request was sent whose acceptance was reported to the session.
     pub(super) sampled: Timestamp,
     /// Whether the session knows that it was used.
     pub(super) used: bool,
@@ -211,12 +210,12 @@ pub(super) enum KnownState {
     InUse,
     /// It is newer than the one in use, and not proven.
     Candidate,
-    /// It was in use, and is still to be dealt with.
+    /// It is no longer in use, and has not ended.
     Retired,
     Ended(TokenEnd),
 }
 
-/// What is done to the rules.
+/// An event of the rules.
 #[derive(Clone, Debug)]
 pub(super) enum Cause {
     Start,
@@ -249,7 +248,7 @@ pub(super) enum Cause {
     Landed(UnderWay, Landing),
 }
 
-/// What a job brought to those who wait for it.
+/// The result of a job for its waiters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Word {
     Failed,
@@ -257,7 +256,7 @@ enum Word {
     Other,
 }
 
-/// What a scenario needs to know of what happened.
+/// An entry of the log that a scenario is written from.
 #[derive(Clone, Debug)]
 pub(super) enum Entry {
     Asked(User),
@@ -286,7 +285,7 @@ pub(super) enum Entry {
     Late {
         from: Timestamp,
     },
-    /// Time came to what rng puts where it is.
+    /// Time has come to an action whose time the rng determines.
     Spread,
 }
 
@@ -304,8 +303,7 @@ pub(super) struct World {
     pub(super) logged_out: bool,
     pub(super) logouts: u32,
     pub(super) closed: bool,
-    /// Whether the credentials were refused, and when they were or what came
-    /// of asking the source.
+    /// When the credentials were refused, or when the source was asked last.
     pub(super) refused: Option<Timestamp>,
     /// Until when no login is made.
     pub(super) backs_off: Option<Timestamp>,
@@ -459,7 +457,7 @@ impl World {
         });
     }
 
-    /// Whatever may happen now.
+    /// Returns the acts that may happen now.
     pub(super) fn acts(&self) -> Vec<Act> {
         let mut acts = Vec::with_capacity(40);
         if self.users.len() < MOST_USERS {
@@ -560,13 +558,13 @@ impl World {
         }
     }
 
-    /// A replaced token that is still to be dealt with.
+    /// Returns a replaced token that has not ended.
     fn earlier(&self) -> Option<u64> {
         let mut tokens = self.tokens.iter().map(|token| token.generation);
         tokens.find(|generation| self.rules.is_replaced(*generation))
     }
 
-    /// When the rules come to a time that they wait for.
+    /// Returns the next time at which the rules change.
     pub(super) fn next(&self) -> Option<Timestamp> {
         let mut key = StateKey::at(self.now);
         self.rules.write(&mut key);
@@ -577,14 +575,14 @@ impl World {
         }
     }
 
-    /// What tells this world from another.
+    /// Returns the key by which worlds are compared.
     pub(super) fn key(&self) -> Box<[u64]> {
         let mut key = StateKey::at(self.now);
         self.write(&mut key);
         key.finish()
     }
 
-    /// What breaks by that, a panic included.
+    /// Returns the rule that breaks by that. A panic counts as a broken rule.
     pub(super) fn tried(&mut self, does: impl FnOnce(&mut Self)) -> Option<Broken> {
         if catch_unwind(AssertUnwindSafe(|| does(self))).is_err() {
             self.fail(2, "the rules panic".into());
@@ -697,7 +695,7 @@ impl World {
         }
     }
 
-    /// What the timer does as long as there is anything for it to do.
+    /// Runs the timer until nothing is due.
     pub(super) fn timer(&mut self) {
         for _ in 0..8 {
             let is_time = self.rules.wake().is_some_and(|wake| wake <= self.now);
@@ -709,14 +707,14 @@ impl World {
         self.fail(13, "the timer goes off again and again".into());
     }
 
-    /// Whether a token is used no more and the rules have not heard of it.
+    /// Whether the last use of a token has ended and was not reported to the rules.
     fn has_unreported_release(&self) -> bool {
         self.tokens.iter().any(|token| {
             !self.is_held(token.generation) && self.rules.is_waiting_for(token.generation)
         })
     }
 
-    /// Whether anybody waits for a job.
+    /// Whether a caller waits for a job.
     pub(super) fn is_waited_for(&self) -> bool {
         self.users.iter().any(User::waits) || self.pending_call.is_some()
     }
@@ -740,7 +738,7 @@ impl World {
         };
         self.arrived += 1;
         self.note(Entry::Asked(user));
-        // On the request path, which asks the rules nothing.
+        // On the fast path, which does not ask the rules.
         if path.is_some() && self.rules.signal() == Some(Signal::Live) {
             self.users.push(user);
             return self.send(user.number, false);
@@ -783,7 +781,7 @@ impl World {
         };
         self.check_use(generation);
         let place = self.place(number);
-        // As `Attempt::send` does.
+        // Acts as `Attempt::send` does.
         let path = place.and_then(|place| self.users[place].path);
         if let Some(path) = path.filter(|_| !replayed)
             && self.rules.signal() == Some(Signal::Offered)
@@ -810,7 +808,7 @@ impl World {
         self.note(Entry::Sent { user: number });
     }
 
-    /// As `waiting::Acquiring` does.
+    /// Acts as `AcquireToken` does.
     fn acquire(&mut self, number: usize) {
         let Some(place) = self.place(number) else {
             return;
@@ -905,14 +903,14 @@ impl World {
                 });
             }
             Response::Rejected => {
-                // Its response is read, and the token let go of, before it waits.
+                // It reads its response and drops the token before it waits.
                 self.users[place].stage = Stage::Renewing { generation };
                 self.renew(user.number);
             }
         }
     }
 
-    /// As `waiting::Renewing` does.
+    /// Acts as `AwaitRefresh` does.
     fn renew(&mut self, number: usize) {
         let Some(place) = self.place(number) else {
             return;
@@ -1054,7 +1052,7 @@ impl World {
         }
     }
 
-    /// As `Driver::land` does.
+    /// Acts as `Driver::land` does.
     fn land(&mut self, landing: Landing) {
         let place = match landing {
             Landing::BackgroundLogout(_) => &mut self.background_logout,
@@ -1090,7 +1088,7 @@ impl World {
                 let is_kept_back = self.is_kept_back(&under_way, issued);
                 let fate = self.step(&cause, |rules, now| {
                     let fate = rules.login_landed(issued, now);
-                    // As `Driver::publish_token` and `Driver::keep_back` do.
+                    // Acts as `Driver::publish_token` and `Driver::keep_back` do.
                     if let (
                         LoginOutcome::Publish { .. } | LoginOutcome::Keep { .. },
                         Some(earlier),
@@ -1164,7 +1162,7 @@ impl World {
                 self.step(&cause, |rules, now| {
                     rules.background_logout_landed(logout, now);
                 });
-                // Nobody waits for it but a logout of the session.
+                // Only a logout of the session waits for it.
                 return self.timer();
             }
             Landing::Changed => {
@@ -1185,7 +1183,7 @@ impl World {
                 Word::Other
             }
         };
-        // What is due by now was set before anybody was woken.
+        // The actions that are due were set before any waiter was woken.
         self.timer();
         self.wake(word);
     }
@@ -1219,7 +1217,7 @@ impl World {
         }
     }
 
-    /// All who waited for the job, or are told of a logout.
+    /// Wakes the waiters of the job, also early because of a logout.
     fn wake(&mut self, word: Word) {
         let waiting: Vec<User> = self.users.iter().copied().filter(User::waits).collect();
         let pending_call = self.pending_call.take();
