@@ -196,8 +196,8 @@ mod tests {
     use crate::Auto;
 
     /// Checks that a replay sends the same request, and returns it.
-    fn replayed(request: Request<String>) -> Request<String> {
-        let retained = RetainedRequest::new(&1_u8, &request, request.body().clone());
+    fn replayed(request: &Request<String>) -> Request<String> {
+        let retained = RetainedRequest::new(&1_u8, request, request.body().clone());
         let target = Target::of(request.method(), request.uri().path());
         assert!(retained.target() == target);
         let (service, again) = retained.again::<Auto, String>().unwrap();
@@ -213,7 +213,7 @@ mod tests {
             let values = request.headers().values();
             values.map(HeaderValue::is_sensitive).collect()
         };
-        assert_eq!(sensitive(&again), sensitive(&request));
+        assert_eq!(sensitive(&again), sensitive(request));
         assert_eq!(again.body(), request.body());
         again
     }
@@ -239,7 +239,7 @@ mod tests {
             .extension(7_u8)
             .body(String::from("body"))
             .unwrap();
-        let again = replayed(request);
+        let again = replayed(&request);
         assert!(again.headers()["x-api-key"].is_sensitive());
         assert_eq!(again.extensions().get(), Some(&7_u8));
     }
@@ -257,7 +257,7 @@ mod tests {
             "https://user:pass@api.example.com:8443/%20?q=%3F",
             "custom://[::1]:1/\u{e9}?\u{e9}",
         ] {
-            replayed(request_to(uri.parse().unwrap()));
+            replayed(&request_to(uri.parse().unwrap()));
         }
     }
 
@@ -272,7 +272,7 @@ mod tests {
             .build()
             .unwrap();
         assert!(uri.to_string().parse::<Uri>().is_err());
-        replayed(request_to(uri));
+        replayed(&request_to(uri));
     }
 
     #[test]
@@ -282,7 +282,7 @@ mod tests {
             let value = HeaderValue::from_static("a=1");
             request.headers_mut().append(header::COOKIE, value);
         }
-        assert_eq!(replayed(request).headers().len(), 40_000);
+        assert_eq!(replayed(&request).headers().len(), 40_000);
     }
 
     #[test]
@@ -292,7 +292,7 @@ mod tests {
         let value = HeaderValue::from_bytes(&[b'b'; 70_000]).unwrap();
         request.headers_mut().insert(name, value);
         assert!(HeaderName::from_bytes(&[b'a'; 65_536]).is_err());
-        replayed(request);
+        replayed(&request);
     }
 
     #[test]
@@ -330,7 +330,7 @@ mod tests {
                     request.headers_mut().append(name, value);
                 }
             }
-            replayed(request);
+            replayed(&request);
         }
     }
 }
