@@ -7,7 +7,7 @@ mod login_page;
 mod tests;
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::response::Parts;
@@ -464,7 +464,11 @@ impl Rejection {
 
 impl Default for Rejection {
     fn default() -> Self {
-        Self::status(StatusCode::UNAUTHORIZED)
+        /// Shared by all sessions that have no other.
+        static UNAUTHORIZED: LazyLock<Rejection> =
+            LazyLock::new(|| Rejection::status(StatusCode::UNAUTHORIZED));
+
+        UNAUTHORIZED.clone()
     }
 }
 
