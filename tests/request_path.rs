@@ -112,13 +112,12 @@ fn a_request_that_is_never_replayed_allocates_nothing_for_its_token() {
 }
 
 #[test]
-fn a_request_that_may_be_replayed_allocates_for_the_copy_of_its_headers() {
+fn a_request_that_may_be_replayed_allocates_for_the_copy_of_its_head() {
     let mut auto = through(Auto);
     let mut if_empty = through(IfEmpty);
-    // The spare request, and the list of its headers; the rest is shared.
+    // The retained request, and the buffer with its head.
     for own in 0..40 {
-        let copied = if own == 0 { 1 } else { 2 };
-        let expected = bare(own) + copied;
+        let expected = bare(own) + 2;
         assert_eq!(
             allocations(&mut auto, request(own)),
             expected,

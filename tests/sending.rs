@@ -19,8 +19,8 @@ use tower::limit::ConcurrencyLimit;
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_reauth::testing::{ScriptedProvider, ScriptedService};
 use tower_reauth::{
-    Anonymous, Auto, BoxError, Error, ErrorKind, LogoutEnds, Never, Profile, Rejection, Replay,
-    ResponseFuture, Session, SessionBody, Token,
+    Anonymous, Auto, BoxError, Error, ErrorKind, LogoutEnds, Never, Profile, Reauth, ReauthFailure,
+    Rejection, Replay, ResponseFuture, Session, SessionBody, Token,
 };
 
 /// Answers with a status, and counts how often it was readied.
@@ -518,4 +518,77 @@ fn the_trait_of_the_strategies_takes_no_methods_name_from_one() {
     let (to, from) = mpsc::channel();
     let _ = Reporting(to).keep("");
     assert_eq!(from.try_recv(), Ok("kept"));
+}
+
+/// Answers with 200, and once with 401 after `reject_once`.
+#[derive(Clone, Default)]
+struct Server(Arc<AtomicBool>);
+
+impl Server {
+    fn reject_once(&self) {
+        self.0.store(true, SeqCst);
+    }
+}
+
+impl Service<Request<Full<Bytes>>> for Server {
+    type Response = Response<Full<Bytes>>;
+    type Error = Infallible;
+    type Future = Ready<Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Request<Full<Bytes>>) -> Self::Future {
+        let mut response = Response::new(Full::default());
+        if self.0.swap(false, SeqCst) {
+            *response.status_mut() = StatusCode::UNAUTHORIZED;
+        }
+        ready(Ok(response))
+    }
+}
+
+/// Sends a request with a proven token and drops every handle before its response, a
+/// rejection, is read. Returns the response and the number of logins.
+async fn rejected_behind_its_session<R>(replay: R) -> (Response<SessionBody<Full<Bytes>>>, usize)
+where
+    R: Replay<Full<Bytes>, Body = Full<Bytes>> + Clone,
+{
+    let provider = ScriptedProvider::at("https://api.test".parse().unwrap());
+    let session = Session::new(provider.clone());
+    let server = Server::default();
+    let mut client = session.layer().replay(replay).layer(server.clone());
+    for _ in 0..3 {
+        client.ready().await.unwrap().call(get()).await.unwrap();
+    }
+    server.reject_once();
+    let response = client.ready().await.unwrap().call(get());
+    drop((client, session));
+    (response.await.unwrap(), provider.logins())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_under_way_keeps_its_session_only_if_it_can_be_replayed() {
+    let (response, logins) = rejected_behind_its_session(Auto).await;
+    assert_eq!((response.status(), logins), (StatusCode::OK, 2));
+
+    let (response, logins) = rejected_behind_its_session(Never).await;
+    assert_eq!((response.status(), logins), (StatusCode::UNAUTHORIZED, 1));
+    let reauth = response.extensions().get::<Reauth>().unwrap();
+    assert_eq!(reauth.generation, Some(1));
+    assert!(matches!(reauth.failure, ReauthFailure::NotReplayable));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_ends_with_its_last_handle_although_a_request_that_cannot_be_replayed_goes_on() {
+    let session = session("https://api.test");
+    let mut events = session.events();
+    let mut client = session.layer().replay(Never).layer(Server::default());
+    for _ in 0..3 {
+        client.ready().await.unwrap().call(get()).await.unwrap();
+    }
+    let response = client.ready().await.unwrap().call(get());
+    drop((client, session));
+    while events.recv().await.is_some() {}
+    assert_eq!(response.await.unwrap().status(), StatusCode::OK);
 }

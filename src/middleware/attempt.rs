@@ -17,25 +17,34 @@ use crate::session::{Driver, Lease, Published, Timestamp};
 /// A request that was sent with a token.
 pub(super) struct Attempt<S, K> {
     pub(super) lease: Lease,
-    /// Whether it is a replay, which is not replayed again.
-    pub(super) replayed: bool,
-    /// When it was sent, if its outcome is to be reported.
-    pub(super) reported: Option<Timestamp>,
     pub(super) request: SentRequest<S, K>,
 }
 
 /// The parts of a sent request that are kept.
 pub(super) enum SentRequest<S, K> {
+    /// It cannot be replayed, and its outcome is not reported. The session may end
+    /// meanwhile.
+    Info(RequestInfo),
     /// Everything that a replay needs.
     Retained(Box<RetainedRequest<S, K>>),
-    /// Its target, and whether it asked for a tunnel.
-    Info(RequestInfo),
+    /// It cannot be replayed, and its outcome is reported.
+    Reported(Box<ReportedRequest>),
 }
 
 /// The target of a request that cannot be replayed.
+#[derive(Clone, Copy)]
 pub(super) struct RequestInfo {
     target: Target,
     method: MethodKind,
+}
+
+/// A request whose outcome is reported.
+pub(super) struct ReportedRequest {
+    driver: Arc<Driver>,
+    info: RequestInfo,
+    sent: Timestamp,
+    /// Whether it is a replay, which is not replayed again.
+    is_replay: bool,
 }
 
 /// The methods whose responses have no body of their own.
@@ -49,21 +58,6 @@ enum MethodKind {
 }
 
 impl<S, K> Attempt<S, K> {
-    /// Creates the attempt of a request that is sent with the token of `lease`.
-    #[inline]
-    pub(super) fn first(
-        lease: Lease,
-        reported: Option<Timestamp>,
-        request: SentRequest<S, K>,
-    ) -> Self {
-        Self {
-            lease,
-            replayed: false,
-            reported,
-            request,
-        }
-    }
-
     /// Sends a request for the first time, off the fast path. If it can be replayed
     /// whatever its response, it may carry the candidate.
     pub(super) fn send<R, B>(
@@ -79,7 +73,7 @@ impl<S, K> Attempt<S, K> {
     {
         let (mut request, kept) = replay.keep_request(request);
         let is_certain = || kept.as_ref().is_some_and(R::is_certain);
-        let is_safe = || is_idempotent(request.method()) || driver.rejection().is_sure();
+        let is_safe = || is_idempotent(request.method()) || lease.rejection().is_sure();
         let lease = match lease.is_offered() && is_certain() && is_safe() {
             true => {
                 let target = Target::of(request.method(), request.uri().path());
@@ -87,20 +81,44 @@ impl<S, K> Attempt<S, K> {
             }
             false => lease,
         };
-        let reported = driver.report_time(&lease);
-        let sent = SentRequest::new(service, &request, kept);
+        let sent = driver.report_time(&lease);
+        let retained = match (kept, sent) {
+            (Some(kept), sent) => {
+                SentRequest::retained(driver.clone(), service, &request, kept, sent)
+            }
+            (None, Some(sent)) => SentRequest::Reported(Box::new(ReportedRequest {
+                driver: driver.clone(),
+                info: RequestInfo::of(&request),
+                sent,
+                is_replay: false,
+            })),
+            (None, None) => SentRequest::Info(RequestInfo::of(&request)),
+        };
         lease.token().apply_to(request.headers_mut());
         let call = service.call(request);
-        (call, Self::first(lease, reported, sent))
+        let attempt = Self {
+            lease,
+            request: retained,
+        };
+        (call, attempt)
     }
 
     /// Creates the attempt of a replay that is sent with the token of `lease`.
-    pub(super) fn replay(lease: Lease, sent: Timestamp, request: RequestInfo) -> Self {
+    pub(super) fn replay(
+        driver: Arc<Driver>,
+        lease: Lease,
+        sent: Timestamp,
+        info: RequestInfo,
+    ) -> Self {
+        let reported = ReportedRequest {
+            driver,
+            info,
+            sent,
+            is_replay: true,
+        };
         Self {
             lease,
-            replayed: true,
-            reported: Some(sent),
-            request: SentRequest::Info(request),
+            request: SentRequest::Reported(Box::new(reported)),
         }
     }
 
@@ -108,36 +126,73 @@ impl<S, K> Attempt<S, K> {
         self.lease.token().generation()
     }
 
+    /// Returns the driver of the session, if the session is alive.
+    pub(super) fn driver(&self) -> Option<Arc<Driver>> {
+        match &self.request {
+            SentRequest::Info(_) => Driver::of(&self.lease),
+            SentRequest::Retained(retained) => Some(retained.driver.clone()),
+            SentRequest::Reported(reported) => Some(reported.driver.clone()),
+        }
+    }
+
     pub(super) fn target(&self) -> Target {
         match &self.request {
-            SentRequest::Retained(retained) => retained.target(),
             SentRequest::Info(info) => info.target,
+            SentRequest::Retained(retained) => retained.target(),
+            SentRequest::Reported(reported) => reported.info.target,
+        }
+    }
+
+    pub(super) fn is_replay(&self) -> bool {
+        match &self.request {
+            SentRequest::Info(_) | SentRequest::Retained(_) => false,
+            SentRequest::Reported(reported) => reported.is_replay,
+        }
+    }
+
+    /// Returns when it was sent, if its outcome is to be reported.
+    #[inline]
+    fn reported(&self) -> Option<Timestamp> {
+        match &self.request {
+            SentRequest::Info(_) => None,
+            SentRequest::Retained(retained) => retained.reported,
+            SentRequest::Reported(reported) => Some(reported.sent),
         }
     }
 
     /// Returns whether a response of this status is accepted and needs no further
     /// work.
     #[inline]
-    pub(super) fn is_plainly_accepted(&self, driver: &Driver, status: StatusCode) -> bool {
-        // A replay is always reported.
-        self.reported.is_none()
+    pub(super) fn is_plainly_accepted(&self, status: StatusCode) -> bool {
+        self.reported().is_none()
             && !self.is_upgraded_by(status)
-            && driver.rejection().accepts_status(status)
+            && self.lease.accepts_status(status)
+    }
+
+    /// Returns the lease, and drops the rest.
+    #[inline]
+    pub(super) fn into_lease(self) -> Lease {
+        match self.request {
+            // Spares a call: most requests have nothing to drop.
+            SentRequest::Info(_) => {}
+            SentRequest::Retained(retained) => drop(retained),
+            SentRequest::Reported(reported) => drop(reported),
+        }
+        self.lease
     }
 
     /// Reports that the response was accepted, now or when its body has ended, if its
     /// trailers may reject the token.
     pub(super) fn accepted<RB: Body>(
         self,
-        driver: &Arc<Driver>,
         head: response::Parts,
         body: Received<RB>,
     ) -> Response<SessionBody<RB>> {
-        let acceptance = self.reported.map(|sent| Acceptance {
+        let acceptance = self.reported().map(|sent| Acceptance {
             sent,
             status: head.status,
         });
-        self.respond(driver, head, body, acceptance)
+        self.respond(head, body, acceptance)
     }
 
     /// Returns the response. Whether it was a rejection is not known, so nothing is
@@ -145,45 +200,44 @@ impl<S, K> Attempt<S, K> {
     /// from it nevertheless: the server may accept no other.
     pub(super) fn undecided<RB: Body>(
         self,
-        driver: &Arc<Driver>,
         head: response::Parts,
         body: Received<RB>,
     ) -> Response<SessionBody<RB>> {
-        self.respond(driver, head, body, None)
+        self.respond(head, body, None)
     }
 
     /// Returns a response that was not rejected. If the connection switches to another
     /// protocol, adds the token to the response: its use then outlasts the body.
     fn respond<RB: Body>(
         self,
-        driver: &Arc<Driver>,
         mut head: response::Parts,
         body: Received<RB>,
         acceptance: Option<Acceptance>,
     ) -> Response<SessionBody<RB>> {
-        let target = self.target();
-        let is_watched = driver.rejection().reads_trailers() && !body.is_end_stream();
-        if let (Some(acceptance), false) = (acceptance, is_watched) {
-            acceptance.report(driver, self.generation(), target, self.replayed);
-        }
-        if let Some(sent) = self.reported {
-            driver.roll(self.generation(), sent, &head);
+        let (generation, target) = (self.generation(), self.target());
+        let reads_trailers = self.lease.rejection().reads_trailers() && !body.is_end_stream();
+        let watched = self.driver().filter(|_| reads_trailers);
+        if let Some((driver, sent)) = self.driver().zip(self.reported()) {
+            if let (Some(acceptance), None) = (acceptance, &watched) {
+                acceptance.report(&driver, generation, target, self.is_replay());
+            }
+            driver.roll(generation, sent, &head);
         }
         if self.is_upgraded_by(head.status) {
             let token = Published::hand_out(self.lease.clone());
             head.extensions.insert(token);
         }
-        let generation = self.generation();
+        let replayed_at = self.reported().filter(|_| self.is_replay());
         let body = body.into_body(self.lease);
-        let body = match is_watched {
-            true => body.watched(TrailerWatch {
+        let body = match watched {
+            Some(driver) => body.watched(TrailerWatch {
                 generation,
-                driver: Arc::downgrade(driver),
+                driver: Arc::downgrade(&driver),
                 target,
-                replayed_at: self.reported.filter(|_| self.replayed),
+                replayed_at,
                 acceptance,
             }),
-            false => body,
+            None => body,
         };
         Response::from_parts(head, body)
     }
@@ -192,22 +246,21 @@ impl<S, K> Attempt<S, K> {
     /// protocol.
     #[inline]
     fn is_upgraded_by(&self, status: StatusCode) -> bool {
-        status == StatusCode::SWITCHING_PROTOCOLS || self.is_connect() && status.is_success()
-    }
-
-    #[inline]
-    fn is_connect(&self) -> bool {
-        match &self.request {
-            SentRequest::Retained(retained) => *retained.method() == Method::CONNECT,
-            SentRequest::Info(info) => info.method == MethodKind::Connect,
-        }
+        status == StatusCode::SWITCHING_PROTOCOLS
+            || self.method() == MethodKind::Connect && status.is_success()
     }
 
     /// Returns whether its response has no body, whatever its head says.
     pub(super) fn is_head(&self) -> bool {
+        self.method() == MethodKind::Head
+    }
+
+    #[inline]
+    fn method(&self) -> MethodKind {
         match &self.request {
-            SentRequest::Retained(retained) => *retained.method() == Method::HEAD,
-            SentRequest::Info(info) => info.method == MethodKind::Head,
+            SentRequest::Info(info) => info.method,
+            SentRequest::Retained(retained) => MethodKind::of(retained.method()),
+            SentRequest::Reported(reported) => reported.info.method,
         }
     }
 }
@@ -224,17 +277,21 @@ impl MethodKind {
 }
 
 impl<S, K> SentRequest<S, K> {
-    /// Keeps the parts of a request that is about to be sent through `service`. `kept`
-    /// stands for its body.
+    /// Keeps everything that a replay needs of a request that is about to be sent
+    /// through `service`. `kept` stands for its body.
     #[inline]
-    pub(super) fn new<B>(service: &S, request: &Request<B>, kept: Option<K>) -> Self
+    pub(super) fn retained<B>(
+        driver: Arc<Driver>,
+        service: &S,
+        request: &Request<B>,
+        kept: K,
+        reported: Option<Timestamp>,
+    ) -> Self
     where
         S: Clone,
     {
-        match kept {
-            Some(kept) => Self::Retained(Box::new(RetainedRequest::new(service, request, kept))),
-            None => Self::Info(RequestInfo::of(request)),
-        }
+        let retained = RetainedRequest::new(driver, service, request, kept, reported);
+        Self::Retained(Box::new(retained))
     }
 }
 

@@ -52,7 +52,8 @@ pin_project! {
         /// Passed on as it came.
         Whole { #[pin] body: B },
         /// Its start was read ahead.
-        Prefetched { prefetched: Prefetched<B> },
+        // Boxed: other bodies need no space for it.
+        Prefetched { prefetched: Box<Prefetched<B>> },
     }
 }
 
@@ -343,7 +344,7 @@ impl<B: Body> Prefetch<B> {
     pub(super) fn into_body(self, lease: Option<Lease>) -> SessionBody<B> {
         SessionBody {
             kind: Kind::Prefetched {
-                prefetched: self.prefetched,
+                prefetched: Box::new(self.prefetched),
             },
             lease,
             watch: None,

@@ -3,7 +3,6 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use http::{Request, Response, response};
@@ -19,7 +18,7 @@ use super::replay::Replay;
 use crate::BoxError;
 use crate::error::Error;
 use crate::rejection::{Start, Verdict};
-use crate::session::{AcquireToken, Driver, failure_of};
+use crate::session::{AcquireToken, failure_of};
 use crate::text::compression;
 
 pin_project! {
@@ -35,7 +34,6 @@ pin_project! {
         R: Replay<B>,
         RB: Body,
     {
-        driver: Arc<Driver>,
         #[pin]
         state: State<S, R, B, RB>,
     }
@@ -109,30 +107,23 @@ where
 {
     /// Creates the future of a request that was sent with a token.
     #[inline]
-    pub(super) fn calling(
-        driver: Arc<Driver>,
-        call: S::Future,
-        attempt: Attempt<S, R::Kept>,
-    ) -> Self {
+    pub(super) fn calling(call: S::Future, attempt: Attempt<S, R::Kept>) -> Self {
         let attempt = Some(attempt);
         Self {
-            driver,
             state: State::Calling { call, attempt },
         }
     }
 
     /// Creates the future of a request that was sent without a token.
-    pub(super) fn passthrough(driver: Arc<Driver>, call: S::Future) -> Self {
+    pub(super) fn passthrough(call: S::Future) -> Self {
         Self {
-            driver,
             state: State::Passthrough { call },
         }
     }
 
     /// Creates the future of a request that waits for a token.
-    pub(super) fn acquiring(driver: Arc<Driver>, pending: PendingRequest<S, R, B, RB>) -> Self {
+    pub(super) fn acquiring(pending: PendingRequest<S, R, B, RB>) -> Self {
         Self {
-            driver,
             state: State::Acquiring {
                 acquire: AcquireToken::new(),
                 pending: Some(Box::new(pending)),
@@ -141,10 +132,9 @@ where
     }
 
     /// Creates the future of a request that is not sent.
-    pub(super) fn failed(driver: Arc<Driver>, error: Error) -> Self {
+    pub(super) fn failed(error: Error) -> Self {
         let error = Some(error);
         Self {
-            driver,
             state: State::Failed { error },
         }
     }
@@ -181,29 +171,31 @@ where
     /// Returns the state after a response, or `Err` with the response to return.
     #[allow(clippy::result_large_err, reason = "moved once, off the request path")]
     fn received(
-        driver: &Arc<Driver>,
         attempt: Attempt<S, R::Kept>,
         response: Response<RB>,
     ) -> Result<Self, Response<SessionBody<RB>>> {
         let (head, body) = response.into_parts();
-        let mut verdict = driver.rejection().classify(&head);
+        let rejection = attempt.lease.rejection();
+        let mut verdict = rejection.classify(&head);
         if let Verdict::NeedsBody { .. } = verdict {
             // A response to HEAD has the head of another one, and no body.
             let is_head = attempt.is_head();
             let compression = compression(&head.headers).filter(|_| !body.is_end_stream());
-            if let (Some(compression), false) = (compression, is_head) {
+            if let (Some(compression), false) = (compression, is_head)
+                && let Some(driver) = attempt.driver()
+            {
                 driver.warn_of_compression(head.status, compression);
             }
             if is_head || compression.is_some() {
-                verdict = driver.rejection().classify_body(&head, Start::Partial(&[]));
+                verdict = rejection.classify_body(&head, Start::Partial(&[]));
             }
         }
         match verdict {
-            Verdict::Accepted => Err(attempt.accepted(driver, head, Received::Whole(body))),
-            Verdict::Unknown => Err(attempt.undecided(driver, head, Received::Whole(body))),
+            Verdict::Accepted => Err(attempt.accepted(head, Received::Whole(body))),
+            Verdict::Unknown => Err(attempt.undecided(head, Received::Whole(body))),
             Verdict::Rejected(certainty) => {
                 let body = Received::Whole(body);
-                let rejected = Rejected::new::<R, B>(driver, attempt, certainty, head, body)?;
+                let rejected = Rejected::new::<R, B>(attempt, certainty, head, body)?;
                 Ok(Self::Buffering {
                     rejected: Some(rejected),
                 })
@@ -248,10 +240,10 @@ where
         };
         let status = response.status();
         match attempt {
-            Some(sent) if sent.is_plainly_accepted(this.driver, status) => {}
+            Some(sent) if sent.is_plainly_accepted(status) => {}
             Some(_) | None => return self.poll_slow(Some(response), cx),
         }
-        let lease = attempt.take().map(|attempt| attempt.lease);
+        let lease = attempt.take().map(Attempt::into_lease);
         this.state.set(State::Done);
         Poll::Ready(Ok(response.map(|body| SessionBody::whole(body, lease))))
     }
@@ -274,10 +266,10 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<Result<Response<SessionBody<RB>>, BoxError>> {
         let mut this = self.project();
-        let driver: &Arc<Driver> = this.driver;
         loop {
             let next = match this.state.as_mut().project() {
                 StateProj::Acquiring { acquire, pending } => {
+                    let driver = &pending.as_ref().expect(TAKEN).driver;
                     let acquired = ready!(acquire.poll(driver, cx));
                     let pending = pending.take().expect(TAKEN);
                     match acquired {
@@ -300,8 +292,8 @@ where
                         this.state.set(State::Done);
                         return Poll::Ready(Err(error.into()));
                     }
-                    match driver.usable_now() {
-                        Some(lease) => State::sent(pending.send(driver, lease)),
+                    match pending.driver.usable_now() {
+                        Some(lease) => State::sent(pending.send(lease)),
                         // The token was rejected or has expired while the service was readied.
                         None => {
                             pending.release_service();
@@ -325,7 +317,7 @@ where
                         }
                     };
                     let attempt = attempt.take().expect(TAKEN);
-                    match State::received(driver, attempt, response) {
+                    match State::received(attempt, response) {
                         Ok(next) => next,
                         Err(response) => {
                             this.state.set(State::Done);
@@ -343,7 +335,7 @@ where
                             return Poll::Ready(rejected.unless_executed(error.into()));
                         }
                     };
-                    match State::received(driver, attempt, response) {
+                    match State::received(attempt, response) {
                         Ok(next) => next,
                         Err(response) => {
                             this.state.set(State::Done);
@@ -364,19 +356,19 @@ where
                         true => Start::Complete(&start),
                         false => Start::Partial(&start),
                     };
-                    let verdict = driver.rejection().classify_body(&head, start);
+                    let verdict = attempt.lease.rejection().classify_body(&head, start);
                     let body = Received::Started(body);
                     match verdict {
                         Verdict::Accepted => {
                             this.state.set(State::Done);
-                            return Poll::Ready(Ok(attempt.accepted(driver, head, body)));
+                            return Poll::Ready(Ok(attempt.accepted(head, body)));
                         }
                         Verdict::Unknown | Verdict::NeedsBody { .. } => {
                             this.state.set(State::Done);
-                            return Poll::Ready(Ok(attempt.undecided(driver, head, body)));
+                            return Poll::Ready(Ok(attempt.undecided(head, body)));
                         }
                         Verdict::Rejected(certainty) => {
-                            match Rejected::new::<R, B>(driver, attempt, certainty, head, body) {
+                            match Rejected::new::<R, B>(attempt, certainty, head, body) {
                                 Ok(rejected) => State::Buffering {
                                     rejected: Some(rejected),
                                 },
@@ -395,14 +387,14 @@ where
                     }
                 }
                 StateProj::Refreshing { rejected } => {
-                    let polled = rejected.as_mut().expect(TAKEN).poll_refreshed(driver, cx);
+                    let polled = rejected.as_mut().expect(TAKEN).poll_refreshed(cx);
                     let refreshed = ready!(polled);
                     match rejected
                         .take()
                         .expect(TAKEN)
                         .into_pending::<R, B>(refreshed)
                     {
-                        Ok(pending) if driver.usable().is_some() => {
+                        Ok(pending) if pending.driver.usable().is_some() => {
                             State::readying(Box::new(pending))
                         }
                         // The token ended while the rejected body was read.

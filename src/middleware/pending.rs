@@ -14,6 +14,7 @@ use crate::session::{Admission, Driver, Lease};
 
 /// A request that waits for a token, or for its service to be ready.
 pub(super) struct PendingRequest<S, R: Replay<B>, B, RB: Body> {
+    pub(super) driver: Arc<Driver>,
     service: S,
     request: Pending<R, B, RB>,
     admission: Admission,
@@ -55,8 +56,15 @@ pub(super) struct SentReplay<S, K, RB: Body> {
 }
 
 impl<S, R: Replay<B>, B, RB: Body> PendingRequest<S, R, B, RB> {
-    pub(super) fn first(service: S, replay: R, request: Request<B>, admission: Admission) -> Self {
+    pub(super) fn first(
+        driver: Arc<Driver>,
+        service: S,
+        replay: R,
+        request: Request<B>,
+        admission: Admission,
+    ) -> Self {
         Self {
+            driver,
             service,
             request: Pending::First { replay, request },
             admission,
@@ -64,12 +72,14 @@ impl<S, R: Replay<B>, B, RB: Body> PendingRequest<S, R, B, RB> {
     }
 
     pub(super) fn replay(
+        driver: Arc<Driver>,
         service: S,
         request: Request<R::Body>,
         rejected: Box<RejectedResponse<RB>>,
         admission: Admission,
     ) -> Self {
         Self {
+            driver,
             service,
             request: Pending::Replay { request, rejected },
             admission,
@@ -101,11 +111,12 @@ impl<S, R: Replay<B>, B, RB: Body> PendingRequest<S, R, B, RB> {
     }
 
     /// Sends the request through its service, which is ready.
-    pub(super) fn send(self, driver: &Arc<Driver>, lease: Lease) -> Sent<S, R, B, RB>
+    pub(super) fn send(self, lease: Lease) -> Sent<S, R, B, RB>
     where
         S: Service<Request<R::Body>> + Clone,
     {
         let Self {
+            driver,
             mut service,
             request,
             admission,
@@ -114,7 +125,7 @@ impl<S, R: Replay<B>, B, RB: Body> PendingRequest<S, R, B, RB> {
         drop(admission);
         match request {
             Pending::First { replay, request } => {
-                let (call, attempt) = Attempt::send(driver, &mut service, &replay, request, lease);
+                let (call, attempt) = Attempt::send(&driver, &mut service, &replay, request, lease);
                 Sent::First { call, attempt }
             }
             Pending::Replay {
@@ -126,7 +137,7 @@ impl<S, R: Replay<B>, B, RB: Body> PendingRequest<S, R, B, RB> {
                 driver.count_replay(lease.token().generation());
                 lease.token().apply_to(request.headers_mut());
                 let call = service.call(request);
-                let attempt = Attempt::replay(lease, at, info);
+                let attempt = Attempt::replay(driver, lease, at, info);
                 let replay = Box::new(SentReplay { attempt, rejected });
                 Sent::Again { call, replay }
             }

@@ -1,6 +1,5 @@
 //! A rejected request that can be replayed, until its replay may be sent.
 
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use http::header::WWW_AUTHENTICATE;
@@ -16,7 +15,7 @@ use super::retained::RetainedRequest;
 use crate::provider::Challenge;
 use crate::reauth::{Reauth, ReauthFailure};
 use crate::rejection::{Certainty, is_idempotent};
-use crate::session::{Admission, AwaitRefresh, Driver};
+use crate::session::{Admission, AwaitRefresh};
 
 /// How much of a rejected body is read into memory, so that its connection, or its
 /// window in HTTP/2, is free while the request waits for a token.
@@ -36,7 +35,6 @@ impl<S, K, RB: Body> Rejected<S, K, RB> {
     /// not to be replayed.
     #[allow(clippy::result_large_err, reason = "moved once, off the request path")]
     pub(super) fn new<R, B>(
-        driver: &Arc<Driver>,
         attempt: Attempt<S, K>,
         certainty: Certainty,
         head: response::Parts,
@@ -46,13 +44,23 @@ impl<S, K, RB: Body> Rejected<S, K, RB> {
         R: Replay<B, Kept = K>,
     {
         let (generation, target) = (attempt.generation(), attempt.target());
-        let Attempt {
-            lease,
-            replayed,
-            request,
-            ..
-        } = attempt;
+        let (driver, replayed) = (attempt.driver(), attempt.is_replay());
+        let Attempt { lease, request } = attempt;
         let retained = replayable::<S, R, B>(request, certainty);
+        let returned = |failure, head, body: Received<RB>, lease| {
+            let mut response = Response::from_parts(head, body.into_body(lease));
+            let reauth = Reauth {
+                generation: Some(generation),
+                replayed,
+                failure,
+            };
+            reauth.add_to(response.extensions_mut());
+            response
+        };
+        let Some(driver) = driver else {
+            // The session has ended, so no other request follows.
+            return Err(returned(ReauthFailure::NotReplayable, head, body, lease));
+        };
         let refresh = match &retained {
             _ if replayed => {
                 driver.replay_rejected(target);
@@ -81,14 +89,7 @@ impl<S, K, RB: Body> Rejected<S, K, RB> {
             }
             Err(failure) => failure,
         };
-        let mut response = Response::from_parts(head, body.into_body(lease));
-        let reauth = Reauth {
-            generation: Some(generation),
-            replayed,
-            failure,
-        };
-        reauth.add_to(response.extensions_mut());
-        Err(response)
+        Err(returned(failure, head, body, lease))
     }
 
     /// Reads the rejected body into memory, up to [`MAX_BUFFERED`] bytes.
@@ -99,10 +100,9 @@ impl<S, K, RB: Body> Rejected<S, K, RB> {
     /// Waits until the replay may be sent.
     pub(super) fn poll_refreshed(
         &mut self,
-        driver: &Arc<Driver>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), ReauthFailure>> {
-        self.refresh.poll(driver, cx)
+        self.refresh.poll(&self.request.driver, cx)
     }
 
     /// Returns the request to send once more, or the response if its refresh failed
@@ -119,10 +119,11 @@ impl<S, K, RB: Body> Rejected<S, K, RB> {
             return Err(self.response.returned(failure));
         }
         // Not earlier: this takes a body that is still being sent from the client.
-        let Some((service, request)) = self.request.again::<R, B>() else {
+        let Some((driver, service, request)) = self.request.again::<R, B>() else {
             return Err(self.response.returned(ReauthFailure::NotReplayable));
         };
         Ok(PendingRequest::replay(
+            driver,
             service,
             request,
             self.response,

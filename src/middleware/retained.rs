@@ -1,5 +1,7 @@
 //! The copy of a sent request that a replay needs.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::uri::{Authority, PathAndQuery, Scheme};
@@ -8,13 +10,18 @@ use http::{Extensions, Method, Request, Uri, Version, uri};
 use super::replay::Replay;
 use crate::origin::Target;
 use crate::secret::Wiped;
+use crate::session::{Driver, Timestamp};
 
 /// A request as it was before it got its token, with `K` in place of its body, and the
 /// service to send it through once more.
 pub(super) struct RetainedRequest<S, K> {
+    /// Keeps the session: tower's `Oneshot` drops the service when it is called.
+    pub(super) driver: Arc<Driver>,
     service: S,
     head: RetainedHead,
     pub(super) kept: K,
+    /// When it was sent, if its outcome is to be reported.
+    pub(super) reported: Option<Timestamp>,
 }
 
 /// The head of a request. Its URI and headers are copied into one buffer, since each
@@ -44,14 +51,22 @@ struct Prefix {
 
 impl<S, K> RetainedRequest<S, K> {
     #[inline]
-    pub(super) fn new<B>(service: &S, request: &Request<B>, kept: K) -> Self
+    pub(super) fn new<B>(
+        driver: Arc<Driver>,
+        service: &S,
+        request: &Request<B>,
+        kept: K,
+        reported: Option<Timestamp>,
+    ) -> Self
     where
         S: Clone,
     {
         Self {
+            driver,
             service: service.clone(),
             head: RetainedHead::new(request),
             kept,
+            reported,
         }
     }
 
@@ -63,14 +78,14 @@ impl<S, K> RetainedRequest<S, K> {
         Target::of(&self.head.method, self.head.path())
     }
 
-    /// Returns the request once more and the service to send it through, if its
-    /// body is available.
-    pub(super) fn again<R, B>(self) -> Option<(S, Request<R::Body>)>
+    /// Returns the request once more, and the service and the session to send it with,
+    /// if its body is available.
+    pub(super) fn again<R, B>(self) -> Option<(Arc<Driver>, S, Request<R::Body>)>
     where
         R: Replay<B, Kept = K>,
     {
         let body = R::again(self.kept)?;
-        Some((self.service, self.head.into_request(body)?))
+        Some((self.driver, self.service, self.head.into_request(body)?))
     }
 }
 
@@ -89,8 +104,15 @@ impl RetainedHead {
         bytes.push(authority.as_bytes());
         bytes.push(path_and_query.as_bytes());
         for (name, value) in headers {
-            bytes.push(&Prefix::of(name, value).to_bytes());
-            bytes.push(name.as_str().as_bytes());
+            let name = name.as_str().as_bytes();
+            let prefix = Prefix {
+                // At most 65,535, a limit of `HeaderName`.
+                name: name.len(),
+                value: value.len(),
+                is_sensitive: value.is_sensitive(),
+            };
+            bytes.push(&prefix.to_bytes());
+            bytes.push(name);
             bytes.push(value.as_bytes());
         }
         Self {
@@ -161,16 +183,6 @@ impl Prefix {
     const LENGTH: usize = 8;
 
     #[inline]
-    fn of(name: &HeaderName, value: &HeaderValue) -> Self {
-        Self {
-            // At most 65,535, a limit of `HeaderName`.
-            name: name.as_str().len(),
-            value: value.len(),
-            is_sensitive: value.is_sensitive(),
-        }
-    }
-
-    #[inline]
     fn to_bytes(&self) -> [u8; Self::LENGTH] {
         let (name, value) = (self.name as u64, self.value as u64);
         (value << 17 | u64::from(self.is_sensitive) << 16 | name).to_le_bytes()
@@ -193,15 +205,12 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::Auto;
 
     /// Checks that a replay sends the same request, and returns it.
     fn replayed(request: &Request<String>) -> Request<String> {
-        let retained = RetainedRequest::new(&1_u8, request, request.body().clone());
-        let target = Target::of(request.method(), request.uri().path());
-        assert!(retained.target() == target);
-        let (service, again) = retained.again::<Auto, String>().unwrap();
-        assert_eq!(service, 1);
+        let head = RetainedHead::new(request);
+        assert_eq!(head.path(), request.uri().path());
+        let again = head.into_request(request.body().clone()).unwrap();
         assert_eq!(again.method(), request.method());
         assert_eq!(again.version(), request.version());
         assert_eq!(again.uri(), request.uri());

@@ -1,13 +1,12 @@
 //! The service: the fast path of a request, and the start of the slow path.
 
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use http::{Request, Response};
 use http_body::Body;
 use tower_service::Service;
 
-use super::attempt::{Attempt, SentRequest};
+use super::attempt::{Attempt, RequestInfo, SentRequest};
 use super::body::SessionBody;
 use super::future::ResponseFuture;
 use super::pending::PendingRequest;
@@ -181,23 +180,27 @@ where
 
     #[inline]
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        // Cloned first: the clone and the reads below need the same cache line, which
-        // another processor may have changed. This way it is fetched once.
-        let driver = self.session.driver().clone();
-        if is_skipped(&driver, &request) {
-            return self.pass(driver, request);
+        let driver = self.session.driver();
+        if is_skipped(driver, &request) {
+            return self.pass(request);
         }
         // One lock-free load, and the byte of its signal.
         let Some(lease) = driver.live_for(request.uri()) else {
-            return self.call_slow(driver, request);
+            return self.call_slow(request);
         };
         let (mut request, kept) = self.replay.keep_request(request);
-        let sent = SentRequest::new(&self.inner, &request, kept);
+        // The outcome of a request with a live token is not reported.
+        let sent = match kept {
+            Some(kept) => SentRequest::retained(driver.clone(), &self.inner, &request, kept, None),
+            None => SentRequest::Info(RequestInfo::of(&request)),
+        };
         lease.token().apply_to(request.headers_mut());
         let call = self.inner.call(request);
-        // The outcome of a request with a live token is not reported.
-        let attempt = Attempt::first(lease, None, sent);
-        ResponseFuture::calling(driver, call, attempt)
+        let attempt = Attempt {
+            lease,
+            request: sent,
+        };
+        ResponseFuture::calling(call, attempt)
     }
 }
 
@@ -205,11 +208,7 @@ impl<S, R> SessionService<S, R> {
     /// Sends a request without the token.
     #[cold]
     #[inline(never)]
-    fn pass<B, RB>(
-        &mut self,
-        driver: Arc<Driver>,
-        request: Request<B>,
-    ) -> ResponseFuture<S, R, B, RB>
+    fn pass<B, RB>(&mut self, request: Request<B>) -> ResponseFuture<S, R, B, RB>
     where
         S: Service<Request<R::Body>, Response = Response<RB>>,
         R: Replay<B>,
@@ -217,33 +216,30 @@ impl<S, R> SessionService<S, R> {
     {
         // Nothing is kept: the response is not classified.
         let (request, _) = self.replay.keep_request(request);
-        ResponseFuture::passthrough(driver, self.inner.call(request))
+        ResponseFuture::passthrough(self.inner.call(request))
     }
 
     /// Sends a request for which there is no live token, or whose origin does not
     /// match byte for byte.
     #[cold]
     #[inline(never)]
-    fn call_slow<B, RB>(
-        &mut self,
-        driver: Arc<Driver>,
-        request: Request<B>,
-    ) -> ResponseFuture<S, R, B, RB>
+    fn call_slow<B, RB>(&mut self, request: Request<B>) -> ResponseFuture<S, R, B, RB>
     where
         S: Service<Request<R::Body>, Response = Response<RB>> + Clone,
         R: Replay<B> + Clone,
         RB: Body,
     {
+        let driver = self.session.driver().clone();
         let admitted = match driver.locate(request.uri()) {
             Destination::Allowed => driver.admit(),
-            Destination::Foreign => return self.pass(driver, request),
+            Destination::Foreign => return self.pass(request),
             Destination::Insecure => Err(Error::new(ErrorKind::InsecureOrigin)),
             Destination::Unknown => Err(Error::new(ErrorKind::NoOrigin)),
         };
         if let (Ok(_), Some(lease)) = (&admitted, driver.usable()) {
             let (call, attempt) =
                 Attempt::send(&driver, &mut self.inner, &self.replay, request, lease);
-            return ResponseFuture::calling(driver, call, attempt);
+            return ResponseFuture::calling(call, attempt);
         }
         // The readied service is dropped before any wait: the login may need the
         // permit that it holds.
@@ -252,10 +248,10 @@ impl<S, R> SessionService<S, R> {
         match admitted {
             Ok(admission) => {
                 let replay = self.replay.clone();
-                let pending = PendingRequest::first(unready, replay, request, admission);
-                ResponseFuture::acquiring(driver, pending)
+                let pending = PendingRequest::first(driver, unready, replay, request, admission);
+                ResponseFuture::acquiring(pending)
             }
-            Err(error) => ResponseFuture::failed(driver, error),
+            Err(error) => ResponseFuture::failed(error),
         }
     }
 }

@@ -372,6 +372,12 @@ impl Rejection {
         clauses.all(|clause| !clause.statuses.contain(status))
     }
 
+    /// Returns whether any response with a status of 2xx is accepted.
+    pub(crate) fn accepts_success(&self) -> bool {
+        let mut successes = (200..300).filter_map(|status| StatusCode::from_u16(status).ok());
+        successes.all(|status| self.accepts_status(status))
+    }
+
     /// Returns whether a request with any method can be replayed after each rejection.
     pub(crate) fn is_sure(&self) -> bool {
         let mut clauses = self.clauses.iter();

@@ -214,6 +214,7 @@ impl SessionBuilder {
         };
         let config = Config {
             origins: self.profile.origins,
+            accepts_success: self.profile.rejection.accepts_success(),
             rejection: self.profile.rejection,
             rolling: self.profile.rolling,
             refresh_before: self.refresh_before,

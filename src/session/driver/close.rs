@@ -36,7 +36,7 @@ impl Driver {
             // Before the logout, which they may not outlast.
             false => {
                 self.step(|state, _| self.republish(state));
-                self.lock().users() + self.usage.admitted()
+                self.lock().users() + self.usage().admitted()
             }
         };
         let logout = self.logout().await.err();
@@ -60,12 +60,12 @@ impl Driver {
     async fn quiet(self: &Arc<Self>) {
         loop {
             // Created before the state is read: no change is missed in between.
-            let mut changed = pin!(self.usage.changed.notified());
+            let mut changed = pin!(self.usage().changed.notified());
             changed.as_mut().enable();
             let (is_quiet, _) = self.step(|state, published| {
                 // Without admitted requests the published token gets no new user.
                 // Republish it, so that its users can be counted.
-                let none_admitted = self.usage.admitted() == 0;
+                let none_admitted = self.usage().admitted() == 0;
                 if none_admitted && self.is_used(published) {
                     self.republish(state);
                 }

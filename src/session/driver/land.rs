@@ -58,7 +58,7 @@ impl Driver {
         let late = ended.map(|ended| {
             // After publication: a woken waiter always observes the new state.
             contained(|| task.finish(ended));
-            contained(|| self.usage.changed.notify_waiters());
+            contained(|| self.usage().changed.notify_waiters());
         });
         self.after_unlock(after);
         match late {
@@ -105,7 +105,7 @@ impl Driver {
                 token: Ok(token),
             } => {
                 let new = NewToken {
-                    lifetimes: self.config.lifetimes(token),
+                    lifetimes: self.config().lifetimes(token),
                     sent: sent.map_or(now, |sent| self.clock.timestamp(sent, slept)),
                     same: match published {
                         Some(published) => token.repeats(published.token()),

@@ -14,6 +14,7 @@
 //! | `run` | runs a task: one job (login, logout, password change) or one background logout |
 //! | `timer`, `timer_task` | when the timer is armed anew, and its tasks |
 //! | `clock` | the time of the session |
+//! | `config` | the settings of the session |
 //! | `nesting` | detects a provider that calls through its own session |
 //! | `events`, `stats`, `status`, `trace` | for observers |
 //! | `foreign` | runs foreign code, which may panic |
@@ -29,6 +30,7 @@
 mod change_password;
 mod clock;
 mod close;
+mod config;
 mod events;
 mod foreign;
 mod land;
@@ -53,12 +55,10 @@ mod trace;
 mod wait;
 
 use std::hash::{BuildHasher, RandomState};
-use std::sync::{Arc, PoisonError};
-use std::time::Duration;
-
-use http::HeaderName;
+use std::sync::{Arc, PoisonError, Weak};
 
 pub use close::CloseError;
+pub(super) use config::Config;
 pub use events::Events;
 pub(crate) use published::{Admission, Lease, Published};
 pub(super) use run::Runner;
@@ -68,15 +68,12 @@ pub(crate) use wait::{AcquireToken, AwaitRefresh, failure_of};
 
 use crate::error::{Error, ErrorKind};
 use crate::loom::{ArcSwapOption, Mutex, MutexGuard};
-use crate::origin::Origins;
-use crate::rejection::Rejection;
-use crate::rolling::Rolling;
-use crate::session::rules::{Event, Launch, Lifetimes, Rules, RulesSettings, Timestamp};
+use crate::session::rules::{Event, Launch, Rules, RulesSettings, Timestamp};
 use crate::token::Token;
 use clock::Clock;
 use events::Emitter;
 use foreign::{contained, drop_each};
-use published::Usage;
+use published::{Shared, Usage};
 use run::TaskSpec;
 use state::DriverState;
 use stats::Counters;
@@ -87,38 +84,12 @@ use timer::{LiveTask, Timer};
 pub(crate) struct Driver {
     /// The token for the request path. Written under the lock only.
     published: ArcSwapOption<Published>,
-    usage: Arc<Usage>,
-    config: Config,
+    shared: Arc<Shared>,
     runner: Arc<Runner>,
     state: Mutex<DriverState>,
     emitter: Emitter,
     timer_task: LiveTask,
     clock: Clock,
-}
-
-/// The settings of a session for its driver, fixed when it is created.
-pub(super) struct Config {
-    pub(super) origins: Origins,
-    pub(super) rejection: Rejection,
-    pub(super) rolling: Option<Rolling>,
-    /// How long before its end a token is refreshed, if that is set.
-    pub(super) refresh_before: Option<Duration>,
-    pub(super) name: Option<Box<str>>,
-    /// A request that has one of these headers passes without the token.
-    pub(super) skip_if_present: Box<[HeaderName]>,
-}
-
-impl Config {
-    /// Returns the lifetimes of a token, as its provider has set them.
-    fn lifetimes(&self, token: &Token) -> Lifetimes {
-        Lifetimes {
-            refresh_before: self.refresh_before,
-            absolute: token.lifetime(),
-            idle: token.idle_lifetime(),
-            refresh_in: token.refresh_delay(),
-            has_data: token.data().is_some(),
-        }
-    }
 }
 
 /// The work of a step that runs foreign code. It is done after the lock is released.
@@ -148,34 +119,35 @@ impl Driver {
             let generation = rules.set_initial(config.lifetimes(&token));
             token.of_generation(generation)
         });
-        let usage = Arc::new(Usage::default());
         let published = initial.clone().zip(rules.signal());
-        let published = published
-            .map(|(token, signal)| Lease::new(Published::new(token, signal, usage.clone())));
-        let driver = Arc::new(Self {
-            published: ArcSwapOption::new(published),
-            usage,
-            config,
-            runner: Arc::new(runner),
-            state: Mutex::new(DriverState {
-                rules,
-                job: None,
-                background_logout: None,
-                candidate: None,
-                previous: initial,
-                leases: Vec::new(),
-                retired: Vec::new(),
-                unlisted: Vec::new(),
-                change: None,
-                challenge: None,
-                timer: Timer::default(),
-                counters: Counters::default(),
-                has_released: false,
-                has_warned_of_compression: false,
-            }),
-            emitter: Emitter::default(),
-            timer_task: LiveTask::default(),
-            clock: Clock::new(),
+        let driver = Arc::new_cyclic(|this: &Weak<Self>| {
+            let shared = Arc::new(Shared::new(config, this.clone()));
+            let published = published
+                .map(|(token, signal)| Lease::new(Published::new(token, signal, shared.clone())));
+            Self {
+                published: ArcSwapOption::new(published),
+                shared,
+                runner: Arc::new(runner),
+                state: Mutex::new(DriverState {
+                    rules,
+                    job: None,
+                    background_logout: None,
+                    candidate: None,
+                    previous: initial,
+                    leases: Vec::new(),
+                    retired: Vec::new(),
+                    unlisted: Vec::new(),
+                    change: None,
+                    challenge: None,
+                    timer: Timer::default(),
+                    counters: Counters::default(),
+                    has_released: false,
+                    has_warned_of_compression: false,
+                }),
+                emitter: Emitter::default(),
+                timer_task: LiveTask::default(),
+                clock: Clock::new(),
+            }
         });
         driver.step(|_, _| ());
         driver
@@ -229,7 +201,7 @@ impl Driver {
         }
         self.emitter.send();
         if after.has_released {
-            contained(|| self.usage.changed.notify_waiters());
+            contained(|| self.usage().changed.notify_waiters());
         }
         drop_each(after.events);
         drop_each(after.errors);
@@ -264,8 +236,17 @@ impl Driver {
         self.clock.now()
     }
 
+    #[inline]
+    fn config(&self) -> &Config {
+        &self.shared.config
+    }
+
+    fn usage(&self) -> &Usage {
+        &self.shared.usage
+    }
+
     fn name(&self) -> Option<&str> {
-        self.config.name.as_deref()
+        self.config().name.as_deref()
     }
 
     /// See [`Session::events`](crate::Session::events).
@@ -275,7 +256,7 @@ impl Driver {
 
     /// See [`Session::stats`](crate::Session::stats).
     pub(super) fn stats(&self) -> Stats {
-        let waits = self.usage.waits();
+        let waits = self.usage().waits();
         self.lock().counters.snapshot(waits)
     }
 
@@ -309,7 +290,7 @@ impl Drop for Driver {
             job.call_off();
         }
         for event in state.emit(&self.emitter) {
-            trace::event(self.config.name.as_deref(), &event);
+            trace::event(self.config().name.as_deref(), &event);
         }
         self.emitter.send();
     }

@@ -12,7 +12,7 @@ impl Driver {
         state.previous = Some(token.clone());
         let same = state.users_of(&token);
         state.unlisted.extend(same);
-        let published = Published::new(token, Signal::Reported, self.usage.clone());
+        let published = Published::new(token, Signal::Reported, self.shared.clone());
         state.candidate = Some(Lease::new(published));
     }
 
@@ -46,7 +46,7 @@ impl Driver {
         let same = state.users_of(&token);
         state.leases.extend(same);
         let signal = state.rules.signal().unwrap_or(Signal::Ended);
-        self.swap(state, Published::new(token, signal, self.usage.clone()));
+        self.swap(state, Published::new(token, signal, self.shared.clone()));
     }
 
     /// Publishes the current token once more, so that its earlier users can be
@@ -55,7 +55,7 @@ impl Driver {
         if let Some(published) = self.published.load_full() {
             if let Some(signal) = state.rules.signal() {
                 let token = published.token().clone();
-                self.swap(state, Published::new(token, signal, self.usage.clone()));
+                self.swap(state, Published::new(token, signal, self.shared.clone()));
             }
             state.release(published);
         }

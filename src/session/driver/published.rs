@@ -1,12 +1,16 @@
 //! The published token, and the requests, bodies and holders that use it.
 
+use std::any::Any;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use http::StatusCode;
 use tokio::time::Instant;
 
+use super::config::Config;
 use crate::loom::{self, AtomicU8, AtomicU64, AtomicUsize, Notify, Ordering};
+use crate::rejection::Rejection;
 use crate::session::rules::Signal;
 use crate::token::Token;
 
@@ -20,17 +24,54 @@ pub(super) type WeakLeases = loom::Weak<Published>;
 pub(crate) struct Published {
     token: Token,
     signal: AtomicU8,
-    /// Notified when this drops.
-    usage: Option<Arc<Usage>>,
+    /// Whether its end wakes nobody.
+    is_quiet: bool,
+    shared: Arc<Shared>,
+}
+
+/// The part of a session that its tokens in use keep alive.
+pub(super) struct Shared {
+    pub(super) config: Config,
+    pub(super) usage: Usage,
+    /// Of the driver's type, which this file is not to know.
+    driver: Weak<dyn Any + Send + Sync>,
+}
+
+impl Shared {
+    pub(super) fn new(config: Config, driver: Weak<dyn Any + Send + Sync>) -> Self {
+        Self {
+            config,
+            usage: Usage::default(),
+            driver,
+        }
+    }
 }
 
 impl Published {
-    pub(super) fn new(token: Token, signal: Signal, usage: Arc<Usage>) -> Self {
+    pub(super) fn new(token: Token, signal: Signal, shared: Arc<Shared>) -> Self {
         Self {
             token,
             signal: AtomicU8::new(signal as u8),
-            usage: Some(usage),
+            is_quiet: false,
+            shared,
         }
+    }
+
+    /// Returns the clauses that classify the responses of the token's requests.
+    #[inline]
+    pub(crate) fn rejection(&self) -> &Rejection {
+        &self.shared.config.rejection
+    }
+
+    /// Returns whether any response of this status is accepted.
+    #[inline]
+    pub(crate) fn accepts_status(&self, status: StatusCode) -> bool {
+        let config = &self.shared.config;
+        config.accepts_success && status.is_success() || config.rejection.accepts_status(status)
+    }
+
+    pub(super) fn driver(&self) -> &Weak<dyn Any + Send + Sync> {
+        &self.shared.driver
     }
 
     /// Returns whether requests may use the token without reporting their outcome.
@@ -73,7 +114,7 @@ impl Published {
         let last = Lease::into_inner(lease);
         let is_last = last.is_some();
         if let Some(mut published) = last {
-            published.usage = None;
+            published.is_quiet = true;
         }
         is_last
     }
@@ -92,9 +133,15 @@ impl Published {
 
 impl Drop for Published {
     fn drop(&mut self) {
-        if let Some(usage) = &self.usage {
-            usage.changed.notify_waiters();
+        if !self.is_quiet {
+            self.shared.usage.changed.notify_waiters();
         }
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.usage.fmt(f)
     }
 }
 
@@ -135,14 +182,14 @@ impl Usage {
 /// Measures how long a request waits for a job; counted when it drops.
 #[derive(Debug)]
 pub(crate) struct WaitTimer {
-    usage: Arc<Usage>,
+    shared: Arc<Shared>,
     since: Instant,
 }
 
 impl WaitTimer {
-    pub(super) fn start(usage: &Arc<Usage>) -> Self {
+    pub(super) fn start(shared: &Arc<Shared>) -> Self {
         Self {
-            usage: usage.clone(),
+            shared: shared.clone(),
             since: Instant::now(),
         }
     }
@@ -152,28 +199,28 @@ impl Drop for WaitTimer {
     fn drop(&mut self) {
         let time = self.since.elapsed().as_nanos();
         let time = u64::try_from(time).unwrap_or(u64::MAX);
-        self.usage.waited.fetch_add(1, Ordering::Relaxed);
-        self.usage
-            .nanoseconds_waited
-            .fetch_add(time, Ordering::Relaxed);
+        let usage = &self.shared.usage;
+        usage.waited.fetch_add(1, Ordering::Relaxed);
+        usage.nanoseconds_waited.fetch_add(time, Ordering::Relaxed);
     }
 }
 
 /// Counts an admitted request that holds no token yet, until it drops.
 #[derive(Debug)]
-pub(crate) struct Admission(Arc<Usage>);
+pub(crate) struct Admission(Arc<Shared>);
 
 impl Admission {
-    pub(super) fn new(usage: &Arc<Usage>) -> Self {
-        usage.admitted.fetch_add(1, Ordering::AcqRel);
-        Self(usage.clone())
+    pub(super) fn new(shared: &Arc<Shared>) -> Self {
+        shared.usage.admitted.fetch_add(1, Ordering::AcqRel);
+        Self(shared.clone())
     }
 }
 
 impl Drop for Admission {
     fn drop(&mut self) {
-        self.0.admitted.fetch_sub(1, Ordering::AcqRel);
-        self.0.changed.notify_waiters();
+        let usage = &self.0.usage;
+        usage.admitted.fetch_sub(1, Ordering::AcqRel);
+        usage.changed.notify_waiters();
     }
 }
 

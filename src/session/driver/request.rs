@@ -14,12 +14,17 @@ use crate::rejection::{Rejection, is_proof};
 use crate::session::rules::{Acquire, OnRejection, Timestamp};
 
 impl Driver {
+    /// Returns the driver of the session whose token is used, if the session is alive.
+    pub(crate) fn of(lease: &Lease) -> Option<Arc<Self>> {
+        lease.driver().upgrade()?.downcast().ok()
+    }
+
     /// Returns the published token if it is live and `uri` matches an origin byte for
     /// byte.
     // Called once, on the fast path: a call would cost a tenth of it.
     #[inline(always)]
     pub(crate) fn live_for(&self, uri: &Uri) -> Option<Lease> {
-        if !self.config.origins.matches_exactly(uri) {
+        if !self.config().origins.matches_exactly(uri) {
             return None;
         }
         let published = self.published.load_full()?;
@@ -47,17 +52,16 @@ impl Driver {
     /// Returns whether a request with these headers passes without the token.
     #[inline]
     pub(crate) fn skips(&self, headers: &HeaderMap) -> bool {
-        let names = &self.config.skip_if_present;
+        let names = &self.config().skip_if_present;
         !names.is_empty() && names.iter().any(|name| headers.contains_key(name))
     }
 
     pub(crate) fn locate(&self, uri: &Uri) -> Destination {
-        self.config.origins.locate(uri)
+        self.config().origins.locate(uri)
     }
 
-    #[inline]
     pub(crate) fn rejection(&self) -> &Rejection {
-        &self.config.rejection
+        &self.config().rejection
     }
 
     /// Admits a new request, unless the session is closed.
@@ -66,14 +70,14 @@ impl Driver {
         let (admission, _) = self.step(|state, _| {
             // Under the lock: `close` sees every admitted request.
             state.rules.admit(now)?;
-            Ok(Admission::new(&self.usage))
+            Ok(Admission::new(&self.shared))
         });
         admission
     }
 
     /// Admits a rejected request again, even if the session was closed meanwhile.
     pub(crate) fn readmit(&self) -> Admission {
-        Admission::new(&self.usage)
+        Admission::new(&self.shared)
     }
 
     /// Returns the token if an admitted request may use it, regardless of its
@@ -195,7 +199,7 @@ impl Driver {
 
     /// Counts a request as waiting, until the result drops.
     pub(super) fn start_waiting(&self) -> WaitTimer {
-        WaitTimer::start(&self.usage)
+        WaitTimer::start(&self.shared)
     }
 
     /// Reports that the server did not reject a request that was sent at `sent`, and
@@ -220,7 +224,7 @@ impl Driver {
         sent: Timestamp,
         response: &response::Parts,
     ) {
-        let Some(rolling) = &self.config.rolling else {
+        let Some(rolling) = &self.config().rolling else {
             return;
         };
         let mut rolled = false;
@@ -243,7 +247,7 @@ impl Driver {
             (rolled, _) = self.step(|state, current| {
                 let is_current = current.is_some_and(|current| Lease::ptr_eq(current, &published));
                 if is_current {
-                    let before = self.config.refresh_before;
+                    let before = self.config().refresh_before;
                     state.rules.rolled(lifetime, before, sent, now);
                     let was_offered = state.previous.is_some();
                     self.publish_token(state, next.of_generation(generation));

@@ -41,11 +41,11 @@ impl Driver {
     /// Starts a task that waits for the last use of a replaced token, at most
     /// until `at`.
     fn spawn_release_timer(&self, at: Option<Instant>, task: TimerTask) -> Option<AbortHandle> {
-        let usage = self.usage.clone();
+        let shared = self.shared.clone();
         loom::spawn(async move {
             loop {
                 // Created before the state is read: no change is missed in between.
-                let mut changed = pin!(usage.changed.notified());
+                let mut changed = pin!(shared.usage.changed.notified());
                 changed.as_mut().enable();
                 let Some(driver) = task.driver.upgrade() else {
                     return;
